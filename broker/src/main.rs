@@ -1,0 +1,2 @@
+//! The Corelog broker.
+fn main() {}

@@ -1,0 +1,1 @@
+//! One core's world: tasks, timers, files, sockets, mailboxes, randomness; on glommio or simulated.

@@ -1,0 +1,2 @@
+//! corectl: topics, groups, produce, consume, log dump.
+fn main() {}
