@@ -7,7 +7,7 @@
 
 use bytes::{Bytes, BytesMut};
 use corelog_io::{
-    ALIGN, AlignedBuf, File, ListenOptions, Listener, OpenOptions, Part, Queue, RunConfig, Stream,
+    ALIGN, AlignedBuf, File, ListenOptions, Listener, OpenOptions, Part, PerCore, Queue, RunConfig, Stream,
     available_cpus, mesh, now, run_glommio, spawn,
 };
 use std::path::{Path, PathBuf};
@@ -43,35 +43,17 @@ fn main() {
 
     let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let two = vec![cpus[0], cpus[1 % cpus.len()]];
-    let seats = std::sync::Arc::new(mesh::<u64>(2, 64).into_iter().map(Slot::new).collect::<Vec<_>>());
+    let seats = PerCore::new(mesh::<u64>(2, 64));
     run_glommio(RunConfig::new(two), move |ctx| {
         let seats = seats.clone();
         async move {
             network(ctx.core, addr).await;
-            hops(seats[ctx.core].take(), ctx.core).await;
+            hops(seats.take(ctx.core), ctx.core).await;
         }
     })
     .unwrap()
     .join()
     .unwrap();
-}
-
-/// Carries a value to the one thread that takes it.
-struct Slot<T>(std::sync::mpsc::SyncSender<T>, std::cell::UnsafeCell<std::sync::mpsc::Receiver<T>>);
-// SAFETY: each slot's receiver is used by one thread.
-unsafe impl<T: Send> Sync for Slot<T> {}
-
-impl<T> Slot<T> {
-    fn new(value: T) -> Slot<T> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        sender.send(value).unwrap();
-        Slot(sender, std::cell::UnsafeCell::new(receiver))
-    }
-
-    fn take(&self) -> T {
-        // SAFETY: as above.
-        unsafe { (*self.1.get()).recv().unwrap() }
-    }
 }
 
 fn ms(d: std::time::Duration) -> f64 {

@@ -176,7 +176,7 @@ fn on_tmpfs(file: &fs::File) -> io::Result<bool> {
         }
         stat.assume_init().f_type
     };
-    Ok(kind as i64 == libc::TMPFS_MAGIC as i64)
+    Ok(kind == libc::TMPFS_MAGIC)
 }
 
 #[cfg(test)]
