@@ -5,7 +5,7 @@ use super::sentinel::{self, Activity};
 use crate::world::{self, World};
 use crate::{Instant, Queue};
 use glommio::{Latency, Shares, TaskQueueHandle};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -17,12 +17,17 @@ pub(crate) struct Core {
     pub(crate) cores: usize,
     pub(crate) ring: Rc<Ring>,
     pub(super) activity: Activity,
+    /// Where a socket is read into when its reader has no memory of its own yet.
+    pub(super) scratch: RefCell<Box<[u8]>>,
     queues: [TaskQueueHandle; 4],
     ring_queue: TaskQueueHandle,
     /// When the running task's poll began.
     turn_began: Cell<Instant>,
     random: Cell<u64>,
 }
+
+/// Holds most requests whole.
+const SCRATCH_BYTES: usize = 16 << 10;
 
 /// What [`crate::yield_if_needed`] lets a task run at a time while others wait.
 const TURN: Duration = Duration::from_micros(500);
@@ -66,6 +71,7 @@ impl Core {
             cores,
             ring,
             activity: Activity::default(),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             queues,
             ring_queue,
             turn_began: Cell::new(crate::now()),
