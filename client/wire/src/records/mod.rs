@@ -13,6 +13,8 @@ mod validate;
 mod varint;
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod oracle;
 #[cfg(test)]
 mod testdata;

@@ -1,8 +1,14 @@
 //! What a producer's records must be before a log takes them.
 //!
-//! The rules are those of Kafka's `ProduceRequest`, `UnifiedLog` and `LogValidator`. Where Corelog is stricter: the
-//! attribute bits that no producer may set are refused, as is a transactional batch without producer id. Where it is
-//! kinder: offset deltas that are not 0, 1, 2, ... are put right in every batch, not only in compressed ones.
+//! The rules are those of Kafka 4.3's `ProduceRequest`, `UnifiedLog` and `LogValidator`, compared with the last of
+//! these on some hundred thousand damaged batches. What differs, on purpose:
+//!
+//! - Refused though Kafka takes them: attribute bits that no producer may set, a transactional batch without producer
+//!   id, a negative epoch with one, key and value lengths below -1, and bytes behind the end of an lz4, snappy or gzip
+//!   stream.
+//! - Offset deltas that are not 0, 1, 2, ... are put right. Kafka stores them as they came, or fails on them with
+//!   UNKNOWN_SERVER_ERROR in a compressed batch.
+//! - Data that cannot be decompressed is INVALID_RECORD, not UNKNOWN_SERVER_ERROR, so that producers do not retry it.
 
 use bytes::Bytes;
 
