@@ -28,6 +28,6 @@ pub use net::{ListenOptions, Listener, Part, Stream};
 pub use preflight::{Problem, preflight};
 pub use random::random_u64;
 pub use remote::{RemoteReceiver, RemoteSender, remote};
-pub use run::{CoreCtx, Handle, RunConfig, available_cpus, run_glommio};
+pub use run::{CoreCtx, Handle, RunConfig, available_cpus, run_glommio, run_glommio_with};
 pub use task::{Queue, Task, core, cores, spawn, yield_if_needed, yield_now};
 pub use time::{Elapsed, Instant, now, sleep, sleep_until, timeout, wall_clock_ms};

@@ -97,7 +97,8 @@ impl Stream {
         Ok(Stream { inner })
     }
 
-    /// Appends at most `max` bytes to `buf` as soon as there are any; 0 = the peer has finished. Cancel-safe: a dropped read loses nothing.
+    /// Appends at most `max` bytes to `buf` as soon as there are any; 0 = the peer has finished. While it waits with
+    /// nothing in `buf`, it holds no memory. Cancel-safe: a dropped read loses nothing.
     pub async fn read(&self, buf: &mut BytesMut, max: usize) -> io::Result<usize> {
         match &self.inner {
             AnyStream::Real(stream) => stream.read(buf, max).await,
