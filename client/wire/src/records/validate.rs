@@ -54,12 +54,13 @@ pub struct ProduceRules {
     pub batch_bytes_max: usize,
     /// `segment.bytes`: no batch can be larger than a segment.
     pub segment_bytes_max: usize,
-    /// What a batch's records may decompress to. Kafka has no such limit.
+    /// What a batch's records may decompress to. Kafka has no such limit; the default here is what an uncompressed
+    /// request may have (`socket.request.max.bytes`).
     pub decompressed_bytes_max: usize,
 }
 
 impl ProduceRules {
-    /// Kafka's defaults for a topic's configs.
+    /// Kafka's defaults for the configs.
     pub fn new(request_version: i16, now_ms: i64) -> ProduceRules {
         ProduceRules {
             request_version,
@@ -71,7 +72,7 @@ impl ProduceRules {
             compression: TopicCompression::Producer,
             batch_bytes_max: 1_048_588,
             segment_bytes_max: 1 << 30,
-            decompressed_bytes_max: 256 << 20,
+            decompressed_bytes_max: 100 << 20,
         }
     }
 }
