@@ -1,0 +1,3 @@
+//! The Corelog broker.
+
+pub mod groups;
