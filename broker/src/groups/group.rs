@@ -395,7 +395,7 @@ impl Group {
 
     /// Whether a member with this protocol type and one of these protocols can be in the group.
     pub fn supports_protocols(&self, protocol_type: &str, protocols: &[Protocol]) -> bool {
-        if self.state == GroupState::Empty {
+        if self.members.is_empty() {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
         self.protocol_type.as_deref() == Some(protocol_type)
@@ -496,4 +496,46 @@ fn pending_cost(id: &Str) -> usize {
 /// A member that lists a protocol twice supports it once.
 fn distinct_names(protocols: &[Protocol]) -> BTreeSet<&Str> {
     protocols.iter().map(|protocol| &protocol.name).collect()
+}
+
+#[cfg(test)]
+impl Group {
+    /// What is always true of a group, and the bytes it accounts for.
+    pub fn check(&self) -> usize {
+        let id = &*self.id;
+        let count =
+            |wanted: fn(&Member) -> bool| self.members.values().filter(|member| wanted(member)).count();
+        assert_eq!(self.members_joining, count(|member| member.join.is_some()), "{id}: parked joins");
+        assert_eq!(self.static_members.len(), count(Member::is_static), "{id}: an instance is one member");
+        for (key, member) in &self.members {
+            assert_eq!(*key, member.id);
+            if let Some(instance_id) = &member.instance_id {
+                assert_eq!(self.static_members.get(instance_id), Some(key), "{id}: instance {instance_id}");
+            }
+            assert!(!self.pending_members.contains(key), "{id}: {key} is a member and not one yet");
+            assert!(member.sync.is_none() || self.is(GroupState::CompletingRebalance), "{id}: parked sync");
+        }
+        let mut supported: BTreeMap<Str, usize> = BTreeMap::new();
+        for name in self.members.values().flat_map(|member| distinct_names(&member.protocols)) {
+            *supported.entry(name.clone()).or_default() += 1;
+        }
+        assert_eq!(self.supported, supported, "{id}: supported protocols");
+        assert!(
+            self.pending_sync.iter().all(|member| self.members.contains_key(member)),
+            "{id}: pending sync"
+        );
+        assert_eq!(self.leader.is_some(), !self.members.is_empty(), "{id}: leader");
+        assert!(
+            self.leader.iter().all(|leader| self.members.contains_key(leader)),
+            "{id}: leader is a member"
+        );
+        // Without members, a join phase only waits for its deadline.
+        let empties = self.members.is_empty() && self.is(GroupState::PreparingRebalance);
+        assert!(empties || self.members.is_empty() == self.is(GroupState::Empty), "{id}: empty");
+        assert_eq!(self.join_phase.is_some(), self.is(GroupState::PreparingRebalance), "{id}: join phase");
+        Group::COST
+            + 3 * self.id.len()
+            + self.members.values().map(Member::cost).sum::<usize>()
+            + self.pending_members.iter().map(pending_cost).sum::<usize>()
+    }
 }

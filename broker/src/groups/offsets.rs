@@ -199,6 +199,20 @@ fn offset_cost(offset: Option<&CommittedOffset>) -> usize {
 }
 
 #[cfg(test)]
+impl OffsetStore {
+    /// Bytes that all offsets account for, counted anew.
+    pub fn count_bytes(&self) -> usize {
+        let slots = self.groups.values().flat_map(BTreeMap::values).flat_map(BTreeMap::values);
+        slots
+            .flat_map(|slot| {
+                slot.durable.iter().chain(slot.pending.iter().filter_map(|(_, offset)| offset.as_ref()))
+            })
+            .map(|offset| offset_cost(Some(offset)))
+            .sum()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -113,6 +113,10 @@ impl StaticMemberChange {
     }
 
     fn welcome(self, group: &Group, env: &mut Env) {
+        // Its session may have run out, unheeded, while it waited for the log.
+        if let Some(member) = group.member(&self.new_id) {
+            env.touch(&group.id, member);
+        }
         let mut response = super::rebalance::current_generation(group, &self.new_id);
         if self.parked.version >= SKIP_ASSIGNMENT_FROM {
             response.skip_assignment = group.is_leader(&self.new_id);

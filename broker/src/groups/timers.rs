@@ -79,6 +79,13 @@ impl Timers {
 }
 
 #[cfg(test)]
+impl Timers {
+    pub fn is_armed(&self, key: &TimerKey) -> bool {
+        self.armed.contains_key(key)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

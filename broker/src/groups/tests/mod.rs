@@ -3,6 +3,7 @@
 mod admin;
 mod durability;
 mod offsets;
+mod property;
 mod rebalance;
 mod static_members;
 
@@ -80,7 +81,8 @@ impl Bench {
 
     /// A coordinator that has replayed this one's log, at the same time.
     pub fn restarted(&self, config: GroupConfig) -> Bench {
-        let mut other = Bench::loading(config, GroupMemory::new(usize::MAX), 7);
+        let seed = self.now.mono_ms.wrapping_mul(31) + self.next_ticket;
+        let mut other = Bench::loading(config, GroupMemory::new(usize::MAX), seed);
         other.now = self.now;
         for record in &self.log {
             other
