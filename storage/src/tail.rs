@@ -19,9 +19,7 @@ pub struct TailBatch {
     pub next_offset: i64,
     /// Greatest timestamp, -1 if it has none.
     pub max_timestamp: i64,
-    /// Which cached group its memory belongs to.
-    pub slot: u64,
-    /// The journal group it is in; 0 if it came from a former generation's journal.
+    /// The journal group it is in, whose memory its bytes share; 0 if it came from a former generation's journal.
     pub sequence: u64,
     pub bytes: Bytes,
 }
@@ -109,14 +107,14 @@ impl Tail {
         bytes
     }
 
-    /// Whether the front batches of cached group `slot` are all clean.
-    pub fn is_clean_in(&self, slot: u64) -> bool {
-        self.batches.get(self.clean).is_none_or(|b| b.slot > slot)
+    /// Whether the batches of all groups up to `sequence` are clean.
+    pub fn is_clean_through(&self, sequence: u64) -> bool {
+        self.first_dirty_sequence().is_none_or(|first| first > sequence)
     }
 
-    /// Lets the batches of cached group `slot` go; they are clean and at the front.
-    pub fn evict(&mut self, slot: u64) {
-        while self.batches.front().is_some_and(|b| b.slot <= slot) {
+    /// Lets the batches of all groups up to `sequence` go; they are clean and at the front.
+    pub fn evict_through(&mut self, sequence: u64) {
+        while self.batches.front().is_some_and(|b| b.sequence <= sequence) {
             assert!(self.clean > 0, "only batches that are in a segment are let go");
             self.batches.pop_front();
             self.clean -= 1;
@@ -145,14 +143,13 @@ impl Tail {
 mod tests {
     use super::*;
 
-    fn batch(index: u64, base_offset: i64, records: i64, slot: u64) -> TailBatch {
+    fn batch(index: u64, base_offset: i64, records: i64, sequence: u64) -> TailBatch {
         TailBatch {
             index: RaftIndex(index),
             base_offset,
             next_offset: base_offset + records,
             max_timestamp: base_offset,
-            slot,
-            sequence: slot,
+            sequence,
             bytes: Bytes::from(vec![0; 100]),
         }
     }
@@ -190,8 +187,8 @@ mod tests {
         assert_eq!(t.first_dirty_sequence(), Some(1));
         assert_eq!(t.mark_clean_below(RaftIndex(7)), 200);
         assert_eq!((t.dirty_bytes(), t.first_dirty_sequence()), (200, Some(2)));
-        assert!(t.is_clean_in(1) && !t.is_clean_in(2));
-        t.evict(1);
+        assert!(t.is_clean_through(1) && !t.is_clean_through(2));
+        t.evict_through(1);
         assert_eq!((t.first_offset(), t.dirty_bytes()), (Some(12), 200));
         t.cut_back(RaftIndex(8));
         assert_eq!((indexes(t.from_offset(0)), t.dirty_bytes()), (vec![7], 100));
@@ -200,7 +197,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "only batches that are in a segment")]
     fn dirty_batches_are_never_evicted() {
-        tail().evict(1);
+        tail().evict_through(1);
     }
 
     #[test]
