@@ -79,9 +79,9 @@ impl EpochHistory {
         }
     }
 
-    /// The log now ends at `offset`: epochs that began there or later are forgotten.
-    pub fn cut_back(&mut self, offset: i64) {
-        self.entries.retain(|(_, start)| *start < offset);
+    /// The log now ends at `offset`, after a batch of `epoch`: what began later is forgotten.
+    pub fn cut_back(&mut self, offset: i64, epoch: i32) {
+        self.entries.retain(|(e, start)| *e <= epoch && *start <= offset);
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(h.entries(), [(4, 12), (7, 20)]);
         h.cut_front(12);
         assert_eq!(h.entries(), [(4, 12), (7, 20)]);
-        h.cut_back(20);
+        h.cut_back(20, 4);
         assert_eq!(h.entries(), [(4, 12)]);
         h.cut_front(100);
         assert_eq!(h.entries(), [(4, 100)]);

@@ -105,7 +105,6 @@ pub struct LogCheckpoint {
     pub next_offset: i64,
     pub next_index: RaftIndex,
     pub term: i32,
-    pub max_timestamp: i64,
     pub hard_state: HardState,
     pub flushed_offset: i64,
     pub flushed_index: RaftIndex,
@@ -140,7 +139,6 @@ impl CheckpointWriter {
         out.extend_from_slice(&log.next_offset.to_le_bytes());
         out.extend_from_slice(&log.next_index.0.to_le_bytes());
         out.extend_from_slice(&log.term.to_le_bytes());
-        out.extend_from_slice(&log.max_timestamp.to_le_bytes());
         out.extend_from_slice(&log.hard_state.term.to_le_bytes());
         out.extend_from_slice(&log.hard_state.vote.to_le_bytes());
         out.extend_from_slice(&log.hard_state.commit.to_le_bytes());
@@ -218,7 +216,6 @@ fn decode_log(c: &mut Cursor) -> Option<Result<LogCheckpoint, Refused>> {
     let next_offset = c.i64()?;
     let next_index = RaftIndex(c.u64()?);
     let term = c.i32()?;
-    let max_timestamp = c.i64()?;
     let hard_state = HardState { term: c.i32()?, vote: c.i64()?, commit: c.u64()? };
     let flushed_offset = c.i64()?;
     let flushed_index = RaftIndex(c.u64()?);
@@ -266,7 +263,6 @@ fn decode_log(c: &mut Cursor) -> Option<Result<LogCheckpoint, Refused>> {
         next_offset,
         next_index,
         term,
-        max_timestamp,
         hard_state,
         flushed_offset,
         flushed_index,
@@ -289,7 +285,6 @@ mod tests {
                 next_offset: 100,
                 next_index: RaftIndex(102),
                 term: 4,
-                max_timestamp: 1_700_000_000_000,
                 hard_state: HardState { term: 4, vote: -1, commit: 3 },
                 flushed_offset: 50,
                 flushed_index: RaftIndex(51),
