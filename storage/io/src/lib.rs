@@ -12,12 +12,14 @@ mod mesh;
 mod net;
 mod preflight;
 mod random;
+mod real;
 mod remote;
 mod run;
 pub mod sim;
 pub mod sync;
 mod task;
 mod time;
+mod world;
 
 pub use file::{File, OpenOptions};
 pub use memory::{ALIGN, AlignedBuf, Block, is_aligned};

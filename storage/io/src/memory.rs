@@ -75,8 +75,13 @@ impl AlignedBuf {
         AlignedBuf { memory: Memory::allocate(capacity, false), len: 0 }
     }
 
-    pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
+    /// Where a read writes to. Nobody may look at the bytes before it is done.
+    pub(crate) fn as_ptr_for_read(&self) -> *mut u8 {
         self.memory.ptr.as_ptr()
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.memory.capacity
     }
 
     /// # Safety

@@ -1,24 +1,26 @@
 //! Running a process on glommio: one pinned thread per core.
 
+use crate::real;
 use std::future::Future;
 use std::io;
-use std::marker::PhantomData;
+use std::thread::JoinHandle;
 
 /// Which CPUs to run on, and the size of each core's rings.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
     /// CPU numbers, one core (thread) each; core `i` is pinned to `cores[i]`.
     pub cores: Vec<usize>,
-    /// Bytes of memory registered with each core's rings; at least 512 KiB.
+    /// Bytes of memory registered with each core's rings (64 KiB at least); it counts against RLIMIT_MEMLOCK.
     pub io_memory: usize,
-    /// File and socket operations in flight on a core's ring before callers wait.
+    /// File operations in flight on a core's ring before callers wait.
     pub ring_depth: u32,
 }
 
 impl RunConfig {
     /// The defaults on the given CPUs.
     pub fn new(cores: Vec<usize>) -> RunConfig {
-        RunConfig { cores, io_memory: 1 << 20, ring_depth: 1024 }
+        // glommio's registered memory is not used for data here, so the smallest will do: it starts fastest.
+        RunConfig { cores, io_memory: 64 << 10, ring_depth: 1024 }
     }
 }
 
@@ -31,29 +33,38 @@ pub struct CoreCtx {
     pub cores: usize,
 }
 
-/// A running process; [`Handle::join`] waits for every core's main to return.
+/// A running process.
 pub struct Handle<T> {
-    inner: PhantomData<T>,
+    threads: Vec<JoinHandle<io::Result<T>>>,
 }
 
 impl<T> Handle<T> {
-    /// Blocks the calling thread until all cores' mains have returned; their values in order of cores.
+    /// Blocks the calling thread until all cores' mains have returned; their values in the order of cores.
     pub fn join(self) -> io::Result<Vec<T>> {
-        unimplemented!()
+        let finished: Vec<_> = self.threads.into_iter().map(JoinHandle::join).collect();
+        let value = |result| match result {
+            Ok(value) => value,
+            // Not reached: a panic on a core has ended the process.
+            Err(_panic) => Err(io::Error::other("a core panicked")),
+        };
+        finished.into_iter().map(value).collect()
     }
 }
 
 /// The CPUs this process may run on (its affinity mask), ascending.
-pub fn available_cpus() -> Vec<usize> {
-    unimplemented!()
+pub fn available_cpus() -> io::Result<Vec<usize>> {
+    real::run::available_cpus()
 }
 
-/// Starts one pinned thread per CPU of `config.cores`, each running `main`. A panic on a core ends the process.
-pub fn run_glommio<F, Fut, T>(_config: RunConfig, _main: F) -> io::Result<Handle<T>>
+/// Starts one pinned thread per CPU of `config.cores`, each running `main`, and returns when all cores are up.
+///
+/// A core ends when its main returns: other tasks of it are dropped, I/O in flight is waited for. A panic on a core
+/// ends the process. An error says which core could not be set up; then none runs.
+pub fn run_glommio<F, Fut, T>(config: RunConfig, main: F) -> io::Result<Handle<T>>
 where
     F: Fn(CoreCtx) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = T> + 'static,
     T: Send + 'static,
 {
-    unimplemented!()
+    Ok(Handle { threads: real::run::start(&config, main)? })
 }

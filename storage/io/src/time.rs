@@ -1,8 +1,12 @@
 //! Time: a monotonic clock in nanoseconds, the wall clock, timers.
 
-use std::future::Future;
+use crate::sim;
+use crate::world::{self, World};
+use std::future::{Future, poll_fn};
 use std::ops::{Add, AddAssign, Sub};
-use std::time::Duration;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A point on the monotonic clock, in nanoseconds from an arbitrary origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -64,12 +68,28 @@ pub struct Elapsed;
 
 /// The monotonic clock. Outside a core: the machine's own.
 pub fn now() -> Instant {
-    unimplemented!()
+    match world::try_current() {
+        Some(World::Sim(context)) => context.now(),
+        Some(World::Real(_)) | None => monotonic(),
+    }
 }
 
 /// Milliseconds since the Unix epoch by the wall clock, which may jump. Outside a core: the machine's own.
 pub fn wall_clock_ms() -> i64 {
-    unimplemented!()
+    match world::try_current() {
+        Some(World::Sim(context)) => context.wall_clock_ms(),
+        Some(World::Real(_)) | None => match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => since.as_millis() as i64,
+            Err(before) => -(before.duration().as_millis() as i64),
+        },
+    }
+}
+
+fn monotonic() -> Instant {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the buffer is a timespec; the clock exists on every Linux, so the call cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    Instant(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
 /// Waits for at least `d`.
@@ -78,11 +98,28 @@ pub async fn sleep(d: Duration) {
 }
 
 /// Waits until the monotonic clock reaches `t`.
-pub async fn sleep_until(_t: Instant) {
-    unimplemented!()
+pub async fn sleep_until(t: Instant) {
+    match world::current() {
+        World::Real(_) => {
+            let left = t.since(monotonic());
+            if !left.is_zero() {
+                glommio::timer::Timer::new(left).await;
+            }
+        }
+        World::Sim(context) => sim::Sleep::until(context, t).await,
+    }
 }
 
-/// `future`'s value, or [`Elapsed`] if it takes longer than `d`; the future is dropped either way.
-pub async fn timeout<T>(_d: Duration, _future: impl Future<Output = T>) -> Result<T, Elapsed> {
-    unimplemented!()
+/// `future`'s value, or [`Elapsed`] if it takes longer than `d`; the future is dropped either way. Whatever is ready
+/// at the first poll wins.
+pub async fn timeout<T>(d: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let mut future = pin!(future);
+    let mut timer = pin!(sleep(d));
+    poll_fn(|cx| {
+        if let Poll::Ready(value) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(value));
+        }
+        timer.as_mut().poll(cx).map(|()| Err(Elapsed))
+    })
+    .await
 }
