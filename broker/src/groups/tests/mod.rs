@@ -1,6 +1,7 @@
 //! The coordinator under test: a log that is durable when the test says so, a clock that the test moves.
 
 mod admin;
+mod driver;
 mod durability;
 mod offsets;
 mod property;
