@@ -287,11 +287,15 @@ impl<L: GroupLog> Shared<L> {
                 Ok::<_, String>(owned)
             })?;
             for turn in records.chunks(RECORDS_A_TURN) {
-                let (mut state, now) = (self.state.borrow_mut(), now());
-                for (key, value) in turn {
-                    state.coordinator.replay(key.clone(), value.clone(), now).map_err(|error| at(&error))?;
+                {
+                    let (mut state, now) = (self.state.borrow_mut(), now());
+                    for (key, value) in turn {
+                        state
+                            .coordinator
+                            .replay(key.clone(), value.clone(), now)
+                            .map_err(|error| at(&error))?;
+                    }
                 }
-                drop(state);
                 count += turn.len();
                 corelog_io::yield_if_needed().await;
             }
