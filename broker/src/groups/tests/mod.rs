@@ -7,6 +7,7 @@ mod offsets;
 mod property;
 mod rebalance;
 mod static_members;
+mod storage;
 
 use std::collections::{BTreeMap, VecDeque};
 
