@@ -1,3 +1,4 @@
-//! The Corelog broker.
+//! The Corelog broker as a library: what the `corelog` binary is put together from.
 
-pub mod groups;
+pub mod config;
+pub mod logging;
