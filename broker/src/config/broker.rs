@@ -171,7 +171,7 @@ impl BrokerConfig {
             retention_check_interval_ms: from.number("log.retention.check.interval.ms"),
             producer_id_expiration_ms: from.number("producer.id.expiration.ms"),
         };
-        if storage.journal_file_bytes % 4096 != 0 {
+        if !storage.journal_file_bytes.is_multiple_of(4096) {
             fail(
                 "corelog.journal.file.bytes",
                 format!(
