@@ -1,4 +1,6 @@
 //! The Corelog broker as a library: what the `corelog` binary is put together from.
 
+pub mod admin;
 pub mod config;
 pub mod logging;
+pub mod metrics;

@@ -8,7 +8,7 @@ use corelog_broker::config::{self, Args};
 fn main() -> ExitCode {
     let args = Args::parse();
     if args.help_configs {
-        print!("{}", config::markdown::all());
+        print!("{}", config::markdown::page());
         return ExitCode::SUCCESS;
     }
     ExitCode::SUCCESS

@@ -344,7 +344,7 @@ mod tests {
                 vec![("group.min.session.timeout.ms", "10s"), ("group.max.session.timeout.ms", "5s")],
                 "no member could join",
             ),
-            (vec![("corelog.journal.file.bytes", "1048577")], "must be a multiple of 4096"),
+            (vec![("corelog.journal.file.bytes", "4194305")], "must be a multiple of 4096"),
         ] {
             let errors = resolve(&fixed).unwrap_err();
             assert!(errors.contains(part), "{errors}");
