@@ -8,7 +8,7 @@ mod controller;
 mod groups;
 pub mod identity;
 pub mod logging;
-mod metrics;
+pub mod metrics;
 mod net;
 mod partition;
 mod placement;

@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let args = Args::parse();
     if args.help_configs {
-        print!("{}", corelog_broker::config::markdown::all());
+        print!("{}", corelog_broker::config::markdown::page());
         return ExitCode::SUCCESS;
     }
     match process::run(&args, started) {

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Health};
+use crate::config::describe::Entry;
 use crate::config::{self, Args};
 use crate::metrics::Snapshot;
 use crate::server::{self, Control, Report, Seed};
@@ -28,7 +29,7 @@ const SCRAPE_MAX: Duration = Duration::from_secs(2);
 pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
     let settings = Arc::new(Settings::load(args, std::env::vars_os())?);
     let config = Arc::new(settings.broker(&Default::default(), &Default::default())?);
-    let logging = logging::start(&config.log_levels, config.log_json);
+    let _logging = logging::init(&config.log_levels, config.log_json)?;
     let (identity, _lock) = identity::open(&config.data_dir, config.node_id)?;
     if let Err(problems) = corelog_io::preflight(&config.data_dir, config.cores.len()) {
         for problem in &problems {
@@ -91,11 +92,12 @@ async fn serve(
     let (health, health_watch) = watch::channel(Health::Starting("the shards are opening their logs".into()));
     let admin = admin::bind(&config.admin).await?;
     let scrape_controls = controls.clone();
+    let configs_controls = controls.clone();
     let admin_task = tokio::spawn(admin::serve(
         admin,
         health_watch,
         Arc::new(move || Box::pin(scrape(scrape_controls.clone()))),
-        settings.clone(),
+        Arc::new(move || Box::pin(configs(configs_controls.clone()))),
     ));
     let stopping = loop {
         tokio::select! {
@@ -152,6 +154,18 @@ async fn scrape(controls: Vec<RemoteSender<Control>>) -> Vec<Snapshot> {
         }
     }
     snapshots
+}
+
+/// This broker's configs in effect, as shard 0 has them.
+async fn configs(controls: Vec<RemoteSender<Control>>) -> Vec<Entry> {
+    let (sender, receiver) = oneshot::channel();
+    let ask = Control::Configs(Box::new(move |entries| {
+        let _ = sender.send(entries);
+    }));
+    if controls[0].try_send(ask).is_err() {
+        return Vec::new();
+    }
+    tokio::time::timeout(SCRAPE_MAX, receiver).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 /// What a person at a terminal wants to know first.

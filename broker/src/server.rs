@@ -12,9 +12,10 @@ use futures_util::future::{Either, select};
 
 use crate::call::{self, CallSeats, Calls};
 use crate::config::BrokerConfig;
+use crate::config::describe::{self, Entry, Wanted};
 use crate::controller::{CONTROLLER_SHARD, CONTROLLER_TOPIC, CONTROLLER_TOPIC_NAME, Controller};
 use crate::identity::Identity;
-use crate::metrics::Snapshot;
+use crate::metrics::{Snapshot, families};
 use crate::net::accept;
 use crate::settings::Settings;
 use crate::shard::{self, Shard, ShardId};
@@ -47,6 +48,7 @@ pub struct Seed {
 pub enum Control {
     Stop,
     Metrics(Box<dyn FnOnce(Snapshot) + Send>),
+    Configs(Box<dyn FnOnce(Vec<Entry>) + Send>),
 }
 
 /// What shards tell the service thread.
@@ -185,9 +187,58 @@ async fn serve_control(shard: &Rc<Shard>, mut control: RemoteReceiver<Control>) 
     while let Some(message) = control.recv().await {
         match message {
             Control::Stop => return,
-            Control::Metrics(reply) => reply(shard.metrics.snapshot()),
+            Control::Metrics(reply) => reply(snapshot(shard)),
+            Control::Configs(reply) => reply(configs(shard)),
         }
     }
+}
+
+/// The broker's configs, dynamic ones included.
+fn configs(shard: &Shard) -> Vec<Entry> {
+    let image = shard.image();
+    let (own, cluster) = image.broker_layers(shard.identity.node_id);
+    describe::broker(&shard.settings.layers(own, cluster), Wanted(None))
+}
+
+/// All that this shard counts.
+fn snapshot(shard: &Shard) -> Snapshot {
+    let mut snapshot = shard.metrics.snapshot(shard.id.0);
+    let image = shard.image();
+    let led = image.topics.values().flat_map(|topic| {
+        (0..topic.partitions.len() as i32).map(|partition| LogId { topic: topic.id, partition })
+    });
+    snapshot.put(&families::PARTITIONS, led.filter(|id| shard.owner(*id) == shard.id).count() as u64);
+    let groups = shard.groups.memory();
+    let storage = shard.storage.metrics();
+    let config = shard.config();
+    let budgets = config.budgets(shard.shards);
+    for (part, used, limit) in [
+        ("receive", shard.receive_budget.total() - shard.receive_budget.available(), budgets.receive_bytes),
+        ("fetch", shard.fetch_budget.total() - shard.fetch_budget.available(), budgets.fetch_bytes),
+        ("groups", groups.used() as u64, groups.limit() as u64),
+        ("tail", storage.cached_bytes, budgets.tail_bytes),
+    ] {
+        snapshot.put_labelled(&families::MEMORY_USED_BYTES, part, used);
+        snapshot.put_labelled(&families::MEMORY_LIMIT_BYTES, part, limit);
+    }
+    for (family, value) in [
+        (&families::APPENDED_BATCHES, storage.appended_batches),
+        (&families::APPENDED_BYTES, storage.appended_bytes),
+        (&families::JOURNAL_GROUPS, storage.journal_groups),
+        (&families::JOURNAL_BYTES, storage.journal_bytes),
+        (&families::TAIL_READ_BYTES, storage.tail_read_bytes),
+        (&families::COLD_READ_BYTES, storage.cold_read_bytes),
+        (&families::FLUSHED_BYTES, storage.flushed_bytes),
+        (&families::CHECKPOINTS, storage.checkpoints),
+        (&families::CACHED_BYTES, storage.cached_bytes),
+        (&families::DIRTY_BYTES, storage.dirty_bytes),
+        (&families::LOGS, storage.logs),
+        (&families::FILES_OPEN, storage.files_open),
+        (&families::DISK_FULL, u64::from(storage.disk_full)),
+    ] {
+        snapshot.put(family, value);
+    }
+    snapshot
 }
 
 /// Lets connections finish, then the storage.

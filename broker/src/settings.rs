@@ -16,6 +16,8 @@ const RECEIVE_SHARE: u64 = 4;
 const FETCH_SHARE: u64 = 4;
 /// Share of it that holds recent batches.
 const TAIL_SHARE: u64 = 3;
+/// Share of it that consumer groups and their offsets may take.
+const GROUPS_SHARE: u64 = 16;
 /// What a partition may cost at most: log, producer state, index of its active segment. A quarter of the budget is
 /// for these.
 const PARTITION_BYTES: u64 = 16 * 1024;
@@ -32,6 +34,7 @@ pub struct Budgets {
     pub receive_bytes: u64,
     pub fetch_bytes: u64,
     pub tail_bytes: u64,
+    pub groups_bytes: u64,
 }
 
 impl Settings {
@@ -66,6 +69,7 @@ impl BrokerConfig {
             receive_bytes: shard / RECEIVE_SHARE,
             fetch_bytes: shard / FETCH_SHARE,
             tail_bytes: shard / TAIL_SHARE,
+            groups_bytes: shard / GROUPS_SHARE,
         }
     }
 

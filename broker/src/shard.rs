@@ -13,9 +13,10 @@ use crate::api::fetch::{RemoteWaits, Sessions};
 use crate::call::{Calls, ShardGone};
 use crate::config::{BrokerConfig, Endpoint};
 use crate::controller::{
-    CONTROLLER_SHARD, CONTROLLER_TOPIC, ChangeError, Controller, Image, PRODUCER_ID_BLOCK, TopicImage,
+    CONTROLLER_SHARD, CONTROLLER_TOPIC, ChangeError, Controller, Image, OFFSETS_TOPIC,
+    PRODUCER_ID_BLOCK, TopicImage,
 };
-use crate::groups::Groups;
+use crate::groups::{GroupConfig, GroupShard, StorageLog};
 use crate::identity::Identity;
 use crate::metrics::ShardMetrics;
 use crate::net::admission::Admission;
@@ -41,7 +42,7 @@ pub struct Shard {
     pub fetch_budget: Semaphore,
     pub sessions: Rc<Sessions>,
     pub remote_waits: RemoteWaits,
-    pub groups: Groups,
+    pub groups: GroupShard<StorageLog>,
     pub connections: Cell<usize>,
     /// Counts the connections of all shards; used on shard 0.
     pub admission: Admission,
@@ -75,7 +76,7 @@ impl Shard {
         calls: Calls,
     ) -> Rc<Shard> {
         let budgets = config.budgets(shards);
-        let groups = Groups::new(&config, shards);
+        let groups = GroupShard::new(group_config(&config), budgets.groups_bytes as usize);
         Rc::new(Shard {
             id,
             shards,
@@ -127,8 +128,22 @@ impl Shard {
                 log.set_config(now.config.log_config(seed(log.id())));
             }
         }
+        if let Some(topic) = image.topic(OFFSETS_TOPIC) {
+            // Sessions expire and offsets age whether or not somebody asks.
+            for index in 0..topic.partitions.len() as i32 {
+                if self.owner(LogId { topic: topic.id, partition: index }) == self.id {
+                    self.groups.start(index, || self.group_log(index));
+                }
+            }
+        }
+        if removed.iter().any(|topic| &*topic.name == OFFSETS_TOPIC) {
+            self.groups.stop_all();
+        }
+        if !removed.is_empty() {
+            let names: Vec<Str> = removed.iter().map(|topic| topic.name.clone()).collect();
+            self.groups.topics_deleted(&names);
+        }
         for topic in removed {
-            self.groups.topic_deleted(self, &topic.name).await;
             for partition in 0..topic.partitions.len() as i32 {
                 let id = LogId { topic: topic.id, partition };
                 if self.owner(id) == self.id
@@ -138,6 +153,18 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// The log of a partition of `__consumer_offsets` that this shard owns.
+    pub fn group_log(&self, index: i32) -> Option<StorageLog> {
+        let image = self.image();
+        let topic = image.topic(OFFSETS_TOPIC)?;
+        let id = LogId { topic: topic.id, partition: index };
+        if self.owner(id) != self.id {
+            return None;
+        }
+        let leader_epoch = topic.partitions.get(usize::try_from(index).ok()?)?.leader_epoch;
+        Some(StorageLog::new(self.log(id)?, leader_epoch))
     }
 
     pub fn owner(&self, log: LogId) -> ShardId {
@@ -231,4 +258,17 @@ fn seed(log: LogId) -> u64 {
     let mut half = [0; 8];
     half.copy_from_slice(&log.topic.0[..8]);
     u64::from_be_bytes(half) ^ u64::from(log.partition as u32)
+}
+
+fn group_config(config: &BrokerConfig) -> GroupConfig {
+    GroupConfig {
+        session_timeout_min_ms: config.groups.session_timeout_ms_min,
+        session_timeout_max_ms: config.groups.session_timeout_ms_max,
+        initial_rebalance_delay_ms: config.groups.initial_rebalance_delay_ms,
+        group_members_max: config.groups.members_max,
+        offset_metadata_max: config.offsets.metadata_bytes_max,
+        offsets_retention_ms: config.offsets.retention_ms,
+        offsets_retention_check_interval_ms: config.offsets.retention_check_interval_ms,
+        append_bytes_max: config.topic_defaults.max_message_bytes,
+    }
 }

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use corelog_wire::{ApiKey, ErrorCode, Message, Reader, Request, RequestHeader, Str, frame};
+use corelog_wire::{ApiKey, ErrorCode, Reader, Request, RequestHeader, Str, frame};
 use futures_util::future::LocalBoxFuture;
 
 use crate::net::connection::{CloseReason, Connection, Outcome};
