@@ -3,8 +3,8 @@ import time
 import uuid
 
 import pytest
-from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 BOOTSTRAP = os.environ["BOOTSTRAP"]
 TIMEOUT_S = 20
@@ -19,6 +19,12 @@ def admin():
     return AdminClient({"bootstrap.servers": BOOTSTRAP})
 
 
+def leaders_answer(admin, name, partitions):
+    """Kafka shows a topic before its leaders take requests; only a leader can answer this."""
+    ends = {TopicPartition(name, p): OffsetSpec.latest() for p in range(partitions)}
+    return all(f.exception(TIMEOUT_S) is None for f in admin.list_offsets(ends, request_timeout=TIMEOUT_S).values())
+
+
 @pytest.fixture
 def make_topic(admin, request):
     """make_topic(partitions=1, **config) -> the name of a new topic."""
@@ -27,7 +33,7 @@ def make_topic(admin, request):
         config = {k.replace("_", "."): str(v) for k, v in config.items()}
         for future in admin.create_topics([NewTopic(name, partitions, 1, config=config)]).values():
             future.result(TIMEOUT_S)
-        wait_for(lambda: len(admin.list_topics(name, timeout=TIMEOUT_S).topics[name].partitions) == partitions)
+        wait_for(lambda: leaders_answer(admin, name, partitions))
         return name
     return make
 
