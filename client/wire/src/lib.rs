@@ -44,6 +44,7 @@ pub mod frame;
 pub mod messages;
 pub mod metadata_records;
 pub mod produce;
+pub mod records;
 
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -1,0 +1,4 @@
+//! The Corelog broker as a library: what the `corelog` binary is put together from.
+
+pub mod config;
+pub mod logging;
