@@ -10,6 +10,9 @@
 //!   topics_deleted(topics, now) ───────────┘  nator     └─> next_deadline()
 //! ```
 //!
+//! [`GroupShard`] holds the coordinators of a shard; [`GroupPartition`] runs one: it appends to the [`GroupLog`] (in the
+//! broker a [`StorageLog`]), reports what is durable, and keeps the deadlines.
+//!
 //! # What is visible when
 //! - A response that tells of a change of durable state (an offset, a generation's assignment, a static member's new
 //!   id, a deletion) is released when the record of that change is durable, and turned into a refusal when its write
@@ -38,7 +41,6 @@ mod describe;
 mod driver;
 mod effect;
 mod env;
-mod fan_out;
 mod group;
 mod group_log;
 mod heartbeat;
@@ -75,7 +77,6 @@ pub use coordinator::GroupCoordinator;
 pub use driver::{GroupPartition, GroupSettings};
 pub use effect::{CoordinatorRecord, Effect, WriteFailure, WriteId};
 pub use env::Now;
-pub use fan_out::{by_partition, merge_lists, offset_fetch_groups, offset_fetch_response};
 pub use group::GroupState;
 pub use group_log::{GroupLog, LogRead, ReadFailed, WriteLost};
 pub use load::LoadError;

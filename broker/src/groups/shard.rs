@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use corelog_io::sync::Semaphore;
-use corelog_wire::messages::list_groups_request::ListGroupsRequest;
-use corelog_wire::messages::list_groups_response::ListGroupsResponse;
 use corelog_wire::{ErrorCode, Str};
 
 use super::config::GroupConfig;
@@ -36,12 +34,30 @@ impl<L: GroupLog> GroupShard<L> {
         GroupShard { settings, partitions: RefCell::default() }
     }
 
-    /// This shard leads the partition from now on. A second call for a partition that is at work does nothing.
-    pub fn start(&self, partition: i32, log: impl FnOnce() -> L) {
-        let mut partitions = self.partitions.borrow_mut();
-        partitions
-            .entry(partition)
-            .or_insert_with(|| Rc::new(GroupPartition::start(partition, log(), self.settings.clone())));
+    /// Answers a request for groups of this partition. If the partition is not at work yet, it is started on the log
+    /// that `open` gives; none says that this shard does not lead it: NOT_COORDINATOR.
+    pub async fn ask(
+        &self,
+        partition: i32,
+        context: &RequestContext,
+        request: GroupRequest,
+        open: impl FnOnce() -> Option<L>,
+    ) -> GroupResponse {
+        match self.start(partition, open) {
+            Some(at_work) => at_work.handle(context, request).await,
+            None => request.refuse(context.api_version, ErrorCode::NOT_COORDINATOR),
+        }
+    }
+
+    /// The partition, started if it is not at work yet. To be called for each partition when the broker starts, so that
+    /// sessions and retention go on without anyone asking.
+    pub fn start(&self, partition: i32, open: impl FnOnce() -> Option<L>) -> Option<Rc<GroupPartition<L>>> {
+        if let Some(at_work) = self.partitions.borrow().get(&partition) {
+            return Some(Rc::clone(at_work));
+        }
+        let started = Rc::new(GroupPartition::start(partition, open()?, self.settings.clone()));
+        self.partitions.borrow_mut().insert(partition, Rc::clone(&started));
+        Some(started)
     }
 
     /// This shard does not lead the partition any more.
@@ -52,45 +68,12 @@ impl<L: GroupLog> GroupShard<L> {
         }
     }
 
-    /// Stops them all, for shutdown.
-    pub fn close(&self) {
+    /// Stops them all: for shutdown, and when `__consumer_offsets` itself is deleted.
+    pub fn stop_all(&self) {
         let all = self.partitions.take();
         for partition in all.values() {
             partition.close();
         }
-    }
-
-    /// Answers a request for groups of this partition; NOT_COORDINATOR if it is not here.
-    pub async fn handle(
-        &self,
-        partition: i32,
-        context: &RequestContext,
-        request: GroupRequest,
-    ) -> GroupResponse {
-        let found = self.partitions.borrow().get(&partition).cloned();
-        match found {
-            Some(found) => found.handle(context, request).await,
-            None => request.refuse(context.api_version, ErrorCode::NOT_COORDINATOR),
-        }
-    }
-
-    /// The groups of all partitions here. An error of any partition is the error of the whole.
-    pub async fn list(&self, context: &RequestContext, request: &ListGroupsRequest) -> ListGroupsResponse {
-        let partitions: Vec<_> = self.partitions.borrow().values().cloned().collect();
-        let mut all = ListGroupsResponse::default();
-        for partition in partitions {
-            let GroupResponse::List(part) =
-                partition.handle(context, GroupRequest::List(request.clone())).await
-            else {
-                continue;
-            };
-            // A partition that has just been handed on is listed where it is now.
-            if part.error_code != 0 && ErrorCode(part.error_code) != ErrorCode::NOT_COORDINATOR {
-                return part;
-            }
-            all.groups.extend(part.groups);
-        }
-        all
     }
 
     /// Removes what groups here have committed for topics that were deleted.
