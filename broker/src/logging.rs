@@ -8,11 +8,12 @@
 //! that a disabled line costs a load and a branch.
 
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing::subscriber::Interest;
+use tracing::subscriber::{Interest, SetGlobalDefaultError, set_global_default};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -44,21 +45,19 @@ const NAMES: [&str; 7] = ["", "OFF", "ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 const INFO: u8 = 4;
 
 /// Keeps the writer going; dropping it writes what is queued.
-pub struct Logging {
-    _writer: WorkerGuard,
-    dropped: ErrorCounter,
-}
+#[must_use = "logging ends when this is dropped"]
+pub struct Logging(#[allow(dead_code)] WorkerGuard);
 
-impl Logging {
-    /// Lines dropped so far because the writer could not keep up.
-    pub fn dropped_lines(&self) -> usize {
-        self.dropped.dropped_lines()
-    }
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines dropped so far because the writer could not keep up.
+pub fn dropped_lines() -> usize {
+    DROPPED.get().map_or(0, ErrorCounter::dropped_lines)
 }
 
 /// Starts logging to standard error with these levels (in the form of `corelog.log.level`), and makes a panic on
-/// any thread the end of the process. Call once.
-pub fn start(levels: &str, json: bool) -> Logging {
+/// any thread the end of the process. Fails when something else has taken over the process's logging.
+pub fn init(levels: &str, json: bool) -> Result<Logging, SetGlobalDefaultError> {
     set_levels(levels).expect("checked levels");
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(QUEUE_LINES_MAX)
@@ -68,15 +67,14 @@ pub fn start(levels: &str, json: bool) -> Logging {
     let dropped = writer.error_counter();
     let registry = tracing_subscriber::registry().with(Levels);
     let format = tracing_subscriber::fmt::layer().with_writer(writer);
-    let set = if json {
-        tracing::subscriber::set_global_default(registry.with(format.json().flatten_event(true)))
+    if json {
+        set_global_default(registry.with(format.json().flatten_event(true)))?;
     } else {
-        let colours = std::io::stderr().is_terminal();
-        tracing::subscriber::set_global_default(registry.with(format.with_ansi(colours)))
-    };
-    set.expect("logging starts once");
+        set_global_default(registry.with(format.with_ansi(std::io::stderr().is_terminal())))?;
+    }
+    let _ = DROPPED.set(dropped);
     end_process_on_panic(json);
-    Logging { _writer: guard, dropped }
+    Ok(Logging(guard))
 }
 
 /// Makes a panic end the process at once with one last line that says so: a shard that lost a task would hold

@@ -171,7 +171,7 @@ impl BrokerConfig {
             retention_check_interval_ms: from.number("log.retention.check.interval.ms"),
             producer_id_expiration_ms: from.number("producer.id.expiration.ms"),
         };
-        if storage.journal_file_bytes % 4096 != 0 {
+        if !storage.journal_file_bytes.is_multiple_of(4096) {
             fail(
                 "corelog.journal.file.bytes",
                 format!(
@@ -344,7 +344,7 @@ mod tests {
                 vec![("group.min.session.timeout.ms", "10s"), ("group.max.session.timeout.ms", "5s")],
                 "no member could join",
             ),
-            (vec![("corelog.journal.file.bytes", "1048577")], "must be a multiple of 4096"),
+            (vec![("corelog.journal.file.bytes", "4194305")], "must be a multiple of 4096"),
         ] {
             let errors = resolve(&fixed).unwrap_err();
             assert!(errors.contains(part), "{errors}");

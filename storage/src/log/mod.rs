@@ -166,6 +166,12 @@ impl Log {
         self.state.borrow_mut().config = config;
     }
 
+    /// The epoch of the leader that appended the record at `offset`, or that was there when the log ended at it; -1
+    /// if there is none yet.
+    pub fn epoch_at(&self, offset: i64) -> i32 {
+        self.state.borrow().epochs.epoch_at(offset).unwrap_or(-1)
+    }
+
     /// OffsetForLeaderEpoch's answer (KIP-320).
     pub fn epoch_end_offset(&self, epoch: i32) -> EpochEnd {
         let state = self.state.borrow();
