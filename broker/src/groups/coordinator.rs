@@ -106,15 +106,6 @@ impl GroupCoordinator {
         std::mem::take(&mut self.env.effects)
     }
 
-    pub fn is_loading(&self) -> bool {
-        self.loading
-    }
-
-    /// Writes that the log has not reported on yet.
-    pub fn writes_in_flight(&self) -> usize {
-        self.env.writes.len()
-    }
-
     /// How many groups there are in each state.
     pub fn groups_by_state(&self) -> BTreeMap<GroupState, usize> {
         let mut counts = BTreeMap::new();

@@ -24,7 +24,13 @@ use corelog_wire::messages::sync_group_response::SyncGroupResponse;
 use corelog_wire::messages::{offset_fetch_request, offset_fetch_response};
 use corelog_wire::{ErrorCode, Str};
 
+use super::coordinator::GroupCoordinator;
+use super::driver::{GroupPartition, GroupSettings};
 use super::effect::{CoordinatorRecord, Effect, WriteFailure, WriteId};
+use super::env::Now;
+use super::group::GroupState;
+use super::memory::GroupMemory;
+use super::parked::Ticket;
 use super::*;
 
 pub const G: &str = "group";
