@@ -25,7 +25,10 @@ use crate::config::nearest::nearest;
 pub const LOGGERS: &[&str] = &[
     "corelog_broker",
     "corelog_broker::admin",
-    "corelog_broker::config",
+    "corelog_broker::api",
+    "corelog_broker::controller",
+    "corelog_broker::groups",
+    "corelog_broker::net",
     "corelog_io",
     "corelog_storage",
     "corelog_wire",
@@ -302,6 +305,46 @@ mod tests {
         ] {
             let why = canonical_levels(text).unwrap_err();
             assert!(why.contains(part), "{text}: {why}");
+        }
+    }
+
+    /// Run by the next test in a process of its own, which it ends.
+    #[test]
+    #[ignore = "ends the process"]
+    fn child_that_panics() {
+        let Ok(format) = std::env::var("LOGGING_CHILD") else { return };
+        let _logging = init("info", format == "json").unwrap();
+        tracing::info!(lines = 1, "before");
+        let shard = std::thread::Builder::new().name("shard-0".to_owned());
+        let _ = shard.spawn(|| panic!("first line\nsecond line")).unwrap().join();
+        println!("not reached");
+    }
+
+    #[test]
+    fn a_panic_ends_the_process_with_a_last_line() {
+        for (format, expected) in [
+            ("text", "corelog ends: panic on thread shard-0 at broker/src/logging.rs:"),
+            ("json", "{\"at\":\"broker/src/logging.rs:"),
+        ] {
+            let child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "logging::tests::child_that_panics", "--ignored", "--nocapture"])
+                .env("LOGGING_CHILD", format)
+                .env("RUST_BACKTRACE", "0")
+                .output()
+                .unwrap();
+            let signal = std::os::unix::process::ExitStatusExt::signal(&child.status);
+            assert_eq!(signal, Some(libc::SIGABRT));
+            assert!(!String::from_utf8_lossy(&child.stdout).contains("not reached"));
+            let said = String::from_utf8_lossy(&child.stderr);
+            let (before, last) = said.trim_end().rsplit_once('\n').unwrap();
+            assert!(before.contains("before"), "what was logged comes first: {said}");
+            assert!(last.starts_with(expected) && last.contains("second line"), "{last}");
+            if format == "json" {
+                for line in [before, last] {
+                    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                    assert!(line["message"].is_string() && line["level"].is_string());
+                }
+            }
         }
     }
 

@@ -108,7 +108,6 @@ pub struct StorageLimits {
     /// Free space below which produce is refused.
     pub disk_reserve_bytes: u64,
     pub retention_check_interval_ms: u64,
-    /// Dynamic.
     pub producer_id_expiration_ms: i64,
 }
 

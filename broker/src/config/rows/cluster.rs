@@ -30,7 +30,7 @@ pub(super) static ROWS: &[Spec] = &[
         "listeners",
         "PLAINTEXT://127.0.0.1:9092",
         Check::Form(
-            "NAME://HOST:PORT or HOST:PORT, separated by commas; an empty HOST is every address, port 0 is any free one",
+            "NAME://HOST:PORT or HOST:PORT, separated by commas; an empty HOST is every IPv4 address, port 0 is any free one",
             listener::canonical_listeners,
         ),
         "The addresses on which this broker serves Kafka clients.",

@@ -168,8 +168,7 @@ pub(super) static ROWS: &[Spec] = &[
         Check::AtLeast(1),
         "How long a partition remembers an idempotent producer that has stopped writing to it.",
     )
-    .ms()
-    .dynamic(),
+    .ms(),
     // Flushing: an answer means durable, so there is nothing to choose.
     long("log.flush.interval.messages", "9223372036854775807", Check::AtLeast(1), "Records between two syncs.")
         .dynamic()

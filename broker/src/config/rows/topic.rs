@@ -166,7 +166,8 @@ pub(super) static ROWS: &[TopicSpec] = &[
             "max.message.bytes",
             "1048588",
             Check::AtLeast(0),
-            "The largest record batch the topic takes, in bytes as it comes over the wire, compressed if it is.",
+            "The largest record batch the topic takes, in bytes as it comes over the wire, compressed if it is; it must also \
+             fit into a file of the journal (corelog.journal.file.bytes).",
         )
         .bytes(),
         &[("message.max.bytes", 1)],
