@@ -111,6 +111,12 @@ impl ShardStorage {
         }
         fs::create_dir_all(&dir).await.map_err(StorageError::io("create", &dir))?;
         fs::sync_dir(&config.data_dir).await.map_err(StorageError::io("sync", &config.data_dir))?;
+        // The name of the data directory and of what was created above it. What is not ours to read is not ours.
+        for parent in config.data_dir.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
+            if fs::sync_dir(parent).await.is_err() {
+                break;
+            }
+        }
         let generation = recovered.next_generation;
         let salt = corelog_io::random_u64();
         let header = JournalFileHeader { generation, shard: config.shard as u32, salt, first_sequence: 1 };

@@ -1,9 +1,14 @@
 //! The coordinator's settings, with Kafka's names and defaults.
 
+use crate::config::BrokerConfig;
+
 /// How long a JoinGroup of a member that is new to the group may stay parked. Such a member cannot heartbeat (it does
 /// not know its id yet) and its broken connection is not noticed while the request is parked; without this, clients
 /// that give up and retry would fill the group with members that no longer exist. Fixed in Kafka as well.
 pub const NEW_MEMBER_JOIN_TIMEOUT_MS: i32 = 5 * 60 * 1000;
+
+/// Kafka's default of `message.max.bytes`, which `__consumer_offsets` has unless somebody sets it.
+const APPEND_BYTES_MAX: usize = 1_048_588;
 
 /// Settings of the group coordinators of one shard.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +27,7 @@ pub struct GroupConfig {
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`
     pub offsets_retention_check_interval_ms: u64,
-    /// The most bytes of one record batch that the coordinator appends: `message.max.bytes` of `__consumer_offsets`.
+    /// The most bytes of one record batch that the coordinator appends: `max.message.bytes` of `__consumer_offsets`.
     pub append_bytes_max: usize,
 }
 
@@ -36,7 +41,22 @@ impl Default for GroupConfig {
             offset_metadata_max: 4096,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
             offsets_retention_check_interval_ms: 10 * 60 * 1000,
-            append_bytes_max: 1_048_588,
+            append_bytes_max: APPEND_BYTES_MAX,
+        }
+    }
+}
+
+impl From<&BrokerConfig> for GroupConfig {
+    fn from(broker: &BrokerConfig) -> GroupConfig {
+        GroupConfig {
+            session_timeout_min_ms: broker.groups.session_timeout_ms_min,
+            session_timeout_max_ms: broker.groups.session_timeout_ms_max,
+            initial_rebalance_delay_ms: broker.groups.initial_rebalance_delay_ms,
+            group_members_max: broker.groups.members_max,
+            offset_metadata_max: broker.offsets.metadata_bytes_max,
+            offsets_retention_ms: broker.offsets.retention_ms,
+            offsets_retention_check_interval_ms: broker.offsets.retention_check_interval_ms,
+            append_bytes_max: APPEND_BYTES_MAX,
         }
     }
 }

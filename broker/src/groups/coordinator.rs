@@ -25,6 +25,8 @@ pub struct GroupCoordinator {
     pub(super) offsets: OffsetStore,
     pub(super) env: Env,
     pub(super) loading: bool,
+    /// The group at which a run of retention goes on.
+    pub(super) retention_from: Option<Str>,
     /// OffsetFetches that want only stable offsets, while writes are on their way that they must see.
     pub(super) waiting_fetches: Vec<WaitingFetch>,
 }
@@ -42,6 +44,7 @@ impl GroupCoordinator {
             offsets: OffsetStore::new(&memory),
             env: Env::new(config, memory, random),
             loading: true,
+            retention_from: None,
             waiting_fetches: Vec::new(),
         }
     }

@@ -27,7 +27,10 @@ pub struct TimestampOffset {
 
 impl Log {
     /// The first record, from the log start offset to the high watermark, whose timestamp is at least `timestamp`.
-    pub async fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<TimestampOffset>, StorageError> {
+    pub async fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+    ) -> Result<Option<TimestampOffset>, StorageError> {
         self.ensure_loaded().await?;
         let (start, limit) = {
             let state = self.state.borrow();
@@ -57,7 +60,7 @@ impl Log {
             }
         }
         let state = self.state.borrow();
-        for batch in state.tail.from_offset(state.flushed.offset.max(start)) {
+        for batch in state.tail.since(state.flushed.offset.max(start)) {
             if batch.next_offset > state.committed.offset {
                 break;
             }
@@ -108,7 +111,7 @@ impl Log {
         }
         {
             let state = self.state.borrow();
-            for batch in state.tail.from_offset(state.flushed.offset.max(start)) {
+            for batch in state.tail.since(state.flushed.offset.max(start)) {
                 greatest = greatest.max(batch.max_timestamp);
             }
         }
@@ -256,7 +259,9 @@ fn first_record(header: &BatchHeader, bytes: Bytes, timestamp: i64, start: i64) 
             return found(header.base_offset.max(start), header.max_timestamp);
         };
         for record in records {
-            let Ok(record) = record else { return found(header.base_offset.max(start), header.max_timestamp) };
+            let Ok(record) = record else {
+                return found(header.base_offset.max(start), header.max_timestamp);
+            };
             let offset = header.base_offset + i64::from(record.offset_delta);
             let at = header.timestamp_at(record.timestamp_delta);
             if at >= timestamp && offset >= start {
@@ -266,4 +271,3 @@ fn first_record(header: &BatchHeader, bytes: Bytes, timestamp: i64, start: i64) 
         None
     })
 }
-

@@ -59,7 +59,8 @@ pub async fn load(dir: &Path, files: &FileCache, expected: &Expected) -> Result<
             match data.remove(&state.base_offset) {
                 Some(len) if len >= state.position => {}
                 Some(len) => {
-                    let what = format!("the file has {len} bytes, {} were written and synced", state.position);
+                    let what =
+                        format!("the file has {len} bytes, {} were written and synced", state.position);
                     return Err(StorageError::corrupt(&path, len, what));
                 }
                 None => return Err(StorageError::corrupt(&path, 0, "the file is missing")),
@@ -106,10 +107,13 @@ async fn load_active(
         // The index only helps to find batches, and what it leads to is checked: the first page that is not whole or
         // reaches beyond the synced part ends it.
         for page in bytes.chunks_exact(PAGE) {
-            let Ok(IndexPage::Entries(entries)) = IndexPage::decode(state.base_offset, index_pages, page) else {
+            let Ok(IndexPage::Entries(entries)) = IndexPage::decode(state.base_offset, index_pages, page)
+            else {
                 break;
             };
-            if entries.len() < ENTRIES_PER_PAGE || entries.iter().any(|e| u64::from(e.position) >= state.position) {
+            if entries.len() < ENTRIES_PER_PAGE
+                || entries.iter().any(|e| u64::from(e.position) >= state.position)
+            {
                 break;
             }
             index.entries.extend(entries);

@@ -11,7 +11,7 @@ mod write;
 
 pub use index::{INTERVAL, IndexCache, SparseIndex};
 pub use load::{Expected, check_header, load, load_sealed, remove};
-pub use scan::{Body, Found, Scanner};
+pub use scan::{Body, Scanner};
 pub use write::{SegmentWriter, rewrite_index};
 
 use crate::format::checkpoint::ActiveSegmentState;
@@ -79,7 +79,11 @@ impl Segments {
         if let Some(active) = &self.active
             && offset >= active.base_offset
         {
-            return Some(SegmentSpan { base_offset: active.base_offset, end: active.position, sealed: false });
+            return Some(SegmentSpan {
+                base_offset: active.base_offset,
+                end: active.position,
+                sealed: false,
+            });
         }
         let after = self.sealed.partition_point(|s| s.base_offset <= offset);
         let sealed = &self.sealed[after.checked_sub(1)?];

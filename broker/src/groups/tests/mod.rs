@@ -1,11 +1,13 @@
 //! The coordinator under test: a log that is durable when the test says so, a clock that the test moves.
 
 mod admin;
+mod driver;
 mod durability;
 mod offsets;
 mod property;
 mod rebalance;
 mod static_members;
+mod storage;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -85,7 +85,7 @@ where
         starts.push(start);
     }
     drop(ready);
-    for outcome in readiness {
+    for outcome in readiness.iter().take(cores) {
         outcome?;
     }
     for start in starts {
