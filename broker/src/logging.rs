@@ -196,16 +196,32 @@ pub fn alter_levels(
     changes: &[crate::config::alter::Change<'_>],
     validate_only: bool,
 ) -> Result<(), Refusal> {
-    use crate::config::alter::Op;
+    use crate::config::alter::{Op, check_changes};
+    check_changes(changes)?;
     let mut checked = Vec::new();
     for change in changes {
+        let op = match Op::from_wire(change.op) {
+            Some(op @ (Op::Set | Op::Delete)) => op,
+            Some(op) => {
+                return Err(Refusal::Request(format!(
+                    "{} operation is not allowed for the BROKER_LOGGER resource",
+                    op.name()
+                )));
+            }
+            None => {
+                return Err(Refusal::Request(format!(
+                    "Unknown operation type {} is not allowed for the BROKER_LOGGER resource",
+                    change.op
+                )));
+            }
+        };
         let logger = index(change.name).ok_or_else(|| {
             let near = nearest(change.name, LOGGERS.iter().copied());
             let near = near.map_or_else(String::new, |near| format!(" (the nearest one is {near})"));
             Refusal::Config(format!("Logger {} does not exist!{near}", change.name))
         })?;
-        let level = match Op::from_wire(change.op) {
-            Some(Op::Set) => {
+        let level = match op {
+            Op::Set => {
                 let value = change.value.unwrap_or_default();
                 level_byte(value.trim()).ok_or_else(|| {
                     Refusal::Config(format!(
@@ -215,19 +231,12 @@ pub fn alter_levels(
                     ))
                 })?
             }
-            Some(Op::Delete) if change.name == ROOT => {
+            _ if change.name == ROOT => {
                 return Err(Refusal::Request(
                     "Removing the log level of the root logger is not allowed".to_owned(),
                 ));
             }
-            Some(Op::Delete) => INHERIT,
-            Some(op) => {
-                return Err(Refusal::Request(format!(
-                    "{} operation is not allowed for the BROKER_LOGGER resource",
-                    op.name()
-                )));
-            }
-            None => return Err(Refusal::Request(format!("Unknown operations type {}", change.op))),
+            _ => INHERIT,
         };
         checked.push((logger, level));
     }
@@ -390,7 +399,12 @@ mod tests {
             ),
             ("root", 1, None, "42 Removing the log level of the root logger is not allowed"),
             ("root", 2, Some("INFO"), "42 APPEND operation is not allowed for the BROKER_LOGGER resource"),
-            ("root", 7, Some("INFO"), "42 Unknown operations type 7"),
+            (
+                "root",
+                7,
+                Some("INFO"),
+                "42 Unknown operation type 7 is not allowed for the BROKER_LOGGER resource",
+            ),
         ] {
             let refusal = alter_levels(&[Change { name, op, value }], false).unwrap_err();
             assert_eq!(format!("{} {refusal}", refusal.code()), expected);

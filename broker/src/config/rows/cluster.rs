@@ -69,7 +69,8 @@ pub(super) static ROWS: &[Spec] = &[
         "socket.request.max.bytes",
         "104857600",
         Check::AtLeast(1),
-        "The largest request; a connection that announces a larger one is closed.",
+        "The largest request; a connection that announces a larger one is closed. Never more than a quarter of a core's \
+         part of corelog.memory.",
     )
     .bytes(),
     long(
