@@ -39,7 +39,7 @@ pub async fn handle(context: Context, request: DescribeConfigsRequest) -> Descri
             Ok(entries) => result.configs = entries.into_iter().map(|entry| shown.result(entry)).collect(),
             Err((code, message)) => {
                 result.error_code = code.0;
-                result.error_message = message.map(Str::from);
+                result.error_message = Some(message.into());
             }
         }
         results.push(result);
@@ -47,7 +47,7 @@ pub async fn handle(context: Context, request: DescribeConfigsRequest) -> Descri
     DescribeConfigsResponse { results, ..Default::default() }
 }
 
-fn entries(context: &Context, asked: &Asked) -> Result<Vec<Entry>, (ErrorCode, Option<String>)> {
+fn entries(context: &Context, asked: &Asked) -> Result<Vec<Entry>, (ErrorCode, String)> {
     let shard = &context.shard;
     let image = shard.image();
     let node = shard.identity.node_id;
@@ -57,14 +57,15 @@ fn entries(context: &Context, asked: &Asked) -> Result<Vec<Entry>, (ErrorCode, O
     let (own, cluster) = image.broker_layers(node);
     let layers = shard.settings.layers(own, cluster);
     let resource = Resource::to_describe(asked.resource_type, &asked.resource_name, node)
-        .map_err(|refusal: Refusal| (ErrorCode(refusal.code()), Some(refusal.to_string())))?;
+        .map_err(|refusal: Refusal| (ErrorCode(refusal.code()), refusal.to_string()))?;
     match resource {
         Resource::Topic(name) => {
             topic_name::check(name).map_err(|why| {
-                (ErrorCode::INVALID_TOPIC_EXCEPTION, Some(format!("Topic name is invalid: {why}")))
+                (ErrorCode::INVALID_TOPIC_EXCEPTION, format!("Topic name is invalid: {why}"))
             })?;
-            // Kafka says nothing beyond the code.
-            let topic = image.topic(name).ok_or((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, None))?;
+            // Kafka says nothing beyond the code, in an empty message.
+            let unknown = || (ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, String::new());
+            let topic = image.topic(name).ok_or_else(unknown)?;
             Ok(describe::topic(&layers, &topic.overrides, wanted))
         }
         Resource::Cluster => Ok(describe::cluster(&layers, wanted)),

@@ -379,6 +379,45 @@ mod tests {
         }
     }
 
+    /// Whatever a row takes, the typed fields hold it and nothing overflows on the way.
+    #[test]
+    fn extreme_values_that_pass_are_held() {
+        let none = ConfigMap::new();
+        let texts = [
+            "",
+            "0",
+            "1",
+            "-1",
+            "2",
+            "1048576",
+            "1048577",
+            "2147483647",
+            "9223372036854775807",
+            "false",
+            "a,b",
+        ];
+        for spec in rows::broker() {
+            for text in texts.iter().filter(|text| spec.canonical(text).is_ok()) {
+                let fixed = StaticConfig::of([(spec.name, *text)]).unwrap();
+                let layers = Layers { broker: &none, cluster: &none, fixed: &fixed };
+                let _ = BrokerConfig::resolve(&layers, &machine());
+            }
+        }
+        let (fixed, empty) = (StaticConfig::default(), ConfigMap::new());
+        let layers = Layers { broker: &none, cluster: &none, fixed: &fixed };
+        for row in rows::topic() {
+            for text in texts.iter().filter(|text| row.spec.canonical(text).is_ok()) {
+                let own: ConfigMap = [(row.spec.name.to_owned(), (*text).to_owned())].into();
+                let config = TopicConfig::resolve(&layers, &own);
+                assert!(config.segment_ms_for(u64::MAX) >= 1);
+                let differs = config != TopicConfig::resolve(&layers, &empty);
+                let is_default = row.spec.default == Some(*text);
+                let works = row.spec.effect == Effect::Works;
+                assert!(!differs || (works && !is_default), "{} = {text}", row.spec.name);
+            }
+        }
+    }
+
     #[test]
     fn dynamic_values_take_effect() {
         let (none, fixed) = (ConfigMap::new(), StaticConfig::default());

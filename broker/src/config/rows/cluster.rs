@@ -45,7 +45,7 @@ pub(super) static ROWS: &[Spec] = &[
         "The addresses that clients are told to connect to, one per listener; by default the listeners' own.",
     )
     .unset(),
-    list(
+    string(
         "listener.security.protocol.map",
         "PLAINTEXT:PLAINTEXT",
         Check::Form("NAME:PLAINTEXT, separated by commas", listener::canonical_protocol_map),

@@ -10,7 +10,7 @@ const FOR_EVER_OR_POSITIVE: Check = Check::BetweenOr(1, i64::MAX, -1);
 const FOR_EVER_OR_POSITIVE_INT: Check = Check::BetweenOr(1, i32::MAX as i64, -1);
 
 pub(super) static ROWS: &[Spec] = &[
-    string(
+    list(
         "log.dirs",
         "./corelog-data",
         Check::Form("the path of one directory", forms::one_directory),
