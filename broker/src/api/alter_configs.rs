@@ -62,7 +62,6 @@ pub async fn handle(context: Context, request: AlterConfigsRequest) -> AlterConf
         error_message: answer.error.map(|error| error.message.into()),
         resource_type: answer.resource_type,
         resource_name: answer.resource_name,
-        ..Default::default()
     });
     AlterConfigsResponse { responses: responses.collect(), ..Default::default() }
 }
@@ -83,7 +82,6 @@ pub async fn handle_incremental(
             error_message: answer.error.map(|error| error.message.into()),
             resource_type: answer.resource_type,
             resource_name: answer.resource_name,
-            ..Default::default()
         });
     IncrementalAlterConfigsResponse { responses: responses.collect(), ..Default::default() }
 }

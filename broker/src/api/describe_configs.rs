@@ -81,7 +81,6 @@ impl Shown {
             name: synonym.name.into(),
             value: Some(synonym.value.into()),
             source: synonym.source as i8,
-            ..Default::default()
         });
         ResourceResult {
             name: entry.name.into(),
