@@ -4,14 +4,15 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use corelog_storage::{LogConfig, StorageConfig};
-use corelog_wire::records::{Compression as Codec, Encoding, ProduceRules, TimestampType as WireTimestampType, TopicCompression};
-
-use crate::config::{
-    self, Args, BrokerConfig, Compression, ConfigMap, Layers, Machine, StaticConfig, TimestampType, TopicConfig,
+use corelog_wire::records::{
+    Compression as Codec, Encoding, ProduceRules, TimestampType as WireTimestampType, TopicCompression,
 };
 
-/// Share of the memory budget that may be in requests being received and processed.
-const RECEIVE_SHARE: u64 = 4;
+use crate::config::{
+    self, Args, BrokerConfig, Compression, ConfigMap, Layers, Machine, RECEIVE_SHARE, StaticConfig,
+    TimestampType, TopicConfig,
+};
+
 /// Share of it that may be in fetch responses being sent (beyond what the tail cache holds anyway).
 const FETCH_SHARE: u64 = 4;
 /// Share of it that holds recent batches.

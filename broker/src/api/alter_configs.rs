@@ -9,8 +9,8 @@ use corelog_wire::messages::{
 use corelog_wire::{ErrorCode, Str};
 
 use super::Context;
-use super::describe_configs::{BROKER, BROKER_LOGGER, TOPIC};
 use crate::config::alter::{self, Alteration, Change, Owner, Refusal};
+use crate::config::resource::Resource;
 use crate::config::{ConfigMap, Layers};
 use crate::controller::{CONTROLLER_SHARD, ChangeError, ResourceKey};
 use crate::logging;
@@ -22,6 +22,17 @@ enum Asked {
 }
 
 impl Asked {
+    fn is_incremental(&self) -> bool {
+        matches!(self, Asked::Incremental(_))
+    }
+
+    fn first_key(&self) -> Option<&str> {
+        match self {
+            Asked::Incremental(changes) => changes.first().map(|(name, _, _)| &**name),
+            Asked::Replace(configs) => configs.first().map(|(name, _)| &**name),
+        }
+    }
+
     fn apply(&self, owner: Owner, layers: &Layers<'_>, own: &ConfigMap) -> Result<Vec<Alteration>, Refusal> {
         match self {
             Asked::Incremental(changes) => {
@@ -51,7 +62,6 @@ pub async fn handle(context: Context, request: AlterConfigsRequest) -> AlterConf
         error_message: answer.error.map(|error| error.message.into()),
         resource_type: answer.resource_type,
         resource_name: answer.resource_name,
-        ..Default::default()
     });
     AlterConfigsResponse { responses: responses.collect(), ..Default::default() }
 }
@@ -72,7 +82,6 @@ pub async fn handle_incremental(
             error_message: answer.error.map(|error| error.message.into()),
             resource_type: answer.resource_type,
             resource_name: answer.resource_name,
-            ..Default::default()
         });
     IncrementalAlterConfigsResponse { responses: responses.collect(), ..Default::default() }
 }
@@ -90,9 +99,8 @@ async fn alter_all(context: &Context, resources: Vec<(i8, Str, Asked)>, validate
     }
     let mut answers: Vec<Answer> = Vec::with_capacity(resources.len());
     for (resource_type, resource_name, asked) in resources {
-        let same = |answer: &Answer| {
-            answer.resource_type == resource_type && answer.resource_name == resource_name
-        };
+        let same =
+            |answer: &Answer| answer.resource_type == resource_type && answer.resource_name == resource_name;
         let result = if named[&(resource_type, resource_name.clone())] > 1 {
             if answers.iter().any(same) {
                 continue;
@@ -115,41 +123,26 @@ async fn alter_one(
 ) -> Result<(), ChangeError> {
     let shard = &context.shard;
     let node = shard.identity.node_id;
-    let (owner, key) = match resource_type {
-        TOPIC => {
-            crate::topic_name::check(name).map_err(|why| {
-                ChangeError::new(
-                    ErrorCode::INVALID_TOPIC_EXCEPTION,
-                    format!("Topic name is invalid: {why}"),
-                )
+    let resource = Resource::to_alter(resource_type, name, node, asked.is_incremental(), asked.first_key())
+        .map_err(refused)?;
+    let (owner, key) = match resource {
+        Resource::Topic(topic) => {
+            crate::topic_name::check(topic).map_err(|why| {
+                ChangeError::new(ErrorCode::INVALID_TOPIC_EXCEPTION, format!("Topic name is invalid: {why}"))
             })?;
             (Owner::Topic, ResourceKey::Topic(name.clone()))
         }
-        BROKER if name.is_empty() || **name == node.to_string() => {
-            (Owner::Broker, ResourceKey::Broker(name.to_string()))
-        }
-        BROKER => {
-            return Err(ChangeError::new(
-                ErrorCode::INVALID_REQUEST,
-                format!("Unexpected broker id, expected {node}, but received {name}"),
-            ));
-        }
-        BROKER_LOGGER => return alter_loggers(name, node, asked, validate_only),
-        other => {
-            return Err(ChangeError::new(
-                ErrorCode::INVALID_REQUEST,
-                format!("configs of resource type {other} cannot be altered here"),
-            ));
-        }
+        Resource::Broker => (Owner::Broker, ResourceKey::Broker(node.to_string())),
+        Resource::Cluster => (Owner::Broker, ResourceKey::Broker(String::new())),
+        Resource::Loggers => return alter_loggers(&asked, validate_only),
+        Resource::Empty => return Ok(()),
     };
     shard
         .on(CONTROLLER_SHARD, move |shard| async move {
             let settings = shard.settings.clone();
             let change = move |image: &crate::controller::Image, own: &ConfigMap| {
                 let (broker, cluster) = image.broker_layers(node);
-                asked
-                    .apply(owner, &settings.layers(broker, cluster), own)
-                    .map_err(|refusal| ChangeError::new(ErrorCode(refusal.code()), refusal.to_string()))
+                asked.apply(owner, &settings.layers(broker, cluster), own).map_err(refused)
             };
             shard.controller()?.alter_configs(&shard, key, change, validate_only).await
         })
@@ -158,16 +151,13 @@ async fn alter_one(
 }
 
 /// Levels of this process's loggers (KIP-412). They hold until the process ends.
-fn alter_loggers(name: &str, node: i32, asked: Asked, validate_only: bool) -> Result<(), ChangeError> {
-    let refuse = |what: String| ChangeError::new(ErrorCode::INVALID_REQUEST, what);
-    if name != node.to_string() {
-        return Err(refuse(format!("Unexpected broker id, expected {node}, but received {name}")));
-    }
-    let Asked::Incremental(changes) = asked else {
-        return Err(refuse("loggers are altered incrementally: use IncrementalAlterConfigs".into()));
-    };
+fn alter_loggers(asked: &Asked, validate_only: bool) -> Result<(), ChangeError> {
+    let Asked::Incremental(changes) = asked else { return Ok(()) };
     let changes: Vec<Change<'_>> =
         changes.iter().map(|(name, op, value)| Change { name, op: *op, value: value.as_deref() }).collect();
-    logging::alter_levels(&changes, validate_only)
-        .map_err(|refusal| ChangeError::new(ErrorCode(refusal.code()), refusal.to_string()))
+    logging::alter_levels(&changes, validate_only).map_err(refused)
+}
+
+fn refused(refusal: Refusal) -> ChangeError {
+    ChangeError::new(ErrorCode(refusal.code()), refusal.to_string())
 }
