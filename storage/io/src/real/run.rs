@@ -79,9 +79,8 @@ where
         threads.push(thread);
         starts.push(start);
     }
-    drop(ready);
-    for outcome in readiness {
-        outcome?;
+    for _ in 0..cores {
+        readiness.recv().expect("this function holds a sender")?;
     }
     for start in starts {
         let _ = start.send(());
