@@ -10,6 +10,7 @@ use std::path::Path;
 
 /// Writes a checkpoint of all logs as they are now.
 pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
+    let _turn = storage.checkpointing.acquire(1).await;
     let shard = &storage.shard;
     // Logs are added one after the other, and groups may become durable meanwhile: each log says up to which group
     // its state goes. What is not covered begins after the first of these.
