@@ -66,5 +66,21 @@ where
     Fut: Future<Output = T> + 'static,
     T: Send + 'static,
 {
-    Ok(Handle { threads: real::run::start(&config, main)? })
+    let seeds = vec![(); config.cores.len()];
+    run_glommio_with(config, seeds, move |core, ()| main(core))
+}
+
+/// As [`run_glommio`], and moves `seeds[i]` to core `i`: its seats in meshes, its end of a mailbox.
+///
+/// # Panics
+/// When there are not as many seeds as cores.
+pub fn run_glommio_with<S, F, Fut, T>(config: RunConfig, seeds: Vec<S>, main: F) -> io::Result<Handle<T>>
+where
+    S: Send + 'static,
+    F: Fn(CoreCtx, S) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = T> + 'static,
+    T: Send + 'static,
+{
+    assert_eq!(seeds.len(), config.cores.len(), "one seed a core");
+    Ok(Handle { threads: real::run::start(&config, seeds, main)? })
 }

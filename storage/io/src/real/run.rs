@@ -17,9 +17,14 @@ const PREEMPT: Duration = Duration::from_millis(2);
 /// Entries of each of glommio's own rings: they carry timers and the second ring's signal, no data.
 const EXECUTOR_RING_DEPTH: usize = 128;
 
-pub(crate) fn start<F, Fut, T>(config: &RunConfig, main: F) -> io::Result<Vec<JoinHandle<io::Result<T>>>>
+pub(crate) fn start<S, F, Fut, T>(
+    config: &RunConfig,
+    seeds: Vec<S>,
+    main: F,
+) -> io::Result<Vec<JoinHandle<io::Result<T>>>>
 where
-    F: Fn(CoreCtx) -> Fut + Clone + Send + 'static,
+    S: Send + 'static,
+    F: Fn(CoreCtx, S) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = T> + 'static,
     T: Send + 'static,
 {
@@ -31,7 +36,7 @@ where
     let (ready, readiness) = mpsc::channel();
     let mut threads = Vec::with_capacity(cores);
     let mut starts = Vec::with_capacity(cores);
-    for (core, &cpu) in config.cores.iter().enumerate() {
+    for ((core, &cpu), seed) in config.cores.iter().enumerate().zip(seeds) {
         let (start, started) = mpsc::channel::<()>();
         let (ready, main, config) = (ready.clone(), main.clone(), config.clone());
         let thread = thread::Builder::new().name(format!("core-{core}")).spawn(move || {
@@ -70,7 +75,7 @@ where
                     return Err(io::ErrorKind::Interrupted.into());
                 }
                 let entered = world::enter(World::Real(this.clone()));
-                let value = this.spawn(crate::Queue::Control, main(CoreCtx { core, cores })).await;
+                let value = this.spawn(crate::Queue::Control, main(CoreCtx { core, cores }, seed)).await;
                 this.ring.shut_down().await;
                 drop(entered);
                 Ok(value)

@@ -159,6 +159,12 @@ impl Permit {
         Permit { shared: Rc::clone(&self.shared), n }
     }
 
+    /// Takes another permit of the same semaphore in. Panics if it is of another.
+    pub fn merge(&mut self, mut other: Permit) {
+        assert!(Rc::ptr_eq(&self.shared, &other.shared), "permits of two semaphores cannot be one");
+        self.n += std::mem::take(&mut other.n);
+    }
+
     /// Gives `n` of the held permits back now. Panics if fewer are held.
     pub fn release(&mut self, n: u64) {
         drop(self.split(n));

@@ -1,0 +1,123 @@
+//! The records of the controller's log, in Kafka's own schemas and framing: variable-length integers for the version of the
+//! frame (1), the type of the record and its version, then the record.
+
+use crate::messages::Message;
+use crate::{DecodeError, DecodeFault, EncodeError, Reader, Writer};
+use bytes::Bytes;
+
+include!(concat!(env!("OUT_DIR"), "/metadata_records.rs"));
+
+const FRAME_VERSION: u32 = 1;
+
+macro_rules! kinds {
+    ($($kind:ident)*) => {
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum MetadataRecord {
+            $($kind($kind),)*
+        }
+
+        $(impl From<$kind> for MetadataRecord {
+            fn from(record: $kind) -> Self {
+                MetadataRecord::$kind(record)
+            }
+        })*
+
+        impl MetadataRecord {
+            /// Types that are not known here are [`DecodeFault::UnknownKey`].
+            pub fn from_bytes(bytes: Bytes) -> Result<Self, DecodeError> {
+                let mut r = Reader::new(bytes);
+                let (kind, version) = read_frame(&mut r)?;
+                let record = match kind {
+                    $($kind::RECORD_KEY => MetadataRecord::$kind($kind::decode(&mut r, version)?),)*
+                    _ => return Err(r.fault("MetadataRecord.kind", DecodeFault::UnknownKey(kind.into()))),
+                };
+                r.finish("MetadataRecord")?;
+                Ok(record)
+            }
+
+            /// In the newest version of the record.
+            pub fn to_bytes(&self) -> Result<Bytes, EncodeError> {
+                let mut w = Writer::new();
+                w.uvarint(FRAME_VERSION);
+                match self {
+                    $(MetadataRecord::$kind(record) => {
+                        w.uvarint($kind::RECORD_KEY as u32);
+                        w.uvarint($kind::MAX_VERSION as u32);
+                        record.encode(&mut w, $kind::MAX_VERSION)?;
+                    })*
+                }
+                Ok(w.into_bytes())
+            }
+        }
+    };
+}
+
+kinds!(TopicRecord PartitionRecord ConfigRecord RemoveTopicRecord ProducerIdsRecord FeatureLevelRecord);
+
+/// The record's type and version.
+fn read_frame(r: &mut Reader) -> Result<(i16, i16), DecodeError> {
+    let frame = r.uvarint("MetadataRecord.frame_version")?;
+    if frame != FRAME_VERSION {
+        return Err(r.fault("MetadataRecord.frame_version", DecodeFault::UnknownKey(frame.into())));
+    }
+    let mut small = |field| {
+        let value = r.uvarint(field)?;
+        i16::try_from(value).map_err(|_| r.fault(field, DecodeFault::UnknownKey(value.into())))
+    };
+    Ok((small("MetadataRecord.kind")?, small("MetadataRecord.version")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Str, Uuid};
+
+    /// The bytes are those that Kafka 4.3.1 writes for the same values.
+    #[test]
+    fn records_in_kafkas_bytes() {
+        let topic_id = Uuid::from_halves(1, 2);
+        let cases: [(MetadataRecord, &[u8]); 3] = [
+            (
+                TopicRecord { name: Str::from("foo"), topic_id }.into(),
+                b"\x01\x02\0\x04foo\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0",
+            ),
+            (
+                PartitionRecord {
+                    partition_id: 1,
+                    topic_id,
+                    replicas: vec![1],
+                    isr: vec![1],
+                    leader: 1,
+                    leader_recovery_state: 1,
+                    leader_epoch: 3,
+                    partition_epoch: 4,
+                    directories: vec![Uuid::from_halves(5, 6)],
+                    ..Default::default()
+                }
+                .into(),
+                b"\x01\x03\x02\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\x02\0\0\0\x01\x02\0\0\0\x01\x01\x01\
+                  \0\0\0\x01\0\0\0\x03\0\0\0\x04\x02\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x06\x01\0\x01\x01",
+            ),
+            (
+                ConfigRecord { resource_type: 2, resource_name: Str::from("foo"), name: Str::from("k"), value: None }.into(),
+                b"\x01\x04\0\x02\x04foo\x02k\0\0",
+            ),
+        ];
+        for (record, bytes) in cases {
+            assert_eq!(record.to_bytes().unwrap(), bytes, "{record:?}");
+            assert_eq!(MetadataRecord::from_bytes(Bytes::from_static(bytes)), Ok(record));
+        }
+    }
+
+    #[test]
+    fn unknown_frames_kinds_and_versions_are_refused() {
+        for (bytes, fault) in [
+            (&b"\x02\x02\x00"[..], DecodeFault::UnknownKey(2)),
+            (b"\x01\x63\x00", DecodeFault::UnknownKey(99)),
+            (b"\x01\xff\xff\xff\xff\x0f\x00", DecodeFault::UnknownKey(u32::MAX.into())),
+            (b"\x01\x02\x09", DecodeFault::UnknownVersion { version: 9, known: 0..=0 }),
+        ] {
+            assert_eq!(MetadataRecord::from_bytes(Bytes::from_static(bytes)).unwrap_err().fault, fault);
+        }
+    }
+}
