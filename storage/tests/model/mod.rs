@@ -77,9 +77,10 @@ fn incarnate(sim: &Sim, machine: &Process, shared: &Rc<Shared>, dice: &mut Dice)
     }
     // Some crash while they start.
     let steps = match dice.below(4) {
-        0 => dice.below(400),
-        1 => dice.below(4_000),
-        _ => dice.below(20_000),
+        0 => dice.below(300),
+        1 => dice.below(2_000),
+        2 => dice.below(6_000),
+        _ => dice.below(12_000),
     };
     match plan.faults {
         Faults::BitFlips => {

@@ -277,9 +277,9 @@ async fn consume(shared: Rc<Shared>, n: usize, log: Rc<Log>) {
         sleep(shared.plan.pace * (1 + below(4) as u32)).await;
         let (start, end) = (log.log_start_offset(), log.high_watermark());
         let mut at = start + below((end - start) as u64 + 1) as i64;
-        let max_bytes = [100, 1_000, 30_000, 500_000][below(4) as usize];
+        let max_bytes = [100, 1_000, 10_000, 50_000][below(4) as usize];
         let at_least_one = below(3) > 0;
-        for _ in 0..1 + below(6) {
+        for _ in 0..1 + below(4) {
             match log.read(at, max_bytes, at_least_one).await {
                 Ok(read) => {
                     let bytes = Bytes::from(read.parts.concat());
