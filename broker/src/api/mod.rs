@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use corelog_wire::{ApiKey, ErrorCode, Reader, Request, RequestHeader, Str, frame};
+use corelog_wire::{ApiKey, DecodeError, ErrorCode, Reader, Request, RequestHeader, Str, frame};
 use futures_util::future::LocalBoxFuture;
 
 use crate::net::connection::{CloseReason, Connection, Outcome};
@@ -147,16 +147,21 @@ where
     Fut: Future<Output = R::Response>,
 {
     let version = header.api_version;
-    let request = R::decode(&mut reader, version).and_then(|request| {
-        reader.finish(R::NAME)?;
-        Ok(request)
-    });
-    match request {
+    match decode::<R>(&mut reader, version) {
         Ok(request) => encode(&handler(context, request).await, version, header.correlation_id),
         Err(error) => {
             Outcome::Close(CloseReason::Malformed { api: R::NAME, version, error: error.to_string() })
         }
     }
+}
+
+/// Decodes a request. Bytes behind it are let pass, as Kafka does: librdkafka 2.16 sends three behind a Metadata v13.
+fn decode<R: Request>(reader: &mut Reader, version: i16) -> Result<R, DecodeError> {
+    let request = R::decode(reader, version)?;
+    if reader.remaining() > 0 {
+        tracing::debug!(api = R::NAME, version, bytes = reader.remaining(), "bytes follow the request");
+    }
+    Ok(request)
 }
 
 fn encode<R: corelog_wire::Response>(response: &R, version: i16, correlation_id: i32) -> Outcome {

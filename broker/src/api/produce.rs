@@ -18,7 +18,7 @@ use corelog_wire::records::{ProduceError, validate_produce};
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader, Str};
 use futures_util::future::LocalBoxFuture;
 
-use super::{Context, encode};
+use super::{Context, decode, encode};
 use crate::call::Reply;
 use crate::controller::{TopicImage, is_internal};
 use crate::net::connection::{CloseReason, Outcome};
@@ -55,9 +55,7 @@ pub async fn begin(
     mut reader: Reader,
 ) -> LocalBoxFuture<'static, Outcome> {
     let version = header.api_version;
-    let decoded = ProduceRequest::decode(&mut reader, version)
-        .and_then(|request| reader.finish(ProduceRequest::NAME).map(|()| request));
-    let request = match decoded {
+    let request: ProduceRequest = match decode(&mut reader, version) {
         Ok(request) => request,
         Err(error) => {
             return super::close(CloseReason::Malformed {

@@ -75,6 +75,7 @@ impl FrameReader {
                 let missing = 4 + size - self.buffer.len();
                 let step = missing.min((self.buffer.len() * 4).max(STEP_MIN).max(self.trusted));
                 self.hold(self.buffer.len() + step).await;
+                self.buffer.reserve(step);
                 self.read_more(step).await?;
             } else if self.buffer.is_empty() {
                 // Between requests a connection holds no memory, and no budget.

@@ -23,7 +23,7 @@ use read::{Got, Wanted};
 pub use session::Sessions;
 use session::{Asked, Plan};
 
-use super::Context;
+use super::{Context, decode};
 use crate::net::connection::{CloseReason, Outcome};
 use crate::partition;
 use crate::shard::{Shard, ShardId};
@@ -43,9 +43,7 @@ const DOWN_CONVERT_BYTES_MAX: usize = 64 << 20;
 
 pub async fn handle(context: Context, header: RequestHeader, mut reader: Reader) -> Outcome {
     let version = header.api_version;
-    let decoded = FetchRequest::decode(&mut reader, version)
-        .and_then(|request| reader.finish(FetchRequest::NAME).map(|()| request));
-    let request = match decoded {
+    let request: FetchRequest = match decode(&mut reader, version) {
         Ok(request) => request,
         Err(error) => {
             return Outcome::Close(CloseReason::Malformed {
