@@ -65,17 +65,22 @@ pub async fn run(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
     let (calls, call_receiver, reply_senders, reply_receiver) = Calls::join(seed.calls, core.core).await;
     let storage_config = seed.config.storage_config(id.0, shards);
     let recovered = exchange(&storage_config, id, shards, seed.recovery).await?;
-    let storage = ShardStorage::open(storage_config, recovered).await.context("opening the shard's storage")?;
+    let storage =
+        ShardStorage::open(storage_config, recovered).await.context("opening the shard's storage")?;
     let shard = Shard::new(id, shards, seed.config, seed.settings, seed.identity, storage, calls);
     call::start(&shard, call_receiver, reply_senders, reply_receiver);
 
     if id == CONTROLLER_SHARD {
         let log_id = LogId { topic: CONTROLLER_TOPIC, partition: 0 };
         let log = shard.storage.log(log_id, CONTROLLER_TOPIC_NAME, KEEP_ALL);
-        let controller =
-            Controller::load(log, shard.settings.clone(), shard.identity.node_id, shard.config().partitions_max())
-                .await
-                .context("loading the controller's log")?;
+        let controller = Controller::load(
+            log,
+            shard.settings.clone(),
+            shard.identity.node_id,
+            shard.config().partitions_max(),
+        )
+        .await
+        .context("loading the controller's log")?;
         let image = controller.image();
         shard.set_controller(controller);
         shard
@@ -116,8 +121,9 @@ async fn exchange(
     shards: usize,
     seat: Seat<Recovered>,
 ) -> anyhow::Result<Recovered> {
-    let found =
-        corelog_storage::read_journals(&config.data_dir, id.0, shards).await.context("reading the journals")?;
+    let found = corelog_storage::read_journals(&config.data_dir, id.0, shards)
+        .await
+        .context("reading the journals")?;
     let (senders, mut receiver) = seat.join(id.0).await;
     let mut parts = Vec::with_capacity(shards);
     for (to, part) in found.split(shards, |log| shard::owner(log, shards).0).into_iter().enumerate() {
@@ -171,7 +177,9 @@ fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Vec<Soc
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
         let listener = Listener::bind(*address, options).with_context(|| {
-            format!("cannot listen on {address}: is another broker running there? Choose another with --listen")
+            format!(
+                "cannot listen on {address}: is another broker running there? Choose another with --listen"
+            )
         })?;
         bound.push(listener.local_addr()?);
         listeners.push(listener);

@@ -108,9 +108,9 @@ async fn gather(
         for (read, (_, list)) in join_all(reads).await.into_iter().zip(&wanted) {
             match read {
                 Ok(read) => got.extend(read),
-                Err(_) => got.extend(
-                    list.iter().map(|w| Got::refused(w.place, ErrorCode::NOT_LEADER_OR_FOLLOWER)),
-                ),
+                Err(_) => {
+                    got.extend(list.iter().map(|w| Got::refused(w.place, ErrorCode::NOT_LEADER_OR_FOLLOWER)))
+                }
             }
         }
         // Each shard was given the whole budget; the answer keeps it, and always its first batch.
@@ -280,7 +280,12 @@ fn answer(context: &Context, asked: &Asked, got: Got) -> PartitionData {
 }
 
 /// For clients of before Kafka 0.11: messages of format 0 or 1.
-fn down_convert(parts: &[Bytes], version: i16, from_offset: i64, max_bytes: usize) -> Result<Vec<Bytes>, String> {
+fn down_convert(
+    parts: &[Bytes],
+    version: i16,
+    from_offset: i64,
+    max_bytes: usize,
+) -> Result<Vec<Bytes>, String> {
     let format = if version < V1_MESSAGES_FROM { LegacyFormat::V0 } else { LegacyFormat::V1 };
     let limits = DownConvertLimits { bytes_max: max_bytes, decompressed_bytes_max: DOWN_CONVERT_BYTES_MAX };
     let batches = Bytes::from(parts.concat());
