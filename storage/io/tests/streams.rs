@@ -260,3 +260,53 @@ fn many_connections_wait_without_taking_the_disks_place() {
         }
     });
 }
+
+#[test]
+fn a_silent_peer_takes_no_memory() {
+    common::in_glommio(1, |_| async {
+        let (client, server) = connected().await;
+        let mut buf = BytesMut::with_capacity(1 << 20);
+        assert!(timeout(MS * 5, server.read(&mut buf, 1 << 20)).await.is_err());
+        assert_eq!(buf.capacity(), 0);
+        client.send(vec![Bytes::from_static(b"short").into()]).await.unwrap();
+        assert_eq!(server.read(&mut buf, 4096).await.unwrap(), 5);
+        assert!(buf.capacity() < 4096, "a short read took {} bytes", buf.capacity());
+        // A long one receives in place, behind what is there.
+        client.send(vec![pattern(100_000).into()]).await.unwrap();
+        while buf.len() < 100_005 {
+            server.read(&mut buf, 100_005).await.unwrap();
+        }
+        assert!(buf[..5] == b"short"[..] && buf[5..] == pattern(100_000)[..]);
+    });
+}
+
+#[test]
+fn a_core_ends_with_its_main_whatever_else_it_does() {
+    common::in_glommio(2, |world| async move {
+        let (listener, addr) = listen();
+        let accepting = spawn(Queue::Control, async move {
+            loop {
+                let _ = listener.accept().await;
+            }
+        });
+        accepting.detach();
+        let (client, server) = connected().await;
+        let stuck = server.clone();
+        spawn(Queue::Fetch, async move { stuck.send(vec![pattern(64 << 20).into()]).await }).detach();
+        spawn(Queue::Fetch, async move { read_all(&server, 100).await }).detach();
+        let options = OpenOptions { read: true, write: true, create: true, direct: false };
+        let file = File::open(&world.dir.join(format!("file-{}", world.ctx.core)), options).await.unwrap();
+        for i in 0..50 {
+            let file = file.clone();
+            spawn(Queue::Produce, async move {
+                loop {
+                    let _ = file.write_at(i << 16, pattern(1 << 16), true).await;
+                }
+            })
+            .detach();
+        }
+        let _ = Stream::connect(addr).await.unwrap();
+        sleep(MS * 20).await;
+        drop(client);
+    });
+}

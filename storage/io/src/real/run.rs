@@ -60,7 +60,7 @@ where
                     return Err(error);
                 }
             };
-            executor.run(async move {
+            let outcome = executor.run(async move {
                 let this = match Core::start(core, cores, config.ring_depth) {
                     Ok(this) => this,
                     Err(error) => {
@@ -74,12 +74,14 @@ where
                 if started.recv().is_err() {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
-                let entered = world::enter(World::Real(this.clone()));
+                world::settle(World::Real(this.clone()));
                 let value = this.spawn(crate::Queue::Control, main(CoreCtx { core, cores }, seed)).await;
                 this.ring.shut_down().await;
-                drop(entered);
                 Ok(value)
-            })
+            });
+            // Other tasks are dropped with the executor, and may still ask where they are.
+            drop(executor);
+            outcome
         })?;
         threads.push(thread);
         starts.push(start);

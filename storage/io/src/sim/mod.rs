@@ -235,7 +235,18 @@ impl Process {
         F: Fn(CoreCtx) -> Fut + Clone + 'static,
         Fut: Future<Output = ()> + 'static,
     {
-        self.machine.start(cores, main);
+        self.start_with(vec![(); cores], move |core, ()| main(core));
+    }
+
+    /// As [`Process::start`], with a core for each of `seeds`, which is moved to it: its seats in meshes, its end of a
+    /// mailbox.
+    pub fn start_with<S, F, Fut>(&self, seeds: Vec<S>, main: F)
+    where
+        S: 'static,
+        F: Fn(CoreCtx, S) -> Fut + Clone + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        self.machine.start(seeds, main);
     }
 
     /// Whether it was started and neither crashed nor killed since.
