@@ -41,7 +41,7 @@ pub(crate) async fn ask_leaders<I: Clone, T>(
         if !stale.is_empty() {
             match driver::timeout_at(deadline, core.refresh(Some(&stale))).await {
                 Some(Ok(told)) => {
-                    for (partition, _) in &left {
+                    for partition in left.keys() {
                         let code = match told.get(&partition.topic) {
                             Some(Err(code)) => *code,
                             Some(Ok(topic)) if topic.partition(partition.partition).is_none() => {

@@ -3,9 +3,12 @@
 use super::chunk::Chunk;
 use super::record::ConsumerRecord;
 use crate::error::{Error, Result};
+use crate::groups::Committer;
 use crate::leaders::OffsetSpec;
 use crate::topic_partition::TopicPartition;
+use corelog_wire::Str;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -29,6 +32,13 @@ pub(super) struct Buffer {
     pub(super) idle_since: Option<Instant>,
     /// Positions up to which polled records count as processed: those at the beginning of the latest poll.
     processed: BTreeMap<TopicPartition, Position>,
+    /// Offsets known to be committed, so as not to commit them again.
+    pub(super) committed: BTreeMap<TopicPartition, i64>,
+    /// What the group is joined for; none while partitions are assigned by hand.
+    pub(super) subscription: Option<Arc<BTreeSet<Str>>>,
+    pub(super) subscription_version: u64,
+    /// As whom to commit, while a member.
+    pub(super) committer: Option<Committer>,
     pub(super) closed: Option<Error>,
 }
 
@@ -139,6 +149,12 @@ impl Buffer {
         None
     }
 
+    pub(super) fn subscribe(&mut self, topics: Option<BTreeSet<Str>>) {
+        self.subscription = topics.map(Arc::new);
+        self.subscription_version += 1;
+        self.tell_driver();
+    }
+
     /// Makes these the consumer's partitions. Those that it has already go on where they are, unless they are given a start.
     pub(super) fn assign(&mut self, partitions: BTreeMap<TopicPartition, Option<Start>>) {
         let gone: Vec<TopicPartition> =
@@ -163,6 +179,7 @@ impl Buffer {
                 self.bytes -= place.bytes;
             }
             self.processed.remove(at);
+            self.committed.remove(at);
         }
         self.ready.retain(|at| !partitions.contains(at));
         self.tell_driver();

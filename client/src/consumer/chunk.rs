@@ -128,8 +128,10 @@ impl Chunk {
             }
             return Ok(false);
         }
-        let aborted = header.is_transactional() && self.aborting.contains(&header.producer_id);
-        Ok(!header.is_internal() && !(aborted && self.isolation == Isolation::ReadCommitted))
+        if header.is_transactional() && self.isolation == Isolation::ReadCommitted {
+            return Ok(!self.aborting.contains(&header.producer_id));
+        }
+        Ok(!header.is_internal())
     }
 }
 

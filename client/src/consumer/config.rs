@@ -1,8 +1,11 @@
 //! A consumer's settings.
 
 use super::assignor::Assignor;
+use super::group::RebalanceEvent;
 use crate::error::{Error, Result};
 use crate::leaders::Isolation;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where to begin in a partition without a committed offset, and when the position is no longer there.
@@ -48,6 +51,18 @@ pub struct ConsumerConfig {
     pub assignors: Vec<Assignor>,
     /// Where this consumer is; told to brokers and to the group's assignor.
     pub rack: Option<String>,
+    /// Told when the group gives partitions or takes them away.
+    pub rebalance_listener: Option<RebalanceListener>,
+}
+
+/// See [`RebalanceEvent`].
+#[derive(Clone)]
+pub struct RebalanceListener(pub Arc<dyn Fn(&RebalanceEvent) + Send + Sync>);
+
+impl fmt::Debug for RebalanceListener {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("RebalanceListener")
+    }
 }
 
 impl Default for ConsumerConfig {
@@ -70,6 +85,7 @@ impl Default for ConsumerConfig {
             poll_interval_max: Duration::from_secs(300),
             assignors: vec![Assignor::Range, Assignor::CooperativeSticky],
             rack: None,
+            rebalance_listener: None,
         }
     }
 }

@@ -58,7 +58,8 @@ impl Drop for CloseOnDrop {
     }
 }
 
-pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>) {
+/// Tells `news` whenever the application did something.
+pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event) {
     let _guard = CloseOnDrop(shared.clone());
     let fetcher = Rc::new(Fetcher {
         lane: core.new_lane(),
@@ -70,6 +71,7 @@ pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>) {
     });
     loop {
         let (changed, updated) = (fetcher.changed.listen(), fetcher.core.updated.listen());
+        news.notify();
         if fetcher.shared.lock().closed.is_some() {
             break;
         }

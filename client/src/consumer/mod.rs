@@ -3,25 +3,33 @@
 mod assignor;
 mod buffer;
 mod chunk;
+mod commit;
 mod config;
 mod fetcher;
+mod group;
 mod record;
 mod session;
 
 pub use assignor::Assignor;
-pub use config::{ConsumerConfig, OffsetReset};
+pub use config::{ConsumerConfig, OffsetReset, RebalanceListener};
+pub use group::RebalanceEvent;
 pub use record::ConsumerRecord;
 
 use crate::client::Client;
 use crate::core::Core;
-use crate::driver::{self, Handle};
+use crate::driver::{self, Event, Handle};
 use crate::error::{Error, Result};
+use crate::groups::NewOffset;
 use crate::leaders::OffsetSpec;
 use crate::topic_partition::TopicPartition;
 use buffer::{Buffer, Rebalance, Start, Step, not_assigned};
-use std::collections::BTreeMap;
+use corelog_wire::Str;
+use futures_channel::oneshot;
+use futures_util::future::join3;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -45,9 +53,33 @@ use std::time::{Duration, Instant};
 /// # Ok::<(), corelog_client::Error>(())
 /// # }).unwrap();
 /// ```
+///
+/// With a group, members share the partitions of the topics that they subscribe to, and go on where the group left off:
+///
+/// ```no_run
+/// # use corelog_client::{Client, ClientConfig, ConsumerConfig};
+/// # use std::time::Duration;
+/// # corelog_client::block_on(async {
+/// # let client = Client::connect(ClientConfig::new("127.0.0.1:9092")).await?;
+/// let consumer = client.consumer(ConsumerConfig { auto_commit: None, ..ConsumerConfig::group("billing") })?;
+/// consumer.subscribe(["orders"])?;
+/// for _ in 0..100 {
+///     let records = consumer.poll(Duration::from_secs(1)).await?;
+///     // ... work ...
+///     consumer.commit().await?;
+/// }
+/// consumer.close().await?;
+/// # Ok::<(), corelog_client::Error>(())
+/// # }).unwrap();
+/// ```
+///
+/// A poll tells the group that what earlier polls gave is processed: only then are partitions taken away, and, if commits are automatic,
+/// committed. One task polls; the other methods may be called from anywhere.
 pub struct Consumer {
     shared: Arc<Shared>,
     handle: Handle<Core>,
+    /// Dropped by the driver when the consumer has ended there.
+    ended: Option<oneshot::Receiver<()>>,
 }
 
 struct Shared {
@@ -59,6 +91,12 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Buffer> {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn rebalanced(&self, event: RebalanceEvent) {
+        if let Some(RebalanceListener(listener)) = &self.config.rebalance_listener {
+            listener(&event);
+        }
+    }
 }
 
 impl Client {
@@ -68,19 +106,67 @@ impl Client {
         let shared = Arc::new(Shared { config, buffer: Mutex::default() });
         let theirs = shared.clone();
         let handle = self.handle.clone();
-        if !handle.post(move |core| driver::spawn(fetcher::run(core.clone(), theirs))) {
+        let (tx, ended) = oneshot::channel();
+        if !handle.post(move |core| driver::spawn(run(core.clone(), theirs, tx))) {
             return Err(Error::Closed);
         }
-        Ok(Consumer { shared, handle })
+        Ok(Consumer { shared, handle, ended: Some(ended) })
     }
+}
+
+/// All that a consumer has on the driver; done when it is closed, has committed and left its group.
+async fn run(core: Rc<Core>, shared: Arc<Shared>, ended: oneshot::Sender<()>) {
+    let news = Event::default();
+    let fetching = fetcher::run(core.clone(), shared.clone(), news.clone());
+    match shared.config.group.as_deref().map(Str::from) {
+        Some(group) => {
+            let committing = commit::automatically(core.clone(), shared.clone(), news.clone(), group.clone());
+            let membership = group::run(core, shared, news, group);
+            join3(fetching, committing, membership).await;
+        }
+        None => fetching.await,
+    }
+    drop(ended);
 }
 
 impl Consumer {
     /// Reads these partitions, and no others, from their committed offsets, or as `offset_reset` says. Partitions that it has
     /// already go on where they are.
     pub fn assign(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<()> {
-        self.shared.lock().assign(partitions.into_iter().map(|at| (at, None)).collect());
+        let mut buffer = self.shared.lock();
+        if buffer.subscription.is_some() {
+            return Err(Error::config(
+                "the consumer is subscribed",
+                "unsubscribe before assigning partitions",
+            ));
+        }
+        buffer.assign(partitions.into_iter().map(|at| (at, None)).collect());
         Ok(())
+    }
+
+    /// Joins the consumer's group for these topics, in place of those before. Partitions come with the first polls.
+    pub fn subscribe<'a>(&self, topics: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        self.group()?;
+        let topics: BTreeSet<Str> = topics.into_iter().map(Str::from).collect();
+        if topics.is_empty() {
+            return Err(Error::config("no topic is given", "name at least one, or unsubscribe"));
+        }
+        let mut buffer = self.shared.lock();
+        if buffer.subscription.is_none() {
+            // What was assigned by hand does not mix with what a group assigns.
+            buffer.assign(BTreeMap::new());
+        }
+        buffer.subscribe(Some(topics));
+        Ok(())
+    }
+
+    /// Leaves the group, and gives up all partitions.
+    pub fn unsubscribe(&self) {
+        let mut buffer = self.shared.lock();
+        buffer.subscribe(None);
+        if self.shared.config.group.is_none() {
+            buffer.assign(BTreeMap::new());
+        }
     }
 
     /// The partitions that it reads.
@@ -181,6 +267,33 @@ impl Consumer {
         Ok(records)
     }
 
+    /// Commits the positions of all partitions: everything polled so far counts as processed.
+    pub async fn commit(&self) -> Result<()> {
+        let positions = self.shared.lock().positions();
+        self.commit_offsets(commit::offsets(positions)).await
+    }
+
+    /// Commits these offsets, each of the next record to read.
+    pub async fn commit_offsets(&self, offsets: BTreeMap<TopicPartition, NewOffset>) -> Result<()> {
+        let (group, shared) = (self.group()?, self.shared.clone());
+        self.handle.call(async move |core| commit::commit(&core, &shared, &group, offsets).await).await
+    }
+
+    /// As [`commit`](Consumer::commit), without waiting: a failure is told by a later poll.
+    pub fn commit_in_background(&self) -> Result<()> {
+        let (group, shared) = (self.group()?, self.shared.clone());
+        let offsets = commit::offsets(shared.lock().positions());
+        let posted = self.handle.post(move |core| {
+            let core = core.clone();
+            driver::spawn(async move {
+                if let Err(error) = commit::commit(&core, &shared, &group, offsets).await {
+                    shared.lock().fail(error);
+                }
+            });
+        });
+        if posted { Ok(()) } else { Err(Error::Closed) }
+    }
+
     /// What is committed for these partitions by the consumer's group, where something is.
     pub async fn committed(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>> {
         let group = self.group()?;
@@ -191,9 +304,28 @@ impl Consumer {
         Ok(fetched.await?.into_iter().map(|(at, committed)| (at, committed.offset)).collect())
     }
 
-    fn group(&self) -> Result<corelog_wire::Str> {
-        let group = self.shared.config.group.as_deref().map(corelog_wire::Str::from);
+    fn group(&self) -> Result<Str> {
+        let group = self.shared.config.group.as_deref().map(Str::from);
         group.ok_or_else(|| Error::config("the consumer has no group", "set `group` in its config"))
+    }
+
+    /// Commits what was polled, if commits are automatic, and leaves the group. Merely dropped, a consumer does so in the
+    /// background, as long as the client lives.
+    pub async fn close(mut self) -> Result<()> {
+        self.end();
+        if let Some(ended) = self.ended.take() {
+            // It is dropped, never sent.
+            let _ = ended.await;
+        }
+        Ok(())
+    }
+
+    fn end(&self) {
+        let mut buffer = self.shared.lock();
+        buffer.begin_poll();
+        buffer.end_poll();
+        buffer.closed.get_or_insert(Error::Closed);
+        buffer.tell_driver();
     }
 }
 
@@ -207,9 +339,7 @@ impl Drop for EndPoll<'_> {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        let mut buffer = self.shared.lock();
-        buffer.closed.get_or_insert(Error::Closed);
-        buffer.tell_driver();
+        self.end();
     }
 }
 

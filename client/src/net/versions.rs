@@ -18,10 +18,6 @@ impl Versions {
         self.0.iter().map(|(key, range)| (*key, *range))
     }
 
-    pub(crate) fn has<R: Request>(&self) -> bool {
-        self.pick::<R>("", i16::MAX).is_ok()
-    }
-
     /// The newest version that both sides know, not above `cap`.
     pub(crate) fn pick<R: Request>(&self, address: &str, cap: i16) -> Result<i16> {
         let theirs = self.0.get(&i16::from(R::API_KEY)).copied();

@@ -78,7 +78,6 @@ pub(super) struct Drained {
     pub(super) at: TopicPartition,
     pub(super) body: DrainedBody,
     pub(super) stamp: Option<Producer>,
-    pub(super) bytes: usize,
 }
 
 pub(super) enum DrainedBody {
@@ -377,10 +376,10 @@ impl Accumulator {
             };
             batch.in_flight = true;
             batch.sent = true;
-            let (number, stamp, bytes) = (batch.number, batch.stamp, batch.bytes);
+            let (number, stamp) = (batch.number, batch.stamp);
             queue.in_flight += 1;
             queue.in_flight_on = node;
-            drained.push(Drained { queue: place, number, at: queue.at.clone(), body, stamp, bytes });
+            drained.push(Drained { queue: place, number, at: queue.at.clone(), body, stamp });
             // Those that were not served come first the next time.
             self.active.pop_back();
             served.push(place);

@@ -10,7 +10,7 @@ mod sender;
 
 pub use config::{Acks, ProducerConfig};
 pub use delivery::{Delivery, RecordMetadata};
-pub use partitioner::{Partitioner, murmur2};
+pub use partitioner::{PartitionFn, Partitioner, murmur2};
 pub use record::{ProducerRecord, RecordHeader};
 
 use crate::client::Client;
@@ -140,6 +140,8 @@ impl Producer {
     }
 
     /// As [`send`](Producer::send), but never waits.
+    // The record comes back by value, as it was given.
+    #[allow(clippy::result_large_err)]
     pub fn try_send(&self, record: ProducerRecord) -> std::result::Result<Delivery, TrySendError> {
         let shared = &self.owner.shared;
         match shared.lock().append(&shared.config, &record, now_ms()) {

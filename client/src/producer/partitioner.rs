@@ -15,8 +15,11 @@ pub enum Partitioner {
     /// One partition after the other, whatever the key.
     RoundRobin,
     /// By a function of the record and the number of partitions; what it returns is taken modulo that number.
-    Custom(Arc<dyn Fn(&ProducerRecord, u32) -> u32 + Send + Sync>),
+    Custom(PartitionFn),
 }
+
+/// See [`Partitioner::Custom`].
+pub type PartitionFn = Arc<dyn Fn(&ProducerRecord, u32) -> u32 + Send + Sync>;
 
 impl fmt::Debug for Partitioner {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {

@@ -69,12 +69,13 @@ pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>) {
         let work = sender.take_work();
         let next = work.next;
         sender.do_work(work);
-        let mut accumulator = sender.shared.lock();
-        if accumulator.closed.is_some() && accumulator.is_empty() {
-            break;
+        {
+            let mut accumulator = sender.shared.lock();
+            if accumulator.closed.is_some() && accumulator.is_empty() {
+                break;
+            }
+            accumulator.sender_comes = next;
         }
-        accumulator.sender_comes = next;
-        drop(accumulator);
         sender.wait(next, changed, updated).await;
     }
     sender.core.close_lane(sender.lane);
