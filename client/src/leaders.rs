@@ -16,7 +16,7 @@ pub(crate) type Answers<T> = Vec<(TopicPartition, Result<T>)>;
 
 /// Asks the leader of each partition, all brokers at once, and again where the answer says that it may come later.
 ///
-/// `ask` gets one broker's share; partitions that it gives no answer for count as not led by that broker.
+/// Answers are in order of partitions. `ask` gets one broker's share; partitions that it gives no answer for count as not led by that broker.
 pub(crate) async fn ask_leaders<I: Clone, T>(
     core: &Rc<Core>,
     what: &str,
@@ -105,6 +105,7 @@ pub(crate) async fn ask_leaders<I: Clone, T>(
         }
         driver::sleep(core.backoff(turn)).await;
     }
+    answers.sort_by(|(a, _), (b, _)| a.cmp(b));
     answers
 }
 

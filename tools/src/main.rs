@@ -109,7 +109,7 @@ fn main() -> ExitCode {
         // Whoever reads has seen enough, such as `head`.
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("corectl: {error:#}");
+            eprintln!("corectl: {}", output::explained(&error));
             ExitCode::FAILURE
         }
     }

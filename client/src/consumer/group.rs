@@ -69,7 +69,8 @@ enum Change {
     Lost,
     /// The application did not poll for too long.
     Idle,
-    Closed,
+    /// The application gives all up by itself, by closing the consumer too: nothing has to wait for it.
+    Unsubscribed,
     Failed(Error),
 }
 
@@ -127,8 +128,8 @@ impl Membership {
     /// What the application wants is no longer what was joined for.
     fn unwanted(&self) -> Option<Change> {
         let buffer = self.shared.lock();
-        if buffer.closed.is_some() {
-            return Some(Change::Closed);
+        if buffer.closed.is_some() || buffer.subscription.is_none() {
+            return Some(Change::Unsubscribed);
         }
         (buffer.subscription_version != self.joined).then_some(Change::Rebalance)
     }
@@ -394,8 +395,8 @@ impl Membership {
             let news = self.news.listen();
             {
                 let buffer = self.shared.lock();
-                if buffer.closed.is_some() {
-                    return Err(Change::Closed);
+                if buffer.closed.is_some() || buffer.subscription.is_none() {
+                    return Err(Change::Unsubscribed);
                 }
                 if buffer.rebalance == Rebalance::Granted {
                     return Ok(());
@@ -507,7 +508,8 @@ impl Membership {
     /// Prepares for joining again, or for not doing so.
     async fn settle(&mut self, change: Change) {
         match change {
-            Change::Closed => {}
+            // Seen, and acted on, before joining again.
+            Change::Unsubscribed => {}
             Change::Rebalance => {
                 if !self.cooperative {
                     let all = self.owned.clone();
