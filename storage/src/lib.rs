@@ -1,1 +1,36 @@
 //! A partition's log: append, read, index, recover, retain.
+
+mod batch;
+mod cache;
+mod checkpoint;
+mod config;
+mod counters;
+mod dirs;
+mod epochs;
+mod error;
+mod files;
+mod flusher;
+mod format;
+mod ids;
+mod journal;
+mod log;
+mod paths;
+mod producers;
+mod recovery;
+mod segment;
+mod shard;
+mod space;
+mod tail;
+
+pub use config::{LogConfig, StorageConfig};
+pub use counters::StorageMetrics;
+pub use epochs::{EpochEnd, EpochHistory, UNDEFINED};
+pub use error::{AppendError, ReadError, StorageError};
+pub use format::checkpoint::HardState;
+pub use ids::{LogId, RaftIndex};
+pub use journal::Durable;
+pub use paths::{topic_of_dir, topics_dir};
+pub use log::{ActiveProducer, AppendBatch, Appended, BatchKind, Log, Read, TimestampOffset};
+pub use producers::SequenceError;
+pub use recovery::{Recovered, read_journals};
+pub use shard::ShardStorage;

@@ -7,11 +7,14 @@ use std::ops::RangeInclusive;
 
 /// Memory that a decode may take for its arrays, in multiples of the bytes it was given.
 ///
-/// Every array element takes at least some bytes on the wire (at least one; the schema knows how many), and a compile-time
-/// assertion for each element type holds its size in memory to `EXPANSION` times that. The fixed parts of all elements are disjoint
-/// bytes of the message, so the arrays of a true message never take more than `EXPANSION` times its length; whatever claims more is refused
-/// before memory is taken for it. Strings, byte fields and records share the message's own bytes and take none.
-pub const EXPANSION: usize = 64;
+/// Every array element takes some bytes on the wire (at least one; the schema knows how many), and a compile-time assertion per
+/// element type holds its size in memory to `EXPANSION` times that. The fixed parts of all elements, nested ones included, are
+/// disjoint bytes of the message: so the arrays of a true message never take more than `EXPANSION` times its length, and whatever claims
+/// more, at once or in sum, is refused before memory is taken for it. Strings, byte fields and records share the message's own
+/// bytes and take none.
+///
+/// The widest elements are those of ListGroups answers (128 bytes from 3); in requests, strings (32 from 1).
+pub const EXPANSION: usize = 48;
 
 /// The fewest bytes that an array element of type `T` takes on the wire, checked against [`EXPANSION`].
 pub(crate) const fn smallest<T>(bytes: usize) -> usize {
@@ -277,5 +280,108 @@ impl Reader {
 
     pub fn skip_tags(&mut self, name: &'static str) -> Result<()> {
         self.tags(name, |_, _| Ok(false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(bytes: &[u8]) -> Reader {
+        Reader::new(Bytes::copy_from_slice(bytes))
+    }
+
+    fn fault<T: std::fmt::Debug>(result: Result<T>) -> DecodeFault {
+        result.unwrap_err().fault
+    }
+
+    #[test]
+    fn varints() {
+        for (bytes, value) in [
+            (&[0][..], 0),
+            (&[0x7f], 127),
+            (&[0x80, 0x01], 128),
+            (&[0xff, 0xff, 0xff, 0xff, 0x0f], u32::MAX),
+            // Longer than need be, as some clients write sizes.
+            (&[0x85, 0x80, 0x00], 5),
+        ] {
+            let mut r = reader(bytes);
+            assert_eq!(r.uvarint("x"), Ok(value));
+            assert_eq!(r.remaining(), 0);
+        }
+        assert_eq!(fault(reader(&[0xff, 0xff, 0xff, 0xff, 0x10]).uvarint("x")), DecodeFault::VarintTooLong);
+        assert_eq!(fault(reader(&[0x80; 6]).uvarint("x")), DecodeFault::VarintTooLong);
+        assert_eq!(fault(reader(&[0x80]).uvarint("x")), DecodeFault::Truncated { needed: 1, remaining: 0 });
+    }
+
+    #[test]
+    fn strings_and_bytes() {
+        assert_eq!(reader(b"\0\x02hi").string("x", false).unwrap(), "hi");
+        assert_eq!(reader(b"\x03hi").string("x", true).unwrap(), "hi");
+        assert_eq!(reader(b"\xff\xff").string_opt("x", false), Ok(None));
+        assert_eq!(reader(b"\0").bytes_opt("x", true), Ok(None));
+        assert_eq!(fault(reader(b"\xff\xff").string("x", false)), DecodeFault::Null);
+        assert_eq!(fault(reader(b"\0").bytes("x", true)), DecodeFault::Null);
+        assert_eq!(fault(reader(b"\xff\xfe").string("x", false)), DecodeFault::BadLength(-2));
+        assert_eq!(fault(reader(b"\x80\0\0\0").bytes("x", false)), DecodeFault::BadLength(i32::MIN.into()));
+        assert_eq!(fault(reader(b"\0\x01\xff").string("x", false)), DecodeFault::NotUtf8);
+        assert_eq!(fault(reader(&[0x81, 0x80, 0x02]).string("x", true)), DecodeFault::StringTooLong(32768));
+        let needed = i32::MAX as usize;
+        assert_eq!(
+            fault(reader(b"\x7f\xff\xff\xff").bytes("x", false)),
+            DecodeFault::Truncated { needed, remaining: 0 }
+        );
+    }
+
+    #[test]
+    fn arrays_are_bounded_by_the_bytes_and_by_memory() {
+        let numbers = |r: &mut Reader| r.array("x", false, 4, |r| r.i32("x"));
+        assert_eq!(numbers(&mut reader(b"\0\0\0\x02\0\0\0\x01\0\0\0\x02")), Ok(vec![1, 2]));
+        let error = fault(numbers(&mut reader(b"\0\0\0\x02\0\0\0\x01\0\0\0")));
+        assert_eq!(error, DecodeFault::ArrayTooLong { count: 2, smallest: 4, remaining: 7 });
+        assert_eq!(fault(numbers(&mut reader(b"\xff\xff\xff\xfe"))), DecodeFault::BadLength(-2));
+
+        let mut r = Reader::with_memory(Bytes::from_static(b"\0\0\0\x02\0\0\0\x01\0\0\0\x02"), 7);
+        assert_eq!(fault(numbers(&mut r)), DecodeFault::TooMuchMemory { needed: 8, left: 7 });
+    }
+
+    #[test]
+    fn tags() {
+        let read = |bytes: &[u8]| {
+            let mut r = reader(bytes);
+            let mut seen = Vec::new();
+            r.tags("x", |r, tag| {
+                if tag == 1 {
+                    seen.push(r.i16("x")?);
+                }
+                Ok(tag == 1)
+            })?;
+            r.finish("x")?;
+            Ok(seen)
+        };
+        assert_eq!(read(&[0]), Ok(vec![]));
+        assert_eq!(read(&[1, 1, 2, 0, 9]), Ok(vec![9]));
+        // An unknown tag is skipped by its size.
+        assert_eq!(read(&[3, 0, 1, 0xff, 1, 2, 0, 9, 5, 0]), Ok(vec![9]));
+        assert_eq!(fault(read(&[2, 1, 2, 0, 9, 1, 2, 0, 9])), DecodeFault::TagOrder { tag: 1, previous: 1 });
+        assert_eq!(fault(read(&[2, 3, 0, 1, 2, 0, 9])), DecodeFault::TagOrder { tag: 1, previous: 3 });
+        assert_eq!(fault(read(&[1, 1, 3, 0, 9, 9])), DecodeFault::TagSize { tag: 1, size: 3, used: 2 });
+        // A known field cannot read beyond its own size.
+        assert_eq!(fault(read(&[1, 1, 1, 0, 9])), DecodeFault::Truncated { needed: 2, remaining: 1 });
+        assert_eq!(fault(read(&[1, 7, 9, 0])), DecodeFault::Truncated { needed: 9, remaining: 1 });
+        // Four billion tags in six bytes end with the bytes.
+        assert_eq!(
+            fault(read(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0])),
+            DecodeFault::Truncated { needed: 1, remaining: 0 }
+        );
+        assert_eq!(fault(read(&[0, 7])), DecodeFault::TrailingBytes(1));
+    }
+
+    #[test]
+    fn errors_say_field_place_and_fault() {
+        let mut r = reader(&[0, 0, 0, 1]);
+        r.i16("a").unwrap();
+        let error = r.i32("Topic.partition").unwrap_err();
+        assert_eq!(error.to_string(), "cannot decode Topic.partition at byte 2: needs 4 bytes, 2 are left");
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{ApiKey, DecodeError, EncodeError, Message, Str, Uuid};
 use bytes::Bytes;
+use std::fmt::Debug;
 
 /// A value that the given version of its message can carry: fields that the version lacks have their defaults.
 pub trait Arbitrary {
@@ -9,17 +10,21 @@ pub trait Arbitrary {
 }
 
 /// A source of random values that prefers the ends of their ranges. The same seed gives the same values.
-pub struct Gen(u64);
+pub struct Gen {
+    state: u64,
+    /// Array elements that are still to be had: keeps messages with arrays in arrays in arrays small.
+    elements_left: u64,
+}
 
 impl Gen {
     pub fn new(seed: u64) -> Self {
-        Gen(seed)
+        Gen { state: seed, elements_left: 400 }
     }
 
     /// splitmix64.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -50,9 +55,9 @@ impl Gen {
     }
 
     pub fn string(&mut self) -> Str {
-        let len = match self.below(40) {
-            0 => 127 + self.below(3),
-            1 => 16_380 + self.below(8),
+        let len = match self.below(400) {
+            0 => 4_094 + self.below(4),
+            1..10 => 126 + self.below(4),
             _ => self.below(12),
         };
         const LETTERS: [char; 8] = ['a', 'Z', '0', '.', '-', 'é', '漢', '🦀'];
@@ -79,6 +84,8 @@ impl Gen {
 
     pub fn vec<T>(&mut self, mut element: impl FnMut(&mut Self) -> T) -> Vec<T> {
         let len = if self.below(30) == 0 { 126 + self.below(4) } else { self.below(4) };
+        let len = len.min(self.elements_left);
+        self.elements_left -= len;
         (0..len).map(|_| element(self)).collect()
     }
 }
@@ -103,12 +110,14 @@ pub struct Case {
     pub recode: fn(Bytes, i16) -> Result<Result<Bytes, EncodeError>, DecodeError>,
     /// Decodes all of the bytes.
     pub decode: fn(Bytes, i16) -> Result<(), DecodeError>,
-    /// Decodes with the generated codec.
+    /// The same by the generated codec.
     pub decode_generated: fn(Bytes, i16) -> Result<(), DecodeError>,
+    /// The decoded value in `Debug`'s form, from both codecs.
+    pub show: fn(Bytes, i16) -> Result<(String, String), DecodeError>,
 }
 
 impl Case {
-    const fn new<Served: Message, Generated: Message + Arbitrary>(role: Role) -> Self {
+    const fn new<Served: Message + Debug, Generated: Message + Arbitrary + Debug>(role: Role) -> Self {
         Case {
             name: Generated::NAME,
             role,
@@ -122,6 +131,11 @@ impl Case {
             recode: |bytes, version| Served::from_bytes(bytes, version).map(|value| value.to_bytes(version)),
             decode: |bytes, version| Served::from_bytes(bytes, version).map(drop),
             decode_generated: |bytes, version| Generated::from_bytes(bytes, version).map(drop),
+            show: |bytes, version| {
+                let served = Served::from_bytes(bytes.clone(), version)?;
+                let generated = Generated::from_bytes(bytes, version)?;
+                Ok((format!("{served:?}"), format!("{generated:?}")))
+            },
         }
     }
 }

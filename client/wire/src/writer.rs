@@ -221,3 +221,52 @@ fn uvarint_bytes(mut value: u32) -> ([u8; 5], usize) {
         len += 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_bytes_become_parts_in_order() {
+        let large = Bytes::from(vec![1; REFERENCE_MIN]);
+        let small = Bytes::from(vec![2; REFERENCE_MIN - 1]);
+        let mut w = Writer::new();
+        w.raw_bytes(&large);
+        w.raw_bytes(&large);
+        w.i32(7);
+        w.raw_bytes(&small);
+        w.raw_bytes(&large);
+        assert_eq!(w.len(), 3 * large.len() + small.len() + 4);
+        let parts = w.into_parts();
+        let lens: Vec<usize> = parts.iter().map(Bytes::len).collect();
+        assert_eq!(lens, [1024, 1024, 4 + 1023, 1024]);
+        assert_eq!(parts[0].as_ptr(), large.as_ptr());
+        assert_eq!(parts[2][..5], [0, 0, 0, 7, 2]);
+    }
+
+    #[test]
+    fn tags_of_any_size() {
+        for len in [0, 1, 127, 128, 20_000] {
+            let mut w = Writer::new();
+            w.i8(1);
+            w.tagged(300, |w| {
+                w.raw(&vec![9; len]);
+                Ok(())
+            })
+            .unwrap();
+            let mut r = crate::Reader::new(w.into_bytes());
+            assert_eq!(r.i8("x"), Ok(1));
+            assert_eq!(r.uvarint("x"), Ok(300));
+            assert_eq!(r.uvarint("x"), Ok(len as u32));
+            assert_eq!(r.rest(), vec![9; len]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_said_is_refused() {
+        let mut w = Writer::new();
+        let error = w.string("Topic.name", false, &"x".repeat(32768)).unwrap_err();
+        assert_eq!(error.to_string(), "cannot encode Topic.name: 32768 exceeds the limit of 32767");
+        assert!(w.string("Topic.name", true, &"x".repeat(32767)).is_ok());
+    }
+}

@@ -177,11 +177,12 @@ impl FetchableTopicResponse {
         } else {
             (r.string("FetchableTopicResponse.topic", flexible)?, Uuid::ZERO)
         };
-        // Version 0 has the smallest partitions: index, error, high watermark, length of records.
+        // Version 0 has the smallest partitions: index, error, high watermark, length of records. Each takes memory for a list of
+        // one part as well.
         let partitions = r.array(
             "FetchableTopicResponse.partitions",
             flexible,
-            const { smallest::<PartitionData>(18) },
+            const { smallest::<(PartitionData, Bytes)>(18) },
             |r| PartitionData::read(r, version),
         )?;
         if flexible {

@@ -35,7 +35,7 @@ impl Compression {
         self as u8
     }
 
-    /// The name that `compression.type` knows it by.
+    /// Its name in producers' configs. A topic's `compression.type` says `uncompressed` for `none`.
     pub fn name(self) -> &'static str {
         match self {
             Compression::None => "none",

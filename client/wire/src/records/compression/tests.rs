@@ -235,16 +235,24 @@ fn several_gzip_members_and_zstd_frames_are_one_stream() {
 }
 
 #[test]
-fn zstd_frames_without_a_content_size() {
+fn zstd_frames_without_a_content_size_and_with_wide_windows() {
     use std::io::Write;
-    let input = text(3 << 20);
-    for level in [1, 3, 19, 22] {
+    let input = text(1 << 20);
+    let frame = |level, window_log| {
         let mut writer = ::zstd::stream::write::Encoder::new(Vec::new(), level).unwrap();
+        if let Some(window_log) = window_log {
+            writer.window_log(window_log).unwrap();
+        }
         writer.write_all(&input).unwrap();
-        let frame = writer.finish().unwrap();
-        assert!(decompressed(Compression::Zstd, &frame, input.len()).unwrap() == input, "level {level}");
-        assert!(decompressed(Compression::Zstd, &frame, input.len() - 1).is_err(), "level {level}");
+        writer.finish().unwrap()
+    };
+    // 27 is what a Java producer writes at level 22.
+    for frame in [frame(1, None), frame(3, None), frame(9, None), frame(1, Some(27))] {
+        assert!(decompressed(Compression::Zstd, &frame, input.len()).unwrap() == input);
+        assert!(decompressed(Compression::Zstd, &frame, input.len() - 1).is_err());
     }
+    let error = decompressed(Compression::Zstd, &frame(1, Some(28)), input.len()).unwrap_err();
+    assert!(matches!(error, CompressionError::Corrupt { .. }), "{error}");
 }
 
 #[test]

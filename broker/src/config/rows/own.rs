@@ -1,0 +1,60 @@
+//! Configs that Kafka has no name for.
+
+use super::super::spec::{Check, Spec, int, long, string};
+use super::super::{cpus, listener, machine};
+
+pub(super) static ROWS: &[Spec] = &[
+    string(
+        "corelog.admin",
+        "127.0.0.1:9644",
+        Check::Form("HOST:PORT; port 0 is any free one", listener::canonical_host_port),
+        "The address of the HTTP service: Prometheus metrics at /metrics, health at /health/live and /health/ready, configs at /config.",
+    ),
+    string(
+        "corelog.cores",
+        "auto",
+        Check::Form("auto, or CPU numbers such as 0-3,6", cpus::canonical),
+        "The CPUs to run on, one pinned thread each; auto is the process's CPU affinity set, cut to its cgroup's CPU quota.",
+    ),
+    string(
+        "corelog.memory",
+        "auto",
+        Check::Form("auto, or a size such as 4GiB", machine::canonical_memory),
+        "The memory budget of all cores together; auto is a quarter of what the machine or cgroup has, at most 2 GiB per core.",
+    ),
+    int(
+        "corelog.journal.file.bytes",
+        "67108864",
+        Check::Between(4 << 20, 1 << 30),
+        "The size of one file of a core's journal; a multiple of 4 KiB.",
+    )
+    .bytes(),
+    int(
+        "corelog.journal.files",
+        "4",
+        Check::Between(2, 64),
+        "How many files each core's journal goes round in.",
+    ),
+    long(
+        "corelog.disk.reserve.bytes",
+        "536870912",
+        Check::AtLeast(0),
+        "Produce is refused while the disk has less free space than this; reads and deletion go on.",
+    )
+    .bytes(),
+    string(
+        "corelog.log.level",
+        "info",
+        Check::Form(
+            "a level (error, warn, info, debug, trace), or levels by logger such as info,corelog_storage=debug",
+            crate::logging::canonical_levels,
+        ),
+        "What is logged; loggers can also be set while running, as Kafka's BROKER_LOGGER configs.",
+    ),
+    string(
+        "corelog.log.format",
+        "text",
+        Check::OneOf(&["text", "json"]),
+        "Whether log lines are written for people or as JSON objects.",
+    ),
+];

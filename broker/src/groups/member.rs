@@ -1,0 +1,73 @@
+//! One member of a group.
+
+use bytes::Bytes;
+use corelog_wire::Str;
+
+use super::parked::Parked;
+
+/// A protocol (for consumers: an assignor) that a member can follow, and what it says to the leader under it.
+/// Opaque to the coordinator, but for the subscription of the protocol type `consumer`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protocol {
+    pub name: Str,
+    pub metadata: Bytes,
+}
+
+#[derive(Debug)]
+pub struct Member {
+    pub id: Str,
+    /// `group.instance.id` of a static member (KIP-345).
+    pub instance_id: Option<Str>,
+    pub client_id: Str,
+    pub client_host: Str,
+    pub rebalance_timeout_ms: i32,
+    pub session_timeout_ms: i32,
+    /// In the member's order of preference.
+    pub protocols: Vec<Protocol>,
+    /// What the leader of the current generation gave it; empty before that.
+    pub assignment: Bytes,
+    /// Its JoinGroup, while that waits for the join phase to end. At most one.
+    pub join: Option<Parked>,
+    /// Its SyncGroup, while that waits for the leader's assignment. At most one.
+    pub sync: Option<Parked>,
+    /// Until its first join phase has ended the member doesn't know its id, so it can't heartbeat, and a parked join is
+    /// no sign of life.
+    pub is_new: bool,
+}
+
+impl Member {
+    pub fn is_static(&self) -> bool {
+        self.instance_id.is_some()
+    }
+
+    /// Whether a session that has run out is to be overlooked: a member that waits for others is alive.
+    pub fn is_waiting(&self) -> bool {
+        !self.is_new && (self.join.is_some() || self.sync.is_some())
+    }
+
+    /// What the member says under `protocol`. Empty if it does not know that protocol.
+    pub fn metadata(&self, protocol: Option<&Str>) -> Bytes {
+        protocol
+            .and_then(|name| self.protocols.iter().find(|known| known.name == *name))
+            .map(|known| known.metadata.clone())
+            .unwrap_or_default()
+    }
+
+    /// Bytes the member holds, for [`super::memory::GroupMemory`].
+    pub fn cost(&self) -> usize {
+        const FIXED: usize = 512;
+        let protocols: usize = self.protocols.iter().map(protocol_cost).sum();
+        FIXED
+            + 2 * self.id.len()
+            + self.instance_id.as_ref().map_or(0, |id| 2 * id.len())
+            + self.client_id.len()
+            + self.client_host.len()
+            + protocols
+            + self.assignment.len()
+    }
+}
+
+/// Bytes one protocol holds.
+pub fn protocol_cost(protocol: &Protocol) -> usize {
+    protocol.name.len() + protocol.metadata.len() + 96
+}

@@ -1,0 +1,119 @@
+//! OffsetFetch: what a group has committed (KIP-88, 447, 709).
+
+use corelog_wire::ErrorCode;
+use corelog_wire::messages::{offset_fetch_request, offset_fetch_response};
+
+use super::coordinator::GroupCoordinator;
+use super::effect::WriteId;
+use super::offsets::CommittedOffset;
+use super::parked::Ticket;
+use super::request::GroupResponse;
+
+/// An OffsetFetch that waits until `until` and every write before it are reported on.
+#[derive(Debug)]
+pub struct WaitingFetch {
+    until: WriteId,
+    ticket: Ticket,
+    group: offset_fetch_request::Group,
+}
+
+impl GroupCoordinator {
+    /// Members are not checked: as in Kafka, anyone may read the offsets of a classic group, also by the versions that
+    /// name a member and its epoch.
+    pub(super) fn offset_fetch(
+        &mut self,
+        ticket: Ticket,
+        group: offset_fetch_request::Group,
+        require_stable: bool,
+    ) {
+        // Who wants stable offsets waits for those that are on their way, rather than be told to ask again.
+        let until = if require_stable { self.last_pending_write(&group) } else { None };
+        match until {
+            Some(until) => self.waiting_fetches.push(WaitingFetch { until, ticket, group }),
+            None => {
+                let response = self.fetch(group);
+                self.env.respond(ticket, GroupResponse::OffsetFetch(response));
+            }
+        }
+    }
+
+    fn last_pending_write(&self, group: &offset_fetch_request::Group) -> Option<WriteId> {
+        let Some(topics) = &group.topics else { return self.offsets.last_pending_of(&group.group_id) };
+        let partitions = topics
+            .iter()
+            .flat_map(|topic| topic.partition_indexes.iter().map(move |partition| (&topic.name, *partition)));
+        partitions
+            .filter_map(|(topic, partition)| self.offsets.last_pending(&group.group_id, topic, partition))
+            .max()
+    }
+
+    /// A write has been reported on; those that waited for it are answered, from what is durable now.
+    pub(super) fn answer_waiting_fetches(&mut self, reported: WriteId) {
+        let waiting = std::mem::take(&mut self.waiting_fetches);
+        for fetch in waiting {
+            if fetch.until <= reported {
+                let response = self.fetch(fetch.group);
+                self.env.respond(fetch.ticket, GroupResponse::OffsetFetch(response));
+            } else {
+                self.waiting_fetches.push(fetch);
+            }
+        }
+    }
+
+    pub(super) fn refuse_waiting_fetches(&mut self, error: ErrorCode) {
+        for waiting in std::mem::take(&mut self.waiting_fetches) {
+            let response = offset_fetch_response::Group {
+                group_id: waiting.group.group_id,
+                error_code: error.code(),
+                ..Default::default()
+            };
+            self.env.respond(waiting.ticket, GroupResponse::OffsetFetch(response));
+        }
+    }
+
+    fn fetch(&self, group: offset_fetch_request::Group) -> offset_fetch_response::Group {
+        let topics = match group.topics {
+            Some(topics) => topics
+                .into_iter()
+                .map(|topic| {
+                    let read = |index: &i32| {
+                        answer(*index, self.offsets.durable(&group.group_id, &topic.name, *index))
+                    };
+                    let partitions = topic.partition_indexes.iter().map(read).collect();
+                    offset_fetch_response::Topics { partitions, name: topic.name, topic_id: topic.topic_id }
+                })
+                .collect(),
+            None => {
+                let mut topics: Vec<offset_fetch_response::Topics> = Vec::new();
+                for (topic, partition, offset) in self.offsets.durable_of(&group.group_id) {
+                    if topics.last().is_none_or(|last| last.name != *topic) {
+                        topics.push(offset_fetch_response::Topics {
+                            name: topic.clone(),
+                            ..Default::default()
+                        });
+                    }
+                    let last = topics.last_mut().expect("there is one by now");
+                    last.partitions.push(answer(partition, Some(offset)));
+                }
+                topics
+            }
+        };
+        offset_fetch_response::Group { group_id: group.group_id, topics, ..Default::default() }
+    }
+}
+
+fn answer(partition_index: i32, offset: Option<&CommittedOffset>) -> offset_fetch_response::Partitions {
+    let mut partition = offset_fetch_response::Partitions {
+        partition_index,
+        committed_offset: -1,
+        committed_leader_epoch: -1,
+        metadata: Some(Default::default()),
+        ..Default::default()
+    };
+    if let Some(offset) = offset {
+        partition.committed_offset = offset.offset;
+        partition.committed_leader_epoch = offset.leader_epoch;
+        partition.metadata = Some(offset.metadata.clone());
+    }
+    partition
+}

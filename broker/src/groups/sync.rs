@@ -1,0 +1,161 @@
+//! SyncGroup: the leader brings the assignment, everybody gets their part (KIP-345, 559).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use corelog_wire::messages::sync_group_request::SyncGroupRequest;
+use corelog_wire::messages::sync_group_response::SyncGroupResponse;
+use corelog_wire::{ErrorCode, Str};
+use tracing::{info, warn};
+
+use super::coordinator::GroupCoordinator;
+use super::effect::{WriteFailure, WriteId};
+use super::env::{Env, detached_bytes};
+use super::group::{Group, GroupState};
+use super::parked::{Parked, Ticket};
+use super::rebalance::{answer_syncs, rebalance_or_complete, refuse_assignment};
+use super::records;
+use super::request::{GroupResponse, RequestContext};
+use super::written::{GroupChange, OnWritten};
+
+impl GroupCoordinator {
+    pub(super) fn sync(&mut self, ticket: Ticket, context: &RequestContext, request: SyncGroupRequest) {
+        let env = &mut self.env;
+        let refuse = |env: &mut Env, error: ErrorCode| {
+            let response = SyncGroupResponse { error_code: error.code(), ..Default::default() };
+            env.respond(ticket, GroupResponse::Sync(response));
+        };
+        if context.api_version >= 5 && (request.protocol_type.is_none() || request.protocol_name.is_none()) {
+            return refuse(env, ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
+        }
+        if request.group_id.is_empty() {
+            return refuse(env, ErrorCode::INVALID_GROUP_ID);
+        }
+        let group = self.groups.get_mut(&request.group_id).filter(|group| group.deleting.is_none());
+        let Some(group) = group.filter(|group| !group.is(GroupState::Empty)) else {
+            return refuse(env, ErrorCode::UNKNOWN_MEMBER_ID);
+        };
+        if let Err(error) = check(group, &request) {
+            return refuse(env, error);
+        }
+        match group.state() {
+            GroupState::PreparingRebalance => refuse(env, ErrorCode::REBALANCE_IN_PROGRESS),
+            GroupState::CompletingRebalance => {
+                let parked = Parked { ticket, version: context.api_version };
+                let superseded =
+                    group.update_member(&request.member_id, |member| member.sync.replace(parked));
+                if let Some(superseded) = superseded.flatten() {
+                    env.refuse_sync(superseded, ErrorCode::REBALANCE_IN_PROGRESS);
+                }
+                synced(group, env, &request.member_id);
+                // A leader that asks again has the assignment of its first request stored: that one is on its way.
+                if group.is_leader(&request.member_id) && group.assigning.is_none() {
+                    store_assignment(group, env, &request);
+                }
+            }
+            GroupState::Stable => {
+                synced(group, env, &request.member_id);
+                let response = SyncGroupResponse {
+                    protocol_type: group.protocol_type.clone(),
+                    protocol_name: group.protocol.clone(),
+                    assignment: group
+                        .member(&request.member_id)
+                        .map(|member| member.assignment.clone())
+                        .unwrap_or_default(),
+                    ..Default::default()
+                };
+                env.respond(ticket, GroupResponse::Sync(response));
+            }
+            GroupState::Empty | GroupState::Dead => refuse(env, ErrorCode::UNKNOWN_MEMBER_ID),
+        }
+    }
+}
+
+fn check(group: &Group, request: &SyncGroupRequest) -> Result<(), ErrorCode> {
+    group
+        .check_member(&request.member_id, request.group_instance_id.as_ref())
+        .map_err(|refusal| refusal.error())?;
+    if request.generation_id != group.generation {
+        return Err(ErrorCode::ILLEGAL_GENERATION);
+    }
+    let differs =
+        |named: &Option<Str>, is: &Option<Str>| matches!((named, is), (Some(named), Some(is)) if named != is);
+    if differs(&request.protocol_type, &group.protocol_type)
+        || differs(&request.protocol_name, &group.protocol)
+    {
+        return Err(ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
+    }
+    Ok(())
+}
+
+fn synced(group: &mut Group, env: &mut Env, member_id: &Str) {
+    group.pending_sync.remove(member_id);
+    if group.pending_sync.is_empty() {
+        env.cancel_sync(&group.id);
+    }
+}
+
+fn store_assignment(group: &mut Group, env: &mut Env, request: &SyncGroupRequest) {
+    let mut assignments: BTreeMap<Str, Bytes> = BTreeMap::new();
+    for assignment in &request.assignments {
+        if let Some(member) = group.member(&assignment.member_id) {
+            assignments.insert(member.id.clone(), detached_bytes(&assignment.assignment));
+        }
+    }
+    let left_out = group.member_count() - assignments.len();
+    if left_out > 0 {
+        warn!(
+            group = &*group.id,
+            generation = group.generation,
+            left_out,
+            "leader assigned nothing to some members"
+        );
+    }
+    info!(
+        group = &*group.id,
+        generation = group.generation,
+        members = group.member_count(),
+        static_members = group.static_member_count(),
+        "leader brought the assignment"
+    );
+    let record = records::group_record(group, Some(&assignments));
+    let change = GroupChange::Assigned(Assignment {
+        group: group.id.clone(),
+        generation: group.generation,
+        assignments,
+    });
+    group.assigning = Some(env.append(vec![record], OnWritten { offsets: Vec::new(), change }, None));
+}
+
+/// A generation's assignment that is on its way to the log.
+#[derive(Debug)]
+pub struct Assignment {
+    pub group: Str,
+    generation: i32,
+    assignments: BTreeMap<Str, Bytes>,
+}
+
+impl Assignment {
+    /// The log has it, or has refused it. If another rebalance has begun meanwhile, it is of no use any more.
+    pub fn written(self, group: &mut Group, env: &mut Env, write: WriteId, result: Result<(), WriteFailure>) {
+        let waits = group.is(GroupState::CompletingRebalance)
+            && group.generation == self.generation
+            && group.assigning == Some(write);
+        if !waits {
+            return;
+        }
+        group.assigning = None;
+        match result {
+            Ok(()) => {
+                group.set_assignments(self.assignments);
+                answer_syncs(group, env, ErrorCode::NONE);
+                group.transition(GroupState::Stable, env.now.wall_ms);
+            }
+            Err(failure) => {
+                warn!(group = &*group.id, generation = group.generation, ?failure, "assignment not stored");
+                refuse_assignment(group, env, failure.error());
+                rebalance_or_complete(group, env, "the assignment could not be stored");
+            }
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Committing, fetching and forgetting offsets.
+
+use super::*;
+use corelog_wire::messages::offset_delete_request::{self, OffsetDeleteRequest};
+use corelog_wire::messages::offset_delete_response::OffsetDeleteResponse;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+fn delete(bench: &mut Bench, group: &str, topic: &str) -> OffsetDeleteResponse {
+    let partitions = vec![offset_delete_request::Partition { partition_index: 0 }];
+    let request = OffsetDeleteRequest {
+        group_id: s(group),
+        topics: vec![offset_delete_request::Topic { name: s(topic), partitions }],
+    };
+    match bench.call(0, GroupRequest::OffsetDelete(request)) {
+        GroupResponse::OffsetDelete(response) => response,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn members_commit_in_their_generation() {
+    let mut bench = Bench::new(config());
+    let (ids, generation) = bench.stable(1);
+    for (member, at, error) in [
+        (&*ids[0], generation, ErrorCode::NONE),
+        (&*ids[0], generation - 1, ErrorCode::ILLEGAL_GENERATION),
+        (&*ids[0], -1, ErrorCode::ILLEGAL_GENERATION),
+        ("stranger", generation, ErrorCode::UNKNOWN_MEMBER_ID),
+        // Without a member: only where there are none.
+        ("", -1, ErrorCode::UNKNOWN_MEMBER_ID),
+    ] {
+        let ticket = bench.commit(member, at, 7);
+        assert_eq!(bench.committed(ticket), error, "{member} {at}");
+    }
+    assert_eq!(bench.fetch(), 7);
+}
+
+#[test]
+fn commits_of_groups_that_are_not_there() {
+    for (version, generation, error) in [
+        (8, -1, ErrorCode::NONE),
+        (9, -1, ErrorCode::NONE),
+        (0, -1, ErrorCode::NONE),
+        (8, 3, ErrorCode::ILLEGAL_GENERATION),
+        (9, 3, ErrorCode::GROUP_ID_NOT_FOUND),
+    ] {
+        let mut bench = Bench::new(config());
+        let request = commit_request(G, "", generation, "t", 5);
+        let ticket = bench.send(version, GroupRequest::OffsetCommit(request));
+        assert_eq!(bench.committed(ticket), error, "version {version}");
+        assert_eq!(bench.fetch(), if error.is_ok() { 5 } else { -1 });
+        assert_eq!(bench.state(), if error.is_ok() { "Empty" } else { "Dead" });
+    }
+}
+
+#[test]
+fn what_happens_to_commits_during_a_rebalance() {
+    let mut bench = Bench::new(config());
+    let (ids, generation) = bench.stable(2);
+    let joiner = Joiner::default();
+    let leader = bench.join(&joiner.with_id(&ids[0]));
+    assert_eq!(bench.state(), "PreparingRebalance");
+    // Before it rejoins a member may still commit what it has done.
+    let ticket = bench.commit(&ids[1], generation, 11);
+    assert_eq!(bench.committed(ticket), ErrorCode::NONE);
+    let follower = bench.join(&joiner.with_id(&ids[1]));
+    bench.joined(leader);
+    bench.joined(follower);
+    assert_eq!(bench.state(), "CompletingRebalance");
+    let ticket = bench.commit(&ids[1], generation + 1, 12);
+    assert_eq!(bench.committed(ticket), ErrorCode::REBALANCE_IN_PROGRESS);
+    let ticket = bench.commit(&ids[1], generation, 13);
+    assert_eq!(bench.committed(ticket), ErrorCode::ILLEGAL_GENERATION);
+    assert_eq!(bench.fetch(), 11);
+}
+
+#[test]
+fn a_commit_keeps_the_session() {
+    let mut bench = Bench::new(config());
+    let (ids, generation) = bench.stable(1);
+    for offset in 0..5 {
+        bench.pass(SESSION_MS as u64 - 1);
+        let ticket = bench.commit(&ids[0], generation, offset);
+        assert_eq!(bench.committed(ticket), ErrorCode::NONE);
+    }
+    assert_eq!(bench.heartbeat(&ids[0], generation), ErrorCode::NONE);
+}
+
+#[test]
+fn metadata_has_a_limit_by_partition() {
+    let mut bench = Bench::new(GroupConfig { offset_metadata_max: 4, ..config() });
+    for (metadata, error) in [
+        ("abcd", ErrorCode::NONE),
+        ("abcde", ErrorCode::OFFSET_METADATA_TOO_LARGE),
+        // Four UTF-16 code units in eight bytes of UTF-8.
+        ("\u{1F600}\u{1F600}", ErrorCode::NONE),
+        ("éééé", ErrorCode::NONE),
+        ("ééééé", ErrorCode::OFFSET_METADATA_TOO_LARGE),
+    ] {
+        let mut request = commit_request(G, "", -1, "t", 1);
+        request.topics[0].partitions[0].committed_metadata = Some(s(metadata));
+        let mut small = request.topics[0].partitions[0].clone();
+        small.partition_index = 1;
+        small.committed_metadata = None;
+        request.topics[0].partitions.push(small);
+        let GroupResponse::OffsetCommit(answer) = bench.call(8, GroupRequest::OffsetCommit(request)) else {
+            panic!()
+        };
+        assert_eq!(first_error(&answer), error, "{metadata}");
+        assert_eq!(answer.topics[0].partitions[1].error_code, 0);
+    }
+}
+
+#[test]
+fn all_offsets_of_a_group_come_by_topic_and_partition() {
+    let mut bench = Bench::new(config());
+    for (topic, offset) in [("b", 2), ("a", 1), ("c", 3)] {
+        let ticket = bench.send(8, GroupRequest::OffsetCommit(commit_request(G, "", -1, topic, offset)));
+        assert_eq!(bench.committed(ticket), ErrorCode::NONE);
+    }
+    let all = bench.fetch_all(G);
+    let names: Vec<&str> = all.topics.iter().map(|topic| &*topic.name).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let first = &all.topics[0].partitions[0];
+    assert_eq!((first.committed_offset, first.committed_leader_epoch, first.error_code), (1, -1, 0));
+    assert_eq!(first.metadata.as_deref(), Some("note"));
+    let none = bench.fetch_all("other");
+    assert_eq!((none.error_code, none.topics.len()), (0, 0));
+}
+
+#[test]
+fn offsets_are_deleted_where_nobody_reads() {
+    let mut bench = Bench::new(config());
+    let error = |response: &OffsetDeleteResponse| ErrorCode(response.error_code);
+    assert_eq!(error(&delete(&mut bench, "", "t")), ErrorCode::INVALID_GROUP_ID);
+    assert_eq!(error(&delete(&mut bench, G, "t")), ErrorCode::GROUP_ID_NOT_FOUND);
+    let (ids, generation) = bench.stable(1);
+    for topic in ["t", "u"] {
+        let request = commit_request(G, &ids[0], generation, topic, 5);
+        let ticket = bench.send(8, GroupRequest::OffsetCommit(request));
+        assert_eq!(bench.committed(ticket), ErrorCode::NONE);
+    }
+    let by_partition =
+        |response: OffsetDeleteResponse| ErrorCode(response.topics[0].partitions[0].error_code);
+    assert_eq!(by_partition(delete(&mut bench, G, "t")), ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC);
+    assert_eq!(by_partition(delete(&mut bench, G, "u")), ErrorCode::NONE);
+    let left = bench.fetch_all(G);
+    assert_eq!(left.topics.iter().map(|topic| &*topic.name).collect::<Vec<_>>(), ["t"]);
+    bench.leave(&[(&ids[0], None)]);
+    assert_eq!(by_partition(delete(&mut bench, G, "t")), ErrorCode::NONE);
+    assert_eq!(bench.fetch(), -1);
+}
+
+#[test]
+fn offsets_of_another_protocol_are_not_deleted_under_its_members() {
+    let mut bench = Bench::new(config());
+    let ticket = bench.join(&Joiner { version: 2, protocol_type: "connect", ..Joiner::default() });
+    bench.joined(ticket);
+    assert_eq!(ErrorCode(delete(&mut bench, G, "t").error_code), ErrorCode::NON_EMPTY_GROUP);
+}
+
+#[test]
+fn offsets_outlive_their_group_by_the_retention() {
+    let mut bench = Bench::new(config());
+    let (ids, generation) = bench.stable(1);
+    let ticket = bench.commit(&ids[0], generation, 5);
+    assert_eq!(bench.committed(ticket), ErrorCode::NONE);
+    // While it is there and reads the topic, the offset stays, however old.
+    for _ in 0..8 * DAY_MS / 9_000 {
+        bench.pass(9_000);
+        assert_eq!(bench.heartbeat(&ids[0], generation), ErrorCode::NONE);
+    }
+    assert_eq!(bench.fetch(), 5);
+    bench.leave(&[(&ids[0], None)]);
+    bench.pass(7 * DAY_MS - 1);
+    assert_eq!(bench.fetch(), 5);
+    bench.pass(600_001);
+    assert_eq!(bench.fetch(), -1);
+    assert_eq!(bench.state(), "Dead");
+    let mut after = bench.restarted(config());
+    assert_eq!((after.fetch(), after.state()), (-1, "Dead".to_owned()));
+}
+
+#[test]
+fn offsets_of_a_topic_that_members_no_longer_read_expire() {
+    let mut bench = Bench::new(config());
+    let (ids, generation) = bench.stable(1);
+    let ticket = bench.send(8, GroupRequest::OffsetCommit(commit_request(G, &ids[0], generation, "old", 5)));
+    assert_eq!(bench.committed(ticket), ErrorCode::NONE);
+    for _ in 0..8 * DAY_MS / 9_000 {
+        bench.pass(9_000);
+        assert_eq!(bench.heartbeat(&ids[0], generation), ErrorCode::NONE);
+    }
+    assert_eq!(bench.fetch_all(G).topics.len(), 0);
+    assert_eq!(bench.state(), "Stable");
+}
+
+#[test]
+fn simple_groups_expire_by_their_commits() {
+    let mut bench = Bench::new(config());
+    for (topic, days) in [("a", 3), ("b", 3)] {
+        let ticket = bench.send(8, GroupRequest::OffsetCommit(commit_request(G, "", -1, topic, 1)));
+        assert_eq!(bench.committed(ticket), ErrorCode::NONE);
+        bench.pass(days * DAY_MS);
+    }
+    bench.pass(DAY_MS + 600_000);
+    let left = bench.fetch_all(G);
+    assert_eq!(left.topics.iter().map(|topic| &*topic.name).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(bench.state(), "Empty");
+    bench.pass(3 * DAY_MS);
+    assert_eq!(bench.state(), "Dead");
+}
+
+#[test]
+fn retention_goes_through_many_groups_in_steps() {
+    let mut bench = Bench::new(config());
+    for group in 0..1_200 {
+        bench.send(8, GroupRequest::OffsetCommit(commit_request(&format!("g{group}"), "", -1, "t", 1)));
+    }
+    bench.pass(7 * DAY_MS);
+    let mut steps = 0;
+    while !bench.coordinator.groups.is_empty() {
+        let at = bench.coordinator.next_deadline().expect("retention goes on");
+        bench.pass(at - bench.now.mono_ms);
+        steps += 1;
+        assert!(steps < 10);
+    }
+    assert!(steps >= 3, "{steps} steps");
+}
+
+/// OffsetCommit versions 2 to 4 may set a retention of their own; kafka-go sends version 2 with −1.
+#[test]
+fn a_commit_may_bring_its_own_retention() {
+    let mut bench = Bench::new(config());
+    let request = OffsetCommitRequest { retention_time_ms: 1_000, ..commit_request(G, "", -1, "t", 1) };
+    let ticket = bench.send(2, GroupRequest::OffsetCommit(request));
+    assert_eq!(bench.committed(ticket), ErrorCode::NONE);
+    let mut restarted = bench.restarted(config());
+    for bench in [&mut bench, &mut restarted] {
+        assert_eq!(bench.fetch(), 1);
+        bench.pass(600_000);
+        assert_eq!(bench.fetch(), -1);
+    }
+}
+
+#[test]
+fn offsets_of_deleted_topics_go() {
+    let mut bench = Bench::new(config());
+    for (group, topic) in [("g1", "t"), ("g1", "u"), ("g2", "t")] {
+        let ticket = bench.send(8, GroupRequest::OffsetCommit(commit_request(group, "", -1, topic, 1)));
+        assert_eq!(bench.committed(ticket), ErrorCode::NONE);
+    }
+    bench.coordinator.topics_deleted(&[s("t"), s("never")], bench.now);
+    bench.settle();
+    for mut bench in [bench.restarted(config()), bench] {
+        assert_eq!(bench.fetch_all("g1").topics.len(), 1);
+        assert_eq!(bench.fetch_all("g2").topics.len(), 0);
+    }
+}
+
+#[test]
+fn when_memory_is_used_up_known_offsets_move_on_and_new_ones_are_refused() {
+    let mut bench = Bench::with_memory(config(), GroupMemory::new(4_000));
+    let mut refused = None;
+    for topic in 0..100 {
+        let ticket =
+            bench.send(8, GroupRequest::OffsetCommit(commit_request(G, "", -1, &topic.to_string(), 1)));
+        let error = bench.committed(ticket);
+        if error != ErrorCode::NONE {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert_eq!(refused, Some(ErrorCode::INVALID_COMMIT_OFFSET_SIZE));
+    let ticket = bench.send(8, GroupRequest::OffsetCommit(commit_request(G, "", -1, "0", 2)));
+    assert_eq!(bench.committed(ticket), ErrorCode::NONE);
+}

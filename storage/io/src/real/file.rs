@@ -1,0 +1,291 @@
+//! Files on the second ring.
+
+use super::core;
+use super::fd::{Fd, check};
+use super::ring::{Hold, Operation, Ring};
+use crate::{ALIGN, AlignedBuf, OpenOptions};
+use bytes::Bytes;
+use io_uring::{opcode, squeue, types};
+use std::ffi::CString;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::rc::Rc;
+
+/// One I/O's most bytes. Old kernels hang on direct reads above max_sectors; larger ones gain nothing.
+pub(crate) const IO_BYTES_MAX: usize = 1 << 20;
+/// IOV_MAX of Linux.
+const VECTORS_MAX: usize = 1024;
+
+#[derive(Clone)]
+pub(crate) struct File {
+    fd: Rc<Fd>,
+}
+
+impl File {
+    pub(crate) fn from_fd(fd: Rc<Fd>) -> File {
+        File { fd }
+    }
+
+    pub(crate) async fn open(path: &Path, options: OpenOptions) -> io::Result<File> {
+        let mut flags = libc::O_CLOEXEC;
+        flags |= match (options.read, options.write) {
+            (true, false) => libc::O_RDONLY,
+            (false, true) => libc::O_WRONLY,
+            (true, true) => libc::O_RDWR,
+            (false, false) => {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "open needs read or write"));
+            }
+        };
+        if options.create {
+            flags |= libc::O_CREAT;
+        }
+        if options.direct {
+            flags |= libc::O_DIRECT;
+        }
+        open_fd(path, flags).await.map(|fd| File { fd })
+    }
+
+    pub(crate) async fn read_at(&self, pos: u64, len: usize) -> io::Result<Bytes> {
+        let ring = ring();
+        let buffer = Rc::new(AlignedBuf::unfilled(len));
+        let mut started = Vec::with_capacity(len.div_ceil(IO_BYTES_MAX));
+        for start in (0..len).step_by(IO_BYTES_MAX) {
+            let piece = IO_BYTES_MAX.min(len - start);
+            started.push((start, piece, self.start_read(&ring, &buffer, pos, start, piece).await));
+        }
+        let mut filled = 0;
+        for (start, piece, operation) in started {
+            let mut done = 0;
+            let mut next = Some(operation);
+            while done < piece {
+                let operation = match next.take() {
+                    Some(operation) => operation,
+                    None => self.start_read(&ring, &buffer, pos, start + done, piece - done).await,
+                };
+                match again(operation.await) {
+                    Ok(Some(0)) => break,
+                    Ok(Some(n)) => done += n as usize,
+                    Ok(None) => {}
+                    Err(error) => return Err(error),
+                }
+                // The end of the file: a direct read cannot go on from an unaligned place.
+                if !done.is_multiple_of(ALIGN)
+                    && start + done < len
+                    && self.len()? <= pos + (start + done) as u64
+                {
+                    break;
+                }
+            }
+            if filled == start {
+                filled += done;
+            }
+        }
+        let Ok(mut buffer) = Rc::try_unwrap(buffer) else { unreachable!("all reads are done") };
+        // SAFETY: the first `filled` bytes were read without a gap.
+        unsafe { buffer.set_len(filled) };
+        Ok(buffer.freeze())
+    }
+
+    async fn start_read(
+        &self,
+        ring: &Rc<Ring>,
+        buffer: &Rc<AlignedBuf>,
+        pos: u64,
+        start: usize,
+        len: usize,
+    ) -> Operation {
+        assert!(start + len <= buffer.capacity());
+        // SAFETY: in bounds; `hold` keeps the memory, and nobody looks at it before the read is done.
+        unsafe {
+            let at = buffer.as_ptr_for_read().add(start);
+            let read = opcode::Read::new(types::Fd(self.fd.raw()), at, len as u32).offset(pos + start as u64);
+            ring.submit(read.build(), Some(Rc::clone(&self.fd)), Hold::Buffer(Rc::clone(buffer))).await
+        }
+    }
+
+    pub(crate) async fn write_at(&self, pos: u64, data: Bytes, sync: bool) -> io::Result<()> {
+        let ring = ring();
+        let mut started = Vec::with_capacity(data.len().div_ceil(IO_BYTES_MAX));
+        for start in (0..data.len()).step_by(IO_BYTES_MAX) {
+            let piece = data.slice(start..data.len().min(start + IO_BYTES_MAX));
+            let at = pos + start as u64;
+            started.push((at, piece.clone(), self.start_write(&ring, at, piece, sync).await));
+        }
+        for (mut at, mut piece, operation) in started {
+            let mut next = Some(operation);
+            while !piece.is_empty() {
+                let operation = match next.take() {
+                    Some(operation) => operation,
+                    None => self.start_write(&ring, at, piece.clone(), sync).await,
+                };
+                let n = written(operation.await)?;
+                at += n as u64;
+                let _done = piece.split_to(n);
+            }
+        }
+        Ok(())
+    }
+
+    async fn start_write(&self, ring: &Rc<Ring>, pos: u64, data: Bytes, sync: bool) -> Operation {
+        let write = opcode::Write::new(types::Fd(self.fd.raw()), data.as_ptr(), data.len() as u32)
+            .offset(pos)
+            .rw_flags(sync_flag(sync));
+        // SAFETY: `hold` keeps the bytes, whose memory does not move with the handle.
+        unsafe { ring.submit(write.build(), Some(Rc::clone(&self.fd)), Hold::Bytes(data)).await }
+    }
+
+    pub(crate) async fn write_vectored_at(&self, pos: u64, parts: Vec<Bytes>, sync: bool) -> io::Result<()> {
+        let ring = ring();
+        let mut at = pos;
+        let mut rest: std::collections::VecDeque<Bytes> =
+            parts.into_iter().filter(|p| !p.is_empty()).collect();
+        while !rest.is_empty() {
+            let (batch, vectors, total) = take_vectors(&mut rest);
+            let write = opcode::Writev::new(types::Fd(self.fd.raw()), vectors.as_ptr(), vectors.len() as u32)
+                .offset(at)
+                .rw_flags(sync_flag(sync));
+            let hold = Hold::Vectored { parts: batch.clone(), vectors };
+            // SAFETY: `hold` keeps the vectors and the bytes; neither's memory moves with it.
+            let operation = unsafe { ring.submit(write.build(), Some(Rc::clone(&self.fd)), hold).await };
+            let mut n = written(operation.await)?;
+            at += n as u64;
+            if n < total {
+                // What is left goes back to the front, in order.
+                let mut left = Vec::new();
+                for mut part in batch {
+                    let skip = n.min(part.len());
+                    n -= skip;
+                    let _done = part.split_to(skip);
+                    if !part.is_empty() {
+                        left.push(part);
+                    }
+                }
+                for part in left.into_iter().rev() {
+                    rest.push_front(part);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn sync_data(&self) -> io::Result<()> {
+        self.simple(|fd| opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build()).await
+    }
+
+    /// fsync: names of a directory.
+    pub(crate) async fn sync_all(&self) -> io::Result<()> {
+        self.simple(|fd| opcode::Fsync::new(fd).build()).await
+    }
+
+    pub(crate) async fn allocate(&self, pos: u64, len: u64) -> io::Result<()> {
+        self.simple(|fd| opcode::Fallocate::new(fd, len).offset(pos).build()).await
+    }
+
+    async fn simple(&self, entry: impl Fn(types::Fd) -> squeue::Entry) -> io::Result<()> {
+        let ring = ring();
+        loop {
+            let entry = entry(types::Fd(self.fd.raw()));
+            // SAFETY: it points to no memory.
+            let operation = unsafe { ring.submit(entry, Some(Rc::clone(&self.fd)), Hold::Nothing).await };
+            if again(operation.await)?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(crate) async fn truncate(&self, len: u64) -> io::Result<()> {
+        let len = i64::try_from(len)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "length above 2^63"))?;
+        // The descriptor must outlive the call even if this future is dropped: the thread gets its own.
+        // SAFETY: plain system call on an open descriptor.
+        let raw = check(unsafe { libc::fcntl(self.fd.raw(), libc::F_DUPFD_CLOEXEC, 0) })?;
+        super::fs::blocking(move || {
+            // SAFETY: `raw` is open and owned here.
+            let result = check(unsafe { libc::ftruncate(raw, len) }).map(|_| ());
+            unsafe { libc::close(raw) };
+            result
+        })
+        .await
+    }
+
+    /// fstat reads the inode in memory: it does not block.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        let mut stat = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: the buffer is a stat's size; it is read only when the call filled it.
+        unsafe {
+            check(libc::fstat(self.fd.raw(), stat.as_mut_ptr()))?;
+            Ok(stat.assume_init().st_size as u64)
+        }
+    }
+
+    pub(crate) async fn close(self) -> io::Result<()> {
+        match Rc::try_unwrap(self.fd) {
+            Ok(fd) => {
+                let close = opcode::Close::new(types::Fd(fd.into_raw())).build();
+                // SAFETY: it points to no memory.
+                let operation = unsafe { ring().submit(close, None, Hold::Nothing).await };
+                operation.await.map(|_| ())
+            }
+            Err(_shared) => Ok(()),
+        }
+    }
+}
+
+/// Opens any path with `flags`, off the core.
+pub(crate) async fn open_fd(path: &Path, flags: libc::c_int) -> io::Result<Rc<Fd>> {
+    let ring = ring();
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    loop {
+        let held = path.clone();
+        let open = opcode::OpenAt::new(types::Fd(libc::AT_FDCWD), held.as_ptr()).flags(flags).mode(0o644);
+        // SAFETY: `hold` keeps the path, whose memory does not move with it.
+        let operation = unsafe { ring.submit(open.build(), None, Hold::Path(held)).await };
+        if let Some(raw) = again(operation.await)? {
+            return Ok(Fd::file(raw as i32, &ring));
+        }
+    }
+}
+
+fn ring() -> Rc<Ring> {
+    Rc::clone(&core::current().ring)
+}
+
+fn sync_flag(sync: bool) -> i32 {
+    if sync { libc::RWF_DSYNC } else { 0 }
+}
+
+/// `None`: interrupted or not ready, try again.
+fn again(result: io::Result<u32>) -> io::Result<Option<u32>> {
+    match result {
+        Ok(n) => Ok(Some(n)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Bytes written; 0 = try again. A write of no bytes that is no error would loop for ever: it becomes one.
+fn written(result: io::Result<u32>) -> io::Result<usize> {
+    match again(result)? {
+        Some(0) => Err(io::Error::new(io::ErrorKind::WriteZero, "the file system took none of the bytes")),
+        Some(n) => Ok(n as usize),
+        None => Ok(0),
+    }
+}
+
+/// Takes parts off the front for one vectored write: at most [`IO_BYTES_MAX`] bytes and [`VECTORS_MAX`] parts.
+fn take_vectors(rest: &mut std::collections::VecDeque<Bytes>) -> (Vec<Bytes>, Vec<libc::iovec>, usize) {
+    let (mut batch, mut vectors, mut total) = (Vec::new(), Vec::new(), 0);
+    while vectors.len() < VECTORS_MAX && total < IO_BYTES_MAX {
+        let Some(mut part) = rest.pop_front() else { break };
+        let room = IO_BYTES_MAX - total;
+        if part.len() > room {
+            rest.push_front(part.split_off(room));
+        }
+        vectors.push(libc::iovec { iov_base: part.as_ptr() as *mut libc::c_void, iov_len: part.len() });
+        total += part.len();
+        batch.push(part);
+    }
+    (batch, vectors, total)
+}

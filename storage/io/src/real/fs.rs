@@ -1,0 +1,120 @@
+//! Names: run on the executor's blocking thread, since a directory look-up may wait for the disk.
+
+use super::file::{File, open_fd};
+use super::run::mark_core_thread;
+use crate::fs::{DirEntry, Space};
+use bytes::Bytes;
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Runs `f` off the core. If the caller is dropped, `f` still runs.
+pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    glommio::executor()
+        .spawn_blocking(move || {
+            // A panic there would leave the core waiting for ever: it ends the process as on the core itself.
+            mark_core_thread();
+            f()
+        })
+        .await
+}
+
+pub(crate) async fn create_dir_all(path: PathBuf) -> io::Result<()> {
+    blocking(move || fs::create_dir_all(path)).await
+}
+
+pub(crate) async fn read_dir(path: PathBuf) -> io::Result<Vec<DirEntry>> {
+    blocking(move || {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let metadata = match entry.metadata() {
+                Ok(metadata) => metadata,
+                // Removed since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let is_dir = metadata.is_dir();
+            entries.push(DirEntry {
+                name: entry.file_name(),
+                is_dir,
+                len: if is_dir { 0 } else { metadata.len() },
+            });
+        }
+        entries.sort();
+        Ok(entries)
+    })
+    .await
+}
+
+pub(crate) async fn rename(from: PathBuf, to: PathBuf) -> io::Result<()> {
+    blocking(move || fs::rename(from, to)).await
+}
+
+pub(crate) async fn remove_file(path: PathBuf) -> io::Result<()> {
+    blocking(move || fs::remove_file(path)).await
+}
+
+pub(crate) async fn remove_dir_all(path: PathBuf) -> io::Result<()> {
+    blocking(move || match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    })
+    .await
+}
+
+pub(crate) async fn sync_dir(path: &Path) -> io::Result<()> {
+    let directory = open_fd(path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC).await?;
+    File::from_fd(directory).sync_all().await
+}
+
+pub(crate) async fn file_len(path: PathBuf) -> io::Result<u64> {
+    blocking(move || fs::metadata(path).map(|metadata| metadata.len())).await
+}
+
+pub(crate) async fn exists(path: PathBuf) -> io::Result<bool> {
+    blocking(move || fs::exists(path)).await
+}
+
+pub(crate) async fn space(path: &Path) -> io::Result<Space> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    blocking(move || {
+        let mut stat = MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: the path ends in NUL, the buffer is a statvfs's size and read only when filled.
+        let stat = unsafe {
+            super::fd::check(libc::statvfs(path.as_ptr(), stat.as_mut_ptr()))?;
+            stat.assume_init()
+        };
+        Ok(Space { total: stat.f_blocks * stat.f_frsize, available: stat.f_bavail * stat.f_frsize })
+    })
+    .await
+}
+
+pub(crate) async fn read(path: PathBuf, max: usize) -> io::Result<Bytes> {
+    blocking(move || {
+        let file = fs::File::open(&path)?;
+        let mut data = Vec::new();
+        file.take(max as u64 + 1).read_to_end(&mut data)?;
+        if data.len() > max {
+            return Err(crate::fs::too_large(&path, max));
+        }
+        Ok(Bytes::from(data))
+    })
+    .await
+}
+
+pub(crate) async fn write_atomic(path: &Path, data: &[u8]) -> io::Result<()> {
+    let (path, data) = (path.to_path_buf(), data.to_vec());
+    blocking(move || {
+        let (directory, temporary) = crate::fs::atomic_names(&path)?;
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(&data)?;
+        file.sync_all()?;
+        fs::rename(&temporary, &path)?;
+        fs::File::open(directory)?.sync_all()
+    })
+    .await
+}

@@ -1,0 +1,255 @@
+//! Sockets: system calls that never block, and readiness from the second ring when there is nothing to do yet.
+
+use super::core;
+use super::fd::{Fd, check};
+use super::file::IO_BYTES_MAX;
+use crate::{File, ListenOptions, Part};
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::future::join;
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::IntoRawFd;
+use std::rc::Rc;
+
+/// Parts of one sendmsg: enough to fill a megabyte with small batches.
+const VECTORS_MAX: usize = 256;
+
+pub(crate) struct Listener {
+    fd: Rc<Fd>,
+}
+
+impl Listener {
+    pub(crate) fn bind(addr: SocketAddr, options: ListenOptions) -> io::Result<Listener> {
+        let socket = new_socket(addr)?;
+        // After a restart the old connections' TIME_WAIT must not keep the port; and every core binds it.
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&addr.into())?;
+        socket.listen(options.backlog)?;
+        Ok(Listener { fd: Fd::socket(socket.into_raw_fd()) })
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+        loop {
+            let mut storage = SockAddrStorage::zeroed();
+            let mut len = storage.size_of();
+            let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+            // SAFETY: the storage is as long as `len` says.
+            let accepted = unsafe {
+                check(libc::accept4(self.fd.raw(), storage.view_as::<libc::sockaddr>(), &mut len, flags))
+            };
+            match accepted {
+                Ok(raw) => {
+                    let fd = Fd::socket(raw);
+                    set_nodelay(&fd)?;
+                    // SAFETY: the kernel filled the storage and set its length.
+                    let peer = unsafe { SockAddr::new(storage, len) };
+                    let peer = peer.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+                    return Ok((Stream { fd }, peer));
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => core::current().ring.ready(&self.fd, libc::POLLIN).await?,
+                    // The peer gave up while it waited: not the listener's failure.
+                    Some(libc::EINTR | libc::ECONNABORTED) => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        address(&self.fd, libc::getsockname)
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Stream {
+    fd: Rc<Fd>,
+}
+
+impl Stream {
+    pub(crate) async fn connect(addr: SocketAddr) -> io::Result<Stream> {
+        let socket = new_socket(addr)?;
+        let connected = socket.connect(&addr.into());
+        let fd = Fd::socket(socket.into_raw_fd());
+        match connected {
+            Ok(()) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => {
+                core::current().ring.ready(&fd, libc::POLLOUT).await?;
+                take_error(&fd)?;
+            }
+            Err(error) => return Err(error),
+        }
+        set_nodelay(&fd)?;
+        Ok(Stream { fd })
+    }
+
+    pub(crate) async fn read(&self, buf: &mut BytesMut, max: usize) -> io::Result<usize> {
+        loop {
+            buf.reserve(max);
+            let spare = buf.spare_capacity_mut();
+            // SAFETY: `spare` has at least `max` writable bytes.
+            let got =
+                unsafe { libc::recv(self.fd.raw(), spare.as_mut_ptr().cast(), max, libc::MSG_DONTWAIT) };
+            if got >= 0 {
+                let got = got as usize;
+                // SAFETY: the kernel wrote `got` bytes behind the former end.
+                unsafe { buf.set_len(buf.len() + got) };
+                return Ok(got);
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EAGAIN) => {
+                    // Thousands of idle readers must hold no memory.
+                    if buf.is_empty() {
+                        *buf = BytesMut::new();
+                    }
+                    core::current().ring.ready(&self.fd, libc::POLLIN).await?;
+                }
+                Some(libc::EINTR) => {}
+                _ => return Err(error),
+            }
+        }
+    }
+
+    pub(crate) async fn send(&self, parts: Vec<Part>) -> io::Result<()> {
+        let mut run: VecDeque<Bytes> = VecDeque::new();
+        for part in parts {
+            match part {
+                Part::Bytes(bytes) if bytes.is_empty() => {}
+                Part::Bytes(bytes) => run.push_back(bytes),
+                Part::File { file, pos, len } => {
+                    self.send_file(&mut run, &file, pos, len).await?;
+                }
+            }
+        }
+        self.send_bytes(&mut run).await
+    }
+
+    /// Sends all of `run`.
+    async fn send_bytes(&self, run: &mut VecDeque<Bytes>) -> io::Result<()> {
+        while !run.is_empty() {
+            match self.try_send(run) {
+                Ok(mut sent) => {
+                    while let Some(first) = run.front_mut() {
+                        if sent < first.len() {
+                            first.advance(sent);
+                            break;
+                        }
+                        sent -= first.len();
+                        run.pop_front();
+                    }
+                    if !run.is_empty() {
+                        crate::yield_if_needed().await;
+                    }
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => core::current().ring.ready(&self.fd, libc::POLLOUT).await?,
+                    Some(libc::EINTR) => {}
+                    _ => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// One sendmsg of what fits into an I/O.
+    fn try_send(&self, run: &VecDeque<Bytes>) -> io::Result<usize> {
+        let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; VECTORS_MAX];
+        let (mut count, mut total) = (0, 0);
+        for part in run.iter().take(VECTORS_MAX) {
+            let len = part.len().min(IO_BYTES_MAX - total);
+            vectors[count] = libc::iovec { iov_base: part.as_ptr() as *mut libc::c_void, iov_len: len };
+            count += 1;
+            total += len;
+            if total == IO_BYTES_MAX {
+                break;
+            }
+        }
+        // SAFETY: all zero is a valid msghdr.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = vectors.as_mut_ptr();
+        message.msg_iovlen = count as _;
+        // SAFETY: the message's vectors point into `run`, which outlives the call.
+        let sent = unsafe { libc::sendmsg(self.fd.raw(), &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+    }
+
+    /// Sends what is in `run` and `len` bytes of `file` from `pos`, save the last piece, which it leaves in `run`.
+    async fn send_file(&self, run: &mut VecDeque<Bytes>, file: &File, pos: u64, len: u64) -> io::Result<()> {
+        let (mut at, end) = (pos, pos + len);
+        if at == end {
+            return Ok(());
+        }
+        let mut piece = file.read_piece(at, end).await?;
+        loop {
+            at += piece.len() as u64;
+            run.push_back(piece);
+            if at == end {
+                return Ok(());
+            }
+            let (next, sent) = join(file.read_piece(at, end), self.send_bytes(run)).await;
+            sent?;
+            piece = next?;
+        }
+    }
+
+    pub(crate) fn shutdown(&self) {
+        // Fails only when the peer has gone already.
+        // SAFETY: plain system call on an open descriptor.
+        unsafe { libc::shutdown(self.fd.raw(), libc::SHUT_RDWR) };
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        address(&self.fd, libc::getpeername)
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        address(&self.fd, libc::getsockname)
+    }
+}
+
+fn new_socket(addr: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))
+}
+
+/// Small responses must not wait for the peer's acknowledgement of earlier ones.
+fn set_nodelay(fd: &Fd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let len = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the option's value is an int.
+    check(unsafe {
+        libc::setsockopt(fd.raw(), libc::IPPROTO_TCP, libc::TCP_NODELAY, (&raw const on).cast(), len)
+    })
+    .map(|_| ())
+}
+
+/// The outcome of a connection attempt.
+fn take_error(fd: &Fd) -> io::Result<()> {
+    let mut error: libc::c_int = 0;
+    let mut len = size_of_val(&error) as libc::socklen_t;
+    // SAFETY: the option's value is an int.
+    check(unsafe {
+        libc::getsockopt(fd.raw(), libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut error).cast(), &mut len)
+    })?;
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+type NameCall = unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
+fn address(fd: &Fd, name: NameCall) -> io::Result<SocketAddr> {
+    let mut storage = SockAddrStorage::zeroed();
+    let mut len = storage.size_of();
+    // SAFETY: the storage is as long as `len` says, and the kernel fills it.
+    let address = unsafe {
+        check(name(fd.raw(), storage.view_as::<libc::sockaddr>(), &mut len))?;
+        SockAddr::new(storage, len)
+    };
+    address.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}

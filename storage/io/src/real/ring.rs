@@ -1,0 +1,353 @@
+//! The second ring: file I/O and readiness of sockets, beside glommio's own rings on the same thread.
+//!
+//! Operations are queued during the executor's turn; the first of a turn wakes the flusher task, which submits them
+//! all at once and takes in what completed on the spot. Later completions signal an eventfd that glommio reads for
+//! the drain task. Since the flusher is runnable from the first queued operation on, the executor cannot go to sleep
+//! with one left unsubmitted.
+//!
+//! An operation's entry owns everything the kernel uses (memory, paths, the descriptor) until its completion is in.
+//! A dropped [`Operation`] only gives up the result.
+
+use super::fd::Fd;
+use crate::AlignedBuf;
+use crate::sync::{Permit, Semaphore};
+use bytes::Bytes;
+use futures_util::future::poll_fn;
+use glommio::TaskQueueHandle;
+use glommio::io::BufferedFile;
+use io_uring::{IoUring, opcode, squeue, types};
+use slab::Slab;
+use std::cell::{Cell, RefCell};
+use std::ffi::CString;
+use std::future::Future;
+use std::io;
+use std::os::fd::{FromRawFd, RawFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// user_data of operations whose completion nobody looks at (cancellations, background closes).
+const UNATTENDED: u64 = u64::MAX;
+
+/// What the kernel uses during an operation.
+#[expect(dead_code, reason = "the values are held, not read")]
+pub(crate) enum Hold {
+    Nothing,
+    Buffer(Rc<AlignedBuf>),
+    Bytes(Bytes),
+    Vectored { parts: Vec<Bytes>, vectors: Vec<libc::iovec> },
+    Path(CString),
+}
+
+enum State {
+    Waiting(Option<Waker>),
+    Done(i32),
+    /// The [`Operation`] was dropped.
+    Orphan,
+}
+
+struct Entry {
+    state: State,
+    /// Everything the kernel uses; let go of at the completion.
+    held: Option<Held>,
+}
+
+#[expect(dead_code, reason = "the values are held, not read")]
+struct Held {
+    hold: Hold,
+    fd: Option<Rc<Fd>>,
+    /// This operation's place among the ring's depth; readiness waits have none (one per stream bounds them).
+    slot: Option<Permit>,
+}
+
+pub(crate) struct Ring {
+    uring: RefCell<IoUring>,
+    entries: RefCell<Slab<Entry>>,
+    slots: Semaphore,
+    unsubmitted: Cell<bool>,
+    flusher: RefCell<Option<Waker>>,
+    closing: Cell<bool>,
+    completed: RefCell<Vec<(u64, i32)>>,
+}
+
+impl Ring {
+    /// Sets the ring up on the calling core and starts its two tasks in `queue`.
+    pub(crate) fn start(depth: u32, queue: TaskQueueHandle) -> io::Result<Rc<Ring>> {
+        assert!(depth > 0, "a ring needs room for one operation");
+        let uring = build(depth)?;
+        // SAFETY: plain system call.
+        let eventfd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        if eventfd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a descriptor just made, owned by nobody else.
+        let eventfd_file = unsafe { BufferedFile::from_raw_fd(eventfd) };
+        uring.submitter().register_eventfd(eventfd)?;
+        let ring = Rc::new(Ring {
+            uring: RefCell::new(uring),
+            entries: RefCell::new(Slab::with_capacity(depth as usize)),
+            slots: Semaphore::new(u64::from(depth)),
+            unsubmitted: Cell::new(false),
+            flusher: RefCell::new(None),
+            closing: Cell::new(false),
+            completed: RefCell::new(Vec::new()),
+        });
+
+        let flusher = Rc::clone(&ring);
+        let flush = poll_fn(move |cx| -> Poll<()> {
+            flusher.flush();
+            *flusher.flusher.borrow_mut() = Some(cx.waker().clone());
+            // A submission that the kernel refused for now is tried again on the next turn.
+            if flusher.unsubmitted.get() {
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        });
+        let drainer = Rc::clone(&ring);
+        let drain = async move {
+            loop {
+                if let Err(error) = eventfd_file.read_at(0, 8).await {
+                    panic!("reading the ring's eventfd: {error}");
+                }
+                drainer.drain();
+            }
+        };
+        glommio::spawn_local_into(flush, queue).expect("the queue was just made").detach();
+        glommio::spawn_local_into(drain, queue).expect("the queue was just made").detach();
+        Ok(ring)
+    }
+
+    /// Queues an operation, waiting while the ring's depth is used up. `entry`'s pointers lie in `hold`; its
+    /// descriptor is `fd`'s.
+    ///
+    /// # Safety
+    /// Everything `entry` points to is owned by `hold` and stays in place when `hold` moves.
+    pub(crate) async unsafe fn submit(
+        self: &Rc<Ring>,
+        entry: squeue::Entry,
+        fd: Option<Rc<Fd>>,
+        hold: Hold,
+    ) -> Operation {
+        let slot = match self.slots.try_acquire(1) {
+            Some(slot) => slot,
+            None => self.slots.acquire(1).await,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.queue(entry, Held { hold, fd, slot: Some(slot) }) }
+    }
+
+    /// Waits until the descriptor is ready for `events` (POLLIN, POLLOUT), has an error or was hung up.
+    pub(crate) async fn ready(self: &Rc<Ring>, fd: &Rc<Fd>, events: libc::c_short) -> io::Result<()> {
+        let poll = opcode::PollAdd::new(types::Fd(fd.raw()), events as u32).build();
+        let held = Held { hold: Hold::Nothing, fd: Some(Rc::clone(fd)), slot: None };
+        // SAFETY: a poll points to no memory.
+        let mut operation = unsafe { self.queue(poll, held) };
+        operation.cancel_on_drop = true;
+        operation.await.map(|_| ())
+    }
+
+    /// Closes a descriptor in the background: closing a removed file frees its space, which takes time.
+    pub(crate) fn close_unattended(&self, fd: RawFd) {
+        if self.closing.get() {
+            // SAFETY: the caller owned it, and nothing of this ring uses it.
+            unsafe { libc::close(fd) };
+            return;
+        }
+        self.push(&opcode::Close::new(types::Fd(fd)).build().user_data(UNATTENDED));
+    }
+
+    unsafe fn queue(self: &Rc<Ring>, sqe: squeue::Entry, held: Held) -> Operation {
+        let entry = match self.closing.get() {
+            true => Entry { state: State::Done(-libc::ECANCELED), held: None },
+            false => Entry { state: State::Waiting(None), held: Some(held) },
+        };
+        let key = self.entries.borrow_mut().insert(entry);
+        if !self.closing.get() {
+            self.push(&sqe.user_data(key as u64));
+        }
+        Operation { ring: Rc::clone(self), key, cancel_on_drop: false }
+    }
+
+    /// Puts an entry into the submission queue; its memory is owned by this ring already.
+    fn push(&self, sqe: &squeue::Entry) {
+        loop {
+            // SAFETY: whoever made the entry gave what it points to into `entries`, or it points to nothing.
+            let pushed = unsafe { self.uring.borrow_mut().submission().push(sqe) };
+            if pushed.is_ok() {
+                break;
+            }
+            self.submit_queued();
+        }
+        if !self.unsubmitted.replace(true) {
+            let waker = self.flusher.borrow_mut().take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Submits what is queued and takes in what has completed.
+    fn flush(&self) {
+        if !self.unsubmitted.get() {
+            return;
+        }
+        // What completes during the call is taken in below and needs no signal. Enabled again before the look, so that
+        // nothing falls between.
+        self.uring.borrow_mut().completion().disable_eventfd();
+        let submitted = self.submit_queued();
+        self.uring.borrow_mut().completion().enable_eventfd();
+        if submitted {
+            self.unsubmitted.set(false);
+        }
+        self.drain();
+    }
+
+    /// False if the kernel is short of memory or completion space and has to be asked again.
+    fn submit_queued(&self) -> bool {
+        loop {
+            let result = self.uring.borrow().submit();
+            match result {
+                Ok(_) => return self.uring.borrow_mut().submission().is_empty(),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    Some(libc::EAGAIN | libc::EBUSY) => {
+                        self.drain();
+                        return false;
+                    }
+                    _ => panic!("submitting to the ring: {error}"),
+                },
+            }
+        }
+    }
+
+    /// Hands completions to whoever waits for them.
+    fn drain(&self) {
+        let mut completed = self.completed.take();
+        {
+            let mut uring = self.uring.borrow_mut();
+            completed.extend(uring.completion().map(|cqe| (cqe.user_data(), cqe.result())));
+        }
+        for (user_data, result) in completed.drain(..) {
+            if user_data != UNATTENDED {
+                self.complete(user_data as usize, result);
+            }
+        }
+        self.completed.replace(completed);
+    }
+
+    fn complete(&self, key: usize, result: i32) {
+        let (waker, held) = {
+            let mut entries = self.entries.borrow_mut();
+            let entry = &mut entries[key];
+            let held = entry.held.take();
+            match std::mem::replace(&mut entry.state, State::Done(result)) {
+                State::Waiting(waker) => (waker, held),
+                State::Orphan => {
+                    entries.remove(key);
+                    (None, held)
+                }
+                State::Done(_) => unreachable!("an operation completes once"),
+            }
+        };
+        // Outside the borrow: dropping a descriptor may queue its close, giving the slot back may wake.
+        drop(held);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes no more operations, and waits until the kernel has finished with all there are.
+    pub(crate) async fn shut_down(&self) {
+        self.closing.set(true);
+        let waiting: Vec<usize> = {
+            let entries = self.entries.borrow();
+            entries
+                .iter()
+                .filter(|(_, entry)| !matches!(entry.state, State::Done(_)))
+                .map(|(key, _)| key)
+                .collect()
+        };
+        for key in waiting {
+            self.push(&opcode::AsyncCancel::new(key as u64).build().user_data(UNATTENDED));
+        }
+        loop {
+            self.flush();
+            self.drain();
+            if self.entries.borrow().iter().all(|(_, entry)| matches!(entry.state, State::Done(_))) {
+                return;
+            }
+            glommio::timer::sleep(Duration::from_micros(200)).await;
+        }
+    }
+}
+
+fn build(depth: u32) -> io::Result<IoUring> {
+    let entries = depth.min(256).next_power_of_two();
+    let completions = depth.saturating_mul(2).next_power_of_two().max(entries * 2);
+    let mut builder = IoUring::builder();
+    builder.setup_cqsize(completions).setup_clamp();
+    // Fewer interruptions of the core where the kernel knows these (6.0); without them all works the same.
+    let mut tuned = builder.clone();
+    match tuned.setup_coop_taskrun().setup_single_issuer().build(entries) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => builder.build(entries),
+        built => built,
+    }
+}
+
+/// An operation under way. Completes with the kernel's result, once nothing is held for it any more.
+pub(crate) struct Operation {
+    ring: Rc<Ring>,
+    key: usize,
+    cancel_on_drop: bool,
+}
+
+/// Marks an [`Operation`] whose entry is gone.
+const FINISHED: usize = usize::MAX;
+
+impl Future for Operation {
+    type Output = io::Result<u32>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = {
+            let mut entries = self.ring.entries.borrow_mut();
+            match &mut entries[self.key].state {
+                State::Waiting(waker) => {
+                    *waker = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                State::Done(result) => *result,
+                State::Orphan => unreachable!("an orphan has no one to poll it"),
+            }
+        };
+        self.ring.entries.borrow_mut().remove(self.key);
+        self.key = FINISHED;
+        Poll::Ready(u32::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result)))
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        if self.key == FINISHED {
+            return;
+        }
+        let under_way = {
+            let mut entries = self.ring.entries.borrow_mut();
+            match entries[self.key].state {
+                State::Done(_) => {
+                    entries.remove(self.key);
+                    false
+                }
+                _ => {
+                    entries[self.key].state = State::Orphan;
+                    true
+                }
+            }
+        };
+        if under_way && self.cancel_on_drop && !self.ring.closing.get() {
+            // The key cannot have passed to a newer operation: it is freed only when this one's completion is taken
+            // in, and a newer operation's entry then stands behind this cancellation in the submission queue.
+            self.ring.push(&opcode::AsyncCancel::new(self.key as u64).build().user_data(UNATTENDED));
+        }
+    }
+}

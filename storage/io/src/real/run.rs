@@ -1,0 +1,146 @@
+//! One pinned thread with an executor per core.
+
+use super::core::Core;
+use crate::world::{self, World};
+use crate::{CoreCtx, RunConfig};
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
+use std::cell::Cell;
+use std::future::Future;
+use std::io::{self, Write};
+use std::sync::{Once, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How long one turn may keep others waiting: a task queue is left at the next task after this, and
+/// [`crate::yield_if_needed`] yields.
+const PREEMPT: Duration = Duration::from_micros(500);
+/// Entries of each of glommio's own rings: they carry timers and the second ring's signal, no data.
+const EXECUTOR_RING_DEPTH: usize = 128;
+
+pub(crate) fn start<S, F, Fut, T>(
+    config: &RunConfig,
+    seeds: Vec<S>,
+    main: F,
+) -> io::Result<Vec<JoinHandle<io::Result<T>>>>
+where
+    S: Send + 'static,
+    F: Fn(CoreCtx, S) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = T> + 'static,
+    T: Send + 'static,
+{
+    if config.cores.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no CPU to run on"));
+    }
+    make_panics_fatal();
+    let cores = config.cores.len();
+    let (ready, readiness) = mpsc::channel();
+    let mut threads = Vec::with_capacity(cores);
+    let mut starts = Vec::with_capacity(cores);
+    for ((core, &cpu), seed) in config.cores.iter().enumerate().zip(seeds) {
+        let (start, started) = mpsc::channel::<()>();
+        let (ready, main, config) = (ready.clone(), main.clone(), config.clone());
+        let thread = thread::Builder::new().name(format!("core-{core}")).spawn(move || {
+            mark_core_thread();
+            // The blocking thread is made unpinned, the rest on the core's own CPU.
+            let executor = LocalExecutorBuilder::new(Placement::Unbound)
+                .io_memory(config.io_memory)
+                .ring_depth(EXECUTOR_RING_DEPTH)
+                .preempt_timer(PREEMPT)
+                .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
+                .make()
+                .map_err(io::Error::from)
+                .and_then(|executor| pin_to(cpu).map(|()| executor));
+            let executor = match executor {
+                Ok(executor) => executor,
+                Err(error) => {
+                    let _ = ready.send(Err(io::Error::new(
+                        error.kind(),
+                        format!("core {core} on CPU {cpu}: {error}"),
+                    )));
+                    return Err(error);
+                }
+            };
+            executor.run(async move {
+                let this = match Core::start(core, cores, config.ring_depth) {
+                    Ok(this) => this,
+                    Err(error) => {
+                        let _ = ready
+                            .send(Err(io::Error::new(error.kind(), format!("ring of core {core}: {error}"))));
+                        return Err(error);
+                    }
+                };
+                let _ = ready.send(Ok(()));
+                // All cores start, or none does.
+                if started.recv().is_err() {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                let entered = world::enter(World::Real(this.clone()));
+                let value = this.spawn(crate::Queue::Control, main(CoreCtx { core, cores }, seed)).await;
+                this.ring.shut_down().await;
+                drop(entered);
+                Ok(value)
+            })
+        })?;
+        threads.push(thread);
+        starts.push(start);
+    }
+    for _ in 0..cores {
+        readiness.recv().expect("this function holds a sender")?;
+    }
+    for start in starts {
+        let _ = start.send(());
+    }
+    Ok(threads)
+}
+
+fn pin_to(cpu: usize) -> io::Result<()> {
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("CPU {cpu} does not exist")));
+    }
+    // SAFETY: a zeroed set is an empty one, `cpu` is in its range, 0 is the calling thread.
+    let result = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &set)
+    };
+    super::fd::check(result).map(|_| ()).map_err(|error| {
+        io::Error::new(error.kind(), format!("cannot pin to CPU {cpu}: {error} (see the process's CPU set)"))
+    })
+}
+
+thread_local! {
+    static ON_CORE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From here on a panic on the calling thread ends the process.
+pub(crate) fn mark_core_thread() {
+    ON_CORE.with(|on_core| on_core.set(true));
+}
+
+/// A core that lost a task is in no known state, and its peers would wait for it for ever. So a panic on any of them
+/// ends the process, with its reason as the last line.
+fn make_panics_fatal() {
+    static INSTALL: Once = Once::new();
+    INSTALL.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            before(panic);
+            if ON_CORE.with(Cell::get) {
+                let thread = thread::current();
+                let name = thread.name().unwrap_or("blocking thread");
+                // Straight to the descriptor: print macros may be captured, and the process is about to end.
+                let _ = writeln!(io::stderr(), "corelog: fatal: {name}: {panic}; the process stops");
+                std::process::abort();
+            }
+        }));
+    });
+}
+
+pub(crate) fn available_cpus() -> io::Result<Vec<usize>> {
+    // SAFETY: the set is as large as the size given; CPU_ISSET stays in its range.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        super::fd::check(libc::sched_getaffinity(0, size_of_val(&set), &mut set))?;
+        Ok((0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &set)).collect())
+    }
+}

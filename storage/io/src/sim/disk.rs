@@ -1,0 +1,439 @@
+//! A simulated disk's names and files, and what a power loss makes of them.
+//!
+//! Names (creations, renames, removals) are durable once their directory is synced. At a power loss each directory
+//! keeps a prefix of its unsynced changes, as a journaling file system would; a rename between directories happens in
+//! both or in neither.
+
+use super::DiskOp;
+use super::pages::Contents;
+use super::random::Random;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+pub(crate) type InodeId = u64;
+
+const ROOT: InodeId = 0;
+
+enum Inode {
+    File { contents: Contents, open: u32 },
+    Directory(Directory),
+}
+
+#[derive(Default)]
+struct Directory {
+    current: BTreeMap<OsString, InodeId>,
+    durable: BTreeMap<OsString, InodeId>,
+}
+
+/// A change of names that is not durable yet.
+struct Change {
+    edits: Vec<Edit>,
+}
+
+struct Edit {
+    directory: InodeId,
+    name: OsString,
+    /// None: the name is removed.
+    to: Option<InodeId>,
+}
+
+impl Change {
+    /// The directories it changes, each once.
+    fn directories(&self) -> impl Iterator<Item = InodeId> {
+        let distinct: BTreeSet<InodeId> = self.edits.iter().map(|edit| edit.directory).collect();
+        distinct.into_iter()
+    }
+}
+
+struct Fault {
+    op: DiskOp,
+    path_part: String,
+    remaining: u64,
+    error: io::ErrorKind,
+}
+
+pub(crate) struct DiskState {
+    inodes: BTreeMap<InodeId, Inode>,
+    next_inode: InodeId,
+    changes: Vec<Change>,
+    faults: Vec<Fault>,
+    capacity: u64,
+    pub(crate) extra_latency: u64,
+}
+
+/// What is at a name.
+pub(crate) struct Stat {
+    pub(crate) is_dir: bool,
+    pub(crate) len: u64,
+}
+
+impl DiskState {
+    pub(crate) fn new() -> DiskState {
+        DiskState {
+            inodes: BTreeMap::from([(ROOT, Inode::Directory(Directory::default()))]),
+            next_inode: ROOT + 1,
+            changes: Vec::new(),
+            faults: Vec::new(),
+            capacity: 1 << 40,
+            extra_latency: 0,
+        }
+    }
+
+    // ---- names ----
+
+    fn directory(&self, id: InodeId) -> io::Result<&Directory> {
+        match self.inodes.get(&id) {
+            Some(Inode::Directory(directory)) => Ok(directory),
+            _ => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    fn lookup(&self, path: &Path) -> io::Result<InodeId> {
+        let mut at = ROOT;
+        for name in names(path)? {
+            at = *self.directory(at)?.current.get(name).ok_or(io::ErrorKind::NotFound)?;
+        }
+        Ok(at)
+    }
+
+    fn parent(&self, path: &Path) -> io::Result<(InodeId, OsString)> {
+        let names = names(path)?;
+        let (name, parents) = names.split_last().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut at = ROOT;
+        for name in parents {
+            at = *self.directory(at)?.current.get(*name).ok_or(io::ErrorKind::NotFound)?;
+        }
+        self.directory(at)?;
+        Ok((at, name.to_os_string()))
+    }
+
+    fn change(&mut self, edits: Vec<Edit>) {
+        for edit in &edits {
+            if let Some(Inode::Directory(directory)) = self.inodes.get_mut(&edit.directory) {
+                apply(&mut directory.current, edit);
+            }
+        }
+        self.changes.push(Change { edits });
+    }
+
+    fn add(&mut self, inode: Inode) -> InodeId {
+        let id = self.next_inode;
+        self.next_inode += 1;
+        self.inodes.insert(id, inode);
+        id
+    }
+
+    pub(crate) fn open(&mut self, path: &Path, create: bool) -> io::Result<InodeId> {
+        let id = match self.lookup(path) {
+            Ok(id) => id,
+            Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
+                let (directory, name) = self.parent(path)?;
+                let id = self.add(Inode::File { contents: Contents::default(), open: 0 });
+                self.change(vec![Edit { directory, name, to: Some(id) }]);
+                id
+            }
+            Err(error) => return Err(error),
+        };
+        match self.inodes.get_mut(&id) {
+            Some(Inode::File { open, .. }) => {
+                *open += 1;
+                Ok(id)
+            }
+            _ => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+
+    pub(crate) fn close(&mut self, id: InodeId) {
+        if let Some(Inode::File { open, .. }) = self.inodes.get_mut(&id) {
+            *open = open.saturating_sub(1);
+        }
+        self.collect();
+    }
+
+    pub(crate) fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
+        let mut at = ROOT;
+        for name in names(path)? {
+            at = match self.directory(at)?.current.get(name) {
+                Some(&id) => id,
+                None => {
+                    let id = self.add(Inode::Directory(Directory::default()));
+                    self.change(vec![Edit { directory: at, name: name.to_os_string(), to: Some(id) }]);
+                    id
+                }
+            };
+        }
+        self.directory(at).map(|_| ())
+    }
+
+    pub(crate) fn read_dir(&self, path: &Path) -> io::Result<Vec<(OsString, Stat)>> {
+        let directory = self.directory(self.lookup(path)?)?;
+        Ok(directory.current.iter().map(|(name, id)| (name.clone(), self.stat_inode(*id))).collect())
+    }
+
+    pub(crate) fn stat(&self, path: &Path) -> io::Result<Stat> {
+        Ok(self.stat_inode(self.lookup(path)?))
+    }
+
+    fn stat_inode(&self, id: InodeId) -> Stat {
+        match &self.inodes[&id] {
+            Inode::File { contents, .. } => Stat { is_dir: false, len: contents.len() },
+            Inode::Directory(_) => Stat { is_dir: true, len: 0 },
+        }
+    }
+
+    pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let id = self.lookup(from)?;
+        let (from_directory, from_name) = self.parent(from)?;
+        let (to_directory, to_name) = self.parent(to)?;
+        if let Some(&target) = self.directory(to_directory)?.current.get(&to_name) {
+            if target == id {
+                return Ok(());
+            }
+            match (&self.inodes[&id], &self.inodes[&target]) {
+                (Inode::File { .. }, Inode::Directory(_)) => return Err(io::ErrorKind::IsADirectory.into()),
+                (Inode::Directory(_), Inode::File { .. }) => return Err(io::ErrorKind::NotADirectory.into()),
+                (_, Inode::Directory(directory)) if !directory.current.is_empty() => {
+                    return Err(io::ErrorKind::DirectoryNotEmpty.into());
+                }
+                _ => {}
+            }
+        }
+        self.change(vec![
+            Edit { directory: from_directory, name: from_name, to: None },
+            Edit { directory: to_directory, name: to_name, to: Some(id) },
+        ]);
+        self.collect();
+        Ok(())
+    }
+
+    pub(crate) fn remove_file(&mut self, path: &Path) -> io::Result<()> {
+        if self.stat(path)?.is_dir {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let (directory, name) = self.parent(path)?;
+        self.change(vec![Edit { directory, name, to: None }]);
+        self.collect();
+        Ok(())
+    }
+
+    pub(crate) fn remove_dir_all(&mut self, path: &Path) -> io::Result<()> {
+        let id = match self.lookup(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found?,
+        };
+        self.directory(id)?;
+        self.remove_tree(id);
+        let (directory, name) = self.parent(path)?;
+        self.change(vec![Edit { directory, name, to: None }]);
+        self.collect();
+        Ok(())
+    }
+
+    fn remove_tree(&mut self, id: InodeId) {
+        let Some(Inode::Directory(directory)) = self.inodes.get(&id) else { return };
+        let entries: Vec<(OsString, InodeId)> =
+            directory.current.iter().map(|(name, id)| (name.clone(), *id)).collect();
+        for (name, entry) in entries {
+            self.remove_tree(entry);
+            self.change(vec![Edit { directory: id, name, to: None }]);
+        }
+    }
+
+    /// All files, by path.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut rest = vec![(PathBuf::from("/"), ROOT)];
+        while let Some((path, id)) = rest.pop() {
+            match &self.inodes[&id] {
+                Inode::File { .. } => files.push(path),
+                Inode::Directory(directory) => {
+                    rest.extend(directory.current.iter().map(|(name, id)| (path.join(name), *id)));
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// Makes the changes of a directory durable, and with them what they depend on.
+    pub(crate) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        let id = self.lookup(path)?;
+        self.directory(id)?;
+        let mut directories = BTreeSet::from([id]);
+        let mut durable = BTreeSet::new();
+        // From the newest back: a change in one of the directories takes all older ones of its directories along.
+        for (index, change) in self.changes.iter().enumerate().rev() {
+            if change.directories().any(|directory| directories.contains(&directory)) {
+                directories.extend(change.directories());
+                durable.insert(index);
+            }
+        }
+        let mut index = 0;
+        let (done, rest) = std::mem::take(&mut self.changes).into_iter().partition(|_| {
+            index += 1;
+            durable.contains(&(index - 1))
+        });
+        self.changes = rest;
+        self.settle(done);
+        self.collect();
+        Ok(())
+    }
+
+    fn settle(&mut self, changes: Vec<Change>) {
+        for edit in changes.iter().flat_map(|change| &change.edits) {
+            if let Some(Inode::Directory(directory)) = self.inodes.get_mut(&edit.directory) {
+                apply(&mut directory.durable, edit);
+            }
+        }
+    }
+
+    /// Forgets inodes that nothing can reach.
+    fn collect(&mut self) {
+        let mut reached = BTreeSet::new();
+        let open = |(id, inode): (&InodeId, &Inode)| match inode {
+            Inode::File { open: 1.., .. } => Some(*id),
+            _ => None,
+        };
+        let mut rest: Vec<InodeId> = self.inodes.iter().filter_map(open).collect();
+        rest.push(ROOT);
+        // What an unsynced change names may come back.
+        rest.extend(self.changes.iter().flat_map(|change| &change.edits).filter_map(|edit| edit.to));
+        while let Some(id) = rest.pop() {
+            if reached.insert(id)
+                && let Some(Inode::Directory(directory)) = self.inodes.get(&id)
+            {
+                rest.extend(directory.current.values().chain(directory.durable.values()));
+            }
+        }
+        self.inodes.retain(|id, _| reached.contains(id));
+    }
+
+    /// Power loss.
+    pub(crate) fn crash(&mut self, random: &mut Random) {
+        let changes = std::mem::take(&mut self.changes);
+        let mut counts: BTreeMap<InodeId, u64> = BTreeMap::new();
+        for directory in changes.iter().flat_map(|change| change.directories()) {
+            *counts.entry(directory).or_default() += 1;
+        }
+        // How many of its changes each directory keeps.
+        let mut kept: BTreeMap<InodeId, u64> =
+            counts.iter().map(|(directory, count)| (*directory, random.below(count + 1))).collect();
+        let mut survivors = Vec::new();
+        for change in changes {
+            if change.directories().all(|directory| kept[&directory] > 0) {
+                for directory in change.directories() {
+                    kept.entry(directory).and_modify(|left| *left -= 1);
+                }
+                survivors.push(change);
+            } else {
+                // Later changes of these directories build on this one.
+                for directory in change.directories() {
+                    kept.insert(directory, 0);
+                }
+            }
+        }
+        self.settle(survivors);
+        for inode in self.inodes.values_mut() {
+            match inode {
+                Inode::File { contents, open } => {
+                    *open = 0;
+                    contents.crash(random);
+                }
+                Inode::Directory(directory) => directory.current = directory.durable.clone(),
+            }
+        }
+        self.collect();
+    }
+
+    // ---- files ----
+
+    pub(crate) fn contents(&mut self, id: InodeId) -> &mut Contents {
+        match self.inodes.get_mut(&id) {
+            Some(Inode::File { contents, .. }) => contents,
+            _ => panic!("an open file's inode is gone"),
+        }
+    }
+
+    /// As [`DiskState::contents`], by path.
+    pub(crate) fn contents_of(&mut self, path: &Path) -> io::Result<&mut Contents> {
+        let id = self.lookup(path)?;
+        match self.inodes.get_mut(&id) {
+            Some(Inode::File { contents, .. }) => Ok(contents),
+            _ => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+
+    pub(crate) fn space(&self) -> (u64, u64) {
+        let used: u64 = self
+            .inodes
+            .values()
+            .map(|inode| match inode {
+                Inode::File { contents, .. } => contents.space(),
+                Inode::Directory(_) => 0,
+            })
+            .sum();
+        (self.capacity, self.capacity.saturating_sub(used))
+    }
+
+    pub(crate) fn set_capacity(&mut self, bytes: u64) {
+        self.capacity = bytes;
+    }
+
+    /// Whether `len` bytes at `pos` fit, as far as that takes new space.
+    pub(crate) fn check_space(&mut self, id: InodeId, pos: u64, len: u64) -> io::Result<()> {
+        let needed = self.contents(id).space_needed(pos, len);
+        if needed > 0 && needed > self.space().1 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    // ---- faults ----
+
+    pub(crate) fn add_fault(&mut self, op: DiskOp, path_part: &str, nth: u64, error: io::ErrorKind) {
+        self.faults.push(Fault { op, path_part: path_part.to_string(), remaining: nth, error });
+    }
+
+    /// Counts an operation against the faults; the error of the one that strikes.
+    pub(crate) fn strike(&mut self, op: DiskOp, path: &Path) -> io::Result<()> {
+        let path = path.to_string_lossy();
+        let mut struck = None;
+        self.faults.retain_mut(|fault| {
+            if fault.op != op || !path.contains(&fault.path_part) || struck.is_some() {
+                return true;
+            }
+            if fault.remaining == 0 {
+                struck = Some(fault.error);
+                return false;
+            }
+            fault.remaining -= 1;
+            true
+        });
+        match struck {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn apply(entries: &mut BTreeMap<OsString, InodeId>, edit: &Edit) {
+    match edit.to {
+        Some(id) => entries.insert(edit.name.clone(), id),
+        None => entries.remove(&edit.name),
+    };
+}
+
+/// A path's names from the root; relative paths start there too.
+fn names(path: &Path) -> io::Result<Vec<&OsStr>> {
+    let mut names = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push(name),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir => {
+                names.pop();
+            }
+            Component::Prefix(_) => return Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,101 @@
+//! What can go wrong, with what a person needs to act on it.
+
+use crate::ids::LogId;
+use crate::producers::SequenceError;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A failure of the storage itself. Cheap to clone: one failure answers many waiting appends.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("{action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: Arc<io::Error> },
+
+    /// Bytes that had been on stable storage are not what was written.
+    #[error(
+        "{} is damaged at byte {position}: {what}. Nothing was removed. Restore the file from a copy, or set it aside \
+         (losing what it holds) and start again",
+        path.display()
+    )]
+    Corrupt { path: PathBuf, position: u64, what: String },
+
+    /// A format this build does not know.
+    #[error("{}: {what}. Run the build that wrote it, or a newer one", path.display())]
+    Version { path: PathBuf, what: String },
+
+    /// The log was found damaged when it was opened; it stays as it is until a person decides.
+    #[error("log {log} is refused: {evidence}")]
+    LogRefused { log: LogId, evidence: Arc<str> },
+
+    /// A journal write failed. From then on this shard acknowledges nothing: what the disk holds is not known.
+    #[error(
+        "shard {shard} takes no more writes since its journal failed: {evidence}. Mend the disk and restart the broker"
+    )]
+    JournalFailed { shard: usize, evidence: Arc<str> },
+
+    #[error("the storage is shut down")]
+    Closed,
+
+    #[error("log {0} was deleted")]
+    LogDeleted(LogId),
+}
+
+impl StorageError {
+    /// Puts action and path to an I/O error; for `map_err`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StorageError {
+        let path = path.to_path_buf();
+        move |source| StorageError::Io { action, path, source: Arc::new(source) }
+    }
+
+    pub(crate) fn corrupt(path: &Path, position: u64, what: impl Into<String>) -> StorageError {
+        StorageError::Corrupt { path: path.to_path_buf(), position, what: what.into() }
+    }
+
+    /// The disk (or a quota) is full.
+    pub fn is_storage_full(&self) -> bool {
+        matches!(self, StorageError::Io { source, .. } if is_full(source))
+    }
+}
+
+/// ENOSPC or EDQUOT.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Why a batch was not appended.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Produce: OUT_OF_ORDER_SEQUENCE_NUMBER or INVALID_PRODUCER_EPOCH.
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+
+    #[error("the batch has {size} bytes; a journal group holds at most {max} (journal_file_bytes sets it)")]
+    TooLarge { size: usize, max: usize },
+
+    #[error("not a record batch this log can take: {0}")]
+    Invalid(String),
+
+    /// The leader epoch is below the log's: the caller is no longer the leader.
+    #[error("leader epoch {given} is below the log's {current}")]
+    StaleLeaderEpoch { given: i32, current: i32 },
+
+    /// Refused before the disk is full. Reads go on; freed space brings appends back.
+    #[error(
+        "the data directory has {available} bytes available, less than the {min_free} to be kept free (min_free_bytes)"
+    )]
+    DiskFull { available: u64, min_free: u64 },
+
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why a read gives no batches.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("offset {offset} is not within [{log_start_offset}, {log_end_offset}]")]
+    OffsetOutOfRange { offset: i64, log_start_offset: i64, log_end_offset: i64 },
+
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}

@@ -1,0 +1,90 @@
+//! Open segment and index files of a shard, a bounded number; the ones longest unused are closed.
+//!
+//! An idle log has no open file: it is simply not in here any more.
+
+use crate::error::StorageError;
+use corelog_io::{File, OpenOptions};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub struct FileCache {
+    max: usize,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    files: BTreeMap<PathBuf, (File, u64)>,
+    /// Paths by last use.
+    by_use: BTreeMap<u64, PathBuf>,
+    uses: u64,
+}
+
+impl FileCache {
+    pub fn new(max: usize) -> FileCache {
+        FileCache { max, state: RefCell::default() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.state.borrow().files.len()
+    }
+
+    /// The file at `path`, for direct reads and writes; opened, and created if `create`, when it is not open.
+    pub async fn open(&self, path: &Path, create: bool) -> Result<File, StorageError> {
+        if let Some(file) = self.state.borrow_mut().touch(path) {
+            return Ok(file);
+        }
+        let options = OpenOptions { read: true, write: true, create, direct: true };
+        let file = File::open(path, options).await.map_err(StorageError::io("open", path))?;
+        let mut state = self.state.borrow_mut();
+        // Another task may have opened it meanwhile: one of both handles stays.
+        if let Some(file) = state.touch(path) {
+            return Ok(file);
+        }
+        state.insert(path.to_path_buf(), file.clone());
+        while state.files.len() > self.max {
+            let (_, oldest) = state.by_use.pop_first().expect("every file has a last use");
+            state.files.remove(&oldest);
+        }
+        Ok(file)
+    }
+
+    /// Closes the file at `path` once nobody uses it any more: it is about to be removed.
+    pub fn forget(&self, path: &Path) {
+        let mut state = self.state.borrow_mut();
+        if let Some((_, used)) = state.files.remove(path) {
+            state.by_use.remove(&used);
+        }
+    }
+
+    /// Closes every file below `dir`.
+    pub fn forget_below(&self, dir: &Path) {
+        let mut state = self.state.borrow_mut();
+        let State { files, by_use, .. } = &mut *state;
+        files.retain(|path, (_, used)| {
+            let keep = !path.starts_with(dir);
+            if !keep {
+                by_use.remove(used);
+            }
+            keep
+        });
+    }
+}
+
+impl State {
+    fn touch(&mut self, path: &Path) -> Option<File> {
+        let (file, used) = self.files.get_mut(path)?;
+        self.uses += 1;
+        let path = self.by_use.remove(used).expect("every file has a last use");
+        *used = self.uses;
+        self.by_use.insert(self.uses, path);
+        Some(file.clone())
+    }
+
+    fn insert(&mut self, path: PathBuf, file: File) {
+        self.uses += 1;
+        self.by_use.insert(self.uses, path.clone());
+        self.files.insert(path, (file, self.uses));
+    }
+}

@@ -1,0 +1,155 @@
+//! The flusher: empties the journal into segments ahead of need, writes checkpoints, and so lets journal files be
+//! used again. One task a shard, in the background queue.
+//!
+//! It is woken when a journal file is full, when memory of the tail cache runs short, and when recovery is settled.
+
+use crate::checkpoint;
+use crate::error::StorageError;
+use crate::log::Log;
+use crate::shard::ShardStorage;
+use corelog_io::sync::{Notify, Semaphore};
+use corelog_io::{Queue, sleep, spawn};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long a flush that met a full disk waits before it tries again.
+const FULL_DISK_RETRY: Duration = Duration::from_millis(500);
+/// How often a flush that met another error is tried again before the shard stops taking writes.
+const RETRIES: u32 = 3;
+const RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// What the flusher has been asked for.
+#[derive(Default)]
+pub struct Flusher {
+    wake: Notify,
+    file_is_full: Cell<bool>,
+    memory_is_short: Cell<bool>,
+    recovery_is_settled: Cell<bool>,
+    /// A journal group became durable; for the marker.
+    pub durable_groups: Notify,
+}
+
+impl Flusher {
+    pub fn file_is_full(&self) {
+        self.file_is_full.set(true);
+        self.wake();
+    }
+
+    pub fn memory_is_short(&self) {
+        if !self.memory_is_short.replace(true) {
+            self.wake();
+        }
+    }
+
+    pub fn recovery_is_settled(&self) {
+        self.recovery_is_settled.set(true);
+        self.wake();
+    }
+
+    pub fn group_is_durable(&self) {
+        self.durable_groups.notify_one();
+    }
+
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+/// Runs until the storage is closed.
+pub async fn run(storage: Rc<ShardStorage>) {
+    let shard = &storage.shard;
+    loop {
+        shard.flusher.wake.notified().await;
+        if shard.is_closed() {
+            return;
+        }
+        if let Err(error) = serve(&storage).await {
+            if shard.is_closed() {
+                return;
+            }
+            let evidence = format!("flushing to segments: {error}");
+            tracing::error!(shard = shard.config.shard, %evidence, "this shard takes no more writes");
+            shard
+                .journal
+                .fail(StorageError::JournalFailed { shard: shard.config.shard, evidence: evidence.into() });
+            return;
+        }
+    }
+}
+
+/// Does what has been asked for.
+async fn serve(storage: &Rc<ShardStorage>) -> Result<(), StorageError> {
+    let shard = &storage.shard;
+    if shard.flusher.memory_is_short.take() {
+        // Half of what is held, oldest first.
+        let target = shard.cache.sequence_after(shard.cache.bytes() / 2);
+        flush_through(storage, target).await?;
+    }
+    let settled = shard.flusher.recovery_is_settled.take();
+    if settled {
+        flush_through(storage, 0).await?;
+    }
+    if shard.flusher.file_is_full.take() || settled {
+        if let Some(full_through) = shard.journal.ring.full_through() {
+            flush_through(storage, full_through).await?;
+        }
+        retry(storage, || checkpoint::write(storage)).await?;
+    }
+    Ok(())
+}
+
+/// Writes everything to segments, and a checkpoint that says so.
+pub async fn flush_everything(storage: &ShardStorage) -> Result<(), StorageError> {
+    for log in storage.logs() {
+        retry(storage, || log.flush()).await?;
+    }
+    checkpoint::write(storage).await
+}
+
+/// Flushes every log with a dirty batch in a journal group up to `sequence`, several at once.
+async fn flush_through(storage: &Rc<ShardStorage>, sequence: u64) -> Result<(), StorageError> {
+    let due = |log: &Rc<Log>| log.first_dirty_sequence().is_some_and(|first| first <= sequence);
+    let logs: Vec<Rc<Log>> = storage.logs().into_iter().filter(due).collect();
+    let slots = Semaphore::new(storage.shard.config.flush_concurrency as u64);
+    let mut flushes = Vec::with_capacity(logs.len());
+    for log in logs {
+        let slot = slots.acquire(1).await;
+        let storage = Rc::clone(storage);
+        flushes.push(spawn(Queue::Background, async move {
+            let outcome = retry(&storage, || log.flush()).await;
+            drop(slot);
+            outcome
+        }));
+    }
+    for flush in flushes {
+        flush.await?;
+    }
+    Ok(())
+}
+
+/// Waits out a full disk; tries other errors again a few times.
+async fn retry<F: Future<Output = Result<(), StorageError>>>(
+    storage: &ShardStorage,
+    attempt: impl Fn() -> F,
+) -> Result<(), StorageError> {
+    let mut failures = 0;
+    loop {
+        match attempt().await {
+            Ok(()) => return Ok(()),
+            Err(error) if storage.shard.is_closed() => return Err(error),
+            Err(error) if error.is_storage_full() => {
+                storage.shard.space.note_full();
+                sleep(FULL_DISK_RETRY).await;
+            }
+            Err(error) => {
+                failures += 1;
+                if failures > RETRIES || !matches!(error, StorageError::Io { .. }) {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "flushing failed: trying again");
+                sleep(RETRY_DELAY).await;
+            }
+        }
+    }
+}

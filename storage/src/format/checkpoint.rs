@@ -1,0 +1,366 @@
+//! A shard's checkpoint: the state of every log of the shard, so that opening a log needs no scan of its data and
+//! journal files can be reused. Replaced as a whole, atomically.
+
+use super::fields::{Cursor, get_u16, get_u32, get_u64, put};
+use super::{Refused, VERSION};
+use crate::epochs::EpochHistory;
+use crate::ids::{LogId, RaftIndex, Uuid};
+use crate::producers::{BATCHES_KEPT, ProducedBatch, ProducerEntry};
+use std::collections::VecDeque;
+
+/// Bytes of the header; the logs follow.
+pub const CHECKPOINT_HEADER: usize = 64;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"CLCHKPNT");
+const FLAG_COMPLETE: u16 = 1;
+
+/// The first bytes of a checkpoint. A reader that wants only these reads [`CHECKPOINT_HEADER`] bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointHeader {
+    pub generation: u64,
+    pub shard: u32,
+    /// Shards the broker ran with in this generation.
+    pub shards: u32,
+    /// Nothing that this shard took over from former generations is in their journals alone any more.
+    pub complete: bool,
+    /// Replay begins with this group of the generation's journal; the files before it may have been reused.
+    pub replay_from: u64,
+    /// Every group up to this one was on stable storage when the checkpoint was written.
+    pub durable_through: u64,
+    pub logs: u32,
+    pub body_len: u64,
+    pub body_crc: u32,
+}
+
+impl CheckpointHeader {
+    fn encode(&self, out: &mut [u8]) {
+        put(out, 0, MAGIC.to_le_bytes());
+        put(out, 8, VERSION.to_le_bytes());
+        put(out, 10, (if self.complete { FLAG_COMPLETE } else { 0 }).to_le_bytes());
+        put(out, 12, self.shard.to_le_bytes());
+        put(out, 16, self.generation.to_le_bytes());
+        put(out, 24, self.replay_from.to_le_bytes());
+        put(out, 32, self.durable_through.to_le_bytes());
+        put(out, 40, self.body_len.to_le_bytes());
+        put(out, 48, self.logs.to_le_bytes());
+        put(out, 52, self.shards.to_le_bytes());
+        put(out, 56, self.body_crc.to_le_bytes());
+        let crc = crc32c::crc32c(&out[..60]);
+        put(out, 60, crc.to_le_bytes());
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<CheckpointHeader, Refused> {
+        if bytes.len() < CHECKPOINT_HEADER || get_u64(bytes, 0) != MAGIC {
+            return Err(Refused::Magic);
+        }
+        if crc32c::crc32c(&bytes[..60]) != get_u32(bytes, 60) {
+            return Err(Refused::Checksum);
+        }
+        let version = get_u16(bytes, 8);
+        if version != VERSION {
+            return Err(Refused::Version(version));
+        }
+        Ok(CheckpointHeader {
+            complete: get_u16(bytes, 10) & FLAG_COMPLETE != 0,
+            shard: get_u32(bytes, 12),
+            generation: get_u64(bytes, 16),
+            replay_from: get_u64(bytes, 24),
+            durable_through: get_u64(bytes, 32),
+            body_len: get_u64(bytes, 40),
+            logs: get_u32(bytes, 48),
+            shards: get_u32(bytes, 52),
+            body_crc: get_u32(bytes, 56),
+        })
+    }
+}
+
+/// Raft's durable state of one log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    pub term: i32,
+    /// Broker id voted for in `term`; -1: none.
+    pub vote: i64,
+    /// Commit index known, as the index after the last committed entry.
+    pub commit: u64,
+}
+
+/// The segment that is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveSegmentState {
+    pub base_offset: i64,
+    pub base_index: RaftIndex,
+    pub created_ms: i64,
+    /// Bytes of the file that are written and synced.
+    pub position: u64,
+    pub max_timestamp: i64,
+}
+
+/// One log's state. All that lies before `durable_through` in the shard's journal is in it; batches from
+/// `flushed_index` on are still in the journal alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogCheckpoint {
+    pub log: LogId,
+    pub durable_through: u64,
+    pub log_start_offset: i64,
+    pub next_offset: i64,
+    pub next_index: RaftIndex,
+    pub term: i32,
+    pub hard_state: HardState,
+    pub flushed_offset: i64,
+    pub flushed_index: RaftIndex,
+    pub active: Option<ActiveSegmentState>,
+    pub epochs: EpochHistory,
+    pub producers: Vec<(i64, ProducerEntry)>,
+}
+
+/// Collects logs, then gives the file's bytes.
+pub struct CheckpointWriter {
+    bytes: Vec<u8>,
+    logs: u32,
+}
+
+impl CheckpointWriter {
+    pub fn new() -> CheckpointWriter {
+        CheckpointWriter { bytes: vec![0; CHECKPOINT_HEADER], logs: 0 }
+    }
+
+    /// Adds one log; producers come from an iterator so that they need not be copied first.
+    pub fn add<'a>(
+        &mut self,
+        log: &LogCheckpoint,
+        producers: impl ExactSizeIterator<Item = (i64, &'a ProducerEntry)>,
+    ) {
+        self.logs += 1;
+        let out = &mut self.bytes;
+        out.extend_from_slice(&log.log.topic.0);
+        out.extend_from_slice(&log.log.partition.to_le_bytes());
+        out.extend_from_slice(&log.durable_through.to_le_bytes());
+        out.extend_from_slice(&log.log_start_offset.to_le_bytes());
+        out.extend_from_slice(&log.next_offset.to_le_bytes());
+        out.extend_from_slice(&log.next_index.0.to_le_bytes());
+        out.extend_from_slice(&log.term.to_le_bytes());
+        out.extend_from_slice(&log.hard_state.term.to_le_bytes());
+        out.extend_from_slice(&log.hard_state.vote.to_le_bytes());
+        out.extend_from_slice(&log.hard_state.commit.to_le_bytes());
+        out.extend_from_slice(&log.flushed_offset.to_le_bytes());
+        out.extend_from_slice(&log.flushed_index.0.to_le_bytes());
+        match &log.active {
+            None => out.push(0),
+            Some(a) => {
+                out.push(1);
+                out.extend_from_slice(&a.base_offset.to_le_bytes());
+                out.extend_from_slice(&a.base_index.0.to_le_bytes());
+                out.extend_from_slice(&a.created_ms.to_le_bytes());
+                out.extend_from_slice(&a.position.to_le_bytes());
+                out.extend_from_slice(&a.max_timestamp.to_le_bytes());
+            }
+        }
+        out.extend_from_slice(&(log.epochs.entries().len() as u32).to_le_bytes());
+        for (epoch, start) in log.epochs.entries() {
+            out.extend_from_slice(&epoch.to_le_bytes());
+            out.extend_from_slice(&start.to_le_bytes());
+        }
+        out.extend_from_slice(&(producers.len() as u32).to_le_bytes());
+        for (id, entry) in producers {
+            out.extend_from_slice(&id.to_le_bytes());
+            out.extend_from_slice(&entry.epoch.to_le_bytes());
+            out.extend_from_slice(&entry.last_seen_ms.to_le_bytes());
+            out.push(entry.batches.len() as u8);
+            for b in &entry.batches {
+                out.extend_from_slice(&b.first_sequence.to_le_bytes());
+                out.extend_from_slice(&b.last_sequence.to_le_bytes());
+                out.extend_from_slice(&b.base_offset.to_le_bytes());
+                out.extend_from_slice(&b.last_offset.to_le_bytes());
+                out.extend_from_slice(&b.timestamp.to_le_bytes());
+            }
+        }
+    }
+
+    /// The file's bytes. `header`'s counts and checksum of the body are filled in here.
+    pub fn finish(mut self, header: CheckpointHeader) -> Vec<u8> {
+        let body = &self.bytes[CHECKPOINT_HEADER..];
+        let header = CheckpointHeader {
+            logs: self.logs,
+            body_len: body.len() as u64,
+            body_crc: crc32c::crc32c(body),
+            ..header
+        };
+        header.encode(&mut self.bytes[..CHECKPOINT_HEADER]);
+        self.bytes
+    }
+}
+
+/// Reads a whole checkpoint file.
+pub fn decode(bytes: &[u8]) -> Result<(CheckpointHeader, Vec<LogCheckpoint>), Refused> {
+    let header = CheckpointHeader::decode(bytes)?;
+    let body = &bytes[CHECKPOINT_HEADER..];
+    if body.len() as u64 != header.body_len || crc32c::crc32c(body) != header.body_crc {
+        return Err(Refused::Checksum);
+    }
+    let mut cursor = Cursor(body);
+    let mut logs = Vec::new();
+    for _ in 0..header.logs {
+        logs.push(
+            decode_log(&mut cursor)
+                .ok_or(Refused::Content("a log's state runs past the end of the file"))??,
+        );
+    }
+    if !cursor.0.is_empty() {
+        return Err(Refused::Content("bytes follow the last log"));
+    }
+    Ok((header, logs))
+}
+
+/// `None`: the bytes ran out.
+fn decode_log(c: &mut Cursor) -> Option<Result<LogCheckpoint, Refused>> {
+    let log = LogId { topic: Uuid(c.take()?), partition: c.i32()? };
+    let durable_through = c.u64()?;
+    let log_start_offset = c.i64()?;
+    let next_offset = c.i64()?;
+    let next_index = RaftIndex(c.u64()?);
+    let term = c.i32()?;
+    let hard_state = HardState { term: c.i32()?, vote: c.i64()?, commit: c.u64()? };
+    let flushed_offset = c.i64()?;
+    let flushed_index = RaftIndex(c.u64()?);
+    let active = match c.u8()? {
+        0 => None,
+        _ => Some(ActiveSegmentState {
+            base_offset: c.i64()?,
+            base_index: RaftIndex(c.u64()?),
+            created_ms: c.i64()?,
+            position: c.u64()?,
+            max_timestamp: c.i64()?,
+        }),
+    };
+    let mut epochs = Vec::new();
+    for _ in 0..c.u32()? {
+        epochs.push((c.i32()?, c.i64()?));
+    }
+    let Some(epochs) = EpochHistory::from_entries(epochs) else {
+        return Some(Err(Refused::Content("leader epochs do not ascend")));
+    };
+    let mut producers = Vec::new();
+    for _ in 0..c.u32()? {
+        let id = c.i64()?;
+        let (epoch, last_seen_ms) = (c.i16()?, c.i64()?);
+        let count = usize::from(c.u8()?);
+        if count > BATCHES_KEPT {
+            return Some(Err(Refused::Content("a producer has too many batches")));
+        }
+        let mut batches = VecDeque::with_capacity(count);
+        for _ in 0..count {
+            batches.push_back(ProducedBatch {
+                first_sequence: c.i32()?,
+                last_sequence: c.i32()?,
+                base_offset: c.i64()?,
+                last_offset: c.i64()?,
+                timestamp: c.i64()?,
+            });
+        }
+        producers.push((id, ProducerEntry { epoch, last_seen_ms, batches }));
+    }
+    Some(Ok(LogCheckpoint {
+        log,
+        durable_through,
+        log_start_offset,
+        next_offset,
+        next_index,
+        term,
+        hard_state,
+        flushed_offset,
+        flushed_index,
+        active,
+        epochs,
+        producers,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Vec<LogCheckpoint> {
+        (0..3)
+            .map(|i| LogCheckpoint {
+                log: LogId { topic: Uuid([i as u8; 16]), partition: i },
+                durable_through: 9,
+                log_start_offset: 1,
+                next_offset: 100,
+                next_index: RaftIndex(102),
+                term: 4,
+                hard_state: HardState { term: 4, vote: -1, commit: 3 },
+                flushed_offset: 50,
+                flushed_index: RaftIndex(51),
+                active: (i > 0).then_some(ActiveSegmentState {
+                    base_offset: 0,
+                    base_index: RaftIndex(0),
+                    created_ms: 5,
+                    position: 8192,
+                    max_timestamp: -1,
+                }),
+                epochs: EpochHistory::from_entries(vec![(1, 0), (4, 60)]).unwrap(),
+                producers: (0..i64::from(i))
+                    .map(|id| {
+                        let batch = ProducedBatch {
+                            first_sequence: 1,
+                            last_sequence: 2,
+                            base_offset: 3,
+                            last_offset: 4,
+                            timestamp: 5,
+                        };
+                        (id, ProducerEntry { epoch: 1, last_seen_ms: 2, batches: [batch; 2].into() })
+                    })
+                    .collect(),
+            })
+            .collect()
+    }
+
+    fn encode(logs: &[LogCheckpoint]) -> Vec<u8> {
+        let mut w = CheckpointWriter::new();
+        for log in logs {
+            w.add(log, log.producers.iter().map(|(id, e)| (*id, e)).collect::<Vec<_>>().into_iter());
+        }
+        w.finish(CheckpointHeader {
+            generation: 3,
+            shard: 1,
+            shards: 2,
+            complete: true,
+            replay_from: 8,
+            durable_through: 9,
+            logs: 0,
+            body_len: 0,
+            body_crc: 0,
+        })
+    }
+
+    #[test]
+    fn round_trip() {
+        let logs = sample();
+        let bytes = encode(&logs);
+        let (header, read) = decode(&bytes).unwrap();
+        assert_eq!(read, logs);
+        assert!(header.complete && header.replay_from == 8 && header.logs == 3);
+        assert_eq!(CheckpointHeader::decode(&bytes[..CHECKPOINT_HEADER]), Ok(header));
+    }
+
+    #[test]
+    fn any_flipped_bit_and_any_cut_is_seen() {
+        let good = encode(&sample());
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bad).is_err(), "bit {bit}");
+        }
+        for len in 0..good.len() {
+            assert!(decode(&good[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_count_that_the_bytes_do_not_bear_is_refused_without_allocating() {
+        let mut w = CheckpointWriter::new();
+        w.logs = u32::MAX;
+        let bytes = w.finish(CheckpointHeader::decode(&encode(&[])).unwrap());
+        assert!(matches!(decode(&bytes), Err(Refused::Content(_))));
+    }
+}

@@ -1,0 +1,160 @@
+//! Append: fixes a batch's order and hands it to the journal.
+
+use super::{End, Log, State, end_after, produced};
+use crate::batch;
+use crate::error::AppendError;
+use crate::format::entry::{EntryHeader, EntryKind, entry_span};
+use crate::journal::{Durable, Effect};
+use crate::producers::Verdict;
+use crate::tail::TailBatch;
+use bytes::Bytes;
+use corelog_wire::records::BatchHeader;
+use std::rc::Rc;
+
+/// Who a batch comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchKind {
+    /// A Kafka client: producer state is checked, a nearly full disk refuses it.
+    Client,
+    /// The broker's own coordinators, whose records are ordinary ones.
+    Coordinator,
+    /// Raft's own: attribute bit 15 is set, no Kafka offset is taken, nobody is served it.
+    Internal,
+}
+
+/// What to append.
+#[derive(Clone, Debug)]
+pub struct AppendBatch {
+    /// One whole v2 batch, validated (its CRC above all). Base offset and leader epoch are set on append.
+    pub bytes: Bytes,
+    pub kind: BatchKind,
+    /// The leader's epoch; it never goes back.
+    pub leader_epoch: i32,
+}
+
+/// A batch whose order is fixed.
+#[must_use = "the append is acknowledged when `durable` completes"]
+pub struct Appended {
+    /// First offset of the batch; of an internal batch, the offset the next record will get.
+    pub base_offset: i64,
+    /// Last offset of the batch.
+    pub last_offset: i64,
+    pub log_start_offset: i64,
+    /// The greatest timestamp of the batch, as stored.
+    pub max_timestamp: i64,
+    /// A retry of an idempotent producer: it was appended before, at these offsets.
+    pub duplicate: bool,
+    pub durable: Durable,
+}
+
+impl Log {
+    /// Fixes the batch's order. The returned [`Appended::durable`] completes when it is on stable storage, and the
+    /// high watermark has passed it by then.
+    ///
+    /// Calls are admitted in the order of their first poll; they wait while the journal and the tail cache are full.
+    pub async fn append(&self, batch: AppendBatch) -> Result<Appended, AppendError> {
+        let header = self.check(&batch)?;
+        let _turn = self.shard.admit(entry_span(batch.bytes.len())).await?;
+        self.place(&batch, &header)
+    }
+
+    /// Refuses what no log can take.
+    fn check(&self, batch: &AppendBatch) -> Result<BatchHeader, AppendError> {
+        let invalid = |what: String| AppendError::Invalid(what);
+        let header = BatchHeader::parse(&batch.bytes).map_err(|e| invalid(e.to_string()))?;
+        if header.size() != batch.bytes.len() {
+            let (stated, given) = (header.size(), batch.bytes.len());
+            return Err(invalid(format!("the batch states a size of {stated} bytes, {given} were given")));
+        }
+        let internal = batch.kind == BatchKind::Internal;
+        if header.is_internal() != internal {
+            return Err(invalid("attribute bit 15 marks internal batches and no others".into()));
+        }
+        let least = if internal { -1 } else { 0 };
+        if header.last_offset_delta < least || (internal && header.last_offset_delta != -1) {
+            return Err(invalid(format!("a last offset delta of {}", header.last_offset_delta)));
+        }
+        let max = self.shard.journal.payload_max();
+        if batch.bytes.len() > max {
+            return Err(AppendError::TooLarge { size: batch.bytes.len(), max });
+        }
+        Ok(header)
+    }
+
+    /// Everything from here on happens without an await: the order is that of admission.
+    fn place(&self, batch: &AppendBatch, header: &BatchHeader) -> Result<Appended, AppendError> {
+        let state = &mut *self.state.borrow_mut();
+        state.check_writable(self.id)?;
+        if batch.kind == BatchKind::Client {
+            self.shard.space.check()?;
+        }
+        if batch.leader_epoch < state.next.term {
+            let (given, current) = (batch.leader_epoch, state.next.term);
+            return Err(AppendError::StaleLeaderEpoch { given, current });
+        }
+        let claim = batch::claim(header).filter(|_| batch.kind == BatchKind::Client);
+        if let Some(claim) = &claim
+            && let Verdict::Duplicate(known) = state.producers.check(claim)?
+        {
+            return Ok(Appended {
+                base_offset: known.base_offset,
+                last_offset: known.last_offset,
+                log_start_offset: state.log_start_offset,
+                max_timestamp: known.timestamp,
+                duplicate: true,
+                durable: self.durable_at(state, known.base_offset),
+            });
+        }
+        let End { offset: base_offset, index, .. } = state.next;
+        let Some(last_offset) = base_offset.checked_add(i64::from(header.last_offset_delta)) else {
+            return Err(AppendError::Invalid("the log has no offsets left".into()));
+        };
+        let header = BatchHeader { base_offset, partition_leader_epoch: batch.leader_epoch, ..*header };
+        let (head, rest) = batch::patched(&batch.bytes, base_offset, batch.leader_epoch);
+        let entry = EntryHeader {
+            log: self.id,
+            kind: EntryKind::Append,
+            index,
+            base_offset,
+            term: batch.leader_epoch,
+            len: batch.bytes.len() as u32,
+        };
+        let pushed = self.shard.journal.push(&entry, &head, rest);
+        if self.settled_by.replace(pushed.sequence) != pushed.sequence {
+            self.shard.journal.on_durable(self.me.clone(), Effect::Appended);
+        }
+        if let Some(claim) = &claim {
+            state.producers.assign(claim, produced(claim, &header), corelog_io::wall_clock_ms());
+        }
+        let tail_batch = TailBatch {
+            index,
+            base_offset,
+            next_offset: header.next_offset(),
+            max_timestamp: batch::timestamp(&header),
+            sequence: pushed.sequence,
+            bytes: pushed.payload,
+        };
+        state.next = end_after(&tail_batch, &header);
+        state.tail.push(tail_batch);
+        self.shard.counters.note_append(batch.bytes.len());
+        Ok(Appended {
+            base_offset,
+            last_offset,
+            log_start_offset: state.log_start_offset,
+            max_timestamp: header.max_timestamp,
+            duplicate: false,
+            durable: Durable::new(Rc::clone(&pushed.completion)),
+        })
+    }
+
+    /// Completes when the batch at `base_offset`, appended before, is durable.
+    fn durable_at(&self, state: &State, base_offset: i64) -> Durable {
+        if base_offset < state.durable.offset {
+            return Durable::already();
+        }
+        match state.tail.since(base_offset).next() {
+            Some(batch) => self.shard.journal.durable(batch.sequence),
+            None => Durable::already(),
+        }
+    }
+}

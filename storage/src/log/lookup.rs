@@ -1,0 +1,273 @@
+//! Lookup by timestamp (ListOffsets), and the indexes and footers of segments.
+
+use super::Log;
+use crate::batch;
+use crate::error::StorageError;
+use crate::format::index_page::Footer;
+use crate::format::segment_file::FIRST_BATCH;
+use crate::segment::{
+    Body, INTERVAL, Scanner, Sealed, SegmentSpan, SparseIndex, check_header, load_sealed, rewrite_index,
+};
+use bytes::{Bytes, BytesMut};
+use corelog_wire::records::{BatchHeader, BatchView, TimestampType, with_scratch};
+use std::rc::Rc;
+
+/// Most bytes a batch's records may take uncompressed when its timestamps are looked at; above, the batch's first
+/// offset stands for them.
+const RECORDS_BYTES_MAX: usize = 128 << 20;
+
+/// A record found by its timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimestampOffset {
+    pub offset: i64,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp: i64,
+    pub leader_epoch: i32,
+}
+
+impl Log {
+    /// The first record, from the log start offset to the high watermark, whose timestamp is at least `timestamp`.
+    pub async fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+    ) -> Result<Option<TimestampOffset>, StorageError> {
+        self.ensure_loaded().await?;
+        let (start, limit) = {
+            let state = self.state.borrow();
+            (state.log_start_offset, state.committed.offset)
+        };
+        let mut after = i64::MIN;
+        while let Some(segment) = self.segment_after(after) {
+            after = segment.base_offset;
+            if self.max_timestamp_of(segment).await? < timestamp {
+                continue;
+            }
+            let position = self.index_of(segment).await?.position_of_timestamp(timestamp);
+            let mut scanner = self.scanner(segment, position, INTERVAL).await?;
+            while let Some(header) = scanner.peek().await? {
+                let may_hold = batch::timestamp(&header) >= timestamp && header.next_offset() > start;
+                if header.base_offset >= limit && !header.is_internal() {
+                    return Ok(None);
+                }
+                if !may_hold {
+                    scanner.skip(&header);
+                    continue;
+                }
+                let found = scanner.take(header).await?;
+                if let Some(record) = first_record(&found.header, whole(found.body), timestamp, start) {
+                    return Ok(Some(record).filter(|r| r.offset < limit));
+                }
+            }
+        }
+        let state = self.state.borrow();
+        for batch in state.tail.since(state.flushed.offset.max(start)) {
+            if batch.next_offset > state.committed.offset {
+                break;
+            }
+            if batch.max_timestamp >= timestamp && !batch.is_internal() {
+                let header = BatchHeader::parse(&batch.bytes).expect("the tail holds batches");
+                if let Some(record) = first_record(&header, batch.bytes.clone(), timestamp, start) {
+                    return Ok(Some(record));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record that bears the greatest timestamp (KIP-734).
+    pub async fn max_timestamp(&self) -> Result<Option<TimestampOffset>, StorageError> {
+        self.ensure_loaded().await?;
+        let mut greatest = -1;
+        let mut after = i64::MIN;
+        while let Some(segment) = self.segment_after(after) {
+            after = segment.base_offset;
+            greatest = greatest.max(self.max_timestamp_of(segment).await?);
+        }
+        greatest = greatest.max(self.state.borrow().tail.dirty_max_timestamp());
+        if greatest < 0 {
+            return Ok(None);
+        }
+        // The greatest may be of a record below the log start offset: take the next smaller that is left.
+        if let Some(found) = self.offset_for_timestamp(greatest).await? {
+            return Ok(Some(found));
+        }
+        self.max_timestamp_by_scan().await
+    }
+
+    /// Looks at every batch from the log start offset on: for the rare case that the greatest timestamp was deleted.
+    async fn max_timestamp_by_scan(&self) -> Result<Option<TimestampOffset>, StorageError> {
+        let start = self.log_start_offset();
+        let mut greatest = -1;
+        let mut after = i64::MIN;
+        while let Some(segment) = self.segment_after(after) {
+            after = segment.base_offset;
+            let mut scanner = self.scanner(segment, FIRST_BATCH, 1 << 20).await?;
+            while let Some(header) = scanner.peek().await? {
+                if header.base_offset >= start {
+                    greatest = greatest.max(batch::timestamp(&header));
+                }
+                scanner.skip(&header);
+            }
+        }
+        {
+            let state = self.state.borrow();
+            for batch in state.tail.since(state.flushed.offset.max(start)) {
+                greatest = greatest.max(batch.max_timestamp);
+            }
+        }
+        if greatest < 0 { Ok(None) } else { self.offset_for_timestamp(greatest).await }
+    }
+
+    /// Makes sure that the log's directory has been looked at.
+    pub(super) async fn ensure_loaded(&self) -> Result<(), StorageError> {
+        if self.is_deleted() {
+            return Err(StorageError::LogDeleted(self.id));
+        }
+        if self.state.borrow().segments.is_none() {
+            let _turn = self.upkeep.acquire(1).await;
+            self.load_in_turn().await?;
+        }
+        Ok(())
+    }
+
+    /// The first segment whose base offset is above `base_offset` and that holds something at or above the log start.
+    fn segment_after(&self, base_offset: i64) -> Option<SegmentSpan> {
+        let state = self.state.borrow();
+        let segments = state.segments.as_ref()?;
+        let next = match base_offset {
+            i64::MIN => segments.first_offset()?.max(state.log_start_offset),
+            _ => segments.base_after(base_offset)?,
+        };
+        segments.holding(next)
+    }
+
+    /// Greatest timestamp of a segment; -1 if it has none.
+    async fn max_timestamp_of(&self, segment: SegmentSpan) -> Result<i64, StorageError> {
+        if !segment.sealed {
+            let state = self.state.borrow();
+            let active = state.segments.as_ref().and_then(|s| s.active.as_ref());
+            return Ok(active.map_or(-1, |a| a.max_timestamp));
+        }
+        Ok(self.footer(segment).await?.max_timestamp)
+    }
+
+    /// The footer of a sealed segment.
+    pub(super) async fn footer(&self, segment: SegmentSpan) -> Result<Footer, StorageError> {
+        let known = self.sealed(segment).and_then(|sealed| sealed.footer.get());
+        match known {
+            Some(footer) => Ok(footer),
+            None => self.load_index(segment).await.map(|(_, footer)| footer),
+        }
+    }
+
+    /// The index of a segment, loaded if it is not in memory.
+    pub(super) async fn index_of(&self, segment: SegmentSpan) -> Result<Rc<SparseIndex>, StorageError> {
+        if !segment.sealed {
+            let state = self.state.borrow();
+            let active = state.segments.as_ref().and_then(|s| s.active.as_ref());
+            if let Some(active) = active.filter(|a| a.base_offset == segment.base_offset) {
+                return Ok(Rc::new(active.index.borrow().clone()));
+            }
+        }
+        match self.shard.indexes.get(self.id, segment.base_offset) {
+            Some(index) => Ok(index),
+            None => self.load_index(segment).await.map(|(index, _)| index),
+        }
+    }
+
+    fn sealed(&self, segment: SegmentSpan) -> Option<Sealed> {
+        let state = self.state.borrow();
+        let sealed = &state.segments.as_ref()?.sealed;
+        sealed.iter().find(|s| s.base_offset == segment.base_offset).cloned()
+    }
+
+    /// Reads a sealed segment's index file, or builds it anew from the batches.
+    async fn load_index(&self, segment: SegmentSpan) -> Result<(Rc<SparseIndex>, Footer), StorageError> {
+        let Some(sealed) = self.sealed(segment) else {
+            let what = format!("segment {} is gone", segment.base_offset);
+            return Err(StorageError::corrupt(&self.dir, 0, what));
+        };
+        let (index, footer) = match load_sealed(&self.dir, &self.shard.files, &sealed).await? {
+            Some(loaded) => loaded,
+            None => {
+                tracing::warn!(log = %self.id, segment = segment.base_offset, "its index is missing: building it anew");
+                let (index, footer) = self.rebuild_index(segment).await?;
+                rewrite_index(&self.shard, &self.dir, segment.base_offset, &index, footer).await?;
+                (index, footer)
+            }
+        };
+        let index = Rc::new(index);
+        self.shard.indexes.insert(self.id, segment.base_offset, Rc::clone(&index));
+        let state = self.state.borrow();
+        if let Some(segments) = &state.segments
+            && let Some(sealed) = segments.sealed.iter().find(|s| s.base_offset == segment.base_offset)
+        {
+            sealed.footer.set(Some(footer));
+        }
+        Ok((index, footer))
+    }
+
+    async fn rebuild_index(&self, segment: SegmentSpan) -> Result<(SparseIndex, Footer), StorageError> {
+        let path = self.dir.join(crate::paths::segment_file(segment.base_offset));
+        let file = self.shard.files.open(&path, false).await?;
+        let header = check_header(&file, &path, self.id, segment.base_offset).await?;
+        let base = (header.base_offset, header.base_index);
+        let mut index = SparseIndex::default();
+        let mut footer = Footer {
+            end: segment.end,
+            next_offset: base.0,
+            next_index: base.1,
+            max_timestamp: -1,
+            sealed_ms: corelog_io::wall_clock_ms(),
+        };
+        let mut scanner =
+            Scanner::new(file, path, FIRST_BATCH, segment.end, 1 << 20).expect_offset(segment.base_offset);
+        while let Some(found) = scanner.next().await? {
+            let max_timestamp = footer.max_timestamp;
+            index.note(base, found.header.base_offset, footer.next_index, found.position, max_timestamp);
+            footer.max_timestamp = max_timestamp.max(batch::timestamp(&found.header));
+            footer.next_offset = found.header.next_offset();
+            footer.next_index = footer.next_index.next();
+        }
+        Ok((index, footer))
+    }
+}
+
+/// A batch's bytes in one piece.
+fn whole(body: Body) -> Bytes {
+    match body {
+        Body::Whole(bytes) => bytes,
+        Body::Parts(parts) => {
+            let mut joined = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+            parts.iter().for_each(|part| joined.extend_from_slice(part));
+            joined.freeze()
+        }
+    }
+}
+
+/// The first record of a batch at or after offset `start` with a timestamp of at least `timestamp`.
+fn first_record(header: &BatchHeader, bytes: Bytes, timestamp: i64, start: i64) -> Option<TimestampOffset> {
+    let found = |offset, timestamp| {
+        Some(TimestampOffset { offset, timestamp, leader_epoch: header.partition_leader_epoch })
+    };
+    if header.timestamp_type() == TimestampType::LogAppendTime {
+        return found(header.base_offset.max(start), header.max_timestamp);
+    }
+    let view = BatchView::parse(&bytes).ok()?;
+    with_scratch(|scratch| {
+        let Ok(records) = view.records(scratch, RECORDS_BYTES_MAX) else {
+            return found(header.base_offset.max(start), header.max_timestamp);
+        };
+        for record in records {
+            let Ok(record) = record else {
+                return found(header.base_offset.max(start), header.max_timestamp);
+            };
+            let offset = header.base_offset + i64::from(record.offset_delta);
+            let at = header.timestamp_at(record.timestamp_delta);
+            if at >= timestamp && offset >= start {
+                return found(offset, at);
+            }
+        }
+        None
+    })
+}

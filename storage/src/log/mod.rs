@@ -1,0 +1,461 @@
+//! One partition's log.
+//!
+//! ```text
+//!  log start            flushed                     durable = committed         next (order fixed)
+//!      │                   │                               │                        │
+//!      ▼                   ▼                               ▼                        ▼
+//!      [ segment ][ active segment ][ tail: journaled, durable ][ tail: under way ]
+//!                        [ ......... tail cache: from memory .................... ]
+//! ```
+//!
+//! Life: made by [`ShardStorage::log`](crate::ShardStorage::log), without any I/O; its directory is looked at when
+//! something older than the tail is first asked for. Lives on one core. State changes happen between awaits; what
+//! takes I/O and must not overlap (flush, retention, deletion) takes turns (`upkeep`).
+
+mod append;
+mod flush;
+mod lookup;
+mod read;
+mod replay;
+mod retention;
+
+pub use append::{AppendBatch, Appended, BatchKind};
+pub use lookup::TimestampOffset;
+pub use read::Read;
+
+use crate::batch;
+use crate::config::LogConfig;
+use crate::epochs::{EpochEnd, EpochHistory};
+use crate::error::{AppendError, StorageError};
+use crate::format::checkpoint::{ActiveSegmentState, HardState, LogCheckpoint};
+use crate::format::entry::{EntryHeader, EntryKind, entry_span};
+use crate::ids::{LogId, RaftIndex};
+use crate::journal::{Durable, Effect};
+use crate::paths;
+use crate::producers::{Claim, ProducedBatch, Producers};
+use crate::recovery::RecoveredLog;
+use crate::segment::Segments;
+use crate::shard::Shard;
+use crate::tail::{Tail, TailBatch};
+use corelog_io::sync::{Event, Semaphore};
+use corelog_wire::records::BatchHeader;
+use read::Hints;
+use std::cell::{Cell, Ref, RefCell};
+use std::path::PathBuf;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+
+pub struct Log {
+    id: LogId,
+    me: Weak<Log>,
+    shard: Rc<Shard>,
+    /// The directory of its segments.
+    dir: PathBuf,
+    state: RefCell<State>,
+    changed: Event,
+    /// Flush, retention, loading of segments, deletion: one at a time.
+    upkeep: Semaphore,
+    hints: RefCell<Hints>,
+    /// The journal group that will settle this log's appends, so that one effect a group is enough.
+    settled_by: Cell<u64>,
+}
+
+/// What a log knows.
+pub(crate) struct State {
+    config: LogConfig,
+    /// Where the next batch goes.
+    next: End,
+    /// What is on stable storage.
+    durable: End,
+    /// What may be served: on stable storage of a majority. Follows `durable` while the log is alone.
+    committed: End,
+    commit_follows_durable: bool,
+    /// What is in segments, synced.
+    flushed: End,
+    log_start_offset: i64,
+    /// Of durable batches.
+    epochs: EpochHistory,
+    producers: Producers,
+    hard_state: HardState,
+    tail: Tail,
+    /// Before the segments are loaded: what the checkpoint says of the active one.
+    active: Option<ActiveSegmentState>,
+    segments: Option<Segments>,
+    /// Why the log is refused, if it is.
+    refused: Option<Arc<str>>,
+    deleted: bool,
+}
+
+/// An end of the log, in both of its countings, and the term of the last batch before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct End {
+    pub offset: i64,
+    pub index: RaftIndex,
+    pub term: i32,
+}
+
+impl Log {
+    /// `recovered`: what start-up found of it. No I/O.
+    pub(crate) fn new(
+        shard: Rc<Shard>,
+        id: LogId,
+        name: &str,
+        config: LogConfig,
+        recovered: RecoveredLog,
+    ) -> Rc<Log> {
+        let dir = paths::log_dir(&shard.config.data_dir, id, name);
+        let state = State::recover(id, config, recovered, &shard);
+        Rc::new_cyclic(|me| Log {
+            id,
+            me: me.clone(),
+            shard,
+            dir,
+            state: RefCell::new(state),
+            changed: Event::new(),
+            upkeep: Semaphore::new(1),
+            hints: RefCell::default(),
+            settled_by: Cell::new(0),
+        })
+    }
+
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// The offset after the last record that may be served.
+    pub fn high_watermark(&self) -> i64 {
+        self.state.borrow().committed.offset
+    }
+
+    /// The first offset that is kept.
+    pub fn log_start_offset(&self) -> i64 {
+        self.state.borrow().log_start_offset
+    }
+
+    /// The offset the next record will get.
+    pub fn log_end_offset(&self) -> i64 {
+        self.state.borrow().next.offset
+    }
+
+    /// The Raft index the next batch will get.
+    pub fn next_index(&self) -> RaftIndex {
+        self.state.borrow().next.index
+    }
+
+    /// The leader epoch of the last batch, -1 if there is none.
+    pub fn leader_epoch(&self) -> i32 {
+        let state = self.state.borrow();
+        if state.next.index == RaftIndex(0) { -1 } else { state.next.term }
+    }
+
+    /// Notified when the high watermark or the log start offset moves, and when the log is deleted.
+    pub fn changed(&self) -> &Event {
+        &self.changed
+    }
+
+    pub fn is_deleted(&self) -> bool {
+        self.state.borrow().deleted
+    }
+
+    pub fn config(&self) -> LogConfig {
+        self.state.borrow().config
+    }
+
+    /// Takes effect with the next roll and the next look at retention.
+    pub fn set_config(&self, config: LogConfig) {
+        self.state.borrow_mut().config = config;
+    }
+
+    /// The epoch of the leader that appended the record at `offset`, or that was there when the log ended at it; -1
+    /// if there is none yet.
+    pub fn epoch_at(&self, offset: i64) -> i32 {
+        self.state.borrow().epochs.epoch_at(offset).unwrap_or(-1)
+    }
+
+    /// OffsetForLeaderEpoch's answer (KIP-320).
+    pub fn epoch_end_offset(&self, epoch: i32) -> EpochEnd {
+        let state = self.state.borrow();
+        state.epochs.end_offset(epoch, state.committed.offset)
+    }
+
+    /// Ids of the producers known, each with its epoch, last sequence number and the wall clock of its last append
+    /// (milliseconds since the Unix epoch). Of durable batches (DescribeProducers).
+    pub fn active_producers(&self) -> Vec<ActiveProducer> {
+        let state = self.state.borrow();
+        let describe = |(producer_id, e): (i64, &crate::producers::ProducerEntry)| ActiveProducer {
+            producer_id,
+            epoch: e.epoch,
+            last_sequence: e.batches.back().map_or(-1, |b| b.last_sequence),
+            last_timestamp: e.batches.back().map_or(-1, |b| b.timestamp),
+        };
+        state.producers.entries().map(describe).collect()
+    }
+
+    /// Raft's durable state.
+    pub fn hard_state(&self) -> HardState {
+        self.state.borrow().hard_state
+    }
+
+    /// Journals Raft's term and vote.
+    pub async fn set_hard_state(&self, hard_state: HardState) -> Result<(), StorageError> {
+        let entry = EntryHeader {
+            log: self.id,
+            kind: EntryKind::HardState,
+            index: RaftIndex(hard_state.commit),
+            base_offset: hard_state.vote,
+            term: hard_state.term,
+            len: 0,
+        };
+        self.journal(entry, Effect::HardState(hard_state)).await?.await
+    }
+
+    /// Whether what is durable may be served at once (the default: a group of one), or only what
+    /// [`Log::advance_commit`] says.
+    pub fn set_commit_follows_durable(&self, follows: bool) {
+        self.state.borrow_mut().commit_follows_durable = follows;
+        self.settle_commit(None);
+    }
+
+    /// Every batch below `index` is committed. Does not pass what is durable here.
+    pub fn advance_commit(&self, index: RaftIndex) {
+        self.settle_commit(Some(index));
+    }
+
+    /// Takes the batches from Raft index `from` on off the end, durably: another leader's history replaces them.
+    /// Committed batches are never cut.
+    pub async fn truncate(&self, from: RaftIndex, term: i32) -> Result<(), AppendError> {
+        let _turn = self.shard.admit(entry_span(0)).await?;
+        let durable = {
+            let mut state = self.state.borrow_mut();
+            state.check_writable(self.id)?;
+            if from < state.committed.index {
+                let committed = state.committed.index;
+                return Err(AppendError::Invalid(format!(
+                    "truncation to Raft index {from}, below the commit index {committed}"
+                )));
+            }
+            if from >= state.next.index {
+                return Ok(());
+            }
+            let base_offset = state.cut_back(from);
+            let entry = EntryHeader {
+                log: self.id,
+                kind: EntryKind::Truncate,
+                index: from,
+                base_offset,
+                term,
+                len: 0,
+            };
+            let pushed = self.shard.journal.push(&entry, &[], &[]);
+            self.shard.journal.on_durable(self.me.clone(), Effect::Truncated);
+            Durable::new(pushed.completion)
+        };
+        Ok(durable.await?)
+    }
+
+    /// Journals an entry without payload.
+    async fn journal(&self, entry: EntryHeader, effect: Effect) -> Result<Durable, StorageError> {
+        let _turn = self.shard.admit(entry_span(0)).await?;
+        self.state.borrow().check_writable(self.id)?;
+        let pushed = self.shard.journal.push(&entry, &[], &[]);
+        self.shard.journal.on_durable(self.me.clone(), effect);
+        Ok(Durable::new(pushed.completion))
+    }
+
+    /// Journal group `sequence` is durable, and with it what `effect` says.
+    pub(crate) fn settle(&self, sequence: u64, effect: Effect) {
+        match effect {
+            Effect::Appended => {
+                self.state.borrow_mut().settle_appends(sequence, &self.shard);
+                self.settle_commit(None);
+            }
+            Effect::LogStart(offset) => {
+                self.state.borrow_mut().move_log_start(offset);
+                self.changed.notify_all();
+            }
+            Effect::HardState(hard_state) => self.state.borrow_mut().hard_state = hard_state,
+            Effect::Truncated => {}
+        }
+    }
+
+    fn settle_commit(&self, index: Option<RaftIndex>) {
+        let moved = {
+            let mut state = self.state.borrow_mut();
+            let before = state.committed.index;
+            match index {
+                None if state.commit_follows_durable => state.committed = state.durable,
+                None => {}
+                Some(index) if index <= before => {}
+                Some(index) if index >= state.durable.index => state.committed = state.durable,
+                Some(index) => {
+                    let batch = state.tail.at_index(index).expect("what is not committed is in the tail");
+                    let offset = batch.base_offset;
+                    let term = state.durable.term;
+                    state.committed = End { offset, index, term };
+                }
+            }
+            state.committed.index != before
+        };
+        if moved {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Its state for the checkpoint; `None` for a log that has none.
+    pub(crate) fn checkpoint(&self, durable_through: u64) -> Option<(LogCheckpoint, Ref<'_, Producers>)> {
+        let state = self.state.borrow();
+        if state.deleted || state.is_untouched() {
+            return None;
+        }
+        let checkpoint = LogCheckpoint {
+            log: self.id,
+            durable_through,
+            log_start_offset: state.log_start_offset,
+            next_offset: state.durable.offset,
+            next_index: state.durable.index,
+            term: state.durable.term,
+            hard_state: state.hard_state,
+            flushed_offset: state.flushed.offset,
+            flushed_index: state.flushed.index,
+            active: state.active_state(),
+            epochs: state.epochs.clone(),
+            producers: Vec::new(),
+        };
+        Some((checkpoint, Ref::map(state, |s| &s.producers)))
+    }
+
+    /// Why the log is refused, if start-up found it damaged.
+    pub fn refused(&self) -> Option<StorageError> {
+        let state = self.state.borrow();
+        state
+            .refused
+            .as_ref()
+            .map(|evidence| StorageError::LogRefused { log: self.id, evidence: evidence.clone() })
+    }
+
+    pub(crate) fn is_clean_through(&self, sequence: u64) -> bool {
+        self.state.borrow().tail.is_clean_through(sequence)
+    }
+
+    pub(crate) fn evict_through(&self, sequence: u64) {
+        self.state.borrow_mut().tail.evict_through(sequence);
+    }
+
+    /// The journal group of the oldest batch that is in no segment.
+    pub(crate) fn first_dirty_sequence(&self) -> Option<u64> {
+        self.state.borrow().tail.first_dirty_sequence()
+    }
+
+    pub(crate) fn dirty_bytes(&self) -> u64 {
+        self.state.borrow().tail.dirty_bytes()
+    }
+
+    pub(crate) fn expire_producers(&self, now_ms: i64) {
+        self.state.borrow_mut().producers.expire(now_ms, self.shard.config.producer_id_expiration_ms);
+    }
+}
+
+/// One line of DescribeProducers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    pub producer_id: i64,
+    pub epoch: i16,
+    pub last_sequence: i32,
+    pub last_timestamp: i64,
+}
+
+impl State {
+    fn check_writable(&self, id: LogId) -> Result<(), StorageError> {
+        if self.deleted {
+            return Err(StorageError::LogDeleted(id));
+        }
+        match &self.refused {
+            Some(evidence) => Err(StorageError::LogRefused { log: id, evidence: evidence.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing was ever written to it.
+    fn is_untouched(&self) -> bool {
+        self.next.index == RaftIndex(0)
+            && self.log_start_offset == 0
+            && self.hard_state == HardState::default()
+    }
+
+    /// What the checkpoint says of the active segment.
+    fn active_state(&self) -> Option<ActiveSegmentState> {
+        match &self.segments {
+            Some(segments) => segments.active.as_ref().map(|a| a.state()),
+            None => self.active,
+        }
+    }
+
+    /// Batches of the groups up to `sequence` are durable.
+    fn settle_appends(&mut self, sequence: u64, shard: &Shard) {
+        let now_ms = corelog_io::wall_clock_ms();
+        while let Some(batch) = self.tail.at_index(self.durable.index)
+            && batch.sequence <= sequence
+        {
+            let header = BatchHeader::parse(&batch.bytes).expect("the tail holds batches");
+            self.epochs.note(header.partition_leader_epoch, header.base_offset);
+            if let Some(claim) = batch::claim(&header) {
+                let produced = produced(&claim, &header);
+                self.producers.durable(&claim, produced, now_ms, shard.config.producer_ids_max);
+            }
+            self.durable = end_after(batch, &header);
+        }
+    }
+
+    fn move_log_start(&mut self, offset: i64) {
+        if offset > self.log_start_offset {
+            self.log_start_offset = offset;
+            self.epochs.cut_front(offset);
+        }
+    }
+
+    /// Takes the batches from `from` on off the end; the log end offset that leaves.
+    fn cut_back(&mut self, from: RaftIndex) -> i64 {
+        let first_cut = self.tail.at_index(from).expect("what is not committed is in the tail");
+        let offset = first_cut.base_offset;
+        let term = match from.0.checked_sub(1).and_then(|i| self.tail.at_index(RaftIndex(i))) {
+            Some(last) => {
+                BatchHeader::parse(&last.bytes).expect("the tail holds batches").partition_leader_epoch
+            }
+            None => self.flushed.term,
+        };
+        self.tail.cut_back(from);
+        let end = End { offset, index: from, term };
+        self.next = end;
+        if self.durable.index > from {
+            self.durable = end;
+        }
+        self.epochs.cut_back(offset, term);
+        self.producers.cut_back(offset);
+        // What stays and is still under way counts again.
+        let now_ms = corelog_io::wall_clock_ms();
+        let mut index = self.durable.index;
+        while let Some(batch) = self.tail.at_index(index) {
+            let header = BatchHeader::parse(&batch.bytes).expect("the tail holds batches");
+            if let Some(claim) = batch::claim(&header) {
+                self.producers.assign(&claim, produced(&claim, &header), now_ms);
+            }
+            index = index.next();
+        }
+        offset
+    }
+}
+
+/// The end of the log that `batch` leaves.
+fn end_after(batch: &TailBatch, header: &BatchHeader) -> End {
+    End { offset: batch.next_offset, index: batch.index.next(), term: header.partition_leader_epoch }
+}
+
+fn produced(claim: &Claim, header: &BatchHeader) -> ProducedBatch {
+    ProducedBatch {
+        first_sequence: claim.first_sequence,
+        last_sequence: claim.last_sequence(),
+        base_offset: header.base_offset,
+        last_offset: header.last_offset(),
+        timestamp: header.max_timestamp,
+    }
+}

@@ -1,0 +1,235 @@
+//! Read: whole batches from an offset on, from memory or from segments, or from both.
+
+use super::{Log, State};
+use crate::error::{ReadError, StorageError};
+use crate::format::segment_file::FIRST_BATCH;
+use crate::segment::{Body, INTERVAL, Scanner, SegmentSpan};
+use bytes::Bytes;
+
+/// Places where recent reads ended, so that a reader that goes on there need not search.
+const HINTS: usize = 4;
+
+/// What a read gives.
+#[derive(Clone, Debug, Default)]
+pub struct Read {
+    /// Whole batches, in order; each part holds one or more, or a piece of one. To be sent as they are.
+    pub parts: Vec<Bytes>,
+    /// Bytes of all parts.
+    pub len: usize,
+    /// The offset after the last batch given.
+    pub next_offset: i64,
+    pub high_watermark: i64,
+    pub log_start_offset: i64,
+    /// Equals the high watermark: there are no transactions yet.
+    pub last_stable_offset: i64,
+}
+
+/// A read from `segment` that ended before `offset` ended at `position`.
+#[derive(Clone, Copy)]
+pub(super) struct Hint {
+    offset: i64,
+    segment: i64,
+    position: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Hints {
+    places: [Option<Hint>; HINTS],
+    next: usize,
+}
+
+impl Hints {
+    fn find(&mut self, offset: i64, segment: i64) -> Option<u64> {
+        let found =
+            self.places.iter_mut().find(|h| h.is_some_and(|h| h.offset == offset && h.segment == segment))?;
+        found.take().map(|h| h.position)
+    }
+
+    fn note(&mut self, hint: Hint) {
+        self.places[self.next] = Some(hint);
+        self.next = (self.next + 1) % HINTS;
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.places = [None; HINTS];
+    }
+}
+
+impl Read {
+    /// Whether `size` more bytes are within bounds.
+    fn takes(&self, size: usize, max_bytes: usize, at_least_one: bool) -> bool {
+        self.len + size <= max_bytes || (self.len == 0 && at_least_one)
+    }
+
+    /// Adds a batch; joins it to the part before when both lie side by side in memory.
+    fn push(&mut self, bytes: Bytes) {
+        self.len += bytes.len();
+        self.parts.push(bytes);
+    }
+}
+
+impl Log {
+    /// Batches from the one that holds `offset` on, up to the high watermark and to `max_bytes`. With `at_least_one`
+    /// the first batch is given even if it is larger (KIP-74). At the high watermark there is nothing: no error.
+    ///
+    /// # Errors
+    /// `offset` is below the log start offset or above the high watermark; storage errors.
+    pub async fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<Read, ReadError> {
+        let mut read = Read { next_offset: offset, ..Read::default() };
+        loop {
+            let (segment, position, limit) = {
+                let state = self.state.borrow();
+                self.check_readable(&state, offset)?;
+                let at = read.next_offset;
+                let in_memory =
+                    state.tail.first_offset().unwrap_or(state.flushed.offset).min(state.flushed.offset);
+                if at >= state.committed.offset {
+                    break;
+                }
+                if at >= in_memory && state.tail.first_offset().is_some_and(|first| at >= first) {
+                    let before = read.len;
+                    take_from_tail(&state, &mut read, max_bytes, at_least_one);
+                    self.shard.counters.note_tail_read(read.len - before);
+                    break;
+                }
+                match &state.segments {
+                    None => (None, 0, 0),
+                    Some(segments) => {
+                        let Some(span) = segments.holding(at) else {
+                            drop(state);
+                            return Err(self.no_segment(at).into());
+                        };
+                        let hint = self.hints.borrow_mut().find(at, span.base_offset);
+                        let limit = state.flushed.offset.min(state.committed.offset);
+                        (Some(span), hint.unwrap_or(0), limit)
+                    }
+                }
+            };
+            let Some(segment) = segment else {
+                let _turn = self.upkeep.acquire(1).await;
+                self.load_in_turn().await?;
+                continue;
+            };
+            match self.read_segment(segment, position, limit, &mut read, max_bytes, at_least_one).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                // Retention may have taken the segment while we read it.
+                Err(error) => {
+                    let start = self.state.borrow().log_start_offset;
+                    match read.next_offset < start || self.is_deleted() {
+                        true if read.len > 0 => break,
+                        true => continue,
+                        false => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        let state = self.state.borrow();
+        read.high_watermark = state.committed.offset;
+        read.last_stable_offset = state.committed.offset;
+        read.log_start_offset = state.log_start_offset;
+        Ok(read)
+    }
+
+    fn check_readable(&self, state: &State, offset: i64) -> Result<(), ReadError> {
+        if state.deleted {
+            return Err(StorageError::LogDeleted(self.id).into());
+        }
+        if offset < state.log_start_offset || offset > state.committed.offset {
+            let (log_start_offset, log_end_offset) = (state.log_start_offset, state.committed.offset);
+            return Err(ReadError::OffsetOutOfRange { offset, log_start_offset, log_end_offset });
+        }
+        Ok(())
+    }
+
+    fn no_segment(&self, offset: i64) -> StorageError {
+        StorageError::corrupt(&self.dir, 0, format!("no segment holds offset {offset}"))
+    }
+
+    /// Goes on with `read` in `segment`, not beyond offset `limit`. `true`: it ended at the segment's end.
+    /// `position`: where the batch at `read.next_offset` begins, 0 if unknown.
+    async fn read_segment(
+        &self,
+        segment: SegmentSpan,
+        position: u64,
+        limit: i64,
+        read: &mut Read,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<bool, StorageError> {
+        let sought = read.next_offset;
+        let mut ahead = max_bytes.saturating_sub(read.len) as u64;
+        let mut from = position;
+        if from == 0 {
+            let relative = u32::try_from(sought - segment.base_offset).unwrap_or(u32::MAX);
+            from = self.index_of(segment).await?.position_of_offset(relative);
+            ahead += INTERVAL;
+        }
+        let mut scanner = self.scanner(segment, from, ahead).await?;
+        let before = read.len;
+        let mut more = true;
+        while let Some(header) = scanner.peek().await? {
+            if header.next_offset() <= sought || header.is_internal() {
+                scanner.skip(&header);
+                continue;
+            }
+            if header.base_offset >= limit || !read.takes(header.size(), max_bytes, at_least_one) {
+                more = false;
+                break;
+            }
+            let found = scanner.take(header).await?;
+            match found.body {
+                Body::Whole(bytes) => read.push(bytes),
+                Body::Parts(parts) => parts.into_iter().for_each(|part| read.push(part)),
+            }
+            read.next_offset = found.header.next_offset();
+            if read.len >= max_bytes {
+                more = false;
+                break;
+            }
+        }
+        if more && read.next_offset == sought && segment.sealed {
+            // The segment ends before the offset it should hold.
+            let next = self.state.borrow().segments.as_ref().and_then(|s| s.base_after(segment.base_offset));
+            if next.is_none_or(|next| next > sought) {
+                return Err(scanner.corrupt(segment.end, format!("the segment ends before offset {sought}")));
+            }
+        }
+        self.shard.counters.note_cold_read(read.len - before);
+        if !more {
+            let hint =
+                Hint { offset: read.next_offset, segment: segment.base_offset, position: scanner.position() };
+            self.hints.borrow_mut().note(hint);
+        }
+        Ok(more)
+    }
+
+    /// A scanner of `segment` from `position` on.
+    pub(super) async fn scanner(
+        &self,
+        segment: SegmentSpan,
+        position: u64,
+        ahead: u64,
+    ) -> Result<Scanner, StorageError> {
+        let path = self.dir.join(crate::paths::segment_file(segment.base_offset));
+        let file = self.shard.files.open(&path, false).await?;
+        let scanner = Scanner::new(file, path, position, segment.end, ahead);
+        Ok(if position == FIRST_BATCH { scanner.expect_offset(segment.base_offset) } else { scanner })
+    }
+}
+
+fn take_from_tail(state: &State, read: &mut Read, max_bytes: usize, at_least_one: bool) {
+    for batch in state.tail.since(read.next_offset) {
+        if batch.next_offset > state.committed.offset || batch.index >= state.committed.index {
+            break;
+        }
+        if batch.is_internal() {
+            continue;
+        }
+        if !read.takes(batch.bytes.len(), max_bytes, at_least_one) {
+            break;
+        }
+        read.push(batch.bytes.clone());
+        read.next_offset = batch.next_offset;
+    }
+}

@@ -1,0 +1,156 @@
+//! A log's state from what start-up found of it.
+
+use super::{End, State, end_after, produced};
+use crate::batch;
+use crate::config::LogConfig;
+use crate::format::entry::EntryKind;
+use crate::ids::{LogId, RaftIndex};
+use crate::producers::Producers;
+use crate::recovery::{RecoveredEntry, RecoveredLog};
+use crate::shard::Shard;
+use crate::tail::{Tail, TailBatch};
+use corelog_io::wall_clock_ms;
+use corelog_wire::records::BatchHeader;
+use std::sync::Arc;
+
+impl State {
+    /// The checkpoint's state, and on top of it what the journals say. Gaps are never papered over: the log is refused.
+    pub(crate) fn recover(id: LogId, config: LogConfig, found: RecoveredLog, shard: &Shard) -> State {
+        let mut state = State::new(config);
+        let mut covered_by = None;
+        let mut promised = End::default();
+        if let Some((generation, c)) = found.checkpoint {
+            covered_by = Some((generation, c.durable_through));
+            state.log_start_offset = c.log_start_offset;
+            state.next = End { offset: c.next_offset, index: c.next_index, term: c.term };
+            promised = state.next;
+            let flushed_term = c.epochs.epoch_at(c.flushed_offset - 1).unwrap_or(c.term);
+            state.flushed = End { offset: c.flushed_offset, index: c.flushed_index, term: flushed_term };
+            state.hard_state = c.hard_state;
+            state.active = c.active;
+            state.epochs = c.epochs;
+            for (producer_id, entry) in c.producers {
+                state.producers.restore(producer_id, entry);
+            }
+        }
+        // Batches: all that are in no segment. State: only what the checkpoint does not cover.
+        let mut data = state.flushed;
+        let mut refused = found.damaged;
+        let now_ms = wall_clock_ms();
+        for entry in found.entries {
+            let covered = covered_by.is_some_and(|by| (entry.generation, entry.sequence) <= by);
+            let e = entry.header;
+            match e.kind {
+                EntryKind::Append if e.index < state.flushed.index => {}
+                EntryKind::Append => {
+                    let header = match BatchHeader::parse(&entry.payload) {
+                        Ok(header) if header.size() == entry.payload.len() => header,
+                        _ => {
+                            refused = Some(gap(id, data, &entry, "holds no batch"));
+                            break;
+                        }
+                    };
+                    if e.index != data.index
+                        || e.base_offset != data.offset
+                        || header.base_offset != data.offset
+                    {
+                        refused = Some(gap(id, data, &entry, "does not follow"));
+                        break;
+                    }
+                    let batch = TailBatch {
+                        index: e.index,
+                        base_offset: e.base_offset,
+                        next_offset: header.next_offset(),
+                        max_timestamp: batch::timestamp(&header),
+                        sequence: 0,
+                        bytes: entry.payload,
+                    };
+                    data = end_after(&batch, &header);
+                    state.tail.push(batch);
+                    if !covered {
+                        state.next = data;
+                        state.epochs.note(header.partition_leader_epoch, header.base_offset);
+                        if let Some(claim) = batch::claim(&header) {
+                            let max = shard.config.producer_ids_max;
+                            state.producers.replay(&claim, produced(&claim, &header), now_ms, max);
+                        }
+                    }
+                }
+                EntryKind::Truncate => {
+                    if e.index < data.index && e.index >= state.flushed.index {
+                        state.tail.cut_back(e.index);
+                        data = End { offset: e.base_offset, index: e.index, term: state.flushed.term };
+                        if let Some(last) =
+                            e.index.0.checked_sub(1).and_then(|i| state.tail.at_index(RaftIndex(i)))
+                        {
+                            let header = BatchHeader::parse(&last.bytes).expect("the tail holds batches");
+                            data.term = header.partition_leader_epoch;
+                        }
+                    }
+                    if !covered && e.index < state.next.index {
+                        state.next = data;
+                        state.epochs.cut_back(data.offset, data.term);
+                        state.producers.cut_back(data.offset);
+                    }
+                }
+                EntryKind::HardState if !covered => {
+                    state.hard_state.term = e.term;
+                    state.hard_state.vote = e.base_offset;
+                    state.hard_state.commit = e.index.0;
+                }
+                EntryKind::LogStart if !covered => state.move_log_start(e.base_offset),
+                EntryKind::HardState | EntryKind::LogStart => {}
+            }
+        }
+        if refused.is_none() && data.index < state.next.index {
+            let (found, known) = (data.index, state.next.index);
+            let first = promised.index;
+            refused = Some(
+                format!(
+                    "its checkpoint knows batches up to Raft index {first}, the journals lead to {found} of {known}: \
+                     journal files are missing from the data directory"
+                )
+                .into(),
+            );
+        }
+        if refused.is_some() {
+            state.next = data;
+        }
+        if let Some(evidence) = &refused {
+            tracing::error!(log = %id, %evidence, "the log is refused");
+        }
+        state.refused = refused;
+        state.durable = state.next;
+        state.committed = state.next;
+        state
+    }
+
+    fn new(config: LogConfig) -> State {
+        State {
+            config,
+            next: End::default(),
+            durable: End::default(),
+            committed: End::default(),
+            commit_follows_durable: true,
+            flushed: End::default(),
+            log_start_offset: 0,
+            epochs: Default::default(),
+            producers: Producers::default(),
+            hard_state: Default::default(),
+            tail: Tail::default(),
+            active: None,
+            segments: None,
+            refused: None,
+            deleted: false,
+        }
+    }
+}
+
+fn gap(id: LogId, data: End, entry: &RecoveredEntry, how: &str) -> Arc<str> {
+    format!(
+        "journal entry of generation {}, group {} (offset {}, Raft index {}) {how}: log {id} ends at offset {}, Raft \
+         index {}",
+        entry.generation, entry.sequence, entry.header.base_offset, entry.header.index, data.offset, data.index
+    )
+    .into()
+}

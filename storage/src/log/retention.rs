@@ -1,0 +1,223 @@
+//! What leaves a log: retention by time and size, DeleteRecords, deletion of the whole log.
+
+use super::Log;
+use crate::error::{ReadError, StorageError};
+use crate::format::entry::{EntryHeader, EntryKind};
+use crate::ids::RaftIndex;
+use crate::journal::Effect;
+use crate::paths::SegmentFileKind;
+use crate::segment::{SegmentSpan, remove};
+use corelog_io::fs;
+
+impl Log {
+    /// Bytes of the log: of its segment files, and of what is in none yet.
+    pub async fn size_bytes(&self) -> Result<u64, StorageError> {
+        self.ensure_loaded().await?;
+        let state = self.state.borrow();
+        Ok(state.segments.as_ref().map_or(0, |s| s.bytes()) + state.tail.dirty_bytes())
+    }
+
+    /// DeleteRecords: no record below `before` is served any more once this returns; durable. -1 stands for the high
+    /// watermark. Gives the log start offset (Kafka's low watermark).
+    ///
+    /// # Errors
+    /// `before` is above the high watermark or below -1.
+    pub async fn delete_records(&self, before: i64) -> Result<i64, ReadError> {
+        let before = {
+            let state = self.state.borrow();
+            let end = state.committed.offset;
+            let before = if before == -1 { end } else { before };
+            if before < 0 || before > end {
+                let log_start_offset = state.log_start_offset;
+                return Err(ReadError::OffsetOutOfRange {
+                    offset: before,
+                    log_start_offset,
+                    log_end_offset: end,
+                });
+            }
+            before
+        };
+        self.move_log_start(before).await?;
+        let log = self.me.upgrade().expect("it is borrowed from an Rc");
+        // The files' removal need not be waited for.
+        corelog_io::spawn(corelog_io::Queue::Background, async move {
+            if let Err(error) = log.trim().await {
+                tracing::warn!(log = %log.id, %error, "cannot remove deleted segments: retention will try again");
+            }
+        })
+        .detach();
+        Ok(self.log_start_offset())
+    }
+
+    /// Applies `retention_ms` and `retention_bytes`, rolls an active segment that is too old, and removes what lies
+    /// below the log start offset. The log start offset after it.
+    pub async fn apply_retention(&self, now_ms: i64) -> Result<i64, StorageError> {
+        let start = {
+            let _turn = self.upkeep.acquire(1).await;
+            let config = self.config();
+            if self.check_state().is_err() {
+                return Ok(self.log_start_offset());
+            }
+            self.load_in_turn().await?;
+            let expired = |max_timestamp: i64| {
+                config.retention_ms >= 0 && max_timestamp < now_ms.saturating_sub(config.retention_ms)
+            };
+            if config.delete_enabled && self.tail_may_go(&config, expired) {
+                self.flush_in_turn().await?;
+            }
+            if self.active_is_old(now_ms, config.segment_ms) {
+                self.roll_in_turn().await?;
+            }
+            match config.delete_enabled {
+                true => self.retained_from(&config, expired).await?,
+                false => 0,
+            }
+        };
+        self.move_log_start(start).await?;
+        self.trim().await?;
+        Ok(self.log_start_offset())
+    }
+
+    fn check_state(&self) -> Result<(), StorageError> {
+        self.state.borrow().check_writable(self.id)
+    }
+
+    /// Whether what is only in memory may be due for deletion.
+    fn tail_may_go(&self, config: &crate::config::LogConfig, expired: impl Fn(i64) -> bool) -> bool {
+        let state = self.state.borrow();
+        if state.tail.dirty_bytes() == 0 {
+            return false;
+        }
+        let bytes = state.segments.as_ref().map_or(0, |s| s.bytes()) + state.tail.dirty_bytes();
+        expired(state.tail.dirty_max_timestamp())
+            || (config.retention_bytes >= 0 && bytes > config.retention_bytes as u64)
+    }
+
+    fn active_is_old(&self, now_ms: i64, segment_ms: i64) -> bool {
+        let state = self.state.borrow();
+        let active = state.segments.as_ref().and_then(|s| s.active.as_ref());
+        active.is_some_and(|a| now_ms.saturating_sub(a.created_ms) > segment_ms)
+    }
+
+    /// The offset that retention lets the log begin at.
+    async fn retained_from(
+        &self,
+        config: &crate::config::LogConfig,
+        expired: impl Fn(i64) -> bool,
+    ) -> Result<i64, StorageError> {
+        let spans: Vec<SegmentSpan> = {
+            let state = self.state.borrow();
+            let segments = state.segments.as_ref().expect("they were loaded");
+            let sealed = segments.sealed.iter();
+            sealed.map(|s| SegmentSpan { base_offset: s.base_offset, end: s.bytes, sealed: true }).collect()
+        };
+        let (active, mut bytes, dirty, flushed) = {
+            let state = self.state.borrow();
+            let segments = state.segments.as_ref().expect("they were loaded");
+            let active = segments.active.as_ref().map(|a| (a.position, a.max_timestamp, a.created_ms));
+            let bytes = segments.bytes() + state.tail.dirty_bytes();
+            (active, bytes, state.tail.dirty_bytes(), state.flushed.offset)
+        };
+        let too_large = |bytes: u64, less: u64| {
+            config.retention_bytes >= 0 && bytes - less >= config.retention_bytes as u64
+        };
+        let mut gone = 0;
+        for span in &spans {
+            let footer = self.footer(*span).await?;
+            // Without timestamps the time of sealing counts, as a file's modification time does for Kafka.
+            let newest = if footer.max_timestamp < 0 { footer.sealed_ms } else { footer.max_timestamp };
+            if !expired(newest) && !too_large(bytes, span.end) {
+                break;
+            }
+            bytes -= span.end;
+            gone += 1;
+        }
+        if gone < spans.len() {
+            return Ok(spans[gone].base_offset);
+        }
+        // All sealed segments go; the active one too if it is due and nothing follows it.
+        if let Some((position, max_timestamp, created_ms)) = active {
+            let newest = if max_timestamp < 0 { created_ms } else { max_timestamp };
+            if dirty == 0 && (expired(newest) || too_large(bytes, position)) {
+                self.roll_in_turn().await?;
+                return Ok(flushed);
+            }
+            let state = self.state.borrow();
+            let active = state.segments.as_ref().and_then(|s| s.active.as_ref());
+            return Ok(active.map_or(0, |a| a.base_offset));
+        }
+        Ok(if gone > 0 { flushed } else { 0 })
+    }
+
+    /// Moves the log start offset up to `offset`, durably. Not while `upkeep` is held: it may wait for a flush.
+    async fn move_log_start(&self, offset: i64) -> Result<(), StorageError> {
+        if offset <= self.log_start_offset() {
+            return Ok(());
+        }
+        let entry = EntryHeader {
+            log: self.id,
+            kind: EntryKind::LogStart,
+            index: RaftIndex(0),
+            base_offset: offset,
+            term: 0,
+            len: 0,
+        };
+        self.journal(entry, Effect::LogStart(offset)).await?.await
+    }
+
+    /// Removes segments that lie below the log start offset.
+    pub(crate) async fn trim(&self) -> Result<(), StorageError> {
+        let _turn = self.upkeep.acquire(1).await;
+        if self.is_deleted() {
+            return Ok(());
+        }
+        self.load_in_turn().await?;
+        loop {
+            let base_offset = {
+                let mut state = self.state.borrow_mut();
+                let (start, flushed) = (state.log_start_offset, state.flushed.offset);
+                let Some(segments) = &mut state.segments else { return Ok(()) };
+                let Some(oldest) = segments.sealed.first().map(|s| s.base_offset) else { return Ok(()) };
+                let next = segments.base_after(oldest).unwrap_or(flushed);
+                if next > start {
+                    return Ok(());
+                }
+                segments.sealed.remove(0);
+                oldest
+            };
+            self.shard.indexes.forget(self.id, base_offset);
+            remove(&self.dir, &self.shard.files, base_offset, SegmentFileKind::Data).await?;
+            remove(&self.dir, &self.shard.files, base_offset, SegmentFileKind::Index).await?;
+        }
+    }
+
+    /// Ends the log and removes its files.
+    pub(crate) async fn delete(&self) -> Result<(), StorageError> {
+        self.state.borrow_mut().deleted = true;
+        self.changed.notify_all();
+        let _turn = self.upkeep.acquire(1).await;
+        let bases: Vec<i64> = {
+            let mut state = self.state.borrow_mut();
+            state.tail.clear();
+            let segments = state.segments.take();
+            segments.map_or(Vec::new(), |s| s.sealed.iter().map(|s| s.base_offset).collect())
+        };
+        for base_offset in bases {
+            self.shard.indexes.forget(self.id, base_offset);
+        }
+        self.hints.borrow_mut().clear();
+        self.shard.journal.room.notify_all();
+        self.shard.files.forget_below(&self.dir);
+        self.shard.dirs.forget(&self.dir);
+        fs::remove_dir_all(&self.dir).await.map_err(StorageError::io("remove", &self.dir))?;
+        // The last partition's removal takes the topic's directory along.
+        let topic_dir = self.dir.parent().expect("a log's directory lies in its topic's");
+        if fs::exists(topic_dir).await.unwrap_or(false)
+            && fs::read_dir(topic_dir).await.is_ok_and(|d| d.is_empty())
+        {
+            self.shard.dirs.forget(topic_dir);
+            fs::remove_dir_all(topic_dir).await.map_err(StorageError::io("remove", topic_dir))?;
+        }
+        Ok(())
+    }
+}

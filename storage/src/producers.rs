@@ -1,0 +1,320 @@
+//! Producer state of one log: what makes retries of idempotent producers harmless (KIP-98, KIP-360).
+//!
+//! Two layers. *Durable* state holds what is on stable storage; it is what a checkpoint saves. *Pending* state lies
+//! over it for producers with batches whose order is fixed but which are not durable yet; if they never become so,
+//! nothing of them is remembered. Checks look at the pending layer first.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// Batches remembered per producer: the most a client has in flight on one connection.
+pub const BATCHES_KEPT: usize = 5;
+
+/// One batch of a producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducedBatch {
+    pub first_sequence: i32,
+    pub last_sequence: i32,
+    pub base_offset: i64,
+    pub last_offset: i64,
+    /// Greatest timestamp of the batch, as it was answered to the producer.
+    pub timestamp: i64,
+}
+
+/// A producer's latest epoch and last batches of that epoch, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerEntry {
+    pub epoch: i16,
+    /// Wall clock of the last append seen, milliseconds since the Unix epoch.
+    pub last_seen_ms: i64,
+    pub batches: VecDeque<ProducedBatch>,
+}
+
+impl ProducerEntry {
+    fn apply(&mut self, epoch: i16, batch: ProducedBatch, now_ms: i64) {
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.batches.clear();
+        }
+        if self.batches.len() == BATCHES_KEPT {
+            self.batches.pop_front();
+        }
+        self.batches.push_back(batch);
+        self.last_seen_ms = self.last_seen_ms.max(now_ms);
+    }
+}
+
+/// A batch's claim, from its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub producer_id: i64,
+    pub epoch: i16,
+    pub first_sequence: i32,
+    /// Records of the batch less one.
+    pub last_offset_delta: i32,
+}
+
+impl Claim {
+    /// Sequence number of the last record; sequence numbers wrap from `i32::MAX` to 0.
+    pub fn last_sequence(&self) -> i32 {
+        let room = i32::MAX - self.first_sequence;
+        if self.last_offset_delta > room {
+            self.last_offset_delta - room - 1
+        } else {
+            self.first_sequence + self.last_offset_delta
+        }
+    }
+}
+
+/// The producer's claim is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SequenceError {
+    #[error("producer {producer_id} epoch {epoch}: first sequence {got}, expected {expected}")]
+    OutOfOrder { producer_id: i64, epoch: i16, got: i32, expected: i32 },
+    #[error("producer {producer_id}: epoch {got} is below the current epoch {current}")]
+    StaleEpoch { producer_id: i64, got: i16, current: i16 },
+}
+
+/// What to do with a batch that was not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Append,
+    /// Appended before: answer with this.
+    Duplicate(ProducedBatch),
+}
+
+#[derive(Default)]
+pub struct Producers {
+    durable: BTreeMap<i64, ProducerEntry>,
+    /// Full entries of producers with batches under way, and how many those are.
+    pending: BTreeMap<i64, (ProducerEntry, usize)>,
+}
+
+impl Producers {
+    /// Kafka's rules for one batch; changes nothing.
+    pub fn check(&self, claim: &Claim) -> Result<Verdict, SequenceError> {
+        let id = claim.producer_id;
+        let entry = match self.pending.get(&id) {
+            Some((entry, _)) => entry,
+            None => match self.durable.get(&id) {
+                Some(entry) => entry,
+                // Nothing is known (new, expired or deleted with its records): any sequence begins the history.
+                None => return Ok(Verdict::Append),
+            },
+        };
+        let out_of_order = |expected| {
+            let Claim { producer_id, epoch, first_sequence: got, .. } = *claim;
+            Err(SequenceError::OutOfOrder { producer_id, epoch, got, expected })
+        };
+        if claim.epoch < entry.epoch {
+            return Err(SequenceError::StaleEpoch {
+                producer_id: id,
+                got: claim.epoch,
+                current: entry.epoch,
+            });
+        }
+        if claim.epoch > entry.epoch {
+            return if claim.first_sequence == 0 { Ok(Verdict::Append) } else { out_of_order(0) };
+        }
+        let last_sequence = claim.last_sequence();
+        let same =
+            |b: &&ProducedBatch| b.first_sequence == claim.first_sequence && b.last_sequence == last_sequence;
+        if let Some(known) = entry.batches.iter().find(same) {
+            return Ok(Verdict::Duplicate(*known));
+        }
+        match entry.batches.back() {
+            None => Ok(Verdict::Append),
+            Some(last) => {
+                let expected = if last.last_sequence == i32::MAX { 0 } else { last.last_sequence + 1 };
+                if claim.first_sequence == expected { Ok(Verdict::Append) } else { out_of_order(expected) }
+            }
+        }
+    }
+
+    /// The batch's place is fixed.
+    pub fn assign(&mut self, claim: &Claim, batch: ProducedBatch, now_ms: i64) {
+        let (entry, under_way) = self.pending.entry(claim.producer_id).or_insert_with(|| {
+            let entry = self.durable.get(&claim.producer_id).cloned();
+            (entry.unwrap_or_else(|| new_entry(claim.epoch)), 0)
+        });
+        entry.apply(claim.epoch, batch, now_ms);
+        *under_way += 1;
+    }
+
+    /// A batch given to [`Producers::assign`] before is on stable storage. Batches come in the same order.
+    /// At most `producers_max` producers are kept: the ones longest unseen go first.
+    pub fn durable(&mut self, claim: &Claim, batch: ProducedBatch, now_ms: i64, producers_max: usize) {
+        if let Some((_, under_way)) = self.pending.get_mut(&claim.producer_id) {
+            *under_way -= 1;
+            if *under_way == 0 {
+                self.pending.remove(&claim.producer_id);
+            }
+        }
+        self.replay(claim, batch, now_ms, producers_max);
+    }
+
+    /// A batch found on stable storage at recovery.
+    pub fn replay(&mut self, claim: &Claim, batch: ProducedBatch, now_ms: i64, producers_max: usize) {
+        if self.durable.len() >= producers_max && !self.durable.contains_key(&claim.producer_id) {
+            self.evict(producers_max);
+        }
+        let entry = self.durable.entry(claim.producer_id).or_insert_with(|| new_entry(claim.epoch));
+        entry.apply(claim.epoch, batch, now_ms);
+    }
+
+    /// Drops the longest unseen until a sixteenth of the room is free: evictions stay rare.
+    fn evict(&mut self, producers_max: usize) {
+        let keep = producers_max - producers_max.div_ceil(16);
+        let mut by_age: Vec<(i64, i64)> = self.durable.iter().map(|(id, e)| (e.last_seen_ms, *id)).collect();
+        by_age.sort_unstable();
+        for (_, id) in by_age.into_iter().take(self.durable.len().saturating_sub(keep)) {
+            self.durable.remove(&id);
+        }
+    }
+
+    /// Forgets what was under way: the entries from `offset` on were cut off the log.
+    /// The durable layer forgets those batches too.
+    pub fn cut_back(&mut self, offset: i64) {
+        self.pending.clear();
+        for entry in self.durable.values_mut() {
+            entry.batches.retain(|b| b.last_offset < offset);
+        }
+        self.durable.retain(|_, entry| !entry.batches.is_empty());
+    }
+
+    /// Forgets producers not seen for `expiration_ms`.
+    pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
+        self.durable.retain(|_, entry| now_ms.saturating_sub(entry.last_seen_ms) < expiration_ms);
+    }
+
+    /// What is on stable storage, by producer id.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (i64, &ProducerEntry)> {
+        self.durable.iter().map(|(id, entry)| (*id, entry))
+    }
+
+    /// From a checkpoint.
+    pub fn restore(&mut self, producer_id: i64, entry: ProducerEntry) {
+        self.durable.insert(producer_id, entry);
+    }
+}
+
+fn new_entry(epoch: i16) -> ProducerEntry {
+    ProducerEntry { epoch, last_seen_ms: i64::MIN, batches: VecDeque::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 1000;
+
+    fn claim(epoch: i16, first_sequence: i32, records: i32) -> Claim {
+        Claim { producer_id: 7, epoch, first_sequence, last_offset_delta: records - 1 }
+    }
+
+    /// Appends the batch and makes it durable at once.
+    fn append(p: &mut Producers, c: Claim, base_offset: i64) {
+        assert_eq!(p.check(&c), Ok(Verdict::Append), "{c:?}");
+        let b = batch(&c, base_offset);
+        p.assign(&c, b, 0);
+        p.durable(&c, b, 0, MAX);
+    }
+
+    fn batch(c: &Claim, base_offset: i64) -> ProducedBatch {
+        ProducedBatch {
+            first_sequence: c.first_sequence,
+            last_sequence: c.last_sequence(),
+            base_offset,
+            last_offset: base_offset + i64::from(c.last_offset_delta),
+            timestamp: 0,
+        }
+    }
+
+    fn expected(result: Result<Verdict, SequenceError>) -> i32 {
+        match result {
+            Err(SequenceError::OutOfOrder { expected, .. }) => expected,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_last_five_batches_are_duplicates_older_ones_out_of_order() {
+        let mut p = Producers::default();
+        for i in 0..6 {
+            append(&mut p, claim(0, i * 2, 2), i64::from(i) * 2);
+        }
+        for i in 1..6 {
+            let c = claim(0, i * 2, 2);
+            assert_eq!(p.check(&c), Ok(Verdict::Duplicate(batch(&c, i64::from(i) * 2))));
+        }
+        assert_eq!(expected(p.check(&claim(0, 0, 2))), 12);
+        assert_eq!(expected(p.check(&claim(0, 13, 1))), 12);
+        assert_eq!(expected(p.check(&claim(0, 10, 1))), 12, "same first, other last sequence");
+    }
+
+    #[test]
+    fn sequences_wrap() {
+        let mut p = Producers::default();
+        append(&mut p, claim(0, i32::MAX - 1, 2), 0);
+        append(&mut p, claim(0, 0, 1), 2);
+        let mut p = Producers::default();
+        let c = claim(0, i32::MAX - 1, 4);
+        assert_eq!(c.last_sequence(), 1);
+        append(&mut p, c, 0);
+        append(&mut p, claim(0, 2, 1), 4);
+    }
+
+    #[test]
+    fn epochs() {
+        let mut p = Producers::default();
+        append(&mut p, claim(3, 17, 1), 0);
+        assert_eq!(
+            p.check(&claim(2, 18, 1)),
+            Err(SequenceError::StaleEpoch { producer_id: 7, got: 2, current: 3 })
+        );
+        assert_eq!(expected(p.check(&claim(4, 18, 1))), 0);
+        append(&mut p, claim(4, 0, 1), 1);
+        assert!(p.check(&claim(3, 17, 1)).is_err(), "the old epoch's batches are forgotten");
+        let c = claim(4, 0, 1);
+        assert_eq!(p.check(&c), Ok(Verdict::Duplicate(batch(&c, 1))));
+    }
+
+    #[test]
+    fn what_is_under_way_counts_for_checks_but_not_for_the_checkpoint() {
+        let mut p = Producers::default();
+        append(&mut p, claim(0, 0, 1), 0);
+        let (second, fenced) = (claim(0, 1, 1), claim(1, 0, 1));
+        p.assign(&second, batch(&second, 1), 0);
+        assert_eq!(p.check(&second), Ok(Verdict::Duplicate(batch(&second, 1))));
+        p.assign(&fenced, batch(&fenced, 2), 0);
+        assert!(p.check(&second).is_err());
+        assert_eq!(p.entries().map(|(_, e)| (e.epoch, e.batches.len())).collect::<Vec<_>>(), [(0, 1)]);
+        p.durable(&second, batch(&second, 1), 0, MAX);
+        assert!(p.check(&second).is_err(), "the newer epoch is still under way");
+        p.durable(&fenced, batch(&fenced, 2), 0, MAX);
+        assert_eq!(p.entries().map(|(_, e)| (e.epoch, e.batches.len())).collect::<Vec<_>>(), [(1, 1)]);
+    }
+
+    #[test]
+    fn expiry_and_bound() {
+        let mut p = Producers::default();
+        for id in 0..40 {
+            let c = Claim { producer_id: id, epoch: 0, first_sequence: 5, last_offset_delta: 0 };
+            p.replay(&c, batch(&c, id), id, 32);
+            assert!(p.entries().len() <= 32);
+        }
+        assert!(p.entries().all(|(id, _)| id >= 8 - 2), "the longest unseen went first");
+        p.expire(1039, 1000);
+        assert_eq!(p.entries().count(), 0);
+    }
+
+    #[test]
+    fn a_cut_forgets_the_batches_it_takes() {
+        let mut p = Producers::default();
+        append(&mut p, claim(0, 0, 1), 0);
+        append(&mut p, claim(0, 1, 1), 1);
+        p.cut_back(1);
+        append(&mut p, claim(0, 1, 1), 1);
+        p.cut_back(0);
+        assert_eq!(p.entries().count(), 0);
+    }
+}

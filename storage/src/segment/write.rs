@@ -1,0 +1,287 @@
+//! Appends batches to the active segment, in large aligned pieces, and seals it.
+//!
+//! The last partial page is written again by the next flush. Its first part is the same bytes as before, so a write
+//! torn between sectors leaves what was synced intact.
+
+use super::{Active, Sealed, SparseIndex};
+use crate::error::StorageError;
+use crate::format::index_page::{ENTRIES_PER_PAGE, Footer, IndexPage};
+use crate::format::segment_file::{FIRST_BATCH, SegmentHeader};
+use crate::format::{PAGE, page_ceil, page_floor};
+use crate::ids::{LogId, RaftIndex};
+use crate::paths;
+use crate::shard::Shard;
+use crate::tail::TailBatch;
+use corelog_io::{AlignedBuf, File, fs};
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// Bytes written at once.
+const PIECE: u64 = 1 << 20;
+
+pub struct SegmentWriter<'a> {
+    shard: &'a Shard,
+    dir: &'a Path,
+    log: LogId,
+    path: PathBuf,
+    file: File,
+    active: Active,
+    /// Offset and index after the last batch.
+    next_offset: i64,
+    next_index: RaftIndex,
+    /// What is not written yet: where it goes, and how much of the buffer is filled.
+    buffer: AlignedBuf,
+    buffer_at: u64,
+    filled: usize,
+    /// The file is new: its name is not durable yet.
+    is_new: bool,
+}
+
+impl<'a> SegmentWriter<'a> {
+    /// Goes on with the active segment; `expected` bytes of batches are about to be pushed. `next`: offset and index
+    /// after its last batch.
+    pub async fn resume(
+        shard: &'a Shard,
+        dir: &'a Path,
+        log: LogId,
+        active: Active,
+        next: (i64, RaftIndex),
+        expected: u64,
+    ) -> Result<SegmentWriter<'a>, StorageError> {
+        let path = dir.join(paths::segment_file(active.base_offset));
+        let file = shard.files.open(&path, false).await?;
+        // Entries of a flush that failed half-way point to nothing.
+        active.index.borrow_mut().entries.retain(|e| u64::from(e.position) < active.position);
+        let buffer_at = page_floor(active.position);
+        let filled = (active.position - buffer_at) as usize;
+        let mut buffer = AlignedBuf::new(page_ceil((filled as u64 + expected).clamp(1, PIECE)) as usize);
+        if filled > 0 {
+            let page = file.read_at(buffer_at, PAGE).await.map_err(StorageError::io("read", &path))?;
+            if page.len() < filled {
+                let what =
+                    format!("the file ends before byte {}, which was written and synced", active.position);
+                return Err(StorageError::corrupt(&path, buffer_at + page.len() as u64, what));
+            }
+            buffer[..filled].copy_from_slice(&page[..filled]);
+        }
+        let (next_offset, next_index) = next;
+        Ok(SegmentWriter {
+            shard,
+            dir,
+            log,
+            path,
+            file,
+            active,
+            next_offset,
+            next_index,
+            buffer,
+            buffer_at,
+            filled,
+            is_new: false,
+        })
+    }
+
+    /// Begins a new segment with the batch at `base_offset` and `base_index`.
+    pub async fn create(
+        shard: &'a Shard,
+        dir: &'a Path,
+        log: LogId,
+        base_offset: i64,
+        base_index: RaftIndex,
+        expected: u64,
+    ) -> Result<SegmentWriter<'a>, StorageError> {
+        shard.dirs.make(dir).await?;
+        let path = dir.join(paths::segment_file(base_offset));
+        let file = shard.files.open(&path, true).await?;
+        let created_ms = corelog_io::wall_clock_ms();
+        let mut buffer = AlignedBuf::new(page_ceil((FIRST_BATCH + expected).clamp(1, PIECE)) as usize);
+        SegmentHeader { log, base_offset, base_index, created_ms }.encode(&mut buffer[..PAGE]);
+        let active = Active {
+            base_offset,
+            base_index,
+            created_ms,
+            position: FIRST_BATCH,
+            max_timestamp: -1,
+            index: Rc::new(RefCell::new(SparseIndex::default())),
+            index_pages: 0,
+        };
+        Ok(SegmentWriter {
+            shard,
+            dir,
+            log,
+            path,
+            file,
+            active,
+            next_offset: base_offset,
+            next_index: base_index,
+            buffer,
+            buffer_at: 0,
+            filled: PAGE,
+            is_new: true,
+        })
+    }
+
+    pub fn active(&self) -> &Active {
+        &self.active
+    }
+
+    /// Appends a batch. It is in the file, synced, after the next [`SegmentWriter::sync`].
+    pub async fn push(&mut self, batch: &TailBatch) -> Result<(), StorageError> {
+        assert_eq!(batch.index, self.next_index, "batches go to the segment without gaps");
+        assert_eq!(batch.base_offset, self.next_offset, "batches go to the segment without gaps");
+        let a = &mut self.active;
+        a.index.borrow_mut().note(
+            (a.base_offset, a.base_index),
+            batch.base_offset,
+            batch.index,
+            a.position,
+            a.max_timestamp,
+        );
+        a.position += batch.bytes.len() as u64;
+        a.max_timestamp = a.max_timestamp.max(batch.max_timestamp);
+        self.next_offset = batch.next_offset;
+        self.next_index = batch.index.next();
+        let mut rest = &batch.bytes[..];
+        while !rest.is_empty() {
+            if self.filled == self.buffer.len() {
+                self.write_out().await?;
+                let more = page_ceil((rest.len() as u64).clamp(1, PIECE));
+                self.buffer = AlignedBuf::new((more as usize).max(PAGE));
+            }
+            let n = rest.len().min(self.buffer.len() - self.filled);
+            self.buffer[self.filled..self.filled + n].copy_from_slice(&rest[..n]);
+            self.filled += n;
+            rest = &rest[n..];
+        }
+        Ok(())
+    }
+
+    /// Writes what the buffer holds (its last page filled with zeros), and leaves an empty one.
+    async fn write_out(&mut self) -> Result<(), StorageError> {
+        if self.filled == 0 {
+            return Ok(());
+        }
+        let bytes = std::mem::replace(&mut self.buffer, AlignedBuf::new(0)).freeze();
+        let len = page_ceil(self.filled as u64);
+        let written = self.file.write_at(self.buffer_at, bytes.slice(..len as usize), false).await;
+        self.buffer_at += len;
+        self.filled = 0;
+        written.map_err(StorageError::io("write", &self.path))
+    }
+
+    /// Everything pushed is on stable storage when this returns.
+    pub async fn sync(&mut self) -> Result<(), StorageError> {
+        if self.filled > 0 {
+            // The last page stays at hand: the next batch goes on in it.
+            let last = page_floor(self.filled as u64 - 1) as usize;
+            let partial = self.filled % PAGE;
+            let mut page = AlignedBuf::new(if partial > 0 { PAGE } else { 0 });
+            if partial > 0 {
+                page.copy_from_slice(&self.buffer[last..last + PAGE]);
+            }
+            self.write_out().await?;
+            self.buffer = page;
+            self.filled = partial;
+            self.buffer_at = page_floor(self.active.position);
+        }
+        self.file.sync_data().await.map_err(StorageError::io("sync", &self.path))?;
+        if self.is_new {
+            fs::sync_dir(self.dir).await.map_err(StorageError::io("sync", self.dir))?;
+            self.is_new = false;
+        }
+        let full = (self.active.index.borrow().entries.len() / ENTRIES_PER_PAGE) as u32;
+        if full > self.active.index_pages {
+            let file = self.shard.files.open(&self.index_path(), true).await?;
+            self.write_index_pages(&file, full).await?;
+        }
+        Ok(())
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.dir.join(paths::index_file(self.active.base_offset))
+    }
+
+    /// Writes index pages that are not in the file yet, up to number `until`.
+    async fn write_index_pages(&mut self, file: &File, until: u32) -> Result<(), StorageError> {
+        while self.active.index_pages < until {
+            let number = self.active.index_pages;
+            let mut page = AlignedBuf::new(PAGE);
+            {
+                let index = self.active.index.borrow();
+                let from = number as usize * ENTRIES_PER_PAGE;
+                let to = index.entries.len().min(from + ENTRIES_PER_PAGE);
+                let entries = IndexPage::Entries(index.entries[from..to].to_vec());
+                entries.encode(self.active.base_offset, number, &mut page);
+            }
+            let at = u64::from(number) * PAGE as u64;
+            let written = file.write_at(at, page.freeze(), false).await;
+            written.map_err(StorageError::io("write", &self.index_path()))?;
+            self.active.index_pages += 1;
+        }
+        Ok(())
+    }
+
+    /// Makes the segment one that is not written any more: synced, exactly as long as its batches, its index whole.
+    pub async fn seal(mut self) -> Result<Sealed, StorageError> {
+        self.sync().await?;
+        let end = self.active.position;
+        self.file.truncate(end).await.map_err(StorageError::io("truncate", &self.path))?;
+        self.file.sync_data().await.map_err(StorageError::io("sync", &self.path))?;
+        let footer = Footer {
+            end,
+            next_offset: self.next_offset,
+            next_index: self.next_index,
+            max_timestamp: self.active.max_timestamp,
+            sealed_ms: corelog_io::wall_clock_ms(),
+        };
+        let index_path = self.index_path();
+        let file = self.shard.files.open(&index_path, true).await?;
+        let pages = self.active.index.borrow().entries.len().div_ceil(ENTRIES_PER_PAGE) as u32;
+        self.write_index_pages(&file, pages).await?;
+        write_footer(&file, &index_path, self.active.base_offset, pages, footer).await?;
+        fs::sync_dir(self.dir).await.map_err(StorageError::io("sync", self.dir))?;
+        let index = Rc::new(self.active.index.borrow().clone());
+        self.shard.indexes.insert(self.log, self.active.base_offset, index);
+        self.shard.files.forget(&self.path);
+        self.shard.files.forget(&index_path);
+        Ok(Sealed { base_offset: self.active.base_offset, bytes: end, footer: Cell::new(Some(footer)) })
+    }
+}
+
+/// Ends an index file: the footer, nothing behind it, synced.
+async fn write_footer(
+    file: &File,
+    path: &Path,
+    base_offset: i64,
+    pages: u32,
+    footer: Footer,
+) -> Result<(), StorageError> {
+    let mut page = AlignedBuf::new(PAGE);
+    IndexPage::Footer(footer).encode(base_offset, pages, &mut page);
+    let at = u64::from(pages) * PAGE as u64;
+    file.write_at(at, page.freeze(), false).await.map_err(StorageError::io("write", path))?;
+    file.truncate(at + PAGE as u64).await.map_err(StorageError::io("truncate", path))?;
+    file.sync_data().await.map_err(StorageError::io("sync", path))
+}
+
+/// Writes a sealed segment's index file anew, after it was found missing or damaged.
+pub async fn rewrite_index(
+    shard: &Shard,
+    dir: &Path,
+    base_offset: i64,
+    index: &SparseIndex,
+    footer: Footer,
+) -> Result<(), StorageError> {
+    let path = dir.join(paths::index_file(base_offset));
+    let file = shard.files.open(&path, true).await?;
+    let mut pages = 0;
+    for entries in index.entries.chunks(ENTRIES_PER_PAGE) {
+        let mut page = AlignedBuf::new(PAGE);
+        IndexPage::Entries(entries.to_vec()).encode(base_offset, pages, &mut page);
+        let at = u64::from(pages) * PAGE as u64;
+        file.write_at(at, page.freeze(), false).await.map_err(StorageError::io("write", &path))?;
+        pages += 1;
+    }
+    write_footer(&file, &path, base_offset, pages, footer).await
+}

@@ -1,0 +1,288 @@
+//! What all logs of a shard share, and the shard's storage as the broker sees it.
+
+use crate::cache::{CachedGroup, TailCache};
+use crate::config::{LogConfig, StorageConfig};
+use crate::counters::{Counters, StorageMetrics};
+use crate::dirs::Dirs;
+use crate::error::StorageError;
+use crate::files::FileCache;
+use crate::flusher::{self, Flusher};
+use crate::format::journal_file::JournalFileHeader;
+use crate::ids::LogId;
+use crate::journal::ring::Ring;
+use crate::journal::{Effect, Group, Journal, writer};
+use crate::log::Log;
+use crate::paths;
+use crate::recovery::{Recovered, RecoveredLog};
+use crate::segment::IndexCache;
+use crate::space::DiskSpace;
+use corelog_io::sync::{Permit, Semaphore};
+use corelog_io::{Queue, fs, sleep, spawn, wall_clock_ms};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+
+/// Shared by all logs of a shard. Owns no log.
+pub struct Shard {
+    pub config: StorageConfig,
+    pub generation: u64,
+    pub journal: Journal,
+    pub cache: TailCache,
+    pub files: FileCache,
+    pub dirs: Dirs,
+    pub indexes: IndexCache,
+    pub space: DiskSpace,
+    pub flusher: Flusher,
+    pub counters: Counters,
+    closed: Cell<bool>,
+}
+
+impl Shard {
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Waits in line until an entry of `span` bytes may be pushed. The permit is held while it is.
+    pub async fn admit(&self, span: usize) -> Result<Permit, StorageError> {
+        let turn = self.journal.gate.acquire(1).await;
+        loop {
+            if let Some(failure) = self.journal.failure() {
+                return Err(failure);
+            }
+            if self.is_closed() {
+                return Err(StorageError::Closed);
+            }
+            let room = self.journal.room.listen();
+            if self.journal.has_room(span) {
+                if self.cache.make_room(span as u64) {
+                    return Ok(turn);
+                }
+                self.flusher.memory_is_short();
+            }
+            room.await;
+        }
+    }
+
+    /// A journal group is durable: its logs learn of it, then those who wait for it.
+    pub fn settle(&self, group: Group) {
+        self.counters.note_group(group.len);
+        let mut logs: Vec<Weak<Log>> = Vec::new();
+        for (log, effect) in group.effects {
+            if let Some(log) = log.upgrade() {
+                log.settle(group.sequence, effect);
+            }
+            if effect == Effect::Appended {
+                logs.push(log);
+            }
+        }
+        if !logs.is_empty() {
+            self.cache.add(CachedGroup { sequence: group.sequence, bytes: group.len, logs });
+        }
+        group.completion.complete(Ok(()));
+        if self.cache.bytes() > self.cache.limit() / 2 {
+            self.flusher.memory_is_short();
+        }
+        self.flusher.group_is_durable();
+    }
+}
+
+/// The storage of one shard: its logs, its journal and the tasks that serve them.
+///
+/// Life: [`crate::read_journals`] on every core, results sent to the owning shards, then [`ShardStorage::open`];
+/// [`ShardStorage::log`] for each partition of the shard, [`ShardStorage::settle_recovery`] when all are claimed;
+/// [`ShardStorage::close`]. Lives on one core.
+pub struct ShardStorage {
+    pub(crate) shard: Rc<Shard>,
+    logs: RefCell<BTreeMap<LogId, Rc<Log>>>,
+    /// Found at start and not claimed yet.
+    recovered: RefCell<BTreeMap<LogId, RecoveredLog>>,
+    pub(crate) recovery_settled: Cell<bool>,
+    pub(crate) former_generations_gone: Cell<bool>,
+    /// Checkpoints are written one at a time.
+    pub(crate) checkpointing: Semaphore,
+}
+
+impl ShardStorage {
+    /// Starts a new generation of the shard's journal and the tasks that serve it. `recovered` is what
+    /// [`crate::read_journals`] found of this shard's logs, on all cores.
+    pub async fn open(config: StorageConfig, recovered: Recovered) -> Result<Rc<ShardStorage>, StorageError> {
+        let dir = paths::journal_dir(&config.data_dir);
+        if let Err(rule) = config.check() {
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, rule);
+            return Err(StorageError::io("configure", &config.data_dir)(source));
+        }
+        fs::create_dir_all(&dir).await.map_err(StorageError::io("create", &dir))?;
+        fs::sync_dir(&config.data_dir).await.map_err(StorageError::io("sync", &config.data_dir))?;
+        // The name of the data directory and of what was created above it. What is not ours to read is not ours.
+        for parent in config.data_dir.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
+            if fs::sync_dir(parent).await.is_err() {
+                break;
+            }
+        }
+        let generation = recovered.next_generation;
+        let salt = corelog_io::random_u64();
+        let header = JournalFileHeader { generation, shard: config.shard as u32, salt, first_sequence: 1 };
+        let ring = Ring::create(dir, header, config.journal_file_bytes, config.journal_files).await?;
+        let shard = Rc::new(Shard {
+            generation,
+            journal: Journal::new(&config, generation, salt, ring),
+            cache: TailCache::new(config.tail_cache_bytes),
+            files: FileCache::new(config.files_open_max),
+            dirs: Dirs::new(config.data_dir.clone()),
+            indexes: IndexCache::new(config.index_cache_bytes),
+            space: DiskSpace::new(config.min_free_bytes),
+            flusher: Flusher::default(),
+            counters: Counters::default(),
+            closed: Cell::new(false),
+            config,
+        });
+        let storage = Rc::new(ShardStorage {
+            shard: Rc::clone(&shard),
+            logs: RefCell::default(),
+            recovered: RefCell::new(recovered.logs),
+            recovery_settled: Cell::new(false),
+            former_generations_gone: Cell::new(generation == 1),
+            checkpointing: Semaphore::new(1),
+        });
+        storage.look_at_space().await;
+        for _ in 0..shard.config.groups_in_flight {
+            spawn(Queue::Produce, writer::write_groups(Rc::clone(&shard))).detach();
+        }
+        spawn(Queue::Background, flusher::run(Rc::clone(&storage))).detach();
+        spawn(Queue::Background, prepare_ring(Rc::clone(&shard))).detach();
+        spawn(Queue::Background, mark_idle(Rc::clone(&shard))).detach();
+        spawn(Queue::Background, poll(Rc::downgrade(&storage))).detach();
+        Ok(storage)
+    }
+
+    /// The log `id`, made if it is not open yet. No I/O. `name`: the topic's, for the directory; the same each time.
+    pub fn log(&self, id: LogId, name: &str, config: LogConfig) -> Rc<Log> {
+        if let Some(log) = self.logs.borrow().get(&id) {
+            return Rc::clone(log);
+        }
+        let recovered = self.recovered.borrow_mut().remove(&id).unwrap_or_default();
+        let dirty = recovered.dirty_bytes();
+        let log = Log::new(Rc::clone(&self.shard), id, name, config, recovered);
+        if dirty > 0 {
+            let logs = vec![Rc::downgrade(&log)];
+            self.shard.cache.add(CachedGroup { sequence: 0, bytes: dirty, logs });
+        }
+        self.logs.borrow_mut().insert(id, Rc::clone(&log));
+        log
+    }
+
+    /// Logs with state found at start that nobody has asked for yet.
+    pub fn unclaimed(&self) -> Vec<LogId> {
+        self.recovered.borrow().keys().copied().collect()
+    }
+
+    /// The broker has claimed all logs that exist: what is left belongs to deleted topics and is forgotten. From now
+    /// on the former generations' journals are emptied into segments and removed.
+    pub fn settle_recovery(&self) {
+        self.recovered.borrow_mut().clear();
+        self.recovery_settled.set(true);
+        self.shard.flusher.recovery_is_settled();
+    }
+
+    /// Takes the log out of the storage and removes its files. Appends and reads under way fail with
+    /// [`StorageError::LogDeleted`]. Kafka's file.delete.delay.ms is the caller's affair.
+    pub async fn delete(&self, id: LogId) -> Result<(), StorageError> {
+        let log = self.logs.borrow_mut().remove(&id);
+        self.recovered.borrow_mut().remove(&id);
+        match log {
+            Some(log) => log.delete().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Every open log.
+    pub fn logs(&self) -> Vec<Rc<Log>> {
+        self.logs.borrow().values().cloned().collect()
+    }
+
+    /// Completes when everything appended so far is durable.
+    pub async fn sync(&self) -> Result<(), StorageError> {
+        self.shard.journal.barrier().await
+    }
+
+    /// Writes everything to segments and a checkpoint, then ends the tasks: a restart has nothing to replay.
+    pub async fn close(&self) -> Result<(), StorageError> {
+        let outcome = match self.sync().await {
+            Ok(()) => flusher::flush_everything(self).await,
+            Err(error) => Err(error),
+        };
+        self.shard.closed.set(true);
+        self.shard.journal.fail(StorageError::Closed);
+        self.shard.flusher.wake();
+        self.shard.journal.ring.wants_prepare.notify_one();
+        outcome
+    }
+
+    pub fn metrics(&self) -> StorageMetrics {
+        StorageMetrics {
+            cached_bytes: self.shard.cache.bytes(),
+            dirty_bytes: self.dirty_bytes(),
+            logs: self.logs.borrow().len() as u64,
+            files_open: self.shard.files.len() as u64,
+            disk_full: self.shard.space.is_full(),
+            ..self.shard.counters.get()
+        }
+    }
+
+    fn dirty_bytes(&self) -> u64 {
+        self.logs.borrow().values().map(|log| log.dirty_bytes()).sum()
+    }
+
+    async fn look_at_space(&self) {
+        match fs::space(&self.shard.config.data_dir).await {
+            Ok(space) => {
+                let promised = self.dirty_bytes() + self.shard.journal.ring.growth_left();
+                self.shard.space.note(space.available, promised);
+            }
+            Err(error) => tracing::warn!(%error, "cannot ask for the free space of the data directory"),
+        }
+    }
+}
+
+/// Prepares journal space ahead of the head, whenever asked.
+async fn prepare_ring(shard: Rc<Shard>) {
+    while !shard.is_closed() {
+        shard.journal.ring.wants_prepare.notified().await;
+        if let Err(error) = shard.journal.ring.prepare().await {
+            // The groups' own writes meet the same disk and decide.
+            tracing::warn!(%error, "cannot prepare journal space");
+        }
+    }
+}
+
+/// Puts a marker behind the last groups when the journal rests, so that a later recovery knows they were durable.
+async fn mark_idle(shard: Rc<Shard>) {
+    while !shard.is_closed() {
+        shard.flusher.durable_groups.notified().await;
+        sleep(shard.config.marker_delay).await;
+        if shard.journal.wants_marker() {
+            shard.journal.push_marker();
+        } else {
+            // Busy: look again after the next group.
+            continue;
+        }
+    }
+}
+
+/// Looks at free space and expires producers, for as long as the storage lives.
+async fn poll(storage: Weak<ShardStorage>) {
+    let mut rounds: u64 = 0;
+    loop {
+        let Some(delay) = storage.upgrade().map(|s| s.shard.config.space_poll) else { return };
+        sleep(delay).await;
+        let Some(storage) = storage.upgrade().filter(|s| !s.shard.is_closed()) else { return };
+        storage.look_at_space().await;
+        rounds += 1;
+        if rounds.is_multiple_of(60) {
+            let now_ms = wall_clock_ms();
+            for log in storage.logs() {
+                log.expire_producers(now_ms);
+            }
+        }
+    }
+}
