@@ -257,19 +257,19 @@ impl Core {
         let names = [name.clone()];
         let what = format!("find topic {name:?}");
         let patience = Instant::now() + UNKNOWN_TOPIC_PATIENCE;
-        // The inner result is one not to be tried again.
         self.retry(&what, deadline, async || {
             let mut told = self.refresh_creating(Some(&names), create).await?;
             match told.remove(name) {
-                Some(Ok(topic)) if !topic.partitions.is_empty() => Ok(Ok(topic)),
-                Some(Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)) if Instant::now() > patience => {
-                    Ok(Err(Error::broker(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, &*what)))
+                Some(Ok(topic)) if !topic.partitions.is_empty() => Ok(topic),
+                Some(Err(code))
+                    if code != ErrorCode::UNKNOWN_TOPIC_OR_PARTITION || Instant::now() > patience =>
+                {
+                    Err(Error::broker(code, &*what))
                 }
-                Some(Err(code)) => Err(Error::broker(code, &*what)),
                 _ => Err(Error::broker(ErrorCode::LEADER_NOT_AVAILABLE, &*what)),
             }
         })
-        .await?
+        .await
     }
 
     /// The group's coordinator, asked for if it is not known.
@@ -350,7 +350,8 @@ impl Core {
         Instant::now() + self.config.api_timeout
     }
 
-    /// Tries until it works, fails for good, or the deadline comes. Metadata is refreshed where that may be the cause.
+    /// Tries until it works, fails for good, or the deadline comes. Metadata is refreshed where that may be the cause. That a topic
+    /// is not there is taken as final: who knows better asks for [`Core::topic`].
     pub(crate) async fn retry<T>(
         &self,
         what: &str,
@@ -363,7 +364,10 @@ impl Core {
         let tries = async {
             loop {
                 match attempt().await {
-                    Err(error) if error.is_retriable() => {
+                    Err(error)
+                        if error.is_retriable()
+                            && error.code() != Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) =>
+                    {
                         let stale = error.wants_metadata();
                         last = Some(Box::new(error));
                         driver::sleep(self.backoff(failures)).await;

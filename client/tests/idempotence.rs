@@ -83,6 +83,30 @@ fn cut_connections_and_refusals_neither_lose_nor_repeat_nor_reorder() {
 }
 
 #[test]
+fn a_leader_that_is_not_ready_does_not_change_the_order() {
+    for refusals in 1..6 {
+        let mut left = refusals;
+        let faults = move |batch: &fake_broker::Batch| match batch.partition == 0 && left > 0 {
+            true => {
+                left -= 1;
+                Fault::Refuse(ErrorCode::NOT_LEADER_OR_FOLLOWER)
+            }
+            false => Fault::None,
+        };
+        let broker = FakeBroker::start(Box::new(faults));
+        block_on(async {
+            let client = connect(&broker).await;
+            let producer = client.producer(config()).unwrap();
+            for delivery in send(&producer, 0..600).await {
+                delivery.await.unwrap();
+            }
+            check(&broker, 600);
+            assert_eq!(broker.logs.lock().unwrap()[&0].epochs, [0]);
+        });
+    }
+}
+
+#[test]
 fn a_refused_batch_takes_only_itself_along() {
     let faults = |batch: &fake_broker::Batch| match batch.values.iter().any(|value| value == "600") {
         true => Fault::Refuse(ErrorCode::MESSAGE_TOO_LARGE),

@@ -86,8 +86,9 @@ fn many_records_over_many_partitions_keep_their_order() {
             let value: usize = std::str::from_utf8(&record.value.unwrap()).unwrap().parse().unwrap();
             let key = record.key.unwrap();
             let (partition, before) =
-                latest.insert(key, (record.partition, value)).unwrap_or((record.partition, 0));
-            assert!(partition == record.partition && before <= value);
+                latest.insert(key.clone(), (record.partition, value)).unwrap_or((record.partition, 0));
+            assert_eq!(partition, record.partition, "value {value} of key {key:?} at {}", record.offset);
+            assert!(before <= value, "{before} before {value} at {partition}-{}", record.offset);
             assert_eq!(*offsets.entry(record.partition).or_default(), record.offset);
             *offsets.entry(record.partition).or_default() += 1;
         }

@@ -37,6 +37,9 @@ pub struct Consume {
     /// @MILLISECONDS; the beginning if not given, with --follow the end
     #[arg(long, value_parser = place, value_name = "WHERE", allow_hyphen_values = true)]
     from: Option<Place>,
+    /// As --from beginning
+    #[arg(long, conflicts_with = "from")]
+    from_beginning: bool,
     /// Where to stop: end (as it is now), an offset, or a time
     #[arg(long, value_parser = place, value_name = "WHERE", conflicts_with_all = ["follow", "group"])]
     until: Option<Place>,
@@ -106,7 +109,10 @@ fn place(text: &str) -> Result<Place, String> {
 /// Offsets by partition.
 type Offsets = BTreeMap<TopicPartition, i64>;
 
-pub async fn run(client: &Client, command: Consume, out: &Output) -> Result<ExitCode> {
+pub async fn run(client: &Client, mut command: Consume, out: &Output) -> Result<ExitCode> {
+    if command.from_beginning {
+        command.from = Some(Place::Beginning);
+    }
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second one ends the process, should the first not get through.

@@ -50,14 +50,15 @@ pub enum Command {
 
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("where").required(true))]
+#[command(group = clap::ArgGroup::new("which").required(true))]
 pub struct Reset {
     #[arg(value_name = "GROUP")]
     name: String,
     /// TOPIC, or TOPIC:LIST for some partitions, as in orders:0,2; may be given more than once
-    #[arg(short, long = "topic", value_name = "TOPIC[:LIST]", value_parser = some_of)]
+    #[arg(short, long = "topic", group = "which", value_name = "TOPIC[:LIST]", value_parser = some_of)]
     topics: Vec<SomeOf>,
     /// All topics that the group has offsets of
-    #[arg(long, conflicts_with = "topics", required_unless_present = "topics")]
+    #[arg(long, group = "which")]
     all_topics: bool,
     /// To the first record that is there
     #[arg(long, group = "where")]

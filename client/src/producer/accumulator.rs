@@ -59,6 +59,9 @@ struct Queue {
     failures: u32,
     identity: Option<(i64, i16)>,
     next_sequence: i32,
+    /// The broker has a batch of this identity. Until then it takes any sequence number for the first: were two in flight and the
+    /// first one refused, as by a leader that is not ready, the second would become the first.
+    is_known: bool,
     /// A gap in the sequence: once nothing is in flight, all that is here starts a new one, under a new epoch.
     restamp: bool,
     /// Size of the last full batch, as a guess at the next.
@@ -145,6 +148,7 @@ impl Accumulator {
                 failures: 0,
                 identity: None,
                 next_sequence: 0,
+                is_known: false,
                 restamp: false,
                 room: 0,
             });
@@ -355,7 +359,8 @@ impl Accumulator {
                 work.leaderless = true;
                 continue;
             };
-            if queue.in_flight > 0 && queue.in_flight_on != node {
+            let must_be_alone = queue.in_flight_on != node || (config.idempotent && !queue.is_known);
+            if queue.in_flight > 0 && must_be_alone {
                 continue;
             }
             let left = *room.entry(node).or_insert_with(|| room_on(node));
@@ -445,6 +450,7 @@ impl Accumulator {
         let outcome = match verdict {
             Verdict::Written(written) => {
                 (queue.failures, queue.retry_at) = (0, None);
+                queue.is_known = true;
                 Ok(written)
             }
             Verdict::Retry | Verdict::Restart => {
@@ -499,7 +505,7 @@ impl Accumulator {
 impl Queue {
     fn open(&mut self, number: u64, config: &ProducerConfig, identity: Option<(i64, i16)>) {
         if self.batches.is_empty() && self.identity.map(|(id, _)| id) != identity.map(|(id, _)| id) {
-            (self.identity, self.next_sequence) = (identity, 0);
+            (self.identity, self.next_sequence, self.is_known) = (identity, 0, false);
         }
         let stamp =
             self.identity.map(|(id, epoch)| Producer { id, epoch, base_sequence: self.next_sequence });
@@ -515,8 +521,7 @@ impl Queue {
             // The sender gets a new id when the epochs are used up.
             *identity = if epoch < i16::MAX { Some((id, epoch + 1)) } else { None };
         }
-        self.identity = *identity;
-        self.next_sequence = 0;
+        (self.identity, self.next_sequence, self.is_known) = (*identity, 0, false);
         let Some((id, epoch)) = self.identity else {
             self.restamp = true;
             return;

@@ -48,13 +48,16 @@ pub struct Log {
     pub values: Vec<String>,
     /// By producer: epoch, and first sequence, last sequence and offset of the last five batches.
     producers: HashMap<i64, (i16, Vec<(i32, i32, i64)>)>,
+    strict: bool,
     /// Epochs in order of first appearance.
     pub epochs: Vec<i16>,
 }
 
 impl Log {
+    /// As brokers before 2.5 do when a producer's batches are all deleted.
     pub fn forget_producers(&mut self) {
         self.producers.clear();
+        self.strict = true;
     }
 
     fn append(&mut self, batch: &Batch) -> Result<i64, ErrorCode> {
@@ -67,13 +70,9 @@ impl Log {
         match known {
             Some(epoch) if batch.epoch < epoch => return Err(ErrorCode::INVALID_PRODUCER_EPOCH),
             Some(epoch) if batch.epoch == epoch => {}
-            _ if batch.sequence != 0 => {
-                return Err(if known.is_some() {
-                    ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER
-                } else {
-                    ErrorCode::UNKNOWN_PRODUCER_ID
-                });
-            }
+            Some(_) if batch.sequence != 0 => return Err(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER),
+            None if batch.sequence != 0 && self.strict => return Err(ErrorCode::UNKNOWN_PRODUCER_ID),
+            // Of a producer that it does not know Kafka takes any sequence number.
             _ => drop(self.producers.insert(batch.producer_id, (batch.epoch, Vec::new()))),
         }
         let (_, latest) = self.producers.get_mut(&batch.producer_id).unwrap();
