@@ -102,11 +102,6 @@ impl Plan {
         }
     }
 
-    /// Bytes that a batch stays below: what one journal group takes.
-    pub fn batch_bytes_max(&self) -> u64 {
-        self.journal_file_bytes / 4
-    }
-
     /// The broker's settings and config on `cores` cores. The journal and the budgets are made far smaller than a
     /// person may, so that a short run fills them.
     pub fn config(&self, ip: IpAddr, cores: usize) -> (Arc<Settings>, Arc<BrokerConfig>) {

@@ -324,7 +324,9 @@ impl Story {
             // Half of the flips go to the first pages, where headers are.
             let span = if self.dice.below(2) == 0 { len.min(8192) } else { len };
             if span > 0 {
-                disk.flip_bit(file, self.dice.below(span * 8)).expect("the bit is there");
+                let bit = self.dice.below(span * 8);
+                if std::env::var("DUMP").is_ok() { eprintln!("flip {file:?} byte {} of {len}", bit / 8); }
+                disk.flip_bit(file, bit).expect("the bit is there");
             }
         }
     }
