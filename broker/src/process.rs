@@ -44,7 +44,7 @@ pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
         .context("starting the data cores")?;
     let ended = wait_for(shards);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(&settings, &config, controls, reports, ended, started))
+    runtime.block_on(serve(&config, controls, reports, ended, started))
 }
 
 /// Joins the data cores on a thread of its own, since joining blocks.
@@ -61,7 +61,6 @@ fn wait_for(shards: corelog_io::Handle<anyhow::Result<()>>) -> oneshot::Receiver
 }
 
 async fn serve(
-    settings: &Arc<Settings>,
     config: &config::BrokerConfig,
     controls: Vec<RemoteSender<Control>>,
     mut reports: mpsc::Receiver<Report>,

@@ -13,8 +13,8 @@ use crate::api::fetch::{RemoteWaits, Sessions};
 use crate::call::{Calls, ShardGone};
 use crate::config::{BrokerConfig, Endpoint};
 use crate::controller::{
-    CONTROLLER_SHARD, CONTROLLER_TOPIC, ChangeError, Controller, Image, OFFSETS_TOPIC,
-    PRODUCER_ID_BLOCK, TopicImage,
+    CONTROLLER_SHARD, CONTROLLER_TOPIC, ChangeError, Controller, Image, OFFSETS_TOPIC, PRODUCER_ID_BLOCK,
+    TopicImage,
 };
 use crate::groups::{GroupConfig, GroupShard, StorageLog};
 use crate::identity::Identity;
@@ -188,7 +188,10 @@ impl Shard {
     /// The controller; only shard 0 has it.
     pub fn controller(&self) -> Result<&Controller, ChangeError> {
         self.controller.get().ok_or_else(|| {
-            ChangeError::new(ErrorCode::NOT_CONTROLLER, "the controller is not on this shard or not loaded yet")
+            ChangeError::new(
+                ErrorCode::NOT_CONTROLLER,
+                "the controller is not on this shard or not loaded yet",
+            )
         })
     }
 

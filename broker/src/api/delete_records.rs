@@ -1,8 +1,8 @@
 //! DeleteRecords (KIP-107): moves log start offsets up.
 
+use corelog_wire::ErrorCode;
 use corelog_wire::messages::delete_records_response::{PartitionResult, TopicResult};
 use corelog_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
-use corelog_wire::ErrorCode;
 
 use super::Context;
 use crate::controller::is_internal;

@@ -32,9 +32,10 @@ fn known_from(timestamp: i64) -> i16 {
 pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let version = context.api_version;
     let shard = &context.shard;
-    let lookups = request.topics.iter().flat_map(|topic| {
-        topic.partitions.iter().map(move |partition| (topic.name.clone(), partition))
-    });
+    let lookups = request
+        .topics
+        .iter()
+        .flat_map(|topic| topic.partitions.iter().map(move |partition| (topic.name.clone(), partition)));
     let lookups = lookups.map(|(topic, partition)| {
         let (index, epoch, timestamp) =
             (partition.partition_index, partition.current_leader_epoch, partition.timestamp);

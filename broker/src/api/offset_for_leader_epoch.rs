@@ -1,16 +1,13 @@
 //! OffsetForLeaderEpoch (KIP-101, KIP-320): where an epoch's records end.
 
+use corelog_wire::ErrorCode;
 use corelog_wire::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use corelog_wire::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
-use corelog_wire::ErrorCode;
 
 use super::Context;
 use crate::partition;
 
-pub async fn handle(
-    context: Context,
-    request: OffsetForLeaderEpochRequest,
-) -> OffsetForLeaderEpochResponse {
+pub async fn handle(context: Context, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
     let shard = &context.shard;
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {

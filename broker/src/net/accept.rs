@@ -43,9 +43,10 @@ pub async fn run(shard: Rc<Shard>, listener: Listener, index: usize) {
 async fn admit(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usize) {
     let ip = peer.ip();
     let entered = shard
-        .on(CONTROLLER_SHARD, move |shard| async move {
-            shard.admission.enter(ip, &shard.config().connections)
-        })
+        .on(
+            CONTROLLER_SHARD,
+            move |shard| async move { shard.admission.enter(ip, &shard.config().connections) },
+        )
         .await;
     match entered {
         Err(_) => return stream.shutdown(),

@@ -133,23 +133,19 @@ async fn write(
             Outcome::Answer { frame, held } => {
                 drop(request.budget);
                 let bytes: usize = frame.iter().map(Bytes::len).sum();
-                stream.send(frame.into_iter().map(Part::Bytes).collect()).await.map_err(|error| error.to_string())?;
+                stream
+                    .send(frame.into_iter().map(Part::Bytes).collect())
+                    .await
+                    .map_err(|error| error.to_string())?;
                 drop(held);
-                shard.metrics.request_answered(
-                    request.api_key,
-                    bytes,
-                    corelog_io::now() - request.started,
-                );
+                shard.metrics.request_answered(request.api_key, bytes, corelog_io::now() - request.started);
             }
-            Outcome::Silence => shard.metrics.request_answered(
-                request.api_key,
-                0,
-                corelog_io::now() - request.started,
-            ),
+            Outcome::Silence => {
+                shard.metrics.request_answered(request.api_key, 0, corelog_io::now() - request.started)
+            }
             Outcome::Close(reason) => return Err(reason.to_string()),
         }
         owed.set(owed.get() - 1);
     }
     Ok(())
 }
-

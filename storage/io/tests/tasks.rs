@@ -5,8 +5,8 @@ mod common;
 use common::in_both_worlds;
 use corelog_io::sync::{Event, Notify, Semaphore, bounded, oneshot};
 use corelog_io::{
-    Queue, core, cores, mesh, now, random_u64, remote, sleep, sleep_until, spawn, timeout, wall_clock_ms,
-    yield_if_needed, yield_now,
+    PerCore, Queue, core, cores, mesh, now, random_u64, remote, sleep, sleep_until, spawn, timeout,
+    wall_clock_ms, yield_if_needed, yield_now,
 };
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -274,37 +274,15 @@ fn a_mesh_carries_everything_in_order_between_all_cores() {
     const CORES: usize = 3;
     const MESSAGES: u64 = 2000;
     // Far fewer than the messages, so that senders wait for room.
-    let seats = HandOver::new(mesh(CORES, 4));
+    let seats = PerCore::new(mesh(CORES, 4));
     common::in_glommio(CORES, move |world| {
         mesh_run(seats.take(world.ctx.core), world.ctx.core, CORES, MESSAGES)
     });
     for seed in 0..5 {
-        let seats = HandOver::new(mesh(CORES, 4));
+        let seats = PerCore::new(mesh(CORES, 4));
         common::in_simulation(seed, CORES, move |world| {
             mesh_run(seats.take(world.ctx.core), world.ctx.core, CORES, 200)
         });
-    }
-}
-
-/// Hands values to the cores that come for them.
-#[expect(clippy::disallowed_types, reason = "a test's own threads")]
-struct HandOver<T>(std::sync::Arc<std::sync::Mutex<Vec<Option<T>>>>);
-
-impl<T> Clone for HandOver<T> {
-    fn clone(&self) -> Self {
-        HandOver(std::sync::Arc::clone(&self.0))
-    }
-}
-
-impl<T> HandOver<T> {
-    #[expect(clippy::disallowed_types, reason = "a test's own threads")]
-    fn new(values: Vec<T>) -> HandOver<T> {
-        let values = values.into_iter().map(Some).collect();
-        HandOver(std::sync::Arc::new(std::sync::Mutex::new(values)))
-    }
-
-    fn take(&self, core: usize) -> T {
-        self.0.lock().unwrap()[core].take().unwrap()
     }
 }
 
@@ -369,7 +347,7 @@ fn foreign_threads_reach_a_core() {
         })
         .collect();
     drop(sender);
-    let receiver = HandOver::new(vec![receiver]);
+    let receiver = PerCore::new(vec![receiver]);
     common::in_glommio(1, move |_| {
         let mut receiver = receiver.take(0);
         async move {

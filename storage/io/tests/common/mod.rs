@@ -18,8 +18,10 @@ pub struct World {
     pub simulated: bool,
 }
 
-/// Seeds per test in the simulated world.
-const SEEDS: u64 = 20;
+/// Seeds per test in the simulated world; `CORELOG_SIM_SEEDS` asks for more, or none.
+fn seeds() -> u64 {
+    std::env::var("CORELOG_SIM_SEEDS").map_or(20, |seeds| seeds.parse().expect("a number of seeds"))
+}
 
 /// Runs `test` on `cores` cores of the glommio world, and of the simulated one for a number of seeds.
 pub fn in_both_worlds<F, Fut>(cores: usize, test: F)
@@ -28,7 +30,7 @@ where
     Fut: Future<Output = ()> + 'static,
 {
     in_glommio(cores, test.clone());
-    for seed in 0..SEEDS {
+    for seed in 0..seeds() {
         in_simulation(seed, cores, test.clone());
     }
 }
