@@ -80,13 +80,15 @@ impl BrokerConfig {
     }
 
     pub fn storage_config(&self, shard: usize, shards: usize) -> StorageConfig {
+        let defaults = StorageConfig::new(&self.data_dir, shard, shards);
         StorageConfig {
+            group_bytes_max: defaults.group_bytes_max.min(self.storage.journal_file_bytes as usize / 2),
             journal_file_bytes: self.storage.journal_file_bytes,
             journal_files: self.storage.journal_files,
             tail_cache_bytes: self.budgets(shards).tail_bytes,
             min_free_bytes: self.storage.disk_reserve_bytes,
             producer_id_expiration_ms: self.storage.producer_id_expiration_ms,
-            ..StorageConfig::new(&self.data_dir, shard, shards)
+            ..defaults
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Shard {
     pub receive_budget: Rc<Semaphore>,
     /// Bytes of records in fetch responses that are not sent yet.
     pub fetch_budget: Semaphore,
+    /// Held while a request's batches get their order, so that those of a later request do not get in between.
+    pub append_turn: Semaphore,
     pub sessions: Rc<Sessions>,
     pub remote_waits: RemoteWaits,
     pub groups: GroupShard<StorageLog>,
@@ -88,6 +90,7 @@ impl Shard {
             metrics: ShardMetrics::new(),
             receive_budget: Rc::new(Semaphore::new(budgets.receive_bytes)),
             fetch_budget: Semaphore::new(budgets.fetch_bytes),
+            append_turn: Semaphore::new(1),
             sessions: Sessions::new(config.fetch_sessions_max.div_ceil(shards)),
             remote_waits: RemoteWaits::default(),
             groups,

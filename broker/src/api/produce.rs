@@ -273,8 +273,10 @@ impl Pending {
     }
 }
 
-/// On the owning shard: gives each batch its place in its log.
+/// On the owning shard: gives each batch its place in its log. A full journal makes appends wait in line one by one;
+/// the turn has the whole request wait, or a later request of the same connection would come in between its batches.
 async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
+    let _turn = shard.append_turn.acquire(1).await;
     let mut ordered = Vec::with_capacity(batches.len());
     for batch in batches {
         let result = match shard.log(batch.log) {
