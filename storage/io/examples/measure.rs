@@ -17,6 +17,13 @@ fn main() {
     let dir = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| ".".into()));
     let cpus = available_cpus().expect("the affinity mask");
 
+    for problem in corelog_io::preflight(&dir, cpus.len()).err().unwrap_or_default() {
+        println!("{problem}");
+        if problem.fatal {
+            return;
+        }
+    }
+
     let start = Instant::now();
     let started = Instant::now();
     let handle =

@@ -21,7 +21,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Locked memory one core takes at most: its rings on kernels before 5.12, and what glommio registers.
+/// Locked memory the rings of one core take on kernels before 5.12; later ones count it as ordinary memory.
 const MEMLOCK_PER_CORE: u64 = 2 << 20;
 /// glommio refuses to start below this, whatever it needs.
 const MEMLOCK_MIN: u64 = 512 << 10;
@@ -96,7 +96,11 @@ fn raise_limit(resource: libc::__rlimit_resource_t, need: u64) -> io::Result<u64
 
 fn check_memlock(cores: u64) -> Result<(), Problem> {
     // glommio looks at the bare limit; the kernel lets the privileged lock what they like.
-    let need = if has_ipc_lock() { MEMLOCK_MIN } else { MEMLOCK_MIN.max(cores * MEMLOCK_PER_CORE) };
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let need = match has_ipc_lock() || kernel_version(&release) >= (5, 12) {
+        true => MEMLOCK_MIN,
+        false => MEMLOCK_MIN.max(cores * MEMLOCK_PER_CORE),
+    };
     let limit = raise_limit(libc::RLIMIT_MEMLOCK, need)
         .map_err(|error| problem("the limit of locked memory cannot be read", error.to_string()))?;
     if limit >= need {
@@ -110,6 +114,12 @@ fn check_memlock(cores: u64) -> Result<(), Problem> {
             need / 1024
         ),
     ))
+}
+
+/// Major and minor version; (0, 0) for what is no kernel release.
+fn kernel_version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Whether this process may lock memory without limit: root, or CAP_IPC_LOCK in its effective set.
@@ -201,6 +211,14 @@ mod tests {
             let problem = io_uring_problem(&io::Error::from_raw_os_error(errno), disabled);
             assert!(problem.remedy.contains(remedy), "errno {errno}: {problem}");
         }
+    }
+
+    #[test]
+    fn kernel_versions_compare() {
+        assert_eq!(kernel_version("6.18.44-fc-v669\n"), (6, 18));
+        assert_eq!(kernel_version("5.4.0-150-generic"), (5, 4));
+        assert!(kernel_version("5.10.0") < (5, 12) && kernel_version("5.12-rc1") >= (5, 12));
+        assert_eq!(kernel_version(""), (0, 0));
     }
 
     #[test]
