@@ -10,6 +10,7 @@ use corelog_storage::{LogId, ShardStorage, StorageError};
 use plan::{Dice, Faults, Plan};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 use truth::Truth;
 
 /// What a process of the simulation shares with the test around it.
@@ -57,6 +58,8 @@ pub fn run(plan: &Plan) -> u64 {
         shared.phase.set(Phase::Starting);
         shared.stop.set(false);
         incarnate(&sim, &machine, &shared, &mut dice);
+        // What a killed process had under way in the kernel is done before another can start.
+        sim.run_for(Duration::from_millis(50));
         if shared.damage_found.get() {
             assert_eq!(plan.faults, Faults::BitFlips, "damage was reported on a sound disk");
             break;
@@ -210,7 +213,7 @@ async fn finish(shared: &Shared, storages: &[Rc<ShardStorage>]) {
         }
     }
     // Time for markers to be written.
-    corelog_io::sleep(std::time::Duration::from_millis(200)).await;
+    corelog_io::sleep(Duration::from_millis(200)).await;
     shared.phase.set(Phase::Done);
 }
 
