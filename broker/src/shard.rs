@@ -185,6 +185,13 @@ impl Shard {
         Some(self.storage.log(id, &topic.name, topic.config.log_config(seed(id))))
     }
 
+    /// The log of a partition that this shard owns, to be read or looked at. One that was found damaged at the start
+    /// knows less than it told clients before: nothing it says may reach them.
+    pub fn sound_log(&self, id: LogId) -> Result<Rc<Log>, ErrorCode> {
+        let log = self.log(id).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        if log.refused().is_some() { Err(ErrorCode::KAFKA_STORAGE_ERROR) } else { Ok(log) }
+    }
+
     /// The controller; only shard 0 has it.
     pub fn controller(&self) -> Result<&Controller, ChangeError> {
         self.controller.get().ok_or_else(|| {

@@ -325,7 +325,7 @@ impl Story {
             let span = if self.dice.below(2) == 0 { len.min(8192) } else { len };
             if span > 0 {
                 let bit = self.dice.below(span * 8);
-                if std::env::var("DUMP").is_ok() { eprintln!("flip {file:?} byte {} of {len}", bit / 8); }
+                eprintln!("a bit of byte {} of {} in {} flips", bit / 8, len, file.display());
                 disk.flip_bit(file, bit).expect("the bit is there");
             }
         }
