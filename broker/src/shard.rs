@@ -48,7 +48,7 @@ pub struct Shard {
     pub connections: Cell<usize>,
     /// Counts the connections of all shards; used on shard 0.
     pub admission: Admission,
-    pub stopping: Event,
+    stopping: Event,
     is_stopping: Cell<bool>,
     /// The effective config, dynamic values included.
     config: RefCell<Arc<BrokerConfig>>,
@@ -250,6 +250,14 @@ impl Shard {
 
     pub fn is_stopping(&self) -> bool {
         self.is_stopping.get()
+    }
+
+    /// Completes when the shard is told to stop; at once if it has been.
+    pub async fn stopping(&self) {
+        let told = self.stopping.listen();
+        if !self.is_stopping() {
+            told.await;
+        }
     }
 
     pub fn stop(&self) {
