@@ -48,7 +48,7 @@ pub struct Shard {
     pub connections: Cell<usize>,
     /// Counts the connections of all shards; used on shard 0.
     pub admission: Admission,
-    pub stopping: Event,
+    stopping: Event,
     is_stopping: Cell<bool>,
     /// The effective config, dynamic values included.
     config: RefCell<Arc<BrokerConfig>>,
@@ -185,6 +185,13 @@ impl Shard {
         Some(self.storage.log(id, &topic.name, topic.config.log_config(seed(id))))
     }
 
+    /// The log of a partition that this shard owns, to be read or looked at. One that was found damaged at the start
+    /// knows less than it told clients before: nothing it says may reach them.
+    pub fn sound_log(&self, id: LogId) -> Result<Rc<Log>, ErrorCode> {
+        let log = self.log(id).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        if log.refused().is_some() { Err(ErrorCode::KAFKA_STORAGE_ERROR) } else { Ok(log) }
+    }
+
     /// The controller; only shard 0 has it.
     pub fn controller(&self) -> Result<&Controller, ChangeError> {
         self.controller.get().ok_or_else(|| {
@@ -243,6 +250,14 @@ impl Shard {
 
     pub fn is_stopping(&self) -> bool {
         self.is_stopping.get()
+    }
+
+    /// Completes when the shard is told to stop; at once if it has been.
+    pub async fn stopping(&self) {
+        let told = self.stopping.listen();
+        if !self.is_stopping() {
+            told.await;
+        }
     }
 
     pub fn stop(&self) {

@@ -87,7 +87,7 @@ async fn one(
     let id: LogId = route.log;
     let found = shard
         .on(route.owner, move |shard| async move {
-            let log = shard.log(id).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+            let log = shard.sound_log(id)?;
             let storage = |error| {
                 tracing::error!(?id, %error, "ListOffsets");
                 ErrorCode::KAFKA_STORAGE_ERROR

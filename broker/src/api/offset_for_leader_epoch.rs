@@ -25,7 +25,7 @@ pub async fn handle(context: Context, request: OffsetForLeaderEpochRequest) -> O
                     Err(code) => Err(code),
                     Ok(()) => shard
                         .on(route.owner, move |shard| async move {
-                            let log = shard.log(route.log).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+                            let log = shard.sound_log(route.log)?;
                             Ok(log.epoch_end_offset(asked.leader_epoch))
                         })
                         .await

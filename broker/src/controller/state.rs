@@ -74,6 +74,10 @@ impl Controller {
         node_id: i32,
         partitions_max: usize,
     ) -> anyhow::Result<Controller> {
+        // A log that was found damaged may lack topics: their files would be taken for a deleted topic's.
+        if let Some(damage) = log.refused() {
+            return Err(damage.into());
+        }
         let mut image = Image::new(&settings);
         let mut offset = log.log_start_offset();
         while offset < log.high_watermark() {

@@ -104,11 +104,13 @@ async fn read(
     );
     loop {
         let frame = {
+            // A client that never pauses is to be stopped too: that is looked at first.
+            let stopping = std::pin::pin!(shard.stopping());
             let next = std::pin::pin!(frames.next(|| owed.get() > 0));
-            match select(next, shard.stopping.listen()).await {
-                Either::Left((Ok(frame), _)) => frame,
-                Either::Left((Err(error), _)) => return error,
-                Either::Right(_) => return FrameError::Stopping,
+            match select(stopping, next).await {
+                Either::Left(_) => return FrameError::Stopping,
+                Either::Right((Ok(frame), _)) => frame,
+                Either::Right((Err(error), _)) => return error,
             }
         };
         let started = corelog_io::now();

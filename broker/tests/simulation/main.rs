@@ -13,7 +13,7 @@
 //! - with a damaged disk: an error, or the truth.
 //!
 //! `SEEDS` says how many seeds each test runs, from `FIRST_SEED` on (default 1); `SEED` replays one. A failure names
-//! its seed and faults: paste both into [`one_seed`].
+//! its seed and faults: paste both into [`one_seed`]. `LOG=info` shows the broker's log of it.
 
 mod broker;
 mod committer;
@@ -54,6 +54,10 @@ fn run_seed(seed: u64, faults: Faults) -> u64 {
         }
     }
     let _name = Name(seed, faults);
+    if let Ok(level) = std::env::var("LOG") {
+        let level: tracing::Level = level.parse().expect("LOG is a level: error, warn, info, debug");
+        let _ = tracing_subscriber::fmt().with_max_level(level).without_time().with_test_writer().try_init();
+    }
     story::run(&Plan::from_seed(seed, faults))
 }
 

@@ -96,7 +96,8 @@ impl Plan {
             segment_ms: dice.pick(&[50, 1_000, 604_800_000]),
             journal_file_bytes,
             journal_files: dice.pick(&[2, 3, 4]),
-            memory_bytes: dice.pick(&[16 << 20, 64 << 20]),
+            // At the least what the tail caches of three cores need.
+            memory_bytes: dice.pick(&[(18 * journal_file_bytes).max(4 << 20), 16 << 20]),
             pace: Duration::from_micros(dice.pick(&[500, 3_000, 10_000])),
             reset_one_in: if faults == Faults::Network { dice.pick(&[0, 100, 1_000]) } else { 0 },
         }

@@ -24,6 +24,8 @@ use crate::{committer, consumer, member, producer};
 const AMPLE: u64 = 1 << 40;
 /// After the faults have ended, all that was begun is finished within this much virtual time.
 const FINISH_MAX: Duration = Duration::from_secs(120);
+/// With space on the disk again, produce comes back within this, without a restart.
+const RELIEF_MAX: Duration = Duration::from_secs(10);
 /// Consumers that wait have everything this long after the last acknowledgement.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
@@ -131,6 +133,11 @@ impl Story {
         self.judge();
     }
 
+    /// Shown if the run fails.
+    fn note(&self, what: &str) {
+        eprintln!("{:?}, step {}: {what}", self.sim.elapsed(), self.sim.steps());
+    }
+
     fn plan(&self) -> &Plan {
         &self.shared.plan
     }
@@ -139,6 +146,7 @@ impl Story {
     fn start(&mut self) {
         let cores = 1 + self.dice.below(self.plan().cores_max) as usize;
         let plan = self.shared.plan.clone();
+        self.note(&format!("starts on {cores} cores"));
         self.broker.start(&plan, cores);
     }
 
@@ -211,6 +219,10 @@ impl Story {
                 let full = self.dice.millis(4_000);
                 self.sim.run_for(full);
                 disk.set_capacity(AMPLE);
+                let before = self.shared.truth.borrow().acknowledged;
+                self.run_until(RELIEF_MAX, "nothing is acknowledged with space on the disk again", |shared| {
+                    shared.truth.borrow().acknowledged > before
+                });
             }
             Faults::IoErrors => {
                 self.shared.truth.borrow_mut().storage_may_fail = true;
@@ -226,10 +238,15 @@ impl Story {
     /// The end of a life: power loss at any step, kill, or a stop in good order.
     fn end(&mut self) {
         match self.dice.below(5) {
-            0 => self.broker.machine.kill(),
+            0 => {
+                self.note("is killed");
+                self.broker.machine.kill();
+            }
             1 if self.broker.is_up() => {
                 let may_fail = std::mem::replace(&mut self.shared.truth.borrow_mut().storage_may_fail, true);
+                self.note("is told to stop");
                 self.broker.stop(&self.sim);
+                self.note("has stopped");
                 self.shared.truth.borrow_mut().storage_may_fail = may_fail;
             }
             _ => {
@@ -239,6 +256,7 @@ impl Story {
                 if self.broker.machine.is_running() {
                     self.broker.machine.crash();
                 }
+                self.note("has lost its power");
             }
         }
         // The clients meanwhile meet closed doors.
@@ -325,7 +343,7 @@ impl Story {
             let span = if self.dice.below(2) == 0 { len.min(8192) } else { len };
             if span > 0 {
                 let bit = self.dice.below(span * 8);
-                if std::env::var("DUMP").is_ok() { eprintln!("flip {file:?} byte {} of {len}", bit / 8); }
+                eprintln!("a bit of byte {} of {} in {} flips", bit / 8, len, file.display());
                 disk.flip_bit(file, bit).expect("the bit is there");
             }
         }

@@ -15,7 +15,7 @@ use corelog_wire::fetch::{
 };
 use corelog_wire::records::{self, DownConvertLimits, LegacyFormat};
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader, frame};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 pub use read::RemoteWaits;
@@ -125,12 +125,14 @@ async fn gather(
         got.sort_unstable_by_key(|got| got.place);
         let telling = got.iter().any(|got| !got.error.is_ok() || got.diverging.is_some());
         let enough = total >= limits.min_bytes || telling || asked.is_empty();
-        if enough || corelog_io::now() >= limits.deadline {
+        if enough || corelog_io::now() >= limits.deadline || shard.is_stopping() {
             held.release(held.count().saturating_sub(total as u64));
             return (got, (total > 0).then_some(held));
         }
         drop(held);
-        wait(shard, &wanted, &got, limits.deadline).await;
+        // A shard that stops does not wait for consumers that wait.
+        let news = std::pin::pin!(wait(shard, &wanted, &got, limits.deadline));
+        select(news, std::pin::pin!(shard.stopping())).await;
     }
 }
 
