@@ -18,7 +18,9 @@ mod world;
 use model::plan::{Faults, Plan};
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name} is no number: {v}")))
+    std::env::var(name)
+        .ok()
+        .map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name} is no number: {v}")))
 }
 
 fn run_seeds(default: u64, faults: Faults) {

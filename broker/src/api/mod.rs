@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use corelog_wire::{ApiKey, ErrorCode, Reader, Request, RequestHeader, Str, frame};
+use corelog_wire::{ApiKey, DecodeError, ErrorCode, Reader, Request, RequestHeader, Str, frame};
 use futures_util::future::LocalBoxFuture;
 
 use crate::net::connection::{CloseReason, Connection, Outcome};
@@ -29,6 +29,9 @@ mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
+
+/// One request may decode to this part of the shard's receive budget, beside the bytes it came in.
+const DECODED_SHARE: u64 = 8;
 
 /// What a handler knows besides its request.
 #[derive(Clone)]
@@ -106,7 +109,9 @@ pub async fn begin(
     connection: &Rc<Connection>,
     frame: Bytes,
 ) -> (i16, LocalBoxFuture<'static, Outcome>) {
-    let mut reader = Reader::new(frame);
+    // What arrays decode to may be many times their bytes; it has a bound of its own.
+    let most = shard.receive_budget.total() / DECODED_SHARE;
+    let mut reader = Reader::with_memory(frame, most as usize);
     let header = match RequestHeader::decode(&mut reader) {
         Ok(header) => header,
         Err(error) => return (-1, close(CloseReason::Header(error.to_string()))),
@@ -147,16 +152,21 @@ where
     Fut: Future<Output = R::Response>,
 {
     let version = header.api_version;
-    let request = R::decode(&mut reader, version).and_then(|request| {
-        reader.finish(R::NAME)?;
-        Ok(request)
-    });
-    match request {
+    match decode::<R>(&mut reader, version) {
         Ok(request) => encode(&handler(context, request).await, version, header.correlation_id),
         Err(error) => {
             Outcome::Close(CloseReason::Malformed { api: R::NAME, version, error: error.to_string() })
         }
     }
+}
+
+/// Decodes a request. Bytes behind it are let pass, as Kafka does: librdkafka 2.16 sends three behind a Metadata v13.
+fn decode<R: Request>(reader: &mut Reader, version: i16) -> Result<R, DecodeError> {
+    let request = R::decode(reader, version)?;
+    if reader.remaining() > 0 {
+        tracing::debug!(api = R::NAME, version, bytes = reader.remaining(), "bytes follow the request");
+    }
+    Ok(request)
 }
 
 fn encode<R: corelog_wire::Response>(response: &R, version: i16, correlation_id: i32) -> Outcome {

@@ -57,7 +57,15 @@ impl FrameReader {
         frame_bytes_max: usize,
         idle_max: Option<Duration>,
     ) -> FrameReader {
-        FrameReader { stream, budget, buffer: BytesMut::new(), held: None, frame_bytes_max, idle_max, trusted: 0 }
+        FrameReader {
+            stream,
+            budget,
+            buffer: BytesMut::new(),
+            held: None,
+            frame_bytes_max,
+            idle_max,
+            trusted: 0,
+        }
     }
 
     /// The next frame. `busy` says whether answers are still owed, in which case the peer is not idle.
@@ -75,6 +83,7 @@ impl FrameReader {
                 let missing = 4 + size - self.buffer.len();
                 let step = missing.min((self.buffer.len() * 4).max(STEP_MIN).max(self.trusted));
                 self.hold(self.buffer.len() + step).await;
+                self.buffer.reserve(step);
                 self.read_more(step).await?;
             } else if self.buffer.is_empty() {
                 // Between requests a connection holds no memory, and no budget.

@@ -108,8 +108,7 @@ impl Log {
         let spans: Vec<SegmentSpan> = {
             let state = self.state.borrow();
             let segments = state.segments.as_ref().expect("they were loaded");
-            let sealed = segments.sealed.iter();
-            sealed.map(|s| SegmentSpan { base_offset: s.base_offset, end: s.bytes, sealed: true }).collect()
+            segments.sealed.iter().map(SegmentSpan::from).collect()
         };
         let (active, mut bytes, dirty, flushed) = {
             let state = self.state.borrow();

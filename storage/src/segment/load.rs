@@ -42,7 +42,12 @@ pub async fn load(dir: &Path, files: &FileCache, expected: &Expected) -> Result<
             None => {}
         }
     }
-    let beyond = match &expected.active {
+    // A segment that was sealed, and deleted with all it held, since the checkpoint named it the active one.
+    let is_deleted = |active: &&ActiveSegmentState| {
+        expected.flushed_offset <= expected.log_start_offset && !data.contains_key(&active.base_offset)
+    };
+    let expected_active = expected.active.as_ref().filter(|active| !is_deleted(active));
+    let beyond = match expected_active {
         Some(active) => active.base_offset + 1,
         None => expected.flushed_offset,
     };
@@ -52,7 +57,7 @@ pub async fn load(dir: &Path, files: &FileCache, expected: &Expected) -> Result<
     for base in indexes.into_iter().filter(|base| *base >= beyond) {
         remove(dir, files, base, SegmentFileKind::Index).await?;
     }
-    let active = match &expected.active {
+    let active = match expected_active {
         None => None,
         Some(state) => {
             let path = dir.join(paths::segment_file(state.base_offset));

@@ -73,6 +73,12 @@ pub struct SegmentSpan {
     pub sealed: bool,
 }
 
+impl From<&Sealed> for SegmentSpan {
+    fn from(sealed: &Sealed) -> SegmentSpan {
+        SegmentSpan { base_offset: sealed.base_offset, end: sealed.bytes, sealed: true }
+    }
+}
+
 impl Segments {
     /// The segment that holds `offset`, which is not below the first one's base.
     pub fn holding(&self, offset: i64) -> Option<SegmentSpan> {
@@ -87,7 +93,7 @@ impl Segments {
         }
         let after = self.sealed.partition_point(|s| s.base_offset <= offset);
         let sealed = &self.sealed[after.checked_sub(1)?];
-        Some(SegmentSpan { base_offset: sealed.base_offset, end: sealed.bytes, sealed: true })
+        Some(SegmentSpan::from(sealed))
     }
 
     /// Base offset of the segment after the one that begins at `base_offset`.

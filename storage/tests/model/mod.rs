@@ -10,6 +10,7 @@ use corelog_storage::{LogId, ShardStorage, StorageError};
 use plan::{Dice, Faults, Plan};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 use truth::Truth;
 
 /// What a process of the simulation shares with the test around it.
@@ -57,6 +58,8 @@ pub fn run(plan: &Plan) -> u64 {
         shared.phase.set(Phase::Starting);
         shared.stop.set(false);
         incarnate(&sim, &machine, &shared, &mut dice);
+        // What a killed process had under way in the kernel is done before another can start.
+        sim.run_for(Duration::from_millis(50));
         if shared.damage_found.get() {
             assert_eq!(plan.faults, Faults::BitFlips, "damage was reported on a sound disk");
             break;
@@ -77,9 +80,10 @@ fn incarnate(sim: &Sim, machine: &Process, shared: &Rc<Shared>, dice: &mut Dice)
     }
     // Some crash while they start.
     let steps = match dice.below(4) {
-        0 => dice.below(400),
-        1 => dice.below(4_000),
-        _ => dice.below(20_000),
+        0 => dice.below(300),
+        1 => dice.below(2_000),
+        2 => dice.below(6_000),
+        _ => dice.below(12_000),
     };
     match plan.faults {
         Faults::BitFlips => {
@@ -202,13 +206,14 @@ async fn live(shared: Rc<Shared>) {
 
 async fn finish(shared: &Shared, storages: &[Rc<ShardStorage>]) {
     for (i, storage) in storages.iter().enumerate() {
-        let closes = shared.last.get() || (shared.plan.seed + u64::from(shared.incarnation.get()) + i as u64) % 2 == 0;
+        let closes =
+            shared.last.get() || (shared.plan.seed + u64::from(shared.incarnation.get()) + i as u64) % 2 == 0;
         if closes && let Err(error) = storage.close().await {
             shared.tolerate(&error);
         }
     }
     // Time for markers to be written.
-    corelog_io::sleep(std::time::Duration::from_millis(200)).await;
+    corelog_io::sleep(Duration::from_millis(200)).await;
     shared.phase.set(Phase::Done);
 }
 
@@ -221,11 +226,16 @@ impl Shared {
     /// An error of the storage: right if the faults of this plan explain it.
     pub fn tolerate(&self, error: &StorageError) {
         match (self.plan.faults, error) {
-            (Faults::BitFlips, StorageError::Corrupt { .. } | StorageError::LogRefused { .. } | StorageError::Version { .. }) => {
+            (
+                Faults::BitFlips,
+                StorageError::Corrupt { .. } | StorageError::LogRefused { .. } | StorageError::Version { .. },
+            ) => {
                 self.damage_found.set(true);
             }
             // A flush that met damage stops the shard's writes.
-            (Faults::BitFlips, StorageError::JournalFailed { evidence, .. }) if evidence.contains("damaged") => {
+            (Faults::BitFlips, StorageError::JournalFailed { evidence, .. })
+                if evidence.contains("damaged") =>
+            {
                 self.damage_found.set(true);
             }
             (Faults::IoErrors, StorageError::Io { .. } | StorageError::JournalFailed { .. }) => {}

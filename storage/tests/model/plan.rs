@@ -62,8 +62,11 @@ impl Plan {
         let mut dice = Dice(seed ^ 0xc0ff_ee00);
         let large = dice.below(20) == 0;
         let group_bytes_max = dice.pick(&[16 << 10, 32 << 10, 64 << 10]);
-        let journal_file_bytes =
-            if large { 4 << 20 } else { dice.pick(&[64 << 10, 128 << 10, 256 << 10]).max(2 * group_bytes_max as u64) };
+        let journal_file_bytes = if large {
+            4 << 20
+        } else {
+            dice.pick(&[64 << 10, 128 << 10, 256 << 10]).max(2 * group_bytes_max as u64)
+        };
         Plan {
             seed,
             faults,
@@ -73,7 +76,8 @@ impl Plan {
             journal_files: dice.pick(&[2, 3, 4]),
             group_bytes_max,
             groups_in_flight: dice.pick(&[1, 2, 4]),
-            tail_cache_bytes: dice.pick(&[1, 2, 4]) * (2 * journal_file_bytes).max(16 * group_bytes_max as u64),
+            tail_cache_bytes: dice.pick(&[1, 2, 4])
+                * (2 * journal_file_bytes).max(16 * group_bytes_max as u64),
             files_open_max: dice.pick(&[4, 8, 64]),
             segment_bytes: dice.pick(&[8 << 10, 64 << 10, 256 << 10, 1 << 20]),
             value_bytes_max: if large { 2 << 20 } else { dice.pick(&[100, 2_000, 20_000]) },
@@ -100,6 +104,10 @@ impl Plan {
     }
 
     pub fn log(&self) -> LogConfig {
-        LogConfig { segment_bytes: self.segment_bytes, delete_enabled: self.retention, ..LogConfig::default() }
+        LogConfig {
+            segment_bytes: self.segment_bytes,
+            delete_enabled: self.retention,
+            ..LogConfig::default()
+        }
     }
 }

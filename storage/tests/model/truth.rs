@@ -3,11 +3,11 @@
 use super::{Phase, Shared};
 use bytes::Bytes;
 use corelog_storage::{Log, ReadError, StorageError};
-use corelog_wire::records::{BatchView, split_batches, with_scratch};
+use corelog_wire::records::{BatchHeader, BatchView, split_batches};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// A batch's name, in the key of its records.
+/// A batch's name; the key of its records, so that no two batches are alike.
 pub type Key = u64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,7 @@ pub struct Submitted {
 #[derive(Default)]
 pub struct LogTruth {
     pub batches: BTreeMap<Key, Submitted>,
+    by_crc: BTreeMap<u32, Vec<Key>>,
     /// What readers were shown: base offset to batch.
     pub shown: BTreeMap<i64, Key>,
     /// The log start offset is at least this.
@@ -73,10 +74,18 @@ impl Truth {
 }
 
 impl LogTruth {
+    pub fn submit(&mut self, key: Key, batch: Submitted) {
+        let crc = BatchHeader::parse(&batch.bytes).expect("it is a batch").crc;
+        self.by_crc.entry(crc).or_default().push(key);
+        self.batches.insert(key, batch);
+    }
+
     pub fn acked(&mut self, key: Key, base_offset: i64) {
         let batch = self.batches.get_mut(&key).expect("it was submitted");
         match batch.fate {
-            Fate::Acked(before) => assert_eq!(before, base_offset, "batch {key} is acknowledged at another offset"),
+            Fate::Acked(before) => {
+                assert_eq!(before, base_offset, "batch {key} is acknowledged at another offset")
+            }
             Fate::Gone => panic!("batch {key} was gone and is acknowledged"),
             Fate::Open => batch.fate = Fate::Acked(base_offset),
         }
@@ -87,30 +96,33 @@ impl LogTruth {
     pub fn show(&mut self, view: &BatchView) -> Key {
         let base_offset = view.header().base_offset;
         view.verify_checksum().expect("what is served has the right checksum");
-        let key = key_of(view);
-        let batch = self.batches.get(&key).unwrap_or_else(|| panic!("batch {key} at {base_offset} was never sent"));
-        assert_eq!(view.bytes()[8..12], batch.bytes[8..12], "batch {key}: length");
-        assert_eq!(view.bytes()[16..], batch.bytes[16..], "batch {key}: bytes");
+        if let Some(key) = self.shown.get(&base_offset) {
+            let before = &self.batches[key].bytes;
+            assert_eq!(
+                view.bytes()[16..],
+                before[16..],
+                "offset {base_offset} was shown with another batch before"
+            );
+            return *key;
+        }
+        // All but base offset and leader epoch is as it was sent.
+        let sent = |key: &Key| {
+            let sent = &self.batches[key].bytes;
+            view.bytes()[8..12] == sent[8..12] && view.bytes()[16..] == sent[16..]
+        };
+        let keys = self.by_crc.get(&view.header().crc);
+        let key = keys.and_then(|keys| keys.iter().copied().find(sent));
+        let key = key.unwrap_or_else(|| panic!("what is at {base_offset} was never sent"));
+        let batch = &self.batches[&key];
         match batch.fate {
             Fate::Gone => panic!("batch {key} at {base_offset} was refused or lost, and is there"),
             Fate::Acked(at) => assert_eq!(at, base_offset, "batch {key} is not where it was acknowledged"),
             Fate::Open => {}
         }
-        if let Some(before) = self.shown.insert(base_offset, key) {
-            assert_eq!(before, key, "offset {base_offset} was shown with another batch before");
-        }
+        self.shown.insert(base_offset, key);
         self.end_at_least = self.end_at_least.max(base_offset + batch.records);
         key
     }
-}
-
-/// The name in a batch's first record.
-fn key_of(view: &BatchView) -> Key {
-    with_scratch(|scratch| {
-        let mut records = view.records(scratch, 16 << 20).expect("records can be read");
-        let record = records.next().expect("there is a record").expect("it is sound");
-        Key::from_be_bytes(record.key.expect("it has a key").try_into().expect("eight bytes"))
-    })
 }
 
 /// Checks every log from start to end. `false`: the process cannot go on, for a fault of the plan.
@@ -134,9 +146,17 @@ async fn check(shared: &Shared, n: usize, log: &Log) -> Result<(), StorageError>
     {
         let truth = shared.truth.borrow();
         let t = &truth.logs[n];
-        assert!(start >= t.start_at_least, "log {n}: deleted records are back: {start} < {}", t.start_at_least);
+        assert!(
+            start >= t.start_at_least,
+            "log {n}: deleted records are back: {start} < {}",
+            t.start_at_least
+        );
         if !shared.plan.retention {
-            assert!(start <= t.start_at_most, "log {n} starts at {start}, deleted was below {}", t.start_at_most);
+            assert!(
+                start <= t.start_at_most,
+                "log {n} starts at {start}, deleted was below {}",
+                t.start_at_most
+            );
         }
         assert!(end >= t.end_at_least, "log {n} ends at {end}, there was {}", t.end_at_least);
         assert_eq!(end, log.log_end_offset(), "log {n}: all that is recovered is served");
@@ -157,7 +177,10 @@ async fn check(shared: &Shared, n: usize, log: &Log) -> Result<(), StorageError>
         for view in split_batches(&bytes) {
             let view = view.expect("only whole batches are served");
             let header = *view.header();
-            assert!(header.base_offset <= at && header.next_offset() > at, "log {n}: a gap at {at}: {header:?}");
+            assert!(
+                header.base_offset <= at && header.next_offset() > at,
+                "log {n}: a gap at {at}: {header:?}"
+            );
             timestamps.push((header.base_offset, header.max_timestamp));
             let key = shared.truth.borrow_mut().logs[n].show(&view);
             found.insert(header.base_offset, key);
@@ -174,12 +197,19 @@ async fn check(shared: &Shared, n: usize, log: &Log) -> Result<(), StorageError>
         for (offset, key) in &found {
             let (sender, number) = t.batches[key].sender;
             let before = last.insert(sender, number);
-            assert!(before.is_none_or(|b| b < number), "log {n}: sender {sender} is out of order at {offset}");
+            assert!(
+                before.is_none_or(|b| b < number),
+                "log {n}: sender {sender} is out of order at {offset}"
+            );
         }
         for (key, batch) in &mut t.batches {
             match batch.fate {
                 Fate::Acked(offset) if offset + batch.records > start => {
-                    assert_eq!(found.get(&offset), Some(key), "log {n}: acknowledged batch {key} at {offset} is lost");
+                    assert_eq!(
+                        found.get(&offset),
+                        Some(key),
+                        "log {n}: acknowledged batch {key} at {offset} is lost"
+                    );
                 }
                 Fate::Open if !keys.contains(key) && !batch.retried => batch.fate = Fate::Gone,
                 _ => {}
@@ -197,12 +227,18 @@ async fn check(shared: &Shared, n: usize, log: &Log) -> Result<(), StorageError>
 }
 
 /// Lookups by timestamp against what was read. Every record of a batch bears the batch's timestamp.
-async fn check_times(shared: &Shared, n: usize, log: &Log, batches: &[(i64, i64)]) -> Result<(), StorageError> {
+async fn check_times(
+    shared: &Shared,
+    n: usize,
+    log: &Log,
+    batches: &[(i64, i64)],
+) -> Result<(), StorageError> {
     let start = log.log_start_offset();
     let greatest = batches.iter().map(|(_, ts)| *ts).max();
     let lookups = [0, shared.truth.borrow().clock / 2, greatest.unwrap_or(0), greatest.unwrap_or(0) + 1];
     for timestamp in lookups {
-        let expected = batches.iter().find(|(_, ts)| *ts >= timestamp).map(|(offset, _)| (*offset).max(start));
+        let expected =
+            batches.iter().find(|(_, ts)| *ts >= timestamp).map(|(offset, _)| (*offset).max(start));
         let found = log.offset_for_timestamp(timestamp).await?.map(|t| t.offset);
         assert_eq!(found, expected, "log {n}: the first record at or after {timestamp}");
     }

@@ -15,7 +15,7 @@ use corelog_wire::fetch::{
 };
 use corelog_wire::records::{self, DownConvertLimits, LegacyFormat};
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader, frame};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 pub use read::RemoteWaits;
@@ -23,7 +23,7 @@ use read::{Got, Wanted};
 pub use session::Sessions;
 use session::{Asked, Plan};
 
-use super::Context;
+use super::{Context, decode};
 use crate::net::connection::{CloseReason, Outcome};
 use crate::partition;
 use crate::shard::{Shard, ShardId};
@@ -43,9 +43,7 @@ const DOWN_CONVERT_BYTES_MAX: usize = 64 << 20;
 
 pub async fn handle(context: Context, header: RequestHeader, mut reader: Reader) -> Outcome {
     let version = header.api_version;
-    let decoded = FetchRequest::decode(&mut reader, version)
-        .and_then(|request| reader.finish(FetchRequest::NAME).map(|()| request));
-    let request = match decoded {
+    let request: FetchRequest = match decode(&mut reader, version) {
         Ok(request) => request,
         Err(error) => {
             return Outcome::Close(CloseReason::Malformed {
@@ -110,9 +108,9 @@ async fn gather(
         for (read, (_, list)) in join_all(reads).await.into_iter().zip(&wanted) {
             match read {
                 Ok(read) => got.extend(read),
-                Err(_) => got.extend(
-                    list.iter().map(|w| Got::refused(w.place, ErrorCode::NOT_LEADER_OR_FOLLOWER)),
-                ),
+                Err(_) => {
+                    got.extend(list.iter().map(|w| Got::refused(w.place, ErrorCode::NOT_LEADER_OR_FOLLOWER)))
+                }
             }
         }
         // Each shard was given the whole budget; the answer keeps it, and always its first batch.
@@ -127,12 +125,14 @@ async fn gather(
         got.sort_unstable_by_key(|got| got.place);
         let telling = got.iter().any(|got| !got.error.is_ok() || got.diverging.is_some());
         let enough = total >= limits.min_bytes || telling || asked.is_empty();
-        if enough || corelog_io::now() >= limits.deadline {
+        if enough || corelog_io::now() >= limits.deadline || shard.is_stopping() {
             held.release(held.count().saturating_sub(total as u64));
             return (got, (total > 0).then_some(held));
         }
         drop(held);
-        wait(shard, &wanted, &got, limits.deadline).await;
+        // A shard that stops does not wait for consumers that wait.
+        let news = std::pin::pin!(wait(shard, &wanted, &got, limits.deadline));
+        select(news, std::pin::pin!(shard.stopping())).await;
     }
 }
 
@@ -282,7 +282,12 @@ fn answer(context: &Context, asked: &Asked, got: Got) -> PartitionData {
 }
 
 /// For clients of before Kafka 0.11: messages of format 0 or 1.
-fn down_convert(parts: &[Bytes], version: i16, from_offset: i64, max_bytes: usize) -> Result<Vec<Bytes>, String> {
+fn down_convert(
+    parts: &[Bytes],
+    version: i16,
+    from_offset: i64,
+    max_bytes: usize,
+) -> Result<Vec<Bytes>, String> {
     let format = if version < V1_MESSAGES_FROM { LegacyFormat::V0 } else { LegacyFormat::V1 };
     let limits = DownConvertLimits { bytes_max: max_bytes, decompressed_bytes_max: DOWN_CONVERT_BYTES_MAX };
     let batches = Bytes::from(parts.concat());

@@ -316,6 +316,11 @@ impl Disk {
         self.machine.disk.borrow_mut().add_fault(op, path_part, nth, error);
     }
 
+    /// Takes back what [`Disk::fail_nth`] set and has not struck yet.
+    pub fn clear_faults(&self) {
+        self.machine.disk.borrow_mut().clear_faults();
+    }
+
     /// Flips one bit of a file, for readers and on the medium. `bit` counts from the file's first.
     pub fn flip_bit(&self, path: &Path, bit: u64) -> io::Result<()> {
         let mut disk = self.machine.disk.borrow_mut();
