@@ -5,8 +5,8 @@ mod common;
 use common::in_both_worlds;
 use corelog_io::sync::{Event, Notify, Semaphore, bounded, oneshot};
 use corelog_io::{
-    Queue, core, cores, mesh, now, random_u64, remote, sleep, sleep_until, spawn, timeout, wall_clock_ms,
-    yield_if_needed, yield_now,
+    Queue, available_cpus, core, cores, mesh, now, random_u64, remote, run_glommio, sleep, sleep_until,
+    spawn, timeout, wall_clock_ms, yield_if_needed, yield_now,
 };
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -374,4 +374,12 @@ fn a_remote_mailbox_is_bounded_and_closes() {
         drop(receiver);
         assert!(sender.send(4).await.is_err());
     });
+}
+
+#[test]
+fn a_cpu_that_is_not_there_is_told() {
+    let config = corelog_io::RunConfig::new(vec![available_cpus().unwrap()[0], 100_000]);
+    let error =
+        run_glommio(config, |_| async { unreachable!("no core starts when one cannot") }).err().unwrap();
+    assert!(error.to_string().contains("core 1 on CPU 100000"), "{error}");
 }
