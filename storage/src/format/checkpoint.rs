@@ -119,6 +119,12 @@ pub struct CheckpointWriter {
     logs: u32,
 }
 
+impl Default for CheckpointWriter {
+    fn default() -> Self {
+        CheckpointWriter::new()
+    }
+}
+
 impl CheckpointWriter {
     pub fn new() -> CheckpointWriter {
         CheckpointWriter { bytes: vec![0; CHECKPOINT_HEADER], logs: 0 }
