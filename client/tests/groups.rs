@@ -1,4 +1,6 @@
 //! Consumer groups against a running broker; see `common`.
+// What listeners saw: no data core.
+#![allow(clippy::disallowed_types)]
 
 mod common;
 

@@ -117,6 +117,11 @@ fn seek_pause_and_times() {
         consumer.seek(&a, 40).unwrap();
         assert_eq!(read(&consumer, 5).await[0].offset, 40);
         assert_eq!(consumer.high_watermark(&a).unwrap(), Some(50));
+        let asked =
+            vec![(a.clone(), OffsetSpec::Timestamp(1020)), (b.clone(), OffsetSpec::Timestamp(i64::MAX))];
+        let found: Vec<_> =
+            consumer.offsets(asked).await.unwrap().into_iter().map(|(_, listed)| listed.unwrap()).collect();
+        assert_eq!((found[0].offset, found[0].timestamp, found[1].offset), (Some(20), Some(1020), None));
         consumer.seek_to(&a, OffsetSpec::Timestamp(1020)).unwrap();
         assert_eq!(read(&consumer, 5).await[0].offset, 20);
         consumer.seek_to(&a, OffsetSpec::Earliest).unwrap();

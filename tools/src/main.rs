@@ -3,6 +3,7 @@
 mod cluster;
 mod consume;
 mod group;
+mod log;
 mod output;
 mod partitions;
 mod produce;
@@ -69,6 +70,9 @@ enum Command {
     /// Brokers, their configs, data directories and API versions
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Look into a broker's files, offline
+    #[command(subcommand)]
+    Log(log::Command),
     /// Print a completion script, to be sourced by the shell
     Completions { shell: clap_complete::Shell },
 }
@@ -95,6 +99,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Command::Consume(command) => consume::run(&global.connect().await?, command, &out).await,
             Command::Group(command) => group::run(&global.connect().await?, command, &out).await,
             Command::Cluster(command) => cluster::run(&global.connect().await?, command, &out).await,
+            Command::Log(command) => log::run(command, &out),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "corectl", &mut std::io::stdout());
                 Ok(ExitCode::SUCCESS)

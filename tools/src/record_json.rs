@@ -25,7 +25,8 @@ pub fn of(record: &ConsumerRecord) -> Value {
     Value::Object(object)
 }
 
-fn put(object: &mut Map<String, Value>, name: &str, bytes: &Option<Bytes>) {
+/// Bytes as a field: text, or in base64 under another name.
+pub fn put(object: &mut Map<String, Value>, name: &str, bytes: &Option<Bytes>) {
     match bytes.as_deref().map(std::str::from_utf8) {
         None => object.insert(name.to_owned(), Value::Null),
         Some(Ok(text)) => object.insert(name.to_owned(), json!(text)),

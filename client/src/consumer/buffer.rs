@@ -288,8 +288,8 @@ impl Buffer {
         known.collect()
     }
 
-    /// What there is to poll next, at most `max` records of it.
-    pub(super) fn step(&mut self, max: usize) -> Step {
+    /// What there is to poll next, at most `max` records of it, and `bytes_max` bytes or one record.
+    pub(super) fn step(&mut self, max: usize, bytes_max: usize) -> Step {
         if let Some(error) = self.errors.pop_front() {
             return Step::Error(error);
         }
@@ -314,7 +314,12 @@ impl Buffer {
                 }
                 continue;
             }
-            let take = max.min(place.records.len());
+            let mut bytes = 0;
+            let fits = place.records.iter().take(max).take_while(|record| {
+                bytes += record.size();
+                bytes <= bytes_max
+            });
+            let take = fits.count().max(1);
             let records: Vec<ConsumerRecord> = place.records.drain(..take).collect();
             let behind =
                 |last: &ConsumerRecord| Position { offset: last.offset + 1, leader_epoch: last.leader_epoch };
@@ -423,7 +428,7 @@ mod tests {
         buffer.begin_poll();
         let mut polled = Vec::new();
         while polled.len() < max {
-            match buffer.step(max - polled.len()) {
+            match buffer.step(max - polled.len(), usize::MAX) {
                 Step::Records(records) => {
                     polled.extend(records.iter().map(|it| format!("{}-{}", it.partition, it.offset)));
                 }
@@ -465,6 +470,25 @@ mod tests {
         assert!(poll(&mut buffer, 9).is_empty());
         assert_eq!(buffer.processed()[&b].offset, 3);
         assert_eq!(buffer.bytes, 0);
+    }
+
+    #[test]
+    fn polls_are_bounded_in_bytes_and_give_one_record_at_least() {
+        let (mut buffer, a, _) = filled();
+        for (bytes_max, expected) in [(2, 2), (0, 1)] {
+            let records = loop {
+                match buffer.step(9, bytes_max) {
+                    Step::Records(records) => break records,
+                    Step::Parse(at, version, mut chunk) => {
+                        let parsed = chunk.next_batch(&at, 1 << 20);
+                        buffer.parsed(&at, version, chunk, parsed).unwrap();
+                    }
+                    _ => panic!("there are records"),
+                }
+            };
+            assert_eq!(records.len(), expected);
+        }
+        assert_eq!(buffer.positions()[&a].offset, 12);
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct ConsumerConfig {
     pub batch_bytes_max: usize,
     /// Records returned by one poll.
     pub poll_records_max: usize,
+    /// Bytes of keys, values and headers returned by one poll; a single larger record still comes.
+    pub poll_bytes_max: usize,
     /// Without a heartbeat for so long a member is taken for dead.
     pub session_timeout: Duration,
     pub heartbeat_interval: Duration,
@@ -80,6 +82,7 @@ impl Default for ConsumerConfig {
             buffer_bytes_max: 64 << 20,
             batch_bytes_max: 128 << 20,
             poll_records_max: 500,
+            poll_bytes_max: 16 << 20,
             session_timeout: Duration::from_secs(45),
             heartbeat_interval: Duration::from_secs(3),
             poll_interval_max: Duration::from_secs(300),
@@ -105,6 +108,7 @@ impl ConsumerConfig {
     pub(super) fn check(&self) -> Result<()> {
         let zero = [
             ("poll_records_max", self.poll_records_max),
+            ("poll_bytes_max", self.poll_bytes_max),
             ("partition_bytes_max", self.partition_bytes_max),
             ("fetch_bytes_max", self.fetch_bytes_max),
             ("buffer_bytes_max", self.buffer_bytes_max),

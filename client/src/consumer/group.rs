@@ -594,12 +594,16 @@ impl Membership {
         }
         if self.instance_id.is_none() || is_idle {
             // It would be noticed anyway, later.
-            let _ = self.leave_once().await;
+            let reason = match is_idle {
+                true => "the application did not poll in time",
+                false => "the consumer was closed or unsubscribed",
+            };
+            let _ = self.leave_once(reason).await;
         }
         self.forget_membership();
     }
 
-    async fn leave_once(&self) -> Result<()> {
+    async fn leave_once(&self, reason: &str) -> Result<()> {
         // Not behind a join or sync that may still be waiting.
         let connection = self.core.coordinator(&self.group, Lane::SHARED).await?;
         let version = connection.pick::<LeaveGroupRequest>()?;
@@ -610,7 +614,7 @@ impl Membership {
                 request.members = vec![leave_group_request::MemberIdentity {
                     member_id: self.member_id.clone(),
                     group_instance_id: self.instance_id.clone(),
-                    reason: None,
+                    reason: Some(reason.into()),
                 }];
             }
         }

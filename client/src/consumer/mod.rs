@@ -20,7 +20,7 @@ use crate::core::Core;
 use crate::driver::{self, Event, Handle};
 use crate::error::{Error, Result};
 use crate::groups::NewOffset;
-use crate::leaders::OffsetSpec;
+use crate::leaders::{self, ListedOffset, OffsetSpec};
 use crate::topic_partition::TopicPartition;
 use buffer::{Buffer, Rebalance, Start, Step, not_assigned};
 use corelog_wire::Str;
@@ -236,17 +236,23 @@ impl Consumer {
     }
 
     fn take_ready(&self) -> Result<Vec<ConsumerRecord>> {
-        let max = self.shared.config.poll_records_max;
-        let mut records = Vec::new();
-        while records.len() < max {
+        let config = &self.shared.config;
+        let (max, bytes_max) = (config.poll_records_max, config.poll_bytes_max);
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while records.len() < max && (bytes < bytes_max || records.is_empty()) {
             let mut buffer = self.shared.lock();
             // What this poll has already cannot count as processed.
             if buffer.rebalance != Rebalance::None && !records.is_empty() {
                 break;
             }
-            match buffer.step(max - records.len()) {
-                Step::Records(more) if records.is_empty() => records = more,
-                Step::Records(more) => records.extend(more),
+            match buffer.step(max - records.len(), bytes_max - bytes) {
+                Step::Records(more) => {
+                    bytes = (bytes + more.iter().map(ConsumerRecord::size).sum::<usize>()).min(bytes_max);
+                    match records.is_empty() {
+                        true => records = more,
+                        false => records.extend(more),
+                    }
+                }
                 Step::Nothing => break,
                 Step::Error(error) if records.is_empty() => return Err(error),
                 Step::Error(error) => {
@@ -265,6 +271,20 @@ impl Consumer {
             }
         }
         Ok(records)
+    }
+
+    /// Offsets by position or time, as this consumer's isolation sees them: with [`OffsetSpec::Timestamp`] what Kafka's clients call
+    /// "offsets for times". In order of partitions.
+    pub async fn offsets(
+        &self,
+        partitions: Vec<(TopicPartition, OffsetSpec)>,
+    ) -> Result<Vec<(TopicPartition, Result<ListedOffset>)>> {
+        let isolation = self.shared.config.isolation;
+        let listed = self.handle.call(async move |core| {
+            let deadline = core.deadline();
+            Ok(leaders::list_offsets(&core, partitions, isolation, deadline).await)
+        });
+        listed.await
     }
 
     /// Commits the positions of all partitions: everything polled so far counts as processed.

@@ -23,3 +23,12 @@ pub struct ConsumerRecord {
     /// Of the leader that wrote it, where known.
     pub leader_epoch: Option<i32>,
 }
+
+impl ConsumerRecord {
+    /// Bytes of key, value and headers.
+    pub fn size(&self) -> usize {
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers = self.headers.iter().map(|header| header.key.len() + len(&header.value));
+        len(&self.key) + len(&self.value) + headers.sum::<usize>()
+    }
+}

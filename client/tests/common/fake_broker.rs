@@ -1,4 +1,6 @@
 //! A broker that misbehaves on demand: enough of one to produce to, with Kafka's rules for idempotent producers.
+// One thread per connection, for tests: no data core.
+#![allow(clippy::disallowed_types)]
 
 use bytes::Bytes;
 use corelog_wire::messages::api_versions_response::ApiVersion;
@@ -43,11 +45,14 @@ pub struct Batch {
     pub values: Vec<String>,
 }
 
+/// First sequence, last sequence, offset.
+type Written = (i32, i32, i64);
+
 #[derive(Default)]
 pub struct Log {
     pub values: Vec<String>,
-    /// By producer: epoch, and first sequence, last sequence and offset of the last five batches.
-    producers: HashMap<i64, (i16, Vec<(i32, i32, i64)>)>,
+    /// By producer: its epoch and its last five batches.
+    producers: HashMap<i64, (i16, Vec<Written>)>,
     strict: bool,
     /// Epochs in order of first appearance.
     pub epochs: Vec<i16>,
