@@ -220,9 +220,11 @@ impl Story {
                 self.sim.run_for(full);
                 disk.set_capacity(AMPLE);
                 let before = self.shared.truth.borrow().acknowledged;
-                self.run_until(RELIEF_MAX, "nothing is acknowledged with space on the disk again", |shared| {
-                    shared.truth.borrow().acknowledged > before
-                });
+                self.run_until(
+                    RELIEF_MAX,
+                    "nothing is acknowledged with space on the disk again",
+                    |shared| shared.truth.borrow().acknowledged > before,
+                );
             }
             Faults::IoErrors => {
                 self.shared.truth.borrow_mut().storage_may_fail = true;
