@@ -148,8 +148,7 @@ impl Log {
 
     /// Makes sure that the log's directory has been looked at.
     pub(super) async fn ensure_loaded(&self) -> Result<(), StorageError> {
-        // Looking removes what the log's state does not know of; a refused log's state is not to be believed.
-        self.state.borrow().check_writable(self.id)?;
+        self.check_state()?;
         if self.state.borrow().segments.is_none() {
             let _turn = self.upkeep.acquire(1).await;
             self.load_in_turn().await?;
