@@ -159,12 +159,6 @@ pub struct CheckpointWriter {
     logs: u32,
 }
 
-impl Default for CheckpointWriter {
-    fn default() -> Self {
-        CheckpointWriter::new()
-    }
-}
-
 impl CheckpointWriter {
     pub fn new(ends: &[JournalEnd]) -> CheckpointWriter {
         let mut bytes = vec![0; CHECKPOINT_HEADER + ends.len() * END];
