@@ -220,9 +220,11 @@ impl Story {
                 self.sim.run_for(full);
                 disk.set_capacity(AMPLE);
                 let before = self.shared.truth.borrow().acknowledged;
-                self.run_until(RELIEF_MAX, "nothing is acknowledged with space on the disk again", |shared| {
-                    shared.truth.borrow().acknowledged > before
-                });
+                self.run_until(
+                    RELIEF_MAX,
+                    "nothing is acknowledged with space on the disk again",
+                    |shared| shared.truth.borrow().acknowledged > before,
+                );
             }
             Faults::IoErrors => {
                 self.shared.truth.borrow_mut().storage_may_fail = true;
@@ -368,7 +370,7 @@ fn workers(plan: &Plan) -> usize {
 }
 
 fn deletes(plan: &Plan) -> bool {
-    plan.seed % 3 == 0
+    plan.seed.is_multiple_of(3)
 }
 
 /// The clients' machine: makes the topics, then everybody works.
@@ -422,7 +424,6 @@ async fn create_topics(shared: &Shared) {
                     configs: vec![CreatableTopicConfig {
                         name: "segment.ms".into(),
                         value: Some(shared.plan.segment_ms.to_string().as_str().into()),
-                        ..Default::default()
                     }],
                     ..Default::default()
                 })
