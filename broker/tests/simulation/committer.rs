@@ -128,7 +128,6 @@ pub async fn check(
             topics: Some(vec![offset_fetch_request::Topic {
                 name: topic_name(place.0),
                 partition_indexes: vec![place.1],
-                ..Default::default()
             }]),
             ..Default::default()
         },

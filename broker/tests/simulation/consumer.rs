@@ -327,15 +327,9 @@ pub async fn delete_records(shared: Rc<Shared>) {
             let request = DeleteRecordsRequest {
                 topics: vec![delete_records_request::Topic {
                     name: topic_name(place.0),
-                    partitions: vec![delete_records_request::Partition {
-                        partition_index: place.1,
-                        offset,
-                        ..Default::default()
-                    }],
-                    ..Default::default()
+                    partitions: vec![delete_records_request::Partition { partition_index: place.1, offset }],
                 }],
                 timeout_ms: 30_000,
-                ..Default::default()
             };
             let Ok(response) = connection.call(&request, below(3) as i16).await else { break };
             let answer = &response.topics[0].partitions[0];
@@ -393,7 +387,6 @@ async fn ends(shared: &Shared, place: Place) -> Option<(i64, i64)> {
             topics: vec![Topic {
                 name: topic_name(place.0),
                 partitions: vec![Partition { partition_index: place.1, timestamp, ..Default::default() }],
-                ..Default::default()
             }],
             ..Default::default()
         };

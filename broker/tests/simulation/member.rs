@@ -48,7 +48,6 @@ async fn take_part(shared: &Shared, connection: &mut Connection, id: &mut Str) -
             .map(|(member, assignment)| Assignment {
                 member_id: member.as_str().into(),
                 assignment: assignment.clone(),
-                ..Default::default()
             })
             .collect();
         shared.truth.borrow_mut().assignments.entry(key.clone()).or_default().push(dealt);
@@ -127,11 +126,7 @@ async fn join(connection: &mut Connection, id: &mut Str) -> std::io::Result<Opti
         rebalance_timeout_ms: 2_000,
         member_id: id.clone(),
         protocol_type: "consumer".into(),
-        protocols: vec![Protocol {
-            name: "range".into(),
-            metadata: Bytes::from_static(b"all"),
-            ..Default::default()
-        }],
+        protocols: vec![Protocol { name: "range".into(), metadata: Bytes::from_static(b"all") }],
         ..Default::default()
     };
     let response = connection.call(&request, version).await?;

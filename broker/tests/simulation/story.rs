@@ -370,7 +370,7 @@ fn workers(plan: &Plan) -> usize {
 }
 
 fn deletes(plan: &Plan) -> bool {
-    plan.seed % 3 == 0
+    plan.seed.is_multiple_of(3)
 }
 
 /// The clients' machine: makes the topics, then everybody works.
@@ -424,7 +424,6 @@ async fn create_topics(shared: &Shared) {
                     configs: vec![CreatableTopicConfig {
                         name: "segment.ms".into(),
                         value: Some(shared.plan.segment_ms.to_string().as_str().into()),
-                        ..Default::default()
                     }],
                     ..Default::default()
                 })
