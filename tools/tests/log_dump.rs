@@ -1,7 +1,7 @@
 //! `corectl log` on a data directory made here, sound and damaged.
 
 use corelog_storage::format::checkpoint::{
-    ActiveSegmentState, CheckpointHeader, CheckpointWriter, LogCheckpoint,
+    ActiveSegmentState, CheckpointHeader, CheckpointWriter, JournalEnd, LogCheckpoint,
 };
 use corelog_storage::format::entry::{EntryHeader, EntryKind, unprotected};
 use corelog_storage::format::group::{GROUP_HEADER, GroupHeader};
@@ -60,7 +60,9 @@ impl DataDir {
         active.extend(b"leftovers");
         fs::write(dir.join("00000000000000000040.log"), active).unwrap();
         fs::write(path.join("journal/00000001-0.checkpoint"), checkpoint(position)).unwrap();
-        fs::write(path.join("journal/00000001-0-0.journal"), journal(5..8)).unwrap();
+        fs::write(path.join("journal/00000001-0-0.journal"), journal(1, 5..8)).unwrap();
+        // Of a former generation: batch 8 was still being written when its process was killed, and never counted.
+        fs::write(path.join("journal/00000000-0-0.journal"), journal(0, 6..9)).unwrap();
         DataDir(path)
     }
 
@@ -140,7 +142,7 @@ fn checkpoint(position: u64) -> Vec<u8> {
         epochs: EpochHistory::from_entries(vec![(0, 0)]).unwrap(),
         producers: Vec::new(),
     };
-    let mut writer = CheckpointWriter::new();
+    let mut writer = CheckpointWriter::new(&[JournalEnd { generation: 0, shard: 0, sequence: 1 }]);
     writer.add(&log, std::iter::empty());
     writer.finish(CheckpointHeader {
         generation: 1,
@@ -149,16 +151,14 @@ fn checkpoint(position: u64) -> Vec<u8> {
         complete: true,
         replay_from: 1,
         durable_through: 2,
-        logs: 0,
-        body_len: 0,
-        body_crc: 0,
+        ..Default::default()
     })
 }
 
 /// A group for each batch, and half a group.
-fn journal(numbers: std::ops::Range<i64>) -> Vec<u8> {
+fn journal(generation: u64, numbers: std::ops::Range<i64>) -> Vec<u8> {
     let mut bytes = vec![0; PAGE];
-    JournalFileHeader { generation: 1, shard: 0, salt: 77, first_sequence: 1 }.encode(&mut bytes);
+    JournalFileHeader { generation, shard: 0, salt: 77, first_sequence: 1 }.encode(&mut bytes);
     for (at, number) in numbers.enumerate() {
         let batch = batch(number);
         let entry = EntryHeader {
@@ -174,7 +174,7 @@ fn journal(numbers: std::ops::Range<i64>) -> Vec<u8> {
         payload.resize(entry.span(), 0);
         let crc = crc32c::crc32c_append(crc32c::crc32c(&entry.encode()), unprotected(&batch));
         let header = GroupHeader {
-            generation: 1,
+            generation,
             salt: 77,
             sequence: at as u64 + 1,
             durable_through: at as u64,

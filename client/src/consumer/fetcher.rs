@@ -109,7 +109,9 @@ impl Fetcher {
             let config = &self.shared.config;
             let mut buffer = self.shared.lock();
             next.at(buffer.poller_until(now));
-            let is_full = buffer.bytes >= config.buffer_bytes_max;
+            // Paused partitions keep what they have, each no more than a partition may: the others are not to starve for it.
+            let active = buffer.partitions.values().filter(|place| !place.paused);
+            let is_full = active.map(|place| place.bytes).sum::<usize>() >= config.buffer_bytes_max;
             let metadata = self.core.metadata.borrow();
             for (at, place) in &buffer.partitions {
                 if let Some(retry_at) = place.retry_at.filter(|at| *at > now) {

@@ -19,6 +19,8 @@ pub struct DataDir {
     /// Directories of segments.
     dirs: BTreeMap<LogId, PathBuf>,
     journals: Vec<Journal>,
+    /// Of former journals, by generation and shard, the last group that counts.
+    ends: BTreeMap<(u64, u32), u64>,
     /// The newest of each log.
     checkpoints: BTreeMap<LogId, LogCheckpoint>,
     journaled: BTreeMap<LogId, Journaled>,
@@ -62,6 +64,7 @@ impl DataDir {
             names: Names::default(),
             dirs: BTreeMap::new(),
             journals: Vec::new(),
+            ends: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
             journaled: BTreeMap::new(),
         };
@@ -97,6 +100,10 @@ impl DataDir {
                     continue;
                 }
             };
+            // Checked already, as a part of the whole.
+            for end in header.decode_ends(&bytes).unwrap_or_default() {
+                self.ends.insert((end.generation, end.shard), end.sequence);
+            }
             for log in logs {
                 if newest.get(&log.log).is_none_or(|generation| *generation < header.generation) {
                     newest.insert(log.log, header.generation);
@@ -120,8 +127,14 @@ impl DataDir {
             journal.header.map(|header| (header.generation, header.shard, header.first_sequence))
         });
         for (at, journal) in self.journals.iter().enumerate() {
+            let of = journal.header.map_or((0, 0), |header| (header.generation, header.shard));
+            let last = self.ends.get(&of).copied().unwrap_or(u64::MAX);
             for group in journal.groups() {
                 let group = group?;
+                if group.header.sequence > last {
+                    // Written after the next process had begun: it was not seen, and never counts.
+                    break;
+                }
                 for entry in group.entries() {
                     let log = self.journaled.entry(entry.header.log).or_default();
                     match entry.header.kind {
