@@ -48,7 +48,8 @@ fn topics_come_and_go() {
 fn configs_are_changed_one_by_one() {
     with_client(async |client| {
         let admin = client.admin();
-        let name = new_topic(&client, 1).await;
+        let name = unique("configs");
+        admin.create_topic(NewTopic::new(&name)).await.unwrap();
         let resource = ConfigResource::topic(&name);
         let entry = async |config: &str| {
             let described = admin.describe_configs(vec![ConfigResource::topic(&name)], true).await.unwrap();

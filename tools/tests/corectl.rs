@@ -119,7 +119,8 @@ fn topics() {
 fn produce_and_consume() {
     with_corectl(|corectl| {
         let topic = unique("ctl-records");
-        corectl.ok(&["topic", "create", &topic, "-p", "2"]);
+        // Some records are dated long ago: they are to stay.
+        corectl.ok(&["topic", "create", &topic, "-p", "2", "-c", "retention.ms=-1"]);
         let lines = b"a:1\nb:2\na:3\nc:NULL\n";
         let line =
             ["produce", &topic, "-K", ":", "--null", "NULL", "-H", "from=test", "-z", "zstd:3", "--offsets"];
@@ -164,7 +165,7 @@ fn produce_and_consume() {
 fn records_by_time() {
     with_corectl(|corectl| {
         let topic = unique("ctl-times");
-        corectl.ok(&["topic", "create", &topic, "-p", "1"]);
+        corectl.ok(&["topic", "create", &topic, "-p", "1", "-c", "retention.ms=-1"]);
         for (value, time) in [("a", "2020-01-01"), ("b", "2021-01-01"), ("c", "2022-01-01")] {
             corectl.ok(&["produce", &topic, "-v", value, "--timestamp", time]);
         }
