@@ -27,7 +27,9 @@ pub const MAILBOX_CAPACITY: usize = 1024;
 pub const CALLS_RUNNING_MAX: usize = 4096;
 
 type Value = Box<dyn Any + Send>;
-type Work = Box<dyn FnOnce(Rc<Shard>) -> Pin<Box<dyn Future<Output = Value>>> + Send>;
+type Running = Pin<Box<dyn Future<Output = Value>>>;
+type PostedWork = Box<dyn FnOnce(&Rc<Shard>) + Send>;
+type Work = Box<dyn FnOnce(Rc<Shard>) -> Running + Send>;
 
 /// A call on its way to the shard that will run it.
 pub enum CallMessage {
@@ -36,7 +38,7 @@ pub enum CallMessage {
         work: Work,
     },
     /// Runs at once and answers nothing.
-    Post(Box<dyn FnOnce(&Rc<Shard>) + Send>),
+    Post(PostedWork),
 }
 
 /// The result of a call on its way back.

@@ -4,15 +4,13 @@ mod world;
 
 use bytes::Bytes;
 use corelog_io::sim::{Process, Sim};
-use corelog_io::{now, sleep};
-use corelog_storage::{
-    AppendError, BatchKind, Log, Read, ReadError, SequenceError, ShardStorage, StorageError,
-};
-use corelog_wire::records::{BatchHeader, split_batches};
+use corelog_io::sleep;
+use corelog_storage::{Log, Read, ShardStorage};
+use corelog_wire::records::split_batches;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
-use world::{batch, client, internal, log_config, log_id, open, produced};
+use world::{batch, client, log_config, log_id, open};
 
 /// Runs `work` in a process of one core, then ends it.
 fn run<F: Future<Output = ()> + 'static>(sim: &Sim, machine: &Process, work: F) {

@@ -20,14 +20,9 @@ pub async fn handle(context: Context, request: ApiVersionsRequest) -> ApiVersion
 
 /// The table as an answer. A refusal of the request's version tells the range of ApiVersions alone.
 pub fn response(error: ErrorCode, _version: i16) -> ApiVersionsResponse {
-    let advertised = APIS
-        .iter()
-        .filter(|api| error.is_ok() || api.key == corelog_wire::ApiKey::ApiVersions)
-        .map(|api| ApiVersion {
-            api_key: api.key.into(),
-            min_version: api.min_version,
-            max_version: api.max_version,
-            ..Default::default()
+    let advertised =
+        APIS.iter().filter(|api| error.is_ok() || api.key == corelog_wire::ApiKey::ApiVersions).map(|api| {
+            ApiVersion { api_key: api.key.into(), min_version: api.min_version, max_version: api.max_version }
         });
     let mut api_keys: Vec<_> = advertised.collect();
     api_keys.sort_by_key(|api| api.api_key);

@@ -28,12 +28,9 @@ pub async fn handle(context: Context, request: CreatePartitionsRequest) -> Creat
         };
         results.push(match result {
             Ok(()) => TopicResult { name, ..Default::default() },
-            Err(error) => TopicResult {
-                name,
-                error_code: error.code.0,
-                error_message: Some(error.message.into()),
-                ..Default::default()
-            },
+            Err(error) => {
+                TopicResult { name, error_code: error.code.0, error_message: Some(error.message.into()) }
+            }
         });
     }
     CreatePartitionsResponse { results, ..Default::default() }

@@ -22,10 +22,9 @@ pub async fn handle(context: Context, request: DeleteRecordsRequest) -> DeleteRe
                 partition_index: asked.partition_index,
                 low_watermark: result.unwrap_or(NO_LOW_WATERMARK),
                 error_code: result.err().unwrap_or(ErrorCode::NONE).0,
-                ..Default::default()
             });
         }
-        topics.push(TopicResult { name: topic.name, partitions, ..Default::default() });
+        topics.push(TopicResult { name: topic.name, partitions });
     }
     DeleteRecordsResponse { topics, ..Default::default() }
 }

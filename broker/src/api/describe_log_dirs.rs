@@ -66,7 +66,7 @@ pub async fn handle(context: Context, request: DescribeLogDirsRequest) -> Descri
     }
     let topics = topics.into_iter().map(|(name, mut partitions)| {
         partitions.sort_by_key(|partition| partition.partition_index);
-        Topic { name, partitions, ..Default::default() }
+        Topic { name, partitions }
     });
     let config = shard.config();
     let space = corelog_io::fs::space(&config.data_dir).await;

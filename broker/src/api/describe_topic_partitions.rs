@@ -66,16 +66,12 @@ pub async fn handle(
             ..Default::default()
         });
         if end < count {
-            next_cursor = Some(Cursor { topic_name: name, partition_index: end, ..Default::default() });
+            next_cursor = Some(Cursor { topic_name: name, partition_index: end });
             break;
         }
         if room == 0 {
             // The next topic, if there is one, begins the next page.
-            next_cursor = names.next().map(|topic_name| Cursor {
-                topic_name,
-                partition_index: 0,
-                ..Default::default()
-            });
+            next_cursor = names.next().map(|topic_name| Cursor { topic_name, partition_index: 0 });
             break;
         }
     }

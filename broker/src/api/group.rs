@@ -110,10 +110,8 @@ pub async fn offset_commit(context: Context, mut request: OffsetCommitRequest) -
                     .map(|partition| offset_commit_response::Partition {
                         partition_index: partition.partition_index,
                         error_code: code.0,
-                        ..Default::default()
                     })
                     .collect(),
-                ..Default::default()
             });
         }
     }
@@ -178,7 +176,6 @@ pub async fn offset_fetch(context: Context, request: OffsetFetchRequest) -> Offs
                         ..Default::default()
                     })
                     .collect(),
-                ..Default::default()
             })
             .collect(),
         None => answer
@@ -195,10 +192,8 @@ pub async fn offset_fetch(context: Context, request: OffsetFetchRequest) -> Offs
                         committed_leader_epoch: partition.committed_leader_epoch,
                         metadata: partition.metadata,
                         error_code: partition.error_code,
-                        ..Default::default()
                     })
                     .collect(),
-                ..Default::default()
             })
             .collect(),
     };
@@ -269,7 +264,6 @@ pub async fn offset_delete(context: Context, mut request: OffsetDeleteRequest) -
                 unknown.entry(topic.name.clone()).or_default().push(offset_delete_response::Partition {
                     partition_index: partition.partition_index,
                     error_code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.0,
-                    ..Default::default()
                 });
             }
             known
@@ -285,11 +279,7 @@ pub async fn offset_delete(context: Context, mut request: OffsetDeleteRequest) -
         for (name, partitions) in unknown {
             match response.topics.iter_mut().find(|topic| topic.name == name) {
                 Some(topic) => topic.partitions.extend(partitions),
-                None => response.topics.push(offset_delete_response::Topic {
-                    name,
-                    partitions,
-                    ..Default::default()
-                }),
+                None => response.topics.push(offset_delete_response::Topic { name, partitions }),
             }
         }
     }

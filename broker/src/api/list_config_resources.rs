@@ -29,11 +29,7 @@ pub async fn handle(context: Context, request: ListConfigResourcesRequest) -> Li
         };
     }
     let node: Str = shard.identity.node_id.to_string().into();
-    let resource = |resource_type: i8, resource_name: Str| ConfigResource {
-        resource_name,
-        resource_type,
-        ..Default::default()
-    };
+    let resource = |resource_type: i8, resource_name: Str| ConfigResource { resource_name, resource_type };
     let mut config_resources = Vec::new();
     for kind in ALL.into_iter().filter(|kind| wanted.contains(kind)) {
         match kind {

@@ -63,7 +63,6 @@ pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffset
     let topics = request.topics.iter().map(|topic| TopicResponse {
         name: topic.name.clone(),
         partitions: answers.by_ref().take(topic.partitions.len()).collect(),
-        ..Default::default()
     });
     ListOffsetsResponse { topics: topics.collect(), ..Default::default() }
 }

@@ -61,7 +61,6 @@ pub async fn handle(context: Context, request: MetadataRequest) -> MetadataRespo
             host,
             port,
             rack: shard.config().rack.as_deref().map(Str::from),
-            ..Default::default()
         }],
         cluster_id: Some(shard.identity.cluster_id.as_str().into()),
         controller_id: shard.identity.node_id,

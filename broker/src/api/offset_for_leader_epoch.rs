@@ -41,7 +41,7 @@ pub async fn handle(context: Context, request: OffsetForLeaderEpochRequest) -> O
             }
             partitions.push(answer);
         }
-        topics.push(OffsetForLeaderTopicResult { topic: topic.topic, partitions, ..Default::default() });
+        topics.push(OffsetForLeaderTopicResult { topic: topic.topic, partitions });
     }
     OffsetForLeaderEpochResponse { topics, ..Default::default() }
 }

@@ -141,7 +141,6 @@ fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Ba
             name: topic.map_or(data.name, |topic| topic.name.clone()),
             topic_id: data.topic_id,
             partition_responses: partitions,
-            ..Default::default()
         });
     }
     (ProduceResponse { responses, ..Default::default() }, batches)
@@ -184,7 +183,6 @@ fn check_one(
             .map(|record| BatchIndexAndErrorMessage {
                 batch_index: record.batch_index,
                 batch_index_error_message: Some(record.message.as_str().into()),
-                ..Default::default()
             })
             .collect(),
     })?;

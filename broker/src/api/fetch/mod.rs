@@ -240,7 +240,6 @@ fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>) -> FetchResponse {
                 topic: asked.topic.clone(),
                 topic_id: asked.topic_id,
                 partitions: vec![partition],
-                ..Default::default()
             }),
         }
     }
@@ -271,11 +270,9 @@ fn answer(context: &Context, asked: &Asked, got: Got) -> PartitionData {
         high_watermark: got.high_watermark,
         last_stable_offset: got.last_stable_offset,
         log_start_offset: got.log_start_offset,
-        diverging_epoch: got.diverging.map_or_else(Default::default, |(epoch, end_offset)| EpochEndOffset {
-            epoch,
-            end_offset,
-            ..Default::default()
-        }),
+        diverging_epoch: got
+            .diverging
+            .map_or_else(Default::default, |(epoch, end_offset)| EpochEndOffset { epoch, end_offset }),
         records: Some(records),
         ..Default::default()
     }

@@ -69,7 +69,7 @@ impl Sessions {
         Rc::new(Sessions { slots, sessions: RefCell::default(), partitions: Cell::new(0) })
     }
 
-    pub fn len(&self) -> usize {
+    fn count(&self) -> usize {
         self.sessions.borrow().len()
     }
 
@@ -115,7 +115,7 @@ impl Sessions {
         if self.partitions.get() + partitions > PARTITIONS_MAX {
             return 0;
         }
-        if self.len() >= self.slots {
+        if self.count() >= self.slots {
             let oldest = {
                 let sessions = self.sessions.borrow();
                 let idle = sessions.iter().filter(|(_, session)| !session.busy);

@@ -21,6 +21,8 @@ pub(crate) struct Core {
     pub(super) scratch: RefCell<Box<[u8]>>,
     queues: [TaskQueueHandle; 4],
     ring_queue: TaskQueueHandle,
+    /// Operations that the blocking thread has not given back.
+    pub(super) blocking: Cell<usize>,
     /// When the running task's poll began.
     turn_began: Cell<Instant>,
     random: Cell<u64>,
@@ -47,6 +49,13 @@ const _: () = assert!(
 );
 
 impl Core {
+    /// Waits until the blocking thread has given everything back.
+    pub(super) async fn finish_blocking(&self) {
+        while self.blocking.get() > 0 {
+            glommio::timer::sleep(Duration::from_micros(200)).await;
+        }
+    }
+
     /// Makes the calling thread's executor a core: called once, from its main task.
     pub(crate) fn start(index: usize, cores: usize, ring_depth: u32) -> io::Result<Rc<Core>> {
         let executor = glommio::executor();
@@ -74,6 +83,7 @@ impl Core {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             queues,
             ring_queue,
+            blocking: Cell::new(0),
             turn_began: Cell::new(crate::now()),
             random: Cell::new(u64::from_ne_bytes(seed)),
         });

@@ -78,6 +78,7 @@ where
                 world::settle(World::Real(this.clone()));
                 let value = this.spawn(crate::Queue::Control, main(CoreCtx { core, cores }, seed)).await;
                 this.ring.shut_down().await;
+                this.finish_blocking().await;
                 Ok(value)
             });
             // Other tasks are dropped with the executor, and may still ask where they are.

@@ -64,7 +64,7 @@ fn wrong_ids_epochs_and_ways_of_naming_are_refused() {
         // The final epoch ends it.
         assert_eq!(sessions.begin(request(id, -1, &[("a", 0, 0)]), false, now).unwrap().session_id, 0);
         assert_eq!(refusal(id, 2, false), Some(ErrorCode::FETCH_SESSION_ID_NOT_FOUND));
-        assert_eq!(sessions.len(), 0);
+        assert_eq!(sessions.count(), 0);
     });
 }
 
