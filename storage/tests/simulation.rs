@@ -46,27 +46,27 @@ fn run_seed(seed: u64, faults: Faults) {
 
 #[test]
 fn crashes() {
-    run_seeds(300, Faults::Crashes);
+    run_seeds(800, Faults::Crashes);
 }
 
 #[test]
 fn kills() {
-    run_seeds(300, Faults::Kills);
+    run_seeds(1000, Faults::Kills);
 }
 
 #[test]
 fn full_disk() {
-    run_seeds(60, Faults::FullDisk);
+    run_seeds(120, Faults::FullDisk);
 }
 
 #[test]
 fn io_errors() {
-    run_seeds(100, Faults::IoErrors);
+    run_seeds(300, Faults::IoErrors);
 }
 
 #[test]
 fn bit_flips() {
-    run_seeds(150, Faults::BitFlips);
+    run_seeds(500, Faults::BitFlips);
 }
 
 /// Paste a failing seed here.

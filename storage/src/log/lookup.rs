@@ -47,7 +47,8 @@ impl Log {
                 None => self.footer(segment).await?.max_timestamp,
             };
             if max_timestamp >= timestamp {
-                let position = self.index_of(segment).await?.position_of_timestamp(timestamp);
+                let position =
+                    self.position_in(segment, |index| index.position_of_timestamp(timestamp)).await?;
                 let mut scanner = self.scanner(segment, position, INTERVAL).await?;
                 while let Some(header) = scanner.peek().await? {
                     if header.base_offset >= limit {
@@ -165,18 +166,24 @@ impl Log {
         }
     }
 
-    /// The index of a segment, loaded if it is not in memory.
-    pub(super) async fn index_of(&self, segment: SegmentSpan) -> Result<Rc<SparseIndex>, StorageError> {
+    /// A position that the segment's index gives; the index is loaded if it is not in memory.
+    pub(super) async fn position_in(
+        &self,
+        segment: SegmentSpan,
+        look_up: impl Fn(&SparseIndex) -> u64,
+    ) -> Result<u64, StorageError> {
         if !segment.sealed {
             let state = self.state.borrow();
             let active = state.segments.as_ref().and_then(|s| s.active.as_ref());
             if let Some(active) = active.filter(|a| a.base_offset == segment.base_offset) {
-                return Ok(Rc::new(active.index.borrow().clone()));
+                // The index may be ahead of what is synced.
+                let position = look_up(&active.index.borrow());
+                return Ok(if position < segment.end { position } else { FIRST_BATCH });
             }
         }
         match self.shard.indexes.get(self.id, segment.base_offset) {
-            Some(index) => Ok(index),
-            None => self.load_index(segment).await.map(|(index, _)| index),
+            Some(index) => Ok(look_up(&index)),
+            None => self.load_index(segment).await.map(|(index, _)| look_up(&index)),
         }
     }
 

@@ -145,7 +145,10 @@ fn run_until(sim: &Sim, shared: &Shared, done: impl Fn(&Shared) -> bool) {
 fn flip_bits(machine: &Process, dice: &mut Dice) {
     let disk = machine.disk();
     for _ in 0..1 + dice.below(3) {
-        let files = disk.files();
+        let mut files = disk.files();
+        if dice.below(2) == 0 {
+            files.retain(|f| f.to_string_lossy().contains("/journal/"));
+        }
         let file = &files[dice.below(files.len() as u64) as usize];
         let contents = disk.contents(file).expect("it is there");
         let written = contents.iter().rposition(|b| *b != 0).map_or(0, |at| at as u64 + 1);
@@ -155,10 +158,16 @@ fn flip_bits(machine: &Process, dice: &mut Dice) {
             1 => written.saturating_sub(12_288)..written,
             _ => 0..contents.len() as u64,
         };
-        if !range.is_empty() {
-            let byte = range.start + dice.below(range.end - range.start);
-            disk.flip_bit(file, byte * 8 + dice.below(8)).expect("the bit is there");
+        if range.is_empty() {
+            continue;
         }
+        let mut byte = range.start + dice.below(range.end - range.start);
+        // Rather something that says something than a zero.
+        while dice.below(8) > 0 && byte > range.start && contents[byte as usize] == 0 {
+            byte =
+                contents[..byte as usize].iter().rposition(|b| *b != 0).map_or(range.start, |at| at as u64);
+        }
+        disk.flip_bit(file, byte * 8 + dice.below(8)).expect("the bit is there");
     }
 }
 
@@ -220,8 +229,8 @@ async fn live(shared: Rc<Shared>) {
 
 async fn finish(shared: &Shared, storages: &[Rc<ShardStorage>]) {
     for (i, storage) in storages.iter().enumerate() {
-        let closes = shared.last.get()
-            || (shared.plan.seed + u64::from(shared.incarnation.get()) + i as u64).is_multiple_of(2);
+        let closes =
+            shared.last.get() || (shared.plan.seed + u64::from(shared.incarnation.get()) + i as u64).is_multiple_of(2);
         if closes && let Err(error) = storage.close().await {
             shared.tolerate(&error);
         }
