@@ -23,6 +23,8 @@ pub const CASES: &[Case] = &[
 ];
 
 const TOPIC_IDS: i16 = 13;
+/// In ms: the year 2096.
+const FAR_FUTURE: i64 = 4_000_000_000_000;
 
 /// By name or by id, as the version wants it.
 pub fn to(version: i16, topic: &Topic, partition: i32, records: Bytes) -> ProduceRequest {
@@ -206,7 +208,7 @@ fn log_append_time(s: &mut Session) -> Result<()> {
     for v in served(s) {
         s.ask("old records", v, &to(v, &topic, 0, batch(&["a", "b"])));
         s.ask("records without time", v, &to(v, &topic, 0, batch_at(-1, &["c"])));
-        s.ask("far in the future", v, &to(v, &topic, 0, batch_at(now_ms() + 86_400_000, &["d"])));
+        s.ask("far in the future", v, &to(v, &topic, 0, batch_at(FAR_FUTURE, &["d"])));
         s.ask("compressed", v, &to(v, &topic, 0, compressed(Compression::Lz4, &["e", "f"])));
     }
     let claimed = build(BatchOptions { log_append_time: Some(5), ..Default::default() }, TIME, &["g"]);
