@@ -1,4 +1,21 @@
-//! The Corelog broker as a library: what the `corelog` binary is put together from.
+//! The Corelog broker. `ARCHITECTURE.md` beside this crate tells the shape and the path of a request.
 
+pub mod admin;
+pub mod api;
+mod call;
 pub mod config;
+mod controller;
+mod groups;
+pub mod identity;
 pub mod logging;
+pub mod metrics;
+mod net;
+mod partition;
+mod placement;
+pub mod process;
+mod retention;
+mod server;
+mod settings;
+mod shard;
+mod topic_creation;
+mod topic_name;

@@ -8,11 +8,12 @@
 //! that a disabled line costs a load and a branch.
 
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing::subscriber::Interest;
+use tracing::subscriber::{Interest, SetGlobalDefaultError, set_global_default};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -24,7 +25,10 @@ use crate::config::nearest::nearest;
 pub const LOGGERS: &[&str] = &[
     "corelog_broker",
     "corelog_broker::admin",
-    "corelog_broker::config",
+    "corelog_broker::api",
+    "corelog_broker::controller",
+    "corelog_broker::groups",
+    "corelog_broker::net",
     "corelog_io",
     "corelog_storage",
     "corelog_wire",
@@ -44,21 +48,19 @@ const NAMES: [&str; 7] = ["", "OFF", "ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 const INFO: u8 = 4;
 
 /// Keeps the writer going; dropping it writes what is queued.
-pub struct Logging {
-    _writer: WorkerGuard,
-    dropped: ErrorCounter,
-}
+#[must_use = "logging ends when this is dropped"]
+pub struct Logging(#[allow(dead_code)] WorkerGuard);
 
-impl Logging {
-    /// Lines dropped so far because the writer could not keep up.
-    pub fn dropped_lines(&self) -> usize {
-        self.dropped.dropped_lines()
-    }
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines dropped so far because the writer could not keep up.
+pub fn dropped_lines() -> usize {
+    DROPPED.get().map_or(0, ErrorCounter::dropped_lines)
 }
 
 /// Starts logging to standard error with these levels (in the form of `corelog.log.level`), and makes a panic on
-/// any thread the end of the process. Call once.
-pub fn start(levels: &str, json: bool) -> Logging {
+/// any thread the end of the process. Fails when something else has taken over the process's logging.
+pub fn init(levels: &str, json: bool) -> Result<Logging, SetGlobalDefaultError> {
     set_levels(levels).expect("checked levels");
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(QUEUE_LINES_MAX)
@@ -68,15 +70,14 @@ pub fn start(levels: &str, json: bool) -> Logging {
     let dropped = writer.error_counter();
     let registry = tracing_subscriber::registry().with(Levels);
     let format = tracing_subscriber::fmt::layer().with_writer(writer);
-    let set = if json {
-        tracing::subscriber::set_global_default(registry.with(format.json().flatten_event(true)))
+    if json {
+        set_global_default(registry.with(format.json().flatten_event(true)))?;
     } else {
-        let colours = std::io::stderr().is_terminal();
-        tracing::subscriber::set_global_default(registry.with(format.with_ansi(colours)))
-    };
-    set.expect("logging starts once");
+        set_global_default(registry.with(format.with_ansi(std::io::stderr().is_terminal())))?;
+    }
+    let _ = DROPPED.set(dropped);
     end_process_on_panic(json);
-    Logging { _writer: guard, dropped }
+    Ok(Logging(guard))
 }
 
 /// Makes a panic end the process at once with one last line that says so: a shard that lost a task would hold
@@ -195,16 +196,32 @@ pub fn alter_levels(
     changes: &[crate::config::alter::Change<'_>],
     validate_only: bool,
 ) -> Result<(), Refusal> {
-    use crate::config::alter::Op;
+    use crate::config::alter::{Op, check_changes};
+    check_changes(changes)?;
     let mut checked = Vec::new();
     for change in changes {
+        let op = match Op::from_wire(change.op) {
+            Some(op @ (Op::Set | Op::Delete)) => op,
+            Some(op) => {
+                return Err(Refusal::Request(format!(
+                    "{} operation is not allowed for the BROKER_LOGGER resource",
+                    op.name()
+                )));
+            }
+            None => {
+                return Err(Refusal::Request(format!(
+                    "Unknown operation type {} is not allowed for the BROKER_LOGGER resource",
+                    change.op
+                )));
+            }
+        };
         let logger = index(change.name).ok_or_else(|| {
             let near = nearest(change.name, LOGGERS.iter().copied());
             let near = near.map_or_else(String::new, |near| format!(" (the nearest one is {near})"));
             Refusal::Config(format!("Logger {} does not exist!{near}", change.name))
         })?;
-        let level = match Op::from_wire(change.op) {
-            Some(Op::Set) => {
+        let level = match op {
+            Op::Set => {
                 let value = change.value.unwrap_or_default();
                 level_byte(value.trim()).ok_or_else(|| {
                     Refusal::Config(format!(
@@ -214,19 +231,12 @@ pub fn alter_levels(
                     ))
                 })?
             }
-            Some(Op::Delete) if change.name == ROOT => {
+            _ if change.name == ROOT => {
                 return Err(Refusal::Request(
                     "Removing the log level of the root logger is not allowed".to_owned(),
                 ));
             }
-            Some(Op::Delete) => INHERIT,
-            Some(op) => {
-                return Err(Refusal::Request(format!(
-                    "{} operation is not allowed for the BROKER_LOGGER resource",
-                    op.name()
-                )));
-            }
-            None => return Err(Refusal::Request(format!("Unknown operations type {}", change.op))),
+            _ => INHERIT,
         };
         checked.push((logger, level));
     }
@@ -307,6 +317,46 @@ mod tests {
         }
     }
 
+    /// Run by the next test in a process of its own, which it ends.
+    #[test]
+    #[ignore = "ends the process"]
+    fn child_that_panics() {
+        let Ok(format) = std::env::var("LOGGING_CHILD") else { return };
+        let _logging = init("info", format == "json").unwrap();
+        tracing::info!(lines = 1, "before");
+        let shard = std::thread::Builder::new().name("shard-0".to_owned());
+        let _ = shard.spawn(|| panic!("first line\nsecond line")).unwrap().join();
+        println!("not reached");
+    }
+
+    #[test]
+    fn a_panic_ends_the_process_with_a_last_line() {
+        for (format, expected) in [
+            ("text", "corelog ends: panic on thread shard-0 at broker/src/logging.rs:"),
+            ("json", "{\"at\":\"broker/src/logging.rs:"),
+        ] {
+            let child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "logging::tests::child_that_panics", "--ignored", "--nocapture"])
+                .env("LOGGING_CHILD", format)
+                .env("RUST_BACKTRACE", "0")
+                .output()
+                .unwrap();
+            let signal = std::os::unix::process::ExitStatusExt::signal(&child.status);
+            assert_eq!(signal, Some(libc::SIGABRT));
+            assert!(!String::from_utf8_lossy(&child.stdout).contains("not reached"));
+            let said = String::from_utf8_lossy(&child.stderr);
+            let (before, last) = said.trim_end().rsplit_once('\n').unwrap();
+            assert!(before.contains("before"), "what was logged comes first: {said}");
+            assert!(last.starts_with(expected) && last.contains("second line"), "{last}");
+            if format == "json" {
+                for line in [before, last] {
+                    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                    assert!(line["message"].is_string() && line["level"].is_string());
+                }
+            }
+        }
+    }
+
     /// One test for all that changes the process's levels, since tests share them.
     #[test]
     fn levels_change_while_running() {
@@ -349,7 +399,12 @@ mod tests {
             ),
             ("root", 1, None, "42 Removing the log level of the root logger is not allowed"),
             ("root", 2, Some("INFO"), "42 APPEND operation is not allowed for the BROKER_LOGGER resource"),
-            ("root", 7, Some("INFO"), "42 Unknown operations type 7"),
+            (
+                "root",
+                7,
+                Some("INFO"),
+                "42 Unknown operation type 7 is not allowed for the BROKER_LOGGER resource",
+            ),
         ] {
             let refusal = alter_levels(&[Change { name, op, value }], false).unwrap_err();
             assert_eq!(format!("{} {refusal}", refusal.code()), expected);

@@ -49,14 +49,16 @@ pub fn patched(batch: &[u8], base_offset: i64, leader_epoch: i32) -> ([u8; PATCH
 
 /// The sequence numbers that an idempotent producer's batch claims; `None` for any other batch.
 pub fn claim(header: &BatchHeader) -> Option<Claim> {
-    (header.has_producer_id() && header.base_sequence >= 0 && !header.is_internal() && !header.is_control()).then(
-        || Claim {
-            producer_id: header.producer_id,
-            epoch: header.producer_epoch,
-            first_sequence: header.base_sequence,
-            last_offset_delta: header.last_offset_delta,
-        },
-    )
+    let claims = header.has_producer_id()
+        && header.base_sequence >= 0
+        && !header.is_internal()
+        && !header.is_control();
+    claims.then_some(Claim {
+        producer_id: header.producer_id,
+        epoch: header.producer_epoch,
+        first_sequence: header.base_sequence,
+        last_offset_delta: header.last_offset_delta,
+    })
 }
 
 #[cfg(test)]

@@ -47,7 +47,8 @@ impl TailCache {
         let mut groups = self.groups.borrow_mut();
         while self.bytes.get() + need > self.limit {
             let Some(oldest) = groups.front() else { return true };
-            let clean = |log: &Weak<Log>| log.upgrade().is_none_or(|log| log.is_clean_through(oldest.sequence));
+            let clean =
+                |log: &Weak<Log>| log.upgrade().is_none_or(|log| log.is_clean_through(oldest.sequence));
             if !oldest.logs.iter().all(clean) {
                 return false;
             }

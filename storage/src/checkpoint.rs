@@ -10,6 +10,7 @@ use std::path::Path;
 
 /// Writes a checkpoint of all logs as they are now.
 pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
+    let _turn = storage.checkpointing.acquire(1).await;
     let shard = &storage.shard;
     // Logs are added one after the other, and groups may become durable meanwhile: each log says up to which group
     // its state goes. What is not covered begins after the first of these.
@@ -49,7 +50,10 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
     fs::write_atomic(&path, &bytes).await.map_err(StorageError::io("write", &path))?;
     shard.counters.note_checkpoint();
     shard.journal.ring.release_below(replay_from);
-    if complete && !storage.former_generations_gone.get() && is_complete(&dir, shard.generation, shard.config.shards).await {
+    if complete
+        && !storage.former_generations_gone.get()
+        && is_complete(&dir, shard.generation, shard.config.shards).await
+    {
         remove_former(&dir, shard.generation).await?;
         storage.former_generations_gone.set(true);
     }
@@ -81,7 +85,9 @@ pub async fn read_header(path: &Path) -> Result<Option<CheckpointHeader>, Storag
 async fn remove_former(dir: &Path, generation: u64) -> Result<(), StorageError> {
     for entry in fs::read_dir(dir).await.map_err(StorageError::io("list", dir))? {
         let of = match entry.name.to_str().and_then(JournalName::parse) {
-            Some(JournalName::Journal { generation, .. } | JournalName::Checkpoint { generation, .. }) => generation,
+            Some(JournalName::Journal { generation, .. } | JournalName::Checkpoint { generation, .. }) => {
+                generation
+            }
             None => continue,
         };
         if of < generation {

@@ -69,14 +69,18 @@ impl StorageConfig {
         let page = PAGE as u64;
         let rules: [(bool, &str); 8] = [
             (self.shard < self.shards, "shard must be below shards"),
-            (self.journal_files >= 2, "journal_files must be at least 2: one is written while another is emptied"),
+            (
+                self.journal_files >= 2,
+                "journal_files must be at least 2: one is written while another is emptied",
+            ),
             (
                 self.journal_file_bytes >= 16 * page && self.journal_file_bytes.is_multiple_of(page),
                 "journal_file_bytes must be a multiple of 4096 and at least 65536",
             ),
             (self.journal_file_bytes <= 1 << 31, "journal_file_bytes must be at most 2 GiB"),
             (
-                self.group_bytes_max >= 4 * PAGE && self.group_bytes_max as u64 <= self.journal_file_bytes / 2,
+                self.group_bytes_max >= 4 * PAGE
+                    && self.group_bytes_max as u64 <= self.journal_file_bytes / 2,
                 "group_bytes_max must be at least 16384 and at most half of journal_file_bytes",
             ),
             ((1..=64).contains(&self.groups_in_flight), "groups_in_flight must be 1 to 64"),

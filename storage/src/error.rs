@@ -81,7 +81,9 @@ pub enum AppendError {
     StaleLeaderEpoch { given: i32, current: i32 },
 
     /// Refused before the disk is full. Reads go on; freed space brings appends back.
-    #[error("the data directory has {available} bytes available, less than the {min_free} to be kept free (min_free_bytes)")]
+    #[error(
+        "the data directory has {available} bytes available, less than the {min_free} to be kept free (min_free_bytes)"
+    )]
     DiskFull { available: u64, min_free: u64 },
 
     #[error(transparent)]

@@ -70,7 +70,9 @@ pub async fn run(storage: Rc<ShardStorage>) {
             }
             let evidence = format!("flushing to segments: {error}");
             tracing::error!(shard = shard.config.shard, %evidence, "this shard takes no more writes");
-            shard.journal.fail(StorageError::JournalFailed { shard: shard.config.shard, evidence: evidence.into() });
+            shard
+                .journal
+                .fail(StorageError::JournalFailed { shard: shard.config.shard, evidence: evidence.into() });
             return;
         }
     }

@@ -29,6 +29,7 @@ pub use error::{AppendError, ReadError, StorageError};
 pub use format::checkpoint::HardState;
 pub use ids::{LogId, RaftIndex};
 pub use journal::Durable;
+pub use paths::{topic_of_dir, topics_dir};
 pub use log::{ActiveProducer, AppendBatch, Appended, BatchKind, Log, Read, TimestampOffset};
 pub use producers::SequenceError;
 pub use recovery::{Recovered, read_journals};

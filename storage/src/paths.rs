@@ -1,6 +1,6 @@
 //! Names of files and directories below the data directory.
 
-use crate::ids::LogId;
+use crate::ids::{LogId, Uuid};
 use std::path::{Path, PathBuf};
 
 /// Longest part of a topic's name that goes into its directory's name: with the id it stays below 255 bytes.
@@ -53,6 +53,11 @@ pub fn topic_dir_name(log: LogId, name: &str) -> String {
     }
     let safe: String = name[..end].chars().map(|c| if c == '/' || c == '\0' { '_' } else { c }).collect();
     format!("{safe}~{}", log.topic)
+}
+
+/// The topic that a directory in [`topics_dir`] belongs to, by its name.
+pub fn topic_of_dir(name: &str) -> Option<Uuid> {
+    name.rsplit_once('~')?.1.parse().ok()
 }
 
 /// The directory of one log's segments.

@@ -106,7 +106,11 @@ impl Producers {
             Err(SequenceError::OutOfOrder { producer_id, epoch, got, expected })
         };
         if claim.epoch < entry.epoch {
-            return Err(SequenceError::StaleEpoch { producer_id: id, got: claim.epoch, current: entry.epoch });
+            return Err(SequenceError::StaleEpoch {
+                producer_id: id,
+                got: claim.epoch,
+                current: entry.epoch,
+            });
         }
         if claim.epoch > entry.epoch {
             return if claim.first_sequence == 0 { Ok(Verdict::Append) } else { out_of_order(0) };

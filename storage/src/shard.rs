@@ -16,7 +16,7 @@ use crate::paths;
 use crate::recovery::{Recovered, RecoveredLog};
 use crate::segment::IndexCache;
 use crate::space::DiskSpace;
-use corelog_io::sync::Permit;
+use corelog_io::sync::{Permit, Semaphore};
 use corelog_io::{Queue, fs, sleep, spawn, wall_clock_ms};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -98,6 +98,8 @@ pub struct ShardStorage {
     recovered: RefCell<BTreeMap<LogId, RecoveredLog>>,
     pub(crate) recovery_settled: Cell<bool>,
     pub(crate) former_generations_gone: Cell<bool>,
+    /// Checkpoints are written one at a time.
+    pub(crate) checkpointing: Semaphore,
 }
 
 impl ShardStorage {
@@ -111,6 +113,12 @@ impl ShardStorage {
         }
         fs::create_dir_all(&dir).await.map_err(StorageError::io("create", &dir))?;
         fs::sync_dir(&config.data_dir).await.map_err(StorageError::io("sync", &config.data_dir))?;
+        // The name of the data directory and of what was created above it. What is not ours to read is not ours.
+        for parent in config.data_dir.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()) {
+            if fs::sync_dir(parent).await.is_err() {
+                break;
+            }
+        }
         let generation = recovered.next_generation;
         let salt = corelog_io::random_u64();
         let header = JournalFileHeader { generation, shard: config.shard as u32, salt, first_sequence: 1 };
@@ -134,6 +142,7 @@ impl ShardStorage {
             recovered: RefCell::new(recovered.logs),
             recovery_settled: Cell::new(false),
             former_generations_gone: Cell::new(generation == 1),
+            checkpointing: Semaphore::new(1),
         });
         storage.look_at_space().await;
         for _ in 0..shard.config.groups_in_flight {

@@ -69,7 +69,7 @@ impl Tail {
     }
 
     /// Batches from the one that contains `offset` on (or the first after it), oldest first.
-    pub fn from_offset(&self, offset: i64) -> impl Iterator<Item = &TailBatch> {
+    pub fn since(&self, offset: i64) -> impl Iterator<Item = &TailBatch> {
         let start = self.batches.partition_point(|b| b.next_offset <= offset);
         self.batches.range(start..)
     }
@@ -170,11 +170,11 @@ mod tests {
     #[test]
     fn reads_begin_with_the_batch_that_holds_the_offset() {
         let t = tail();
-        assert_eq!(indexes(t.from_offset(10)), [5, 6, 7, 8]);
-        assert_eq!(indexes(t.from_offset(11)), [5, 6, 7, 8]);
-        assert_eq!(indexes(t.from_offset(12)), [7, 8]);
-        assert_eq!(indexes(t.from_offset(14)), [7, 8]);
-        assert_eq!(indexes(t.from_offset(16)), [0; 0]);
+        assert_eq!(indexes(t.since(10)), [5, 6, 7, 8]);
+        assert_eq!(indexes(t.since(11)), [5, 6, 7, 8]);
+        assert_eq!(indexes(t.since(12)), [7, 8]);
+        assert_eq!(indexes(t.since(14)), [7, 8]);
+        assert_eq!(indexes(t.since(16)), [0; 0]);
         assert_eq!(t.at_index(RaftIndex(7)).unwrap().base_offset, 12);
         assert!(t.at_index(RaftIndex(4)).is_none() && t.at_index(RaftIndex(9)).is_none());
     }
@@ -191,7 +191,7 @@ mod tests {
         t.evict_through(1);
         assert_eq!((t.first_offset(), t.dirty_bytes()), (Some(12), 200));
         t.cut_back(RaftIndex(8));
-        assert_eq!((indexes(t.from_offset(0)), t.dirty_bytes()), (vec![7], 100));
+        assert_eq!((indexes(t.since(0)), t.dirty_bytes()), (vec![7], 100));
     }
 
     #[test]

@@ -87,9 +87,7 @@ pub fn incremental(
     own: &ConfigMap,
     changes: &[Change<'_>],
 ) -> Result<Vec<Alteration>, Refusal> {
-    check_shape(
-        changes.iter().map(|change| (change.name, change.op == Op::Delete as i8 || change.value.is_some())),
-    )?;
+    check_changes(changes)?;
     let mut after = own.clone();
     for change in changes {
         let op = Op::from_wire(change.op)
@@ -143,6 +141,13 @@ pub fn new_topic(layers: &Layers<'_>, configs: &[(&str, Option<&str>)]) -> Resul
         .collect();
     let altered = finish(Owner::Topic, layers, &ConfigMap::new(), after)?;
     Ok(altered.into_iter().filter_map(|altered| Some((altered.name, altered.value?))).collect())
+}
+
+/// What every IncrementalAlterConfigs must have: no key twice, and a value for all but deletions.
+pub(crate) fn check_changes(changes: &[Change<'_>]) -> Result<(), Refusal> {
+    check_shape(
+        changes.iter().map(|change| (change.name, change.op == Op::Delete as i8 || change.value.is_some())),
+    )
 }
 
 /// No key twice, and a value wherever one is needed. Each key comes with whether it has what it needs.
@@ -437,7 +442,7 @@ mod tests {
             (
                 vec![],
                 "SET leader.replication.throttled.replicas=foo",
-                "40 Invalid value [foo] for configuration leader.replication.throttled.replicas: must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
+                "40 Invalid value [foo] for configuration leader.replication.throttled.replicas: leader.replication.throttled.replicas must be the literal '*' or a list of replicas in the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],...",
             ),
         ] {
             let found =

@@ -13,6 +13,9 @@ use super::quantity::format_size;
 use super::rows::forms;
 use super::topic::TopicConfig;
 
+/// The share of a shard's memory that may be in requests being received and processed: one part in this many.
+pub const RECEIVE_SHARE: u64 = 4;
+
 /// What the broker's configs come to. Only configs that have an effect are here. Built at start, and again when a
 /// dynamic config changes: then only the fields whose documentation says so differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +111,6 @@ pub struct StorageLimits {
     /// Free space below which produce is refused.
     pub disk_reserve_bytes: u64,
     pub retention_check_interval_ms: u64,
-    /// Dynamic.
     pub producer_id_expiration_ms: i64,
 }
 
@@ -171,7 +173,7 @@ impl BrokerConfig {
             retention_check_interval_ms: from.number("log.retention.check.interval.ms"),
             producer_id_expiration_ms: from.number("producer.id.expiration.ms"),
         };
-        if storage.journal_file_bytes % 4096 != 0 {
+        if !storage.journal_file_bytes.is_multiple_of(4096) {
             fail(
                 "corelog.journal.file.bytes",
                 format!(
@@ -187,7 +189,6 @@ impl BrokerConfig {
             data_dir: PathBuf::from(from.text("log.dirs")),
             listeners,
             admin: Endpoint::parse(&from.text("corelog.admin")).expect("a checked address"),
-            cores,
             memory_bytes,
             log_levels: from.text("corelog.log.level"),
             log_json: from.text("corelog.log.format") == "json",
@@ -196,7 +197,11 @@ impl BrokerConfig {
                 per_ip_max: from.number("max.connections.per.ip"),
                 per_ip_overrides: forms::parse_per_ip_overrides(&overrides).expect("checked overrides"),
                 idle_ms_max: u64::try_from(from.number::<i64>("connections.max.idle.ms")).ok(),
-                request_bytes_max: from.number("socket.request.max.bytes"),
+                // A request that is larger than what a shard may receive could never be received in whole.
+                request_bytes_max: from
+                    .number::<u64>("socket.request.max.bytes")
+                    .min(memory_bytes / cores.len().max(1) as u64 / RECEIVE_SHARE)
+                    as usize,
                 backlog: from.number("socket.listen.backlog.size"),
             },
             auto_create_topics: from.flag("auto.create.topics.enable"),
@@ -206,6 +211,7 @@ impl BrokerConfig {
             fetch_bytes_max: from.number("fetch.max.bytes"),
             fetch_sessions_max: from.number("max.incremental.fetch.session.cache.slots"),
             describe_partitions_max: from.number("max.request.partition.size.limit"),
+            cores,
             groups,
             offsets: OffsetsTopic {
                 partitions: from.number("offsets.topic.num.partitions"),
@@ -326,8 +332,15 @@ mod tests {
         assert_eq!(config.memory_bytes, 1 << 30);
         assert_eq!(config.listeners[0].advertised(9).to_string(), "h:1");
         assert_eq!(config.connections.idle_ms_max, None);
+        assert_eq!(config.connections.request_bytes_max, 100 << 20, "less than a quarter of 512 MiB");
         assert_eq!(config.connections.per_ip_overrides[&"10.0.0.1".parse::<IpAddr>().unwrap()], 5);
         assert_eq!(config.node_id, 7);
+    }
+
+    #[test]
+    fn a_request_fits_into_what_a_core_may_receive() {
+        let config = resolve(&[("cores", "0-3"), ("memory", "256MiB")]).unwrap();
+        assert_eq!(config.connections.request_bytes_max, 16 << 20);
     }
 
     #[test]
@@ -344,7 +357,7 @@ mod tests {
                 vec![("group.min.session.timeout.ms", "10s"), ("group.max.session.timeout.ms", "5s")],
                 "no member could join",
             ),
-            (vec![("corelog.journal.file.bytes", "1048577")], "must be a multiple of 4096"),
+            (vec![("corelog.journal.file.bytes", "4194305")], "must be a multiple of 4096"),
         ] {
             let errors = resolve(&fixed).unwrap_err();
             assert!(errors.contains(part), "{errors}");
@@ -363,6 +376,45 @@ mod tests {
         for spec in rows::broker() {
             let read = reader.seen().contains(spec.name) || by_topics.contains(spec.name);
             assert_eq!(read, spec.effect == Effect::Works, "{}", spec.name);
+        }
+    }
+
+    /// Whatever a row takes, the typed fields hold it and nothing overflows on the way.
+    #[test]
+    fn extreme_values_that_pass_are_held() {
+        let none = ConfigMap::new();
+        let texts = [
+            "",
+            "0",
+            "1",
+            "-1",
+            "2",
+            "1048576",
+            "1048577",
+            "2147483647",
+            "9223372036854775807",
+            "false",
+            "a,b",
+        ];
+        for spec in rows::broker() {
+            for text in texts.iter().filter(|text| spec.canonical(text).is_ok()) {
+                let fixed = StaticConfig::of([(spec.name, *text)]).unwrap();
+                let layers = Layers { broker: &none, cluster: &none, fixed: &fixed };
+                let _ = BrokerConfig::resolve(&layers, &machine());
+            }
+        }
+        let (fixed, empty) = (StaticConfig::default(), ConfigMap::new());
+        let layers = Layers { broker: &none, cluster: &none, fixed: &fixed };
+        for row in rows::topic() {
+            for text in texts.iter().filter(|text| row.spec.canonical(text).is_ok()) {
+                let own: ConfigMap = [(row.spec.name.to_owned(), (*text).to_owned())].into();
+                let config = TopicConfig::resolve(&layers, &own);
+                assert!(config.segment_ms_for(u64::MAX) >= 1);
+                let differs = config != TopicConfig::resolve(&layers, &empty);
+                let is_default = row.spec.default == Some(*text);
+                let works = row.spec.effect == Effect::Works;
+                assert!(!differs || (works && !is_default), "{} = {text}", row.spec.name);
+            }
         }
     }
 

@@ -27,12 +27,13 @@ mod machine;
 pub mod markdown;
 pub(crate) mod nearest;
 pub mod quantity;
+pub mod resource;
 pub mod rows;
 mod spec;
 mod topic;
 
 pub use args::Args;
-pub use broker::{BrokerConfig, ConnectionLimits, GroupLimits, OffsetsTopic, StorageLimits};
+pub use broker::{BrokerConfig, ConnectionLimits, GroupLimits, OffsetsTopic, RECEIVE_SHARE, StorageLimits};
 pub use error::{BadValue, ConfigError, Origin};
 pub use layers::{ConfigMap, Layers, Source, StaticConfig};
 pub use listener::{Endpoint, Listener};

@@ -413,7 +413,24 @@ fn java_double(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::rows;
     use super::*;
+
+    proptest! {
+        /// Over every row of the tables: what is kept is taken again as it is, by clients and at start alike.
+        #[test]
+        fn canonical_stays_canonical(text in "[-+]?[0-9a-zA-Z.,: \\[\\]/*]{0,24}") {
+            for spec in rows::broker().chain(rows::topic().iter().map(|row| &row.spec)) {
+                if let Ok(kept) = spec.canonical(&text) {
+                    prop_assert_eq!(spec.canonical(&kept), Ok(kept.clone()), "{}", spec.name);
+                    prop_assert_eq!(spec.canonical_from_person(&kept), Ok(kept.clone()), "{}", spec.name);
+                }
+                let _ = spec.canonical_from_person(&text);
+            }
+        }
+    }
 
     fn why(spec: &Spec, text: &str) -> String {
         spec.canonical(text).unwrap_err().to_string()

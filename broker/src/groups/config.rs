@@ -22,7 +22,7 @@ pub struct GroupConfig {
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`
     pub offsets_retention_check_interval_ms: u64,
-    /// The most bytes of one record batch that the coordinator appends: `message.max.bytes` of `__consumer_offsets`.
+    /// The most bytes of one record batch that the coordinator appends: `max.message.bytes` of `__consumer_offsets`.
     pub append_bytes_max: usize,
 }
 

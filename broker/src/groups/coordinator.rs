@@ -25,6 +25,8 @@ pub struct GroupCoordinator {
     pub(super) offsets: OffsetStore,
     pub(super) env: Env,
     pub(super) loading: bool,
+    /// The group at which a run of retention goes on.
+    pub(super) retention_from: Option<Str>,
     /// OffsetFetches that want only stable offsets, while writes are on their way that they must see.
     pub(super) waiting_fetches: Vec<WaitingFetch>,
 }
@@ -42,6 +44,7 @@ impl GroupCoordinator {
             offsets: OffsetStore::new(&memory),
             env: Env::new(config, memory, random),
             loading: true,
+            retention_from: None,
             waiting_fetches: Vec::new(),
         }
     }
@@ -101,15 +104,6 @@ impl GroupCoordinator {
     /// What is to be done, in order.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.env.effects)
-    }
-
-    pub fn is_loading(&self) -> bool {
-        self.loading
-    }
-
-    /// Writes that the log has not reported on yet.
-    pub fn writes_in_flight(&self) -> usize {
-        self.env.writes.len()
     }
 
     /// How many groups there are in each state.

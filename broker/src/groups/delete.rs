@@ -1,5 +1,7 @@
 //! DeleteGroups: groups without members, with all they have committed (KIP-229).
 
+use std::collections::BTreeMap;
+
 use corelog_wire::messages::delete_groups_response::DeletableGroupResult;
 use corelog_wire::{ErrorCode, Str};
 use tracing::info;
@@ -12,24 +14,27 @@ use super::request::GroupResponse;
 use super::written::GroupChange;
 
 impl GroupCoordinator {
+    /// One result for each name, in their order.
     pub(super) fn delete(&mut self, ticket: Ticket, group_ids: Vec<Str>) {
-        let mut results: Vec<DeletableGroupResult> = Vec::with_capacity(group_ids.len());
+        let mut results = Vec::with_capacity(group_ids.len());
+        // A group that is named twice has the same result twice.
+        let mut errors: BTreeMap<Str, ErrorCode> = BTreeMap::new();
         let mut groups = Vec::new();
         let mut keys = Vec::new();
         for group_id in group_ids {
-            if results.iter().any(|result| result.group_id == group_id) {
-                // Named twice: one result, as in Kafka.
-                continue;
-            }
-            let error = match self.groups.get(&group_id).filter(|group| group.deleting.is_none()) {
-                None => ErrorCode::GROUP_ID_NOT_FOUND,
-                Some(group) if !group.is(GroupState::Empty) => ErrorCode::NON_EMPTY_GROUP,
-                Some(group) => {
-                    self.collect_offsets(&group.id, &mut keys);
-                    groups.push(group.id.clone());
-                    ErrorCode::NONE
-                }
+            let error = match errors.get(&group_id) {
+                Some(error) => *error,
+                None => match self.groups.get(&group_id).filter(|group| group.deleting.is_none()) {
+                    None => ErrorCode::GROUP_ID_NOT_FOUND,
+                    Some(group) if !group.is(GroupState::Empty) => ErrorCode::NON_EMPTY_GROUP,
+                    Some(group) => {
+                        self.collect_offsets(&group.id, &mut keys);
+                        groups.push(group.id.clone());
+                        ErrorCode::NONE
+                    }
+                },
             };
+            errors.insert(group_id.clone(), error);
             results.push(DeletableGroupResult { group_id, error_code: error.code() });
         }
         let answer = GroupResponse::Delete(results);

@@ -20,7 +20,7 @@ pub struct CoordinatorRecord {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Append the records, behind those of every earlier write, with the given record timestamp (wall clock). To be
-    /// answered by [`super::GroupCoordinator::written`], in the order of the ids.
+    /// answered by [`super::coordinator::GroupCoordinator::written`], in the order of the ids.
     Append { id: WriteId, records: Vec<CoordinatorRecord>, timestamp_ms: i64 },
     /// Answer a request.
     Respond { ticket: Ticket, response: GroupResponse },

@@ -155,6 +155,12 @@ impl Group {
         }
         let protocol_type = group.protocol_type.clone();
         for member in loaded.members {
+            let instance_is_known =
+                member.instance_id.as_ref().is_some_and(|id| group.static_members.contains_key(id));
+            if instance_is_known || group.has_member(&member.id) {
+                // No coordinator writes such a record; whoever did, it is no reason to stop.
+                continue;
+            }
             group.add_member(member, protocol_type.clone().unwrap_or_default());
         }
         group.leader = loaded.leader.filter(|leader| group.members.contains_key(leader)).or(group.leader);

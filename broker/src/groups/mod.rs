@@ -10,6 +10,9 @@
 //!   topics_deleted(topics, now) ───────────┘  nator     └─> next_deadline()
 //! ```
 //!
+//! [`GroupShard`] holds the coordinators of a shard; [`GroupPartition`] runs one: it appends to the [`GroupLog`] (in the
+//! broker a [`StorageLog`]), reports what is durable, and keeps the deadlines.
+//!
 //! # What is visible when
 //! - A response that tells of a change of durable state (an offset, a generation's assignment, a static member's new
 //!   id, a deletion) is released when the record of that change is durable, and turned into a refusal when its write
@@ -30,14 +33,24 @@
 //! receive buffer lives on. Group records are bounded by what a batch of the topic may be.
 //!
 //! Sources: KIP-62, 134, 345, 394, 447, 496, 518, 559, 709, 800, 814, 1043; behaviour as of Apache Kafka 4.
+//!
+//! [`GroupCoordinator`]: coordinator::GroupCoordinator
+//! [`GroupCoordinator::replay`]: coordinator::GroupCoordinator::replay
+//! [`GroupCoordinator::loaded`]: coordinator::GroupCoordinator::loaded
+//! [`Effect`]: effect::Effect
+//! [`GroupPartition`]: driver::GroupPartition
+//! [`GroupLog`]: group_log::GroupLog
+//! [`GroupMemory`]: memory::GroupMemory
 
 mod config;
 mod coordinator;
 mod delete;
 mod describe;
+mod driver;
 mod effect;
 mod env;
 mod group;
+mod group_log;
 mod heartbeat;
 mod join;
 mod leave;
@@ -55,21 +68,20 @@ mod rebalance;
 mod records;
 mod request;
 mod retention;
+mod shard;
 mod static_member;
+mod storage_log;
 mod subscription;
 mod sync;
 mod timers;
+mod write_queue;
 mod written;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::GroupConfig;
-pub use coordinator::GroupCoordinator;
-pub use effect::{CoordinatorRecord, Effect, WriteFailure, WriteId};
-pub use env::Now;
-pub use load::LoadError;
-pub use memory::GroupMemory;
-pub use parked::Ticket;
 pub use partition::group_partition;
 pub use request::{GroupRequest, GroupResponse, RequestContext};
+pub use shard::GroupShard;
+pub use storage_log::StorageLog;

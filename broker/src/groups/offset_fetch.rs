@@ -49,14 +49,13 @@ impl GroupCoordinator {
 
     /// A write has been reported on; those that waited for it are answered, from what is durable now.
     pub(super) fn answer_waiting_fetches(&mut self, reported: WriteId) {
-        let mut at = 0;
-        while at < self.waiting_fetches.len() {
-            if self.waiting_fetches[at].until <= reported {
-                let waiting = self.waiting_fetches.remove(at);
-                let response = self.fetch(waiting.group);
-                self.env.respond(waiting.ticket, GroupResponse::OffsetFetch(response));
+        let waiting = std::mem::take(&mut self.waiting_fetches);
+        for fetch in waiting {
+            if fetch.until <= reported {
+                let response = self.fetch(fetch.group);
+                self.env.respond(fetch.ticket, GroupResponse::OffsetFetch(response));
             } else {
-                at += 1;
+                self.waiting_fetches.push(fetch);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Offsets that nobody needs any more, and groups that hold nothing (KIP-211).
 
+use std::ops::Bound;
+
 use tracing::info;
 
 use super::coordinator::GroupCoordinator;
@@ -8,9 +10,10 @@ use super::offsets::{CommittedOffset, OffsetKey};
 use super::timers::TimerKey;
 use super::written::GroupChange;
 
-/// The most tombstones of one run: the core has other things to do. What is left is taken up soon after.
-const TOMBSTONES_MAX: usize = 10_000;
-const NEXT_RUN_MS: u64 = 1_000;
+/// What one step looks at and removes, at most: the core has other things to do. The next step goes on from there.
+const GROUPS_A_STEP: usize = 500;
+const TOMBSTONES_A_STEP: usize = 5_000;
+const NEXT_STEP_MS: u64 = 20;
 
 /// From when on the retention of a group's offsets runs.
 #[derive(Clone, Copy)]
@@ -56,13 +59,16 @@ impl GroupCoordinator {
         self.env.timers.schedule(TimerKey::Retention, due);
     }
 
+    /// One step of a run through all groups.
     pub(super) fn apply_retention(&mut self) {
         let now_ms = self.env.now.wall_ms;
         let retention_ms = self.env.config.offsets_retention_ms;
+        let from_group = self.retention_from.take().map_or(Bound::Unbounded, Bound::Included);
         let mut removals = Vec::new();
         let mut tombstones = 0;
-        for group in self.groups.values() {
-            if tombstones >= TOMBSTONES_MAX {
+        for (seen, (id, group)) in self.groups.range((from_group, Bound::Unbounded)).enumerate() {
+            if seen >= GROUPS_A_STEP || tombstones >= TOMBSTONES_A_STEP {
+                self.retention_from = Some(id.clone());
                 break;
             }
             if group.creating.is_some() || group.deleting.is_some() {
@@ -71,21 +77,18 @@ impl GroupCoordinator {
             let from = RetentionFrom::of(group);
             let mut keys = Vec::new();
             let mut all_go = true;
-            for (topic, partition, offset, is_pending) in self.offsets.latest_of(&group.id) {
-                let goes = tombstones < TOMBSTONES_MAX
-                    && !is_pending
-                    && !group.is_subscribed_to(topic)
-                    && from.has_ended(offset, now_ms, retention_ms);
-                if goes {
-                    keys.push(OffsetKey { group: group.id.clone(), topic: topic.clone(), partition });
-                    tombstones += 1;
+            for (topic, partition, offset, is_pending) in self.offsets.latest_of(id) {
+                let ended = from.has_ended(offset, now_ms, retention_ms);
+                if ended && !is_pending && !group.is_subscribed_to(topic) {
+                    keys.push(OffsetKey { group: id.clone(), topic: topic.clone(), partition });
                 } else {
                     all_go = false;
                 }
             }
+            tombstones += keys.len();
             let group_goes = all_go && group.is(GroupState::Empty) && group.pending_member_count() == 0;
             if group_goes || !keys.is_empty() {
-                removals.push((group.id.clone(), keys, group_goes));
+                removals.push((id.clone(), keys, group_goes));
             }
         }
         if !removals.is_empty() {
@@ -96,8 +99,9 @@ impl GroupCoordinator {
                 if group_goes { GroupChange::Removed { groups: vec![group] } } else { GroupChange::None };
             self.remove_offsets(keys, change, None);
         }
-        let unfinished = tombstones >= TOMBSTONES_MAX;
-        let next = if unfinished { NEXT_RUN_MS } else { self.env.config.offsets_retention_check_interval_ms };
+        let unfinished = self.retention_from.is_some();
+        let next =
+            if unfinished { NEXT_STEP_MS } else { self.env.config.offsets_retention_check_interval_ms };
         self.schedule_retention(next);
     }
 }

@@ -42,7 +42,7 @@ pub enum GroupChange {
 
 impl GroupCoordinator {
     /// The log reports on a write: it is durable, or it never came to the log. To be called once for each
-    /// [`super::Effect::Append`], in the order of the ids.
+    /// [`super::effect::Effect::Append`], in the order of the ids.
     ///
     /// # Panics
     /// When called out of order.
@@ -137,7 +137,7 @@ impl GroupCoordinator {
     }
 
     /// Refuses everything that waits: this broker does not coordinate these groups any more.
-    pub fn resign(mut self) -> Vec<super::Effect> {
+    pub fn resign(mut self) -> Vec<super::effect::Effect> {
         let error = ErrorCode::NOT_COORDINATOR;
         for write in std::mem::take(&mut self.env.writes) {
             if let Some((ticket, answer)) = write.answer {

@@ -49,7 +49,7 @@ pub fn codec(message: &Message, item: &Struct) -> String {
             )
         });
         let known: String = known.collect();
-        let name = &item.name;
+        let name = place(message, item);
         let read = if known.is_empty() {
             format!("r.skip_tags(\"{name}\")?;")
         } else {
@@ -72,7 +72,7 @@ pub fn codec(message: &Message, item: &Struct) -> String {
             format!(
                 "if {} {{ return Err(EncodeError::not_in_version(\"{}\", v)); }}",
                 differs(field),
-                path(item, field)
+                path(message, item, field)
             )
         };
         let value = if field.tag.is_some() { String::new() } else { coder.write(field) };
@@ -131,7 +131,7 @@ impl Coder<'_> {
     }
 
     fn read(&self, field: &Field) -> String {
-        let path = path(self.item, field);
+        let path = path(self.message, self.item, field);
         let plain = format!("{}?", self.read_value(&field.ty, &path, ""));
         if field.null.is_none() {
             return plain;
@@ -170,7 +170,7 @@ impl Coder<'_> {
     }
 
     fn write(&self, field: &Field) -> String {
-        let path = path(self.item, field);
+        let path = path(self.message, self.item, field);
         let flexible = self.flexible;
         let place = format!("self.{}", field.name);
         if field.null.is_none() {
@@ -256,6 +256,11 @@ fn differs(field: &Field) -> String {
     }
 }
 
-pub fn path(item: &Struct, field: &Field) -> String {
-    format!("{}.{}", item.name, field.name)
+/// How errors name the field: `Message.field` or `Message.Struct.field`.
+fn path(message: &Message, item: &Struct, field: &Field) -> String {
+    format!("{}.{}", place(message, item), field.name)
+}
+
+fn place(message: &Message, item: &Struct) -> String {
+    if item.name == message.name { message.name.clone() } else { format!("{}.{}", message.name, item.name) }
 }

@@ -97,6 +97,34 @@ mod tests {
         assert_eq!(error.fault, DecodeFault::UnknownKey(3));
     }
 
+    /// The bytes are those that Kafka 4.3.1 writes for the same values.
+    #[test]
+    fn values_in_kafkas_bytes() {
+        let commit = OffsetCommitValue {
+            offset: 9,
+            metadata: Str::from("m"),
+            commit_timestamp: 5,
+            leader_epoch: 2,
+            ..Default::default()
+        };
+        let bytes = Bytes::from_static(b"\0\x03\0\0\0\0\0\0\0\x09\0\0\0\x02\0\x01m\0\0\0\0\0\0\0\x05");
+        assert_eq!(value_to_bytes(&commit, 3).unwrap(), bytes);
+        assert_eq!(value_from_bytes(bytes), Ok(commit));
+
+        let group = GroupMetadataValue {
+            protocol_type: Str::from("consumer"),
+            generation: 2,
+            protocol: Some(Str::from("range")),
+            leader: Some(Str::from("l")),
+            current_state_timestamp: 7,
+            ..Default::default()
+        };
+        let bytes =
+            Bytes::from_static(b"\0\x03\0\x08consumer\0\0\0\x02\0\x05range\0\x01l\0\0\0\0\0\0\0\x07\0\0\0\0");
+        assert_eq!(value_to_bytes(&group, 3).unwrap(), bytes);
+        assert_eq!(value_from_bytes(bytes), Ok(group));
+    }
+
     #[test]
     fn values_carry_their_version() {
         let value = OffsetCommitValue {

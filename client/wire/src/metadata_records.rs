@@ -72,13 +72,41 @@ mod tests {
     use super::*;
     use crate::{Str, Uuid};
 
+    /// The bytes are those that Kafka 4.3.1 writes for the same values.
     #[test]
     fn records_in_kafkas_bytes() {
-        let record = MetadataRecord::from(TopicRecord { name: Str::from("foo"), topic_id: Uuid([7; 16]) });
-        let bytes = record.to_bytes().unwrap();
-        assert_eq!(bytes[..7], *b"\x01\x02\x00\x04foo");
-        assert_eq!(bytes[7..], [&[7; 16][..], &[0]].concat());
-        assert_eq!(MetadataRecord::from_bytes(bytes), Ok(record));
+        let topic_id = Uuid::from_halves(1, 2);
+        let cases: [(MetadataRecord, &[u8]); 3] = [
+            (
+                TopicRecord { name: Str::from("foo"), topic_id }.into(),
+                b"\x01\x02\0\x04foo\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0",
+            ),
+            (
+                PartitionRecord {
+                    partition_id: 1,
+                    topic_id,
+                    replicas: vec![1],
+                    isr: vec![1],
+                    leader: 1,
+                    leader_recovery_state: 1,
+                    leader_epoch: 3,
+                    partition_epoch: 4,
+                    directories: vec![Uuid::from_halves(5, 6)],
+                    ..Default::default()
+                }
+                .into(),
+                b"\x01\x03\x02\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\x02\0\0\0\x01\x02\0\0\0\x01\x01\x01\
+                  \0\0\0\x01\0\0\0\x03\0\0\0\x04\x02\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x06\x01\0\x01\x01",
+            ),
+            (
+                ConfigRecord { resource_type: 2, resource_name: Str::from("foo"), name: Str::from("k"), value: None }.into(),
+                b"\x01\x04\0\x02\x04foo\x02k\0\0",
+            ),
+        ];
+        for (record, bytes) in cases {
+            assert_eq!(record.to_bytes().unwrap(), bytes, "{record:?}");
+            assert_eq!(MetadataRecord::from_bytes(Bytes::from_static(bytes)), Ok(record));
+        }
     }
 
     #[test]

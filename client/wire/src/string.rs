@@ -104,6 +104,12 @@ impl PartialEq<&str> for Str {
     }
 }
 
+impl PartialEq<Str> for str {
+    fn eq(&self, other: &Str) -> bool {
+        self == other.as_str()
+    }
+}
+
 impl PartialOrd for Str {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))

@@ -60,17 +60,17 @@ fn for_each_version(mut check: impl FnMut(&Case, i16)) {
 }
 
 /// Samples short enough to be cut and bent at every byte.
-fn short_samples(case: &Case, version: i16) -> impl Iterator<Item = Bytes> {
+fn short_samples(case: &Case, version: i16, most: usize) -> impl Iterator<Item = Bytes> {
     (0..50)
         .map(move |seed| (case.sample)(&mut Gen::new(seed), version))
-        .filter(|sample| sample.len() <= 300)
+        .filter(move |sample| sample.len() <= most)
         .take(2)
 }
 
 #[test]
 fn cut_at_every_byte() {
     for_each_version(|case, version| {
-        for sample in short_samples(case, version) {
+        for sample in short_samples(case, version, 300) {
             for len in 0..sample.len() {
                 assert!(
                     !decode(case, version, &sample[..len]),
@@ -103,7 +103,7 @@ fn every_place_overwritten_by_lengths_that_lie() {
         &[0x00],
     ];
     for_each_version(|case, version| {
-        for sample in short_samples(case, version) {
+        for sample in short_samples(case, version, 300) {
             for at in 0..sample.len() {
                 for lie in LIES {
                     let mut bent = sample.to_vec();
@@ -148,10 +148,10 @@ fn repetitions_and_noise() {
 #[test]
 fn largest_arrays_of_smallest_elements() {
     for_each_version(|case, version| {
-        for sample in short_samples(case, version) {
+        for sample in short_samples(case, version, 100) {
             for at in 0..sample.len() {
                 // A count that the bytes after it could just bear, as four bytes and as a varint.
-                for count in [4_000u32, 2_000, 300] {
+                for count in [4_000u32, 1_000] {
                     let mut frame = sample[..at].to_vec();
                     frame.extend(count.to_be_bytes());
                     frame.resize(frame.len() + 6_000, 1);

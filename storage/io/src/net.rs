@@ -97,8 +97,12 @@ impl Stream {
         Ok(Stream { inner })
     }
 
-    /// Appends at most `max` bytes to `buf` as soon as there are any; 0 = the peer has finished. While it waits with
-    /// nothing in `buf`, it holds no memory. Cancel-safe: a dropped read loses nothing.
+    /// Appends at most `max` (above 0) bytes to `buf` as soon as there are any; 0 = the peer has finished. Cancel-safe:
+    /// a dropped read loses nothing.
+    ///
+    /// Where `buf` has room for `max` bytes they are received in place. Where it has not, it takes memory only when
+    /// something has come, so a reader that waits with an empty buffer costs none: read small first, reserve what the
+    /// frame needs, read the rest in place.
     pub async fn read(&self, buf: &mut BytesMut, max: usize) -> io::Result<usize> {
         match &self.inner {
             AnyStream::Real(stream) => stream.read(buf, max).await,

@@ -6,11 +6,13 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Something that keeps a process from running here, and what to do about it.
+/// Something that keeps a process from running here, or from running well, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub what: String,
     pub remedy: String,
+    /// It cannot run so; otherwise it can, up to the limit told.
+    pub fatal: bool,
 }
 
 impl fmt::Display for Problem {
@@ -35,7 +37,7 @@ pub fn preflight(data_dir: &Path, cores: usize) -> Result<(), Vec<Problem>> {
 }
 
 fn problem(what: impl Into<String>, remedy: impl Into<String>) -> Problem {
-    Problem { what: what.into(), remedy: remedy.into() }
+    Problem { what: what.into(), remedy: remedy.into(), fatal: true }
 }
 
 fn check_io_uring() -> Result<(), Problem> {
@@ -74,17 +76,17 @@ fn io_uring_problem(error: &io::Error, disabled: &str) -> Problem {
     problem(what, remedy)
 }
 
-/// Raises the soft limit to the hard one; what it then is.
-fn raise_limit(resource: libc::__rlimit_resource_t) -> io::Result<u64> {
+/// Raises the soft limit to the hard one, and both to `need` where this process may; what the soft one then is.
+fn raise_limit(resource: libc::__rlimit_resource_t, need: u64) -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the buffer is an rlimit.
     unsafe {
         if libc::getrlimit(resource, &mut limit) < 0 {
             return Err(io::Error::last_os_error());
         }
-        if limit.rlim_cur < limit.rlim_max {
-            let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
-            if libc::setrlimit(resource, &raised) == 0 {
+        for most in [limit.rlim_max, limit.rlim_max.max(need)] {
+            let raised = libc::rlimit { rlim_cur: most, rlim_max: most };
+            if limit.rlim_cur < most && libc::setrlimit(resource, &raised) == 0 {
                 limit = raised;
             }
         }
@@ -93,10 +95,10 @@ fn raise_limit(resource: libc::__rlimit_resource_t) -> io::Result<u64> {
 }
 
 fn check_memlock(cores: u64) -> Result<(), Problem> {
-    let limit = raise_limit(libc::RLIMIT_MEMLOCK)
-        .map_err(|error| problem("the limit of locked memory cannot be read", error.to_string()))?;
     // glommio looks at the bare limit; the kernel lets the privileged lock what they like.
     let need = if has_ipc_lock() { MEMLOCK_MIN } else { MEMLOCK_MIN.max(cores * MEMLOCK_PER_CORE) };
+    let limit = raise_limit(libc::RLIMIT_MEMLOCK, need)
+        .map_err(|error| problem("the limit of locked memory cannot be read", error.to_string()))?;
     if limit >= need {
         return Ok(());
     }
@@ -121,18 +123,21 @@ fn has_ipc_lock() -> bool {
 }
 
 fn check_nofile() -> Result<(), Problem> {
-    let limit = raise_limit(libc::RLIMIT_NOFILE)
+    let limit = raise_limit(libc::RLIMIT_NOFILE, NOFILE_MIN)
         .map_err(|error| problem("the limit of open files cannot be read", error.to_string()))?;
     if limit >= NOFILE_MIN {
         return Ok(());
     }
-    Err(problem(
-        format!("only {limit} files and connections may be open, {NOFILE_MIN} is the least to run with"),
+    let few = problem(
+        format!(
+            "only {limit} files and connections may be open at a time, fewer than the {NOFILE_MIN} advised"
+        ),
         format!(
             "raise RLIMIT_NOFILE: `ulimit -Hn {NOFILE_MIN}`, LimitNOFILE={NOFILE_MIN} in a systemd unit, nofile in \
              /etc/security/limits.conf, --ulimit nofile={NOFILE_MIN} for Docker"
         ),
-    ))
+    );
+    Err(Problem { fatal: false, ..few })
 }
 
 /// O_DIRECT by trying: tmpfs opens such files on new kernels and refuses them on old ones, overlays differ by what
@@ -176,7 +181,7 @@ fn on_tmpfs(file: &fs::File) -> io::Result<bool> {
         }
         stat.assume_init().f_type
     };
-    Ok(kind as i64 == libc::TMPFS_MAGIC as i64)
+    Ok(kind == libc::TMPFS_MAGIC)
 }
 
 #[cfg(test)]

@@ -74,7 +74,11 @@ pub async fn yield_now() {
 /// Yields if this task has had its turn's time: call it in loops that may run long without awaiting.
 pub async fn yield_if_needed() {
     match world::current() {
-        World::Real(_) => glommio::executor().yield_if_needed().await,
+        World::Real(core) => {
+            if core.turn_is_over() {
+                glommio::executor().yield_task_queue_now().await;
+            }
+        }
         World::Sim(context) => {
             if context.random_u64().is_multiple_of(8) {
                 yield_once().await;

@@ -200,7 +200,10 @@ pub fn decode(bytes: &[u8]) -> Result<(CheckpointHeader, Vec<LogCheckpoint>), Re
     let mut cursor = Cursor(body);
     let mut logs = Vec::new();
     for _ in 0..header.logs {
-        logs.push(decode_log(&mut cursor).ok_or(Refused::Content("a log's state runs past the end of the file"))??);
+        logs.push(
+            decode_log(&mut cursor)
+                .ok_or(Refused::Content("a log's state runs past the end of the file"))??,
+        );
     }
     if !cursor.0.is_empty() {
         return Err(Refused::Content("bytes follow the last log"));

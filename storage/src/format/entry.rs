@@ -76,7 +76,8 @@ impl EntryHeader {
         if bytes.len() < ENTRY_HEADER {
             return Err(Refused::Content("an entry header runs past the end of its group"));
         }
-        let kind = EntryKind::from_code(bytes[20]).ok_or(Refused::Content("an entry is of an unknown kind"))?;
+        let kind =
+            EntryKind::from_code(bytes[20]).ok_or(Refused::Content("an entry is of an unknown kind"))?;
         let len = get_u32(bytes, 44);
         match kind {
             EntryKind::Append if (len as usize) < batch::HEADER => {

@@ -121,7 +121,8 @@ impl IndexPage {
     }
 }
 
-const _: () = assert!(HEADER + ENTRIES_PER_PAGE * ENTRY + 4 <= PAGE, "a full page leaves room for its checksum");
+const _: () =
+    assert!(HEADER + ENTRIES_PER_PAGE * ENTRY + 4 <= PAGE, "a full page leaves room for its checksum");
 
 #[cfg(test)]
 mod tests {

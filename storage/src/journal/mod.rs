@@ -176,7 +176,9 @@ impl Journal {
     /// Whether the last groups are durable, but no group written after them says so.
     pub fn wants_marker(&self) -> bool {
         let state = self.state.borrow();
-        state.filling.is_empty() && state.in_flight.is_empty() && state.proved_through < state.durable_entries_through
+        state.filling.is_empty()
+            && state.in_flight.is_empty()
+            && state.proved_through < state.durable_entries_through
     }
 
     /// Every group up to this one is on stable storage.
@@ -198,9 +200,9 @@ impl Journal {
     pub fn durable(&self, sequence: u64) -> Durable {
         let state = self.state.borrow();
         let in_flight = state.in_flight.iter().find(|g| g.sequence == sequence).map(|g| &g.completion);
-        match in_flight.or_else(|| {
-            state.filling.iter().find(|f| f.sequence == sequence).map(|f| &f.completion)
-        }) {
+        match in_flight
+            .or_else(|| state.filling.iter().find(|f| f.sequence == sequence).map(|f| &f.completion))
+        {
             Some(completion) => Durable::new(Rc::clone(completion)),
             None => Durable::already(),
         }

@@ -283,4 +283,3 @@ impl Place {
         outcome.map_err(StorageError::io("write", &self.path))
     }
 }
-

@@ -152,7 +152,7 @@ impl Log {
         if base_offset < state.durable.offset {
             return Durable::already();
         }
-        match state.tail.from_offset(base_offset).next() {
+        match state.tail.since(base_offset).next() {
             Some(batch) => self.shard.journal.durable(batch.sequence),
             None => Durable::already(),
         }

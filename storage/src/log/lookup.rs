@@ -27,90 +27,121 @@ pub struct TimestampOffset {
 
 impl Log {
     /// The first record, from the log start offset to the high watermark, whose timestamp is at least `timestamp`.
-    pub async fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<TimestampOffset>, StorageError> {
+    pub async fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+    ) -> Result<Option<TimestampOffset>, StorageError> {
         self.ensure_loaded().await?;
-        let (start, limit) = {
+        let (mut at, limit) = {
             let state = self.state.borrow();
             (state.log_start_offset, state.committed.offset)
         };
-        let mut after = i64::MIN;
-        while let Some(segment) = self.segment_after(after) {
-            after = segment.base_offset;
-            if self.max_timestamp_of(segment).await? < timestamp {
-                continue;
-            }
-            let position = self.index_of(segment).await?.position_of_timestamp(timestamp);
-            let mut scanner = self.scanner(segment, position, INTERVAL).await?;
-            while let Some(header) = scanner.peek().await? {
-                let may_hold = batch::timestamp(&header) >= timestamp && header.next_offset() > start;
-                if header.base_offset >= limit && !header.is_internal() {
-                    return Ok(None);
-                }
-                if !may_hold {
-                    scanner.skip(&header);
-                    continue;
-                }
-                let found = scanner.take(header).await?;
-                if let Some(record) = first_record(&found.header, whole(found.body), timestamp, start) {
-                    return Ok(Some(record).filter(|r| r.offset < limit));
-                }
-            }
-        }
-        let state = self.state.borrow();
-        for batch in state.tail.from_offset(state.flushed.offset.max(start)) {
-            if batch.next_offset > state.committed.offset {
-                break;
-            }
-            if batch.max_timestamp >= timestamp && !batch.is_internal() {
-                let header = BatchHeader::parse(&batch.bytes).expect("the tail holds batches");
-                if let Some(record) = first_record(&header, batch.bytes.clone(), timestamp, start) {
-                    return Ok(Some(record));
+        let start = at;
+        // Flushes go on meanwhile: at each step `at` says how far we have looked, in segments or in memory.
+        while at < limit {
+            let Some((segment, end, active_max)) = self.segment_at(at) else {
+                return Ok(self.search_tail(at, limit, timestamp, start));
+            };
+            let max_timestamp = match active_max {
+                Some(max) => max,
+                None => self.footer(segment).await?.max_timestamp,
+            };
+            if max_timestamp >= timestamp {
+                let position = self.index_of(segment).await?.position_of_timestamp(timestamp);
+                let mut scanner = self.scanner(segment, position, INTERVAL).await?;
+                while let Some(header) = scanner.peek().await? {
+                    if header.base_offset >= limit {
+                        return Ok(None);
+                    }
+                    if batch::timestamp(&header) < timestamp || header.next_offset() <= at {
+                        scanner.skip(&header);
+                        continue;
+                    }
+                    let found = scanner.take(header).await?;
+                    if let Some(record) = first_record(&found.header, whole(found.body), timestamp, start) {
+                        return Ok(Some(record).filter(|r| r.offset < limit));
+                    }
                 }
             }
+            at = end;
         }
         Ok(None)
+    }
+
+    /// The segment that holds `at`, the offset after what it holds, and, of the active one, its greatest timestamp.
+    /// `None`: from there on all is in memory.
+    fn segment_at(&self, at: i64) -> Option<(SegmentSpan, i64, Option<i64>)> {
+        let state = self.state.borrow();
+        if state.tail.first_offset().is_some_and(|first| first <= at) {
+            return None;
+        }
+        let segments = state.segments.as_ref()?;
+        let segment = segments.holding(at)?;
+        let end = segments.base_after(segment.base_offset).unwrap_or(state.flushed.offset);
+        let active = segments.active.as_ref().filter(|_| !segment.sealed);
+        Some((segment, end, active.map(|a| a.max_timestamp)))
+    }
+
+    fn search_tail(&self, at: i64, limit: i64, timestamp: i64, start: i64) -> Option<TimestampOffset> {
+        let state = self.state.borrow();
+        let batches = state.tail.since(at).take_while(|b| b.base_offset < limit);
+        batches.filter(|b| b.max_timestamp >= timestamp && !b.is_internal()).find_map(|batch| {
+            let header = BatchHeader::parse(&batch.bytes).expect("the tail holds batches");
+            first_record(&header, batch.bytes.clone(), timestamp, start)
+        })
     }
 
     /// The first record that bears the greatest timestamp (KIP-734).
     pub async fn max_timestamp(&self) -> Result<Option<TimestampOffset>, StorageError> {
         self.ensure_loaded().await?;
-        let mut greatest = -1;
-        let mut after = i64::MIN;
-        while let Some(segment) = self.segment_after(after) {
-            after = segment.base_offset;
-            greatest = greatest.max(self.max_timestamp_of(segment).await?);
+        loop {
+            let unknown = {
+                let state = self.state.borrow();
+                let sealed = state.segments.as_ref().map_or(&[][..], |s| &s.sealed);
+                sealed.iter().find(|s| s.footer.get().is_none()).map(SegmentSpan::from)
+            };
+            match unknown {
+                Some(segment) => drop(self.footer(segment).await?),
+                None => break,
+            }
         }
-        greatest = greatest.max(self.state.borrow().tail.dirty_max_timestamp());
+        let greatest = {
+            let state = self.state.borrow();
+            let segments = state.segments.as_ref();
+            let sealed = segments
+                .iter()
+                .flat_map(|s| &s.sealed)
+                .filter_map(|s| s.footer.get())
+                .map(|f| f.max_timestamp);
+            let active = segments.and_then(|s| s.active.as_ref()).map(|a| a.max_timestamp);
+            sealed.chain(active).chain([state.tail.dirty_max_timestamp()]).max().unwrap_or(-1)
+        };
         if greatest < 0 {
             return Ok(None);
         }
-        // The greatest may be of a record below the log start offset: take the next smaller that is left.
-        if let Some(found) = self.offset_for_timestamp(greatest).await? {
-            return Ok(Some(found));
+        // The greatest may be of a record below the log start offset: then look for the greatest that is left.
+        match self.offset_for_timestamp(greatest).await? {
+            Some(found) => Ok(Some(found)),
+            None => self.max_timestamp_by_scan().await,
         }
-        self.max_timestamp_by_scan().await
     }
 
     /// Looks at every batch from the log start offset on: for the rare case that the greatest timestamp was deleted.
     async fn max_timestamp_by_scan(&self) -> Result<Option<TimestampOffset>, StorageError> {
-        let start = self.log_start_offset();
         let mut greatest = -1;
-        let mut after = i64::MIN;
-        while let Some(segment) = self.segment_after(after) {
-            after = segment.base_offset;
+        let mut at = self.log_start_offset();
+        while let Some((segment, end, _)) = self.segment_at(at) {
             let mut scanner = self.scanner(segment, FIRST_BATCH, 1 << 20).await?;
             while let Some(header) = scanner.peek().await? {
-                if header.base_offset >= start {
+                if header.next_offset() > at {
                     greatest = greatest.max(batch::timestamp(&header));
                 }
                 scanner.skip(&header);
             }
+            at = end;
         }
-        {
-            let state = self.state.borrow();
-            for batch in state.tail.from_offset(state.flushed.offset.max(start)) {
-                greatest = greatest.max(batch.max_timestamp);
-            }
+        for batch in self.state.borrow().tail.since(at) {
+            greatest = greatest.max(batch.max_timestamp);
         }
         if greatest < 0 { Ok(None) } else { self.offset_for_timestamp(greatest).await }
     }
@@ -125,27 +156,6 @@ impl Log {
             self.load_in_turn().await?;
         }
         Ok(())
-    }
-
-    /// The first segment whose base offset is above `base_offset` and that holds something at or above the log start.
-    fn segment_after(&self, base_offset: i64) -> Option<SegmentSpan> {
-        let state = self.state.borrow();
-        let segments = state.segments.as_ref()?;
-        let next = match base_offset {
-            i64::MIN => segments.first_offset()?.max(state.log_start_offset),
-            _ => segments.base_after(base_offset)?,
-        };
-        segments.holding(next)
-    }
-
-    /// Greatest timestamp of a segment; -1 if it has none.
-    async fn max_timestamp_of(&self, segment: SegmentSpan) -> Result<i64, StorageError> {
-        if !segment.sealed {
-            let state = self.state.borrow();
-            let active = state.segments.as_ref().and_then(|s| s.active.as_ref());
-            return Ok(active.map_or(-1, |a| a.max_timestamp));
-        }
-        Ok(self.footer(segment).await?.max_timestamp)
     }
 
     /// The footer of a sealed segment.
@@ -256,7 +266,9 @@ fn first_record(header: &BatchHeader, bytes: Bytes, timestamp: i64, start: i64) 
             return found(header.base_offset.max(start), header.max_timestamp);
         };
         for record in records {
-            let Ok(record) = record else { return found(header.base_offset.max(start), header.max_timestamp) };
+            let Ok(record) = record else {
+                return found(header.base_offset.max(start), header.max_timestamp);
+            };
             let offset = header.base_offset + i64::from(record.offset_delta);
             let at = header.timestamp_at(record.timestamp_delta);
             if at >= timestamp && offset >= start {
@@ -266,4 +278,3 @@ fn first_record(header: &BatchHeader, bytes: Bytes, timestamp: i64, start: i64) 
         None
     })
 }
-

@@ -37,9 +37,9 @@ use crate::recovery::RecoveredLog;
 use crate::segment::Segments;
 use crate::shard::Shard;
 use crate::tail::{Tail, TailBatch};
-use read::Hints;
 use corelog_io::sync::{Event, Semaphore};
 use corelog_wire::records::BatchHeader;
+use read::Hints;
 use std::cell::{Cell, Ref, RefCell};
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
@@ -166,6 +166,12 @@ impl Log {
         self.state.borrow_mut().config = config;
     }
 
+    /// The epoch of the leader that appended the record at `offset`, or that was there when the log ended at it; -1
+    /// if there is none yet.
+    pub fn epoch_at(&self, offset: i64) -> i32 {
+        self.state.borrow().epochs.epoch_at(offset).unwrap_or(-1)
+    }
+
     /// OffsetForLeaderEpoch's answer (KIP-320).
     pub fn epoch_end_offset(&self, epoch: i32) -> EpochEnd {
         let state = self.state.borrow();
@@ -232,8 +238,14 @@ impl Log {
                 return Ok(());
             }
             let base_offset = state.cut_back(from);
-            let entry =
-                EntryHeader { log: self.id, kind: EntryKind::Truncate, index: from, base_offset, term, len: 0 };
+            let entry = EntryHeader {
+                log: self.id,
+                kind: EntryKind::Truncate,
+                index: from,
+                base_offset,
+                term,
+                len: 0,
+            };
             let pushed = self.shard.journal.push(&entry, &[], &[]);
             self.shard.journal.on_durable(self.me.clone(), Effect::Truncated);
             Durable::new(pushed.completion)
@@ -315,7 +327,10 @@ impl Log {
     /// Why the log is refused, if start-up found it damaged.
     pub fn refused(&self) -> Option<StorageError> {
         let state = self.state.borrow();
-        state.refused.as_ref().map(|evidence| StorageError::LogRefused { log: self.id, evidence: evidence.clone() })
+        state
+            .refused
+            .as_ref()
+            .map(|evidence| StorageError::LogRefused { log: self.id, evidence: evidence.clone() })
     }
 
     pub(crate) fn is_clean_through(&self, sequence: u64) -> bool {
@@ -362,7 +377,9 @@ impl State {
 
     /// Nothing was ever written to it.
     fn is_untouched(&self) -> bool {
-        self.next.index == RaftIndex(0) && self.log_start_offset == 0 && self.hard_state == HardState::default()
+        self.next.index == RaftIndex(0)
+            && self.log_start_offset == 0
+            && self.hard_state == HardState::default()
     }
 
     /// What the checkpoint says of the active segment.
@@ -401,7 +418,9 @@ impl State {
         let first_cut = self.tail.at_index(from).expect("what is not committed is in the tail");
         let offset = first_cut.base_offset;
         let term = match from.0.checked_sub(1).and_then(|i| self.tail.at_index(RaftIndex(i))) {
-            Some(last) => BatchHeader::parse(&last.bytes).expect("the tail holds batches").partition_leader_epoch,
+            Some(last) => {
+                BatchHeader::parse(&last.bytes).expect("the tail holds batches").partition_leader_epoch
+            }
             None => self.flushed.term,
         };
         self.tail.cut_back(from);

@@ -40,7 +40,8 @@ pub(super) struct Hints {
 
 impl Hints {
     fn find(&mut self, offset: i64, segment: i64) -> Option<u64> {
-        let found = self.places.iter_mut().find(|h| h.is_some_and(|h| h.offset == offset && h.segment == segment))?;
+        let found =
+            self.places.iter_mut().find(|h| h.is_some_and(|h| h.offset == offset && h.segment == segment))?;
         found.take().map(|h| h.position)
     }
 
@@ -80,7 +81,8 @@ impl Log {
                 let state = self.state.borrow();
                 self.check_readable(&state, offset)?;
                 let at = read.next_offset;
-                let in_memory = state.tail.first_offset().unwrap_or(state.flushed.offset).min(state.flushed.offset);
+                let in_memory =
+                    state.tail.first_offset().unwrap_or(state.flushed.offset).min(state.flushed.offset);
                 if at >= state.committed.offset {
                     break;
                 }
@@ -217,7 +219,7 @@ impl Log {
 }
 
 fn take_from_tail(state: &State, read: &mut Read, max_bytes: usize, at_least_one: bool) {
-    for batch in state.tail.from_offset(read.next_offset) {
+    for batch in state.tail.since(read.next_offset) {
         if batch.next_offset > state.committed.offset || batch.index >= state.committed.index {
             break;
         }

@@ -50,7 +50,10 @@ impl State {
                             break;
                         }
                     };
-                    if e.index != data.index || e.base_offset != data.offset || header.base_offset != data.offset {
+                    if e.index != data.index
+                        || e.base_offset != data.offset
+                        || header.base_offset != data.offset
+                    {
                         refused = Some(gap(id, data, &entry, "does not follow"));
                         break;
                     }
@@ -77,7 +80,9 @@ impl State {
                     if e.index < data.index && e.index >= state.flushed.index {
                         state.tail.cut_back(e.index);
                         data = End { offset: e.base_offset, index: e.index, term: state.flushed.term };
-                        if let Some(last) = e.index.0.checked_sub(1).and_then(|i| state.tail.at_index(RaftIndex(i))) {
+                        if let Some(last) =
+                            e.index.0.checked_sub(1).and_then(|i| state.tail.at_index(RaftIndex(i)))
+                        {
                             let header = BatchHeader::parse(&last.bytes).expect("the tail holds batches");
                             data.term = header.partition_leader_epoch;
                         }

@@ -29,7 +29,11 @@ impl Log {
             let before = if before == -1 { end } else { before };
             if before < 0 || before > end {
                 let log_start_offset = state.log_start_offset;
-                return Err(ReadError::OffsetOutOfRange { offset: before, log_start_offset, log_end_offset: end });
+                return Err(ReadError::OffsetOutOfRange {
+                    offset: before,
+                    log_start_offset,
+                    log_end_offset: end,
+                });
             }
             before
         };
@@ -104,8 +108,7 @@ impl Log {
         let spans: Vec<SegmentSpan> = {
             let state = self.state.borrow();
             let segments = state.segments.as_ref().expect("they were loaded");
-            let sealed = segments.sealed.iter();
-            sealed.map(|s| SegmentSpan { base_offset: s.base_offset, end: s.bytes, sealed: true }).collect()
+            segments.sealed.iter().map(SegmentSpan::from).collect()
         };
         let (active, mut bytes, dirty, flushed) = {
             let state = self.state.borrow();
@@ -114,8 +117,9 @@ impl Log {
             let bytes = segments.bytes() + state.tail.dirty_bytes();
             (active, bytes, state.tail.dirty_bytes(), state.flushed.offset)
         };
-        let too_large =
-            |bytes: u64, less: u64| config.retention_bytes >= 0 && bytes - less >= config.retention_bytes as u64;
+        let too_large = |bytes: u64, less: u64| {
+            config.retention_bytes >= 0 && bytes - less >= config.retention_bytes as u64
+        };
         let mut gone = 0;
         for span in &spans {
             let footer = self.footer(*span).await?;
@@ -207,7 +211,8 @@ impl Log {
         fs::remove_dir_all(&self.dir).await.map_err(StorageError::io("remove", &self.dir))?;
         // The last partition's removal takes the topic's directory along.
         let topic_dir = self.dir.parent().expect("a log's directory lies in its topic's");
-        if fs::exists(topic_dir).await.unwrap_or(false) && fs::read_dir(topic_dir).await.is_ok_and(|d| d.is_empty())
+        if fs::exists(topic_dir).await.unwrap_or(false)
+            && fs::read_dir(topic_dir).await.is_ok_and(|d| d.is_empty())
         {
             self.shard.dirs.forget(topic_dir);
             fs::remove_dir_all(topic_dir).await.map_err(StorageError::io("remove", topic_dir))?;

@@ -107,7 +107,8 @@ impl Chain {
         // After a kill the file may hold what was written but never synced. We are about to serve it: make it last.
         file.sync_data().await.map_err(StorageError::io("sync", &path))?;
         let mut window = Window::new(file, len);
-        let page = window.at(0, PAGE as u64).await.map_err(StorageError::io("read", &path))?.unwrap_or_default();
+        let page =
+            window.at(0, PAGE as u64).await.map_err(StorageError::io("read", &path))?.unwrap_or_default();
         let header = match JournalFileHeader::decode(&page) {
             Ok(header) if (header.generation, header.shard) == (self.generation, self.shard) => Some(header),
             Ok(_) => return Err(StorageError::corrupt(&path, 0, "the file belongs to another journal")),
@@ -201,7 +202,11 @@ impl Chain {
     }
 
     /// A group header of this journal at `position`; of a file without header, any of the generation and shard.
-    async fn group_header(&mut self, file: usize, position: u64) -> Result<Option<GroupHeader>, StorageError> {
+    async fn group_header(
+        &mut self,
+        file: usize,
+        position: u64,
+    ) -> Result<Option<GroupHeader>, StorageError> {
         let salt = self.files.iter().find_map(|f| f.header).map(|h| h.salt);
         let JournalFile { path, window, .. } = &mut self.files[file];
         let page = window.at(position, PAGE as u64).await.map_err(StorageError::io("read", path))?;
@@ -234,7 +239,11 @@ impl Chain {
                 Ok(()) => return Ok(Some(stop)),
                 Err(StorageError::Corrupt { path, .. }) => {
                     let entry_at = position + (GROUP_HEADER + at) as u64;
-                    evidence = Some(StorageError::corrupt(&path, entry_at, "the checksum of a batch does not match"));
+                    evidence = Some(StorageError::corrupt(
+                        &path,
+                        entry_at,
+                        "the checksum of a batch does not match",
+                    ));
                 }
                 Err(other) => return Err(other),
             }
@@ -279,7 +288,8 @@ impl Chain {
     /// The walk stopped: fails if anything proves that the group it stopped at had been durable.
     async fn prove_torn(&mut self, stop: &Stop) -> Result<(), StorageError> {
         let corrupt = |chain: &Chain, by: String| {
-            let what = format!("{}, although group {} had been on stable storage: {by}", stop.what, stop.sequence);
+            let what =
+                format!("{}, although group {} had been on stable storage: {by}", stop.what, stop.sequence);
             Err(StorageError::corrupt(&chain.files[stop.file].path, stop.position, what))
         };
         if self.durable_through >= stop.sequence {
@@ -321,7 +331,8 @@ fn damaged_entry(payload: &[u8]) -> Option<usize> {
     while at < payload.len() {
         let entry = EntryHeader::decode(&payload[at..]).expect("the group was checked");
         let from = at + crate::format::entry::ENTRY_HEADER;
-        if entry.kind == EntryKind::Append && !batch::crc_matches([&payload[from..from + entry.len as usize]]) {
+        if entry.kind == EntryKind::Append && !batch::crc_matches([&payload[from..from + entry.len as usize]])
+        {
             return Some(at);
         }
         at += entry.span();

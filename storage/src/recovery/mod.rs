@@ -101,7 +101,11 @@ impl Recovered {
 /// # Errors
 /// Damage to what had been on stable storage, an unknown format version, or I/O. A torn end is none: it was never
 /// acknowledged, and is left out.
-pub async fn read_journals(data_dir: &Path, reader: usize, readers: usize) -> Result<Recovered, StorageError> {
+pub async fn read_journals(
+    data_dir: &Path,
+    reader: usize,
+    readers: usize,
+) -> Result<Recovered, StorageError> {
     let dir = paths::journal_dir(data_dir);
     if !fs::exists(&dir).await.map_err(StorageError::io("look for", &dir))? {
         return Ok(Recovered { next_generation: 1, logs: BTreeMap::new() });

@@ -42,7 +42,12 @@ pub async fn load(dir: &Path, files: &FileCache, expected: &Expected) -> Result<
             None => {}
         }
     }
-    let beyond = match &expected.active {
+    // A segment that was sealed, and deleted with all it held, since the checkpoint named it the active one.
+    let is_deleted = |active: &&ActiveSegmentState| {
+        expected.flushed_offset <= expected.log_start_offset && !data.contains_key(&active.base_offset)
+    };
+    let expected_active = expected.active.as_ref().filter(|active| !is_deleted(active));
+    let beyond = match expected_active {
         Some(active) => active.base_offset + 1,
         None => expected.flushed_offset,
     };
@@ -52,14 +57,15 @@ pub async fn load(dir: &Path, files: &FileCache, expected: &Expected) -> Result<
     for base in indexes.into_iter().filter(|base| *base >= beyond) {
         remove(dir, files, base, SegmentFileKind::Index).await?;
     }
-    let active = match &expected.active {
+    let active = match expected_active {
         None => None,
         Some(state) => {
             let path = dir.join(paths::segment_file(state.base_offset));
             match data.remove(&state.base_offset) {
                 Some(len) if len >= state.position => {}
                 Some(len) => {
-                    let what = format!("the file has {len} bytes, {} were written and synced", state.position);
+                    let what =
+                        format!("the file has {len} bytes, {} were written and synced", state.position);
                     return Err(StorageError::corrupt(&path, len, what));
                 }
                 None => return Err(StorageError::corrupt(&path, 0, "the file is missing")),
@@ -106,10 +112,13 @@ async fn load_active(
         // The index only helps to find batches, and what it leads to is checked: the first page that is not whole or
         // reaches beyond the synced part ends it.
         for page in bytes.chunks_exact(PAGE) {
-            let Ok(IndexPage::Entries(entries)) = IndexPage::decode(state.base_offset, index_pages, page) else {
+            let Ok(IndexPage::Entries(entries)) = IndexPage::decode(state.base_offset, index_pages, page)
+            else {
                 break;
             };
-            if entries.len() < ENTRIES_PER_PAGE || entries.iter().any(|e| u64::from(e.position) >= state.position) {
+            if entries.len() < ENTRIES_PER_PAGE
+                || entries.iter().any(|e| u64::from(e.position) >= state.position)
+            {
                 break;
             }
             index.entries.extend(entries);

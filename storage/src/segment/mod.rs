@@ -11,7 +11,7 @@ mod write;
 
 pub use index::{INTERVAL, IndexCache, SparseIndex};
 pub use load::{Expected, check_header, load, load_sealed, remove};
-pub use scan::{Body, Found, Scanner};
+pub use scan::{Body, Scanner};
 pub use write::{SegmentWriter, rewrite_index};
 
 use crate::format::checkpoint::ActiveSegmentState;
@@ -73,17 +73,27 @@ pub struct SegmentSpan {
     pub sealed: bool,
 }
 
+impl From<&Sealed> for SegmentSpan {
+    fn from(sealed: &Sealed) -> SegmentSpan {
+        SegmentSpan { base_offset: sealed.base_offset, end: sealed.bytes, sealed: true }
+    }
+}
+
 impl Segments {
     /// The segment that holds `offset`, which is not below the first one's base.
     pub fn holding(&self, offset: i64) -> Option<SegmentSpan> {
         if let Some(active) = &self.active
             && offset >= active.base_offset
         {
-            return Some(SegmentSpan { base_offset: active.base_offset, end: active.position, sealed: false });
+            return Some(SegmentSpan {
+                base_offset: active.base_offset,
+                end: active.position,
+                sealed: false,
+            });
         }
         let after = self.sealed.partition_point(|s| s.base_offset <= offset);
         let sealed = &self.sealed[after.checked_sub(1)?];
-        Some(SegmentSpan { base_offset: sealed.base_offset, end: sealed.bytes, sealed: true })
+        Some(SegmentSpan::from(sealed))
     }
 
     /// Base offset of the segment after the one that begins at `base_offset`.

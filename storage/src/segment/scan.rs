@@ -140,7 +140,8 @@ impl Scanner {
             let from = page_floor(position);
             let until = (position + need).max(from + self.ahead).min(self.end);
             let len = page_ceil(until - from);
-            let read = self.file.read_at(from, len as usize).await.map_err(StorageError::io("read", &self.path))?;
+            let read =
+                self.file.read_at(from, len as usize).await.map_err(StorageError::io("read", &self.path))?;
             let usable = (self.end - from).min(read.len() as u64);
             self.chunk = read.slice(..usable as usize);
             self.chunk_at = from;

@@ -59,7 +59,8 @@ impl<'a> SegmentWriter<'a> {
         if filled > 0 {
             let page = file.read_at(buffer_at, PAGE).await.map_err(StorageError::io("read", &path))?;
             if page.len() < filled {
-                let what = format!("the file ends before byte {}, which was written and synced", active.position);
+                let what =
+                    format!("the file ends before byte {}, which was written and synced", active.position);
                 return Err(StorageError::corrupt(&path, buffer_at + page.len() as u64, what));
             }
             buffer[..filled].copy_from_slice(&page[..filled]);

@@ -152,12 +152,15 @@ class Corelog(Child):
 
 
 class Kafka(Child):
-    kind = "kafka"
-    JVM = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{KAFKA_LIBS}/*"]
+    """Apache Kafka at the version of kafka/pom.xml, or at another one."""
 
-    def __init__(self, directory, settings=None):
+    def __init__(self, directory, settings=None, version=None):
         super().__init__(directory, settings)
-        subprocess.run([CLIENTS / "kafka" / "prepare"], check=True, env=os.environ | {"KAFKA_LIBS": str(KAFKA_LIBS)})
+        self.kind = f"kafka-{version}" if version else "kafka"
+        libs = TEST_DIR / self.kind / "libs"
+        subprocess.run([CLIENTS / "kafka" / "prepare"] + ([version] if version else []), check=True,
+                       env=os.environ | {"KAFKA_LIBS": str(libs)})
+        self.JVM = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{libs}/*"]
 
     def command(self):
         properties = self.directory / "server.properties"

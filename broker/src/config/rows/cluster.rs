@@ -30,7 +30,7 @@ pub(super) static ROWS: &[Spec] = &[
         "listeners",
         "PLAINTEXT://127.0.0.1:9092",
         Check::Form(
-            "NAME://HOST:PORT or HOST:PORT, separated by commas; an empty HOST is every address, port 0 is any free one",
+            "NAME://HOST:PORT or HOST:PORT, separated by commas; an empty HOST is every IPv4 address, port 0 is any free one",
             listener::canonical_listeners,
         ),
         "The addresses on which this broker serves Kafka clients.",
@@ -45,7 +45,7 @@ pub(super) static ROWS: &[Spec] = &[
         "The addresses that clients are told to connect to, one per listener; by default the listeners' own.",
     )
     .unset(),
-    list(
+    string(
         "listener.security.protocol.map",
         "PLAINTEXT:PLAINTEXT",
         Check::Form("NAME:PLAINTEXT, separated by commas", listener::canonical_protocol_map),
@@ -69,7 +69,8 @@ pub(super) static ROWS: &[Spec] = &[
         "socket.request.max.bytes",
         "104857600",
         Check::AtLeast(1),
-        "The largest request; a connection that announces a larger one is closed.",
+        "The largest request; a connection that announces a larger one is closed. Never more than a quarter of a core's \
+         part of corelog.memory.",
     )
     .bytes(),
     long(

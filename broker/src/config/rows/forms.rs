@@ -64,8 +64,9 @@ pub fn parse_per_ip_overrides(text: &str) -> Result<BTreeMap<IpAddr, u32>, Strin
     Ok(overrides)
 }
 
-/// `leader.replication.throttled.replicas` and its sibling: `*`, or `partition:broker` pairs.
-pub fn throttled_replicas(text: &str) -> Result<String, String> {
+/// `leader.replication.throttled.replicas` and its sibling: `*`, or `partition:broker` pairs. The name is in Kafka's
+/// words.
+pub fn throttled_replicas(name: &str, text: &str) -> Result<String, String> {
     let number = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     let pair = |element: &&str| {
         element.split_once(':').is_some_and(|(partition, broker)| number(partition) && number(broker))
@@ -73,9 +74,10 @@ pub fn throttled_replicas(text: &str) -> Result<String, String> {
     if text == "*" || split_list(text).iter().all(pair) {
         Ok(text.to_owned())
     } else {
-        Err("must be the literal '*' or a list of replicas in the following format: \
+        Err(format!(
+            "{name} must be the literal '*' or a list of replicas in the following format: \
              [partitionId]:[brokerId],[partitionId]:[brokerId],..."
-            .to_owned())
+        ))
     }
 }
 
@@ -86,6 +88,7 @@ mod tests {
     #[test]
     fn forms() {
         type Form = fn(&str) -> Result<String, String>;
+        let throttled: Form = |text| throttled_replicas("x", text);
         let table: &[(Form, &str, Result<&str, &str>)] = &[
             (process_roles, "controller, broker", Ok("broker,controller")),
             (process_roles, "broker", Err("always both")),
@@ -98,12 +101,12 @@ mod tests {
             (per_ip_overrides, "10.0.0.2", Err("IP:COUNT")),
             (per_ip_overrides, "10.0.0.2:-1", Err("not a number of connections")),
             (per_ip_overrides, "10.0.0.2:1,10.0.0.2:2", Err("named twice")),
-            (throttled_replicas, "", Ok("")),
-            (throttled_replicas, "*", Ok("*")),
-            (throttled_replicas, "0:1,12:3", Ok("0:1,12:3")),
-            (throttled_replicas, "none", Err("literal '*'")),
-            (throttled_replicas, "0:", Err("literal '*'")),
-            (throttled_replicas, "0:1,*", Err("literal '*'")),
+            (throttled, "", Ok("")),
+            (throttled, "*", Ok("*")),
+            (throttled, "0:1,12:3", Ok("0:1,12:3")),
+            (throttled, "none", Err("literal '*'")),
+            (throttled, "0:", Err("literal '*'")),
+            (throttled, "0:1,*", Err("literal '*'")),
         ];
         for (form, text, expected) in table {
             match (form(text), expected) {

@@ -10,7 +10,7 @@ const FOR_EVER_OR_POSITIVE: Check = Check::BetweenOr(1, i64::MAX, -1);
 const FOR_EVER_OR_POSITIVE_INT: Check = Check::BetweenOr(1, i32::MAX as i64, -1);
 
 pub(super) static ROWS: &[Spec] = &[
-    string(
+    list(
         "log.dirs",
         "./corelog-data",
         Check::Form("the path of one directory", forms::one_directory),
@@ -168,8 +168,7 @@ pub(super) static ROWS: &[Spec] = &[
         Check::AtLeast(1),
         "How long a partition remembers an idempotent producer that has stopped writing to it.",
     )
-    .ms()
-    .dynamic(),
+    .ms(),
     // Flushing: an answer means durable, so there is nothing to choose.
     long("log.flush.interval.messages", "9223372036854775807", Check::AtLeast(1), "Records between two syncs.")
         .dynamic()

@@ -25,7 +25,7 @@ pub(super) static ROWS: &[Spec] = &[
     int(
         "corelog.journal.file.bytes",
         "67108864",
-        Check::Between(1 << 20, 1 << 30),
+        Check::Between(4 << 20, 1 << 30),
         "The size of one file of a core's journal; a multiple of 4 KiB.",
     )
     .bytes(),
@@ -37,7 +37,7 @@ pub(super) static ROWS: &[Spec] = &[
     ),
     long(
         "corelog.disk.reserve.bytes",
-        "1073741824",
+        "536870912",
         Check::AtLeast(0),
         "Produce is refused while the disk has less free space than this; reads and deletion go on.",
     )

@@ -106,7 +106,9 @@ pub(super) static ROWS: &[TopicSpec] = &[
         list(
             "follower.replication.throttled.replicas",
             "",
-            Check::Form("* or partition:broker pairs", forms::throttled_replicas),
+            Check::Form("* or partition:broker pairs", |text| {
+                forms::throttled_replicas("follower.replication.throttled.replicas", text)
+            }),
             "The replicas whose copying from the leader is throttled, on the followers' side.",
         )
         .no_effect(NO_REASSIGNMENT),
@@ -122,7 +124,9 @@ pub(super) static ROWS: &[TopicSpec] = &[
         list(
             "leader.replication.throttled.replicas",
             "",
-            Check::Form("* or partition:broker pairs", forms::throttled_replicas),
+            Check::Form("* or partition:broker pairs", |text| {
+                forms::throttled_replicas("leader.replication.throttled.replicas", text)
+            }),
             "The replicas whose copying from the leader is throttled, on the leader's side.",
         )
         .no_effect(NO_REASSIGNMENT),
@@ -166,7 +170,8 @@ pub(super) static ROWS: &[TopicSpec] = &[
             "max.message.bytes",
             "1048588",
             Check::AtLeast(0),
-            "The largest record batch the topic takes, in bytes as it comes over the wire, compressed if it is.",
+            "The largest record batch the topic takes, in bytes as it comes over the wire, compressed if it is; it must also \
+             fit into a file of the journal (corelog.journal.file.bytes).",
         )
         .bytes(),
         &[("message.max.bytes", 1)],

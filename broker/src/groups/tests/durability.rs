@@ -307,3 +307,21 @@ fn records_of_other_kinds_are_passed_over_and_damaged_ones_reported() {
     bench.coordinator.loaded(now);
     assert_eq!(bench.fetch(), 7);
 }
+
+#[test]
+fn a_record_that_names_a_member_twice_is_loaded_once() {
+    let mut bench = Bench::new(config());
+    let (ids, generation) = bench.stable(1);
+    let record = bench.log.last_mut().expect("the assignment");
+    let mut value = record.value.take().expect("a value").to_vec();
+    // The count of members stands before the first of them, and the rest of the value is that member.
+    let count_at = 2 + 2 + "consumer".len() + 4 + 2 + "range".len() + 2 + ids[0].len() + 8;
+    assert_eq!(value[count_at..count_at + 4], [0, 0, 0, 1]);
+    value[count_at + 3] = 2;
+    let member = value[count_at + 4..].to_vec();
+    value.extend_from_slice(&member);
+    record.value = Some(value.into());
+    let mut bench = bench.restarted(config());
+    assert_eq!(bench.heartbeat(&ids[0], generation), ErrorCode::NONE);
+    assert_eq!(bench.coordinator.groups[&s(G)].member_count(), 1);
+}

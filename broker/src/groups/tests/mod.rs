@@ -1,11 +1,13 @@
 //! The coordinator under test: a log that is durable when the test says so, a clock that the test moves.
 
 mod admin;
+mod driver;
 mod durability;
 mod offsets;
 mod property;
 mod rebalance;
 mod static_members;
+mod storage;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,7 +24,13 @@ use corelog_wire::messages::sync_group_response::SyncGroupResponse;
 use corelog_wire::messages::{offset_fetch_request, offset_fetch_response};
 use corelog_wire::{ErrorCode, Str};
 
+use super::coordinator::GroupCoordinator;
+use super::driver::{GroupPartition, GroupSettings};
 use super::effect::{CoordinatorRecord, Effect, WriteFailure, WriteId};
+use super::env::Now;
+use super::group::GroupState;
+use super::memory::GroupMemory;
+use super::parked::Ticket;
 use super::*;
 
 pub const G: &str = "group";

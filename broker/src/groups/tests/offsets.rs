@@ -212,6 +212,23 @@ fn simple_groups_expire_by_their_commits() {
     assert_eq!(bench.state(), "Dead");
 }
 
+#[test]
+fn retention_goes_through_many_groups_in_steps() {
+    let mut bench = Bench::new(config());
+    for group in 0..1_200 {
+        bench.send(8, GroupRequest::OffsetCommit(commit_request(&format!("g{group}"), "", -1, "t", 1)));
+    }
+    bench.pass(7 * DAY_MS);
+    let mut steps = 0;
+    while !bench.coordinator.groups.is_empty() {
+        let at = bench.coordinator.next_deadline().expect("retention goes on");
+        bench.pass(at - bench.now.mono_ms);
+        steps += 1;
+        assert!(steps < 10);
+    }
+    assert!(steps >= 3, "{steps} steps");
+}
+
 /// OffsetCommit versions 2 to 4 may set a retention of their own; kafka-go sends version 2 with −1.
 #[test]
 fn a_commit_may_bring_its_own_retention() {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use corelog_wire::messages::offset_delete_request::{self, OffsetDeleteRequest};
 
 use super::*;
-use crate::groups::group::{Group, GroupState};
+use crate::groups::group::Group;
 use crate::groups::offsets::OffsetStore;
 
 /// To replay a failure, put its seed here.

@@ -1,21 +1,36 @@
 //! One core: its executor's task queues, its second ring, its random numbers.
 
 use super::ring::Ring;
-use crate::Queue;
+use super::sentinel::{self, Activity};
 use crate::world::{self, World};
+use crate::{Instant, Queue};
 use glommio::{Latency, Shares, TaskQueueHandle};
-use std::cell::Cell;
-use std::future::Future;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 pub(crate) struct Core {
     pub(crate) index: usize,
     pub(crate) cores: usize,
     pub(crate) ring: Rc<Ring>,
+    pub(super) activity: Activity,
+    /// Where a socket is read into when its reader has no memory of its own yet.
+    pub(super) scratch: RefCell<Box<[u8]>>,
     queues: [TaskQueueHandle; 4],
+    ring_queue: TaskQueueHandle,
+    /// When the running task's poll began.
+    turn_began: Cell<Instant>,
     random: Cell<u64>,
 }
+
+/// Holds most requests whole.
+const SCRATCH_BYTES: usize = 16 << 10;
+
+/// What [`crate::yield_if_needed`] lets a task run at a time while others wait.
+const TURN: Duration = Duration::from_micros(500);
 
 /// Shares of the task queues, out of their sum, when all have work. The ring's own queue submits and completes for
 /// everyone, so it comes before them all.
@@ -37,7 +52,8 @@ impl Core {
         let executor = glommio::executor();
         let queue =
             |name, shares| executor.create_task_queue(Shares::Static(shares), Latency::NotImportant, name);
-        let ring = Ring::start(ring_depth, queue("ring", SHARES_RING))?;
+        let ring_queue = queue("ring", SHARES_RING);
+        let ring = Ring::start(ring_depth, ring_queue)?;
         let queues = [
             queue("produce", SHARES_PRODUCE),
             queue("fetch", SHARES_FETCH),
@@ -50,16 +66,50 @@ impl Core {
         if got != seed.len() as isize {
             return Err(io::Error::last_os_error());
         }
-        Ok(Rc::new(Core { index, cores, ring, queues, random: Cell::new(u64::from_ne_bytes(seed)) }))
+        let core = Rc::new(Core {
+            index,
+            cores,
+            ring,
+            activity: Activity::default(),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
+            queues,
+            ring_queue,
+            turn_began: Cell::new(crate::now()),
+            random: Cell::new(u64::from_ne_bytes(seed)),
+        });
+        sentinel::start(&core);
+        Ok(core)
     }
 
     pub(crate) fn spawn<T: 'static>(
-        &self,
+        self: &Rc<Core>,
         queue: Queue,
         future: impl Future<Output = T> + 'static,
     ) -> glommio::Task<T> {
+        let core = Rc::clone(self);
+        let future = async move {
+            let mut future = pin!(future);
+            poll_fn(move |cx| {
+                core.turn_began.set(crate::now());
+                core.activity.note();
+                future.as_mut().poll(cx)
+            })
+            .await
+        };
         glommio::spawn_local_into(future, self.queues[queue as usize])
             .expect("a core's queues live as long as it")
+    }
+
+    /// For the sentinels alone, whose own polls are no activity.
+    pub(super) fn spawn_sentinel(&self, future: impl Future<Output = ()> + 'static) {
+        glommio::spawn_local_into(future, self.ring_queue)
+            .expect("a core's queues live as long as it")
+            .detach();
+    }
+
+    /// Whether the running task has had its turn's time.
+    pub(crate) fn turn_is_over(&self) -> bool {
+        glommio::executor().need_preempt() || self.turn_began.get().elapsed() > TURN
     }
 
     /// splitmix64 over a state seeded by the operating system.

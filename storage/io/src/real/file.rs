@@ -21,11 +21,14 @@ const VECTORS_MAX: usize = 1024;
 #[derive(Clone)]
 pub(crate) struct File {
     fd: Rc<Fd>,
+    direct: bool,
 }
 
 impl File {
-    pub(crate) fn from_fd(fd: Rc<Fd>) -> File {
-        File { fd }
+    /// A directory, for [`File::sync_all`].
+    pub(crate) async fn open_directory(path: &Path) -> io::Result<File> {
+        let fd = open_fd(path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC).await?;
+        Ok(File { fd, direct: false })
     }
 
     pub(crate) async fn open(path: &Path, options: OpenOptions) -> io::Result<File> {
@@ -44,7 +47,7 @@ impl File {
         if options.direct {
             flags |= libc::O_DIRECT;
         }
-        open_fd(path, flags).await.map(|fd| File { fd })
+        Ok(File { fd: open_fd(path, flags).await?, direct: options.direct })
     }
 
     pub(crate) async fn read_at(&self, pos: u64, len: usize) -> io::Result<Bytes> {
@@ -70,11 +73,8 @@ impl File {
                     Ok(None) => {}
                     Err(error) => return Err(error),
                 }
-                // The end of the file: a direct read cannot go on from an unaligned place.
-                if !done.is_multiple_of(ALIGN)
-                    && start + done < len
-                    && self.len()? <= pos + (start + done) as u64
-                {
+                // The end of the file; a direct read could not go on from there.
+                if self.direct && !done.is_multiple_of(ALIGN) {
                     break;
                 }
             }
@@ -234,7 +234,7 @@ impl File {
 }
 
 /// Opens any path with `flags`, off the core.
-pub(crate) async fn open_fd(path: &Path, flags: libc::c_int) -> io::Result<Rc<Fd>> {
+async fn open_fd(path: &Path, flags: libc::c_int) -> io::Result<Rc<Fd>> {
     let ring = ring();
     let path = CString::new(path.as_os_str().as_bytes())?;
     loop {

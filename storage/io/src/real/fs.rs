@@ -1,6 +1,6 @@
 //! Names: run on the executor's blocking thread, since a directory look-up may wait for the disk.
 
-use super::file::{File, open_fd};
+use super::file::File;
 use super::run::mark_core_thread;
 use crate::fs::{DirEntry, Space};
 use bytes::Bytes;
@@ -67,8 +67,7 @@ pub(crate) async fn remove_dir_all(path: PathBuf) -> io::Result<()> {
 }
 
 pub(crate) async fn sync_dir(path: &Path) -> io::Result<()> {
-    let directory = open_fd(path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC).await?;
-    File::from_fd(directory).sync_all().await
+    File::open_directory(path).await?.sync_all().await
 }
 
 pub(crate) async fn file_len(path: PathBuf) -> io::Result<u64> {

@@ -8,5 +8,6 @@ pub(crate) mod fs;
 pub(crate) mod net;
 mod ring;
 pub(crate) mod run;
+mod sentinel;
 
 pub(crate) use self::core::Core;

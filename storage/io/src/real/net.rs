@@ -90,31 +90,47 @@ impl Stream {
     }
 
     pub(crate) async fn read(&self, buf: &mut BytesMut, max: usize) -> io::Result<usize> {
+        let core = core::current();
         loop {
-            buf.reserve(max);
-            let spare = buf.spare_capacity_mut();
-            // SAFETY: `spare` has at least `max` writable bytes.
-            let got =
-                unsafe { libc::recv(self.fd.raw(), spare.as_mut_ptr().cast(), max, libc::MSG_DONTWAIT) };
-            if got >= 0 {
-                let got = got as usize;
-                // SAFETY: the kernel wrote `got` bytes behind the former end.
-                unsafe { buf.set_len(buf.len() + got) };
-                return Ok(got);
-            }
-            let error = io::Error::last_os_error();
-            match error.raw_os_error() {
-                Some(libc::EAGAIN) => {
-                    // Thousands of idle readers must hold no memory.
-                    if buf.is_empty() {
-                        *buf = BytesMut::new();
+            let room = buf.capacity() - buf.len();
+            let got = if room >= max {
+                let spare = buf.spare_capacity_mut();
+                // SAFETY: `spare` has at least `max` writable bytes; the kernel wrote the first `got` of them.
+                unsafe {
+                    let got = self.receive(spare.as_mut_ptr().cast(), max);
+                    if let Ok(got) = got {
+                        buf.set_len(buf.len() + got);
                     }
-                    core::current().ring.ready(&self.fd, libc::POLLIN).await?;
+                    got
                 }
-                Some(libc::EINTR) => {}
-                _ => return Err(error),
+            } else {
+                // No memory is taken for a peer that may long be silent: what comes goes through the core's own.
+                let mut scratch = core.scratch.borrow_mut();
+                let max = max.min(scratch.len());
+                // SAFETY: the scratch memory has at least `max` bytes.
+                let got = unsafe { self.receive(scratch.as_mut_ptr(), max) };
+                if let Ok(got) = got {
+                    buf.extend_from_slice(&scratch[..got]);
+                }
+                got
+            };
+            match got {
+                Ok(got) => return Ok(got),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => core.ring.ready(&self.fd, libc::POLLIN).await?,
+                    Some(libc::EINTR) => {}
+                    _ => return Err(error),
+                },
             }
         }
+    }
+
+    /// # Safety
+    /// `max` bytes at `memory` may be written.
+    unsafe fn receive(&self, memory: *mut u8, max: usize) -> io::Result<usize> {
+        // SAFETY: the caller's promise.
+        let got = unsafe { libc::recv(self.fd.raw(), memory.cast(), max, libc::MSG_DONTWAIT) };
+        usize::try_from(got).map_err(|_| io::Error::last_os_error())
     }
 
     pub(crate) async fn send(&self, parts: Vec<Part>) -> io::Result<()> {

@@ -158,14 +158,15 @@ impl Ring {
     }
 
     unsafe fn queue(self: &Rc<Ring>, sqe: squeue::Entry, held: Held) -> Operation {
-        let entry = match self.closing.get() {
-            true => Entry { state: State::Done(-libc::ECANCELED), held: None },
-            false => Entry { state: State::Waiting(None), held: Some(held) },
-        };
-        let key = self.entries.borrow_mut().insert(entry);
-        if !self.closing.get() {
+        // The core ends: what still runs on it waits until it is dropped. An error would have loops go round for ever.
+        let key = if self.closing.get() {
+            NEVER
+        } else {
+            let entry = Entry { state: State::Waiting(None), held: Some(held) };
+            let key = self.entries.borrow_mut().insert(entry);
             self.push(&sqe.user_data(key as u64));
-        }
+            key
+        };
         Operation { ring: Rc::clone(self), key, cancel_on_drop: false }
     }
 
@@ -304,11 +305,16 @@ pub(crate) struct Operation {
 
 /// Marks an [`Operation`] whose entry is gone.
 const FINISHED: usize = usize::MAX;
+/// Marks one that was never begun.
+const NEVER: usize = usize::MAX - 1;
 
 impl Future for Operation {
     type Output = io::Result<u32>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.key == NEVER {
+            return Poll::Pending;
+        }
         let result = {
             let mut entries = self.ring.entries.borrow_mut();
             match &mut entries[self.key].state {
@@ -328,7 +334,7 @@ impl Future for Operation {
 
 impl Drop for Operation {
     fn drop(&mut self) {
-        if self.key == FINISHED {
+        if matches!(self.key, FINISHED | NEVER) {
             return;
         }
         let under_way = {

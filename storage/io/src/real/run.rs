@@ -11,9 +11,9 @@ use std::sync::{Once, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How long one turn may keep others waiting: a task queue is left at the next task after this, and
-/// [`crate::yield_if_needed`] yields.
-const PREEMPT: Duration = Duration::from_micros(500);
+/// How long a turn may go on before I/O is looked at again. Shorter ones meet the trap that the sentinels are for more
+/// often.
+const PREEMPT: Duration = Duration::from_millis(2);
 /// Entries of each of glommio's own rings: they carry timers and the second ring's signal, no data.
 const EXECUTOR_RING_DEPTH: usize = 128;
 
@@ -84,9 +84,8 @@ where
         threads.push(thread);
         starts.push(start);
     }
-    drop(ready);
-    for outcome in readiness {
-        outcome?;
+    for _ in 0..cores {
+        readiness.recv().expect("this function holds a sender")?;
     }
     for start in starts {
         let _ = start.send(());

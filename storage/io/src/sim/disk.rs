@@ -16,6 +16,9 @@ pub(crate) type InodeId = u64;
 
 const ROOT: InodeId = 0;
 
+/// Capacity of a disk that was not given one.
+const CAPACITY: u64 = 1 << 40;
+
 enum Inode {
     File { contents: Contents, open: u32 },
     Directory(Directory),
@@ -76,7 +79,7 @@ impl DiskState {
             next_inode: ROOT + 1,
             changes: Vec::new(),
             faults: Vec::new(),
-            capacity: 1 << 40,
+            capacity: CAPACITY,
             extra_latency: 0,
         }
     }
@@ -289,25 +292,34 @@ impl DiskState {
         }
     }
 
-    /// Forgets inodes that nothing can reach.
+    /// Forgets inodes that nothing can reach, a power loss included.
     fn collect(&mut self) {
-        let mut reached = BTreeSet::new();
+        // What an unsynced change names may come back.
+        let pending = self.changes.iter().flat_map(|change| &change.edits).filter_map(|edit| edit.to);
+        let reached = self.reachable(pending.collect(), true);
+        self.inodes.retain(|id, _| reached.contains(id));
+    }
+
+    /// Inodes that are open, reachable by name, or reachable from `more`.
+    fn reachable(&self, more: Vec<InodeId>, durably: bool) -> BTreeSet<InodeId> {
         let open = |(id, inode): (&InodeId, &Inode)| match inode {
             Inode::File { open: 1.., .. } => Some(*id),
             _ => None,
         };
-        let mut rest: Vec<InodeId> = self.inodes.iter().filter_map(open).collect();
+        let mut reached = BTreeSet::new();
+        let mut rest: Vec<InodeId> = self.inodes.iter().filter_map(open).chain(more).collect();
         rest.push(ROOT);
-        // What an unsynced change names may come back.
-        rest.extend(self.changes.iter().flat_map(|change| &change.edits).filter_map(|edit| edit.to));
         while let Some(id) = rest.pop() {
             if reached.insert(id)
                 && let Some(Inode::Directory(directory)) = self.inodes.get(&id)
             {
-                rest.extend(directory.current.values().chain(directory.durable.values()));
+                rest.extend(directory.current.values());
+                if durably {
+                    rest.extend(directory.durable.values());
+                }
             }
         }
-        self.inodes.retain(|id, _| reached.contains(id));
+        reached
     }
 
     /// Power loss.
@@ -365,15 +377,13 @@ impl DiskState {
         }
     }
 
+    /// Total and available bytes. A removed file's space is free at once.
     pub(crate) fn space(&self) -> (u64, u64) {
-        let used: u64 = self
-            .inodes
-            .values()
-            .map(|inode| match inode {
-                Inode::File { contents, .. } => contents.space(),
-                Inode::Directory(_) => 0,
-            })
-            .sum();
+        let space = |id: &InodeId| match self.inodes.get(id) {
+            Some(Inode::File { contents, .. }) => contents.space(),
+            _ => 0,
+        };
+        let used: u64 = self.reachable(Vec::new(), false).iter().map(space).sum();
         (self.capacity, self.capacity.saturating_sub(used))
     }
 
@@ -383,6 +393,9 @@ impl DiskState {
 
     /// Whether `len` bytes at `pos` fit, as far as that takes new space.
     pub(crate) fn check_space(&mut self, id: InodeId, pos: u64, len: u64) -> io::Result<()> {
+        if self.capacity == CAPACITY {
+            return Ok(());
+        }
         let needed = self.contents(id).space_needed(pos, len);
         if needed > 0 && needed > self.space().1 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }

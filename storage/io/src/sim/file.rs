@@ -19,6 +19,9 @@ const BYTE_PICOS: u64 = 1000;
 /// One operation in this many takes ten times as long.
 const SLOW_ONE_IN: u64 = 64;
 
+/// The second half of an operation.
+type Then = Box<dyn FnOnce(&mut DiskState)>;
+
 /// One operation in the kernel of a machine.
 struct Operation {
     context: Rc<Context>,
@@ -54,7 +57,7 @@ impl Operation {
     async fn run_then<T: 'static>(
         self,
         apply: impl FnOnce(&mut DiskState, io::Result<()>, &Context) -> io::Result<T> + 'static,
-        then: Option<Box<dyn FnOnce(&mut DiskState)>>,
+        then: Option<Then>,
     ) -> io::Result<T> {
         let (answer, outcome) = oneshot();
         let scheduler = Rc::clone(&self.context.scheduler);
@@ -155,10 +158,10 @@ impl File {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
         let (open, len) = (Rc::clone(&self.open), data.len());
-        let durable: Option<Box<dyn FnOnce(&mut DiskState)>> = sync.then(|| {
+        let durable: Option<Then> = sync.then(|| {
             let open = Rc::clone(&self.open);
             let sync = move |disk: &mut DiskState| disk.contents(open.inode).sync_range(pos, len);
-            Box::new(sync) as Box<dyn FnOnce(&mut DiskState)>
+            Box::new(sync) as Then
         });
         Operation::new(DiskOp::Write, &self.open.path, len)
             .run_then(

@@ -446,7 +446,16 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.close();
+        let unread = !self.connection.pipes[1 - self.side].arrived.borrow().is_empty();
+        match self.scheduler.upgrade() {
+            // Closed with bytes unread, TCP resets the connection: a peer that waits to send more learns of it.
+            Some(scheduler) if unread && !self.connection.pipes[self.side].finished.get() => {
+                let latency = scheduler.random.borrow_mut().nanos(&scheduler.config.network_latency);
+                let connection = Rc::clone(&self.connection);
+                scheduler.after(latency, move || connection.break_off(io::ErrorKind::ConnectionReset));
+            }
+            _ => self.close(),
+        }
     }
 }
 

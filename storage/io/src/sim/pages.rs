@@ -29,6 +29,8 @@ fn zeros() -> Rc<Page> {
 struct Image {
     len: u64,
     pages: Vec<Option<Rc<Page>>>,
+    /// How many of them are there.
+    taken: usize,
 }
 
 impl Image {
@@ -40,13 +42,16 @@ impl Image {
         if self.pages.len() <= index {
             self.pages.resize(index + 1, None);
         }
-        self.pages[index] = Some(page);
+        if self.pages[index].replace(page).is_none() {
+            self.taken += 1;
+        }
     }
 
     /// Cuts off what lies at or behind `len`; grows with a hole.
     fn set_len(&mut self, len: u64) {
         if len < self.len {
-            self.pages.truncate(page_count(len));
+            let kept = page_count(len).min(self.pages.len());
+            self.taken -= self.pages.drain(kept..).flatten().count();
             let keep = (len % PAGE as u64) as usize;
             if keep > 0
                 && let Some(Some(last)) = self.pages.get_mut((len / PAGE as u64) as usize)
@@ -94,7 +99,7 @@ impl Contents {
 
     /// Bytes of disk space taken.
     pub(crate) fn space(&self) -> u64 {
-        (self.current.pages.iter().flatten().count() * PAGE) as u64
+        (self.current.taken * PAGE) as u64
     }
 
     /// Fills `buf` from `pos`; how many bytes the file has there.
@@ -255,8 +260,7 @@ impl Contents {
             }
         }
         // Nothing lies behind the end.
-        let grown = Image { len: u64::MAX, pages: std::mem::take(&mut self.durable.pages) };
-        self.durable = grown;
+        self.durable.len = u64::MAX;
         self.durable.set_len(len);
         self.current = self.durable.clone();
         self.lens.clear();

@@ -443,14 +443,14 @@ impl<T> Drop for Task<T> {
 /// A timer.
 pub(crate) struct Sleep {
     context: Rc<Context>,
-    at: u64,
+    /// By the machine's clock, whose rate may change on the way.
+    until: Instant,
     event: Option<(u64, u64)>,
 }
 
 impl Sleep {
     pub(crate) fn until(context: Rc<Context>, t: Instant) -> Sleep {
-        let at = context.machine.world_time(t);
-        Sleep { context, at, event: None }
+        Sleep { context, until: t, event: None }
     }
 }
 
@@ -462,10 +462,11 @@ impl Future for Sleep {
         if let Some(event) = self.event.take() {
             scheduler.events.borrow_mut().remove(&event);
         }
-        if scheduler.now() >= self.at {
+        if self.context.now() >= self.until {
             return Poll::Ready(());
         }
-        self.event = Some(scheduler.schedule(self.at, Event::Wake(cx.waker().clone())));
+        let at = self.context.machine.world_time(self.until);
+        self.event = Some(scheduler.schedule(at, Event::Wake(cx.waker().clone())));
         Poll::Pending
     }
 }

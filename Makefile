@@ -1,0 +1,84 @@
+# `make test` is everything. What it downloads (pinned) and builds for tests beside cargo's own is under .test/.
+
+CLIENTS := tools/clients/run
+CORELOG ?= target/release/corelog
+DENY_VERSION := 0.20.2
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+
+.PHONY: help test test-rust corelog test-clients test-kcat test-python test-java test-node test-go test-kafka fetch-clients lint fmt clippy layers deny
+
+help:
+	@echo 'make test          Rust tests and every client suite; CI=true: a client whose runtime is missing fails'
+	@echo 'make test-rust     cargo test of the whole workspace'
+	@echo 'make test-clients  the client suites against the release binary (CORELOG=path for another)'
+	@echo 'make test-kcat     one of them; also test-python test-java test-node test-go'
+	@echo 'make test-kafka    the same suites against Apache Kafka, to see that they are right'
+	@echo 'make fetch-clients download what the client suites need, run nothing'
+	@echo 'make lint          fmt, clippy, layers, deny'
+
+# Both parts run, whatever the first one finds. .test/totals: passed and failed, for .ci/run.
+test:
+	@mkdir -p .test && rm -f .test/totals.*
+	@status=0; \
+	$(MAKE) --no-print-directory test-rust || status=1; \
+	$(MAKE) --no-print-directory test-clients || status=1; \
+	cat .test/totals.* 2>/dev/null | awk '{ p += $$1; f += $$2 } END { print p + 0, f + 0 }' > .test/totals; \
+	read -r passed failed < .test/totals; echo "all tests: $$passed passed, $$failed failed"; \
+	exit $$status
+
+# A crate that does not compile has no result line: then the failure of cargo itself is the one that counts.
+test-rust:
+	@mkdir -p .test
+	@status=0; cargo test --workspace --no-fail-fast 2>&1 | tee .test/rust.log || status=1; \
+	awk -v s=$$status '/^test result:/ { p += $$4; f += $$6 } END { print p + 0, (s && !f) ? 1 : f + 0 }' .test/rust.log > .test/totals.rust; \
+	exit $$status
+
+test-clients: corelog
+	@mkdir -p .test
+	@$(CLIENTS) --binary $(CORELOG) --totals .test/totals.clients
+
+# Built here unless CORELOG names another.
+corelog:
+	@[ $(origin CORELOG) != file ] || cargo build --release --bin corelog
+
+test-kcat: corelog
+	@$(CLIENTS) --binary $(CORELOG) kcat
+test-python: corelog
+	@$(CLIENTS) --binary $(CORELOG) confluent-kafka kafka-python
+test-java: corelog
+	@$(CLIENTS) --binary $(CORELOG) java
+test-node: corelog
+	@$(CLIENTS) --binary $(CORELOG) kafkajs
+test-go: corelog
+	@$(CLIENTS) --binary $(CORELOG) go
+
+test-kafka:
+	@$(CLIENTS) --broker kafka
+
+fetch-clients:
+	@$(CLIENTS) --prepare-only
+
+lint: fmt clippy layers deny
+
+fmt:
+	cargo fmt --all --check
+
+clippy:
+	cargo clippy --workspace --all-targets -- -D warnings
+
+# The runtime is named in storage/io alone: code elsewhere that reaches around the seam cannot be simulated.
+layers:
+	@! git grep -nE '\b(glommio|io_uring)::' -- '*.rs' ':!storage/io/' || { echo 'glommio or io_uring named outside storage/io/'; exit 1; }
+
+# The advisory database is fetched from outside. Where it cannot be, the rest is still checked, and this says so.
+deny: .test/bin/cargo-deny
+	@PATH="$$PWD/.test/bin:$$PATH" cargo deny --workspace check bans licenses sources
+	@if PATH="$$PWD/.test/bin:$$PATH" timeout 120 cargo deny fetch db > .test/deny-db.log 2>&1; then \
+	  PATH="$$PWD/.test/bin:$$PATH" cargo deny --workspace check --disable-fetch advisories; \
+	else echo 'advisories NOT checked: no advisory database here (.test/deny-db.log)'; fi
+
+.test/bin/cargo-deny:
+	@mkdir -p .test/bin
+	@if command -v cargo-deny > /dev/null; then ln -sf "$$(command -v cargo-deny)" $@; \
+	else cargo install --locked --root .test cargo-deny --version $(DENY_VERSION); fi

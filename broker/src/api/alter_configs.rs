@@ -1,0 +1,163 @@
+//! AlterConfigs (KIP-133) and IncrementalAlterConfigs (KIP-339).
+
+use std::collections::HashMap;
+
+use corelog_wire::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, alter_configs_response, incremental_alter_configs_response,
+};
+use corelog_wire::{ErrorCode, Str};
+
+use super::Context;
+use crate::config::alter::{self, Alteration, Change, Owner, Refusal};
+use crate::config::resource::Resource;
+use crate::config::{ConfigMap, Layers};
+use crate::controller::{CONTROLLER_SHARD, ChangeError, ResourceKey};
+use crate::logging;
+
+/// What is to be done to one resource.
+enum Asked {
+    Incremental(Vec<(Str, i8, Option<Str>)>),
+    Replace(Vec<(Str, Option<Str>)>),
+}
+
+impl Asked {
+    fn is_incremental(&self) -> bool {
+        matches!(self, Asked::Incremental(_))
+    }
+
+    fn first_key(&self) -> Option<&str> {
+        match self {
+            Asked::Incremental(changes) => changes.first().map(|(name, _, _)| &**name),
+            Asked::Replace(configs) => configs.first().map(|(name, _)| &**name),
+        }
+    }
+
+    fn apply(&self, owner: Owner, layers: &Layers<'_>, own: &ConfigMap) -> Result<Vec<Alteration>, Refusal> {
+        match self {
+            Asked::Incremental(changes) => {
+                let changes: Vec<Change<'_>> = changes
+                    .iter()
+                    .map(|(name, op, value)| Change { name, op: *op, value: value.as_deref() })
+                    .collect();
+                alter::incremental(owner, layers, own, &changes)
+            }
+            Asked::Replace(configs) => {
+                let configs: Vec<(&str, Option<&str>)> =
+                    configs.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
+                alter::replace(owner, layers, own, &configs)
+            }
+        }
+    }
+}
+
+pub async fn handle(context: Context, request: AlterConfigsRequest) -> AlterConfigsResponse {
+    let resources = request.resources.into_iter().map(|resource| {
+        let configs = resource.configs.into_iter().map(|config| (config.name, config.value));
+        (resource.resource_type, resource.resource_name, Asked::Replace(configs.collect()))
+    });
+    let answers = alter_all(&context, resources.collect(), request.validate_only).await;
+    let responses = answers.into_iter().map(|answer| alter_configs_response::ResourceResponse {
+        error_code: answer.error.as_ref().map_or(0, |error| error.code.0),
+        error_message: answer.error.map(|error| error.message.into()),
+        resource_type: answer.resource_type,
+        resource_name: answer.resource_name,
+    });
+    AlterConfigsResponse { responses: responses.collect(), ..Default::default() }
+}
+
+pub async fn handle_incremental(
+    context: Context,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let resources = request.resources.into_iter().map(|resource| {
+        let configs =
+            resource.configs.into_iter().map(|config| (config.name, config.config_operation, config.value));
+        (resource.resource_type, resource.resource_name, Asked::Incremental(configs.collect()))
+    });
+    let answers = alter_all(&context, resources.collect(), request.validate_only).await;
+    let responses =
+        answers.into_iter().map(|answer| incremental_alter_configs_response::AlterConfigsResourceResponse {
+            error_code: answer.error.as_ref().map_or(0, |error| error.code.0),
+            error_message: answer.error.map(|error| error.message.into()),
+            resource_type: answer.resource_type,
+            resource_name: answer.resource_name,
+        });
+    IncrementalAlterConfigsResponse { responses: responses.collect(), ..Default::default() }
+}
+
+struct Answer {
+    resource_type: i8,
+    resource_name: Str,
+    error: Option<ChangeError>,
+}
+
+async fn alter_all(context: &Context, resources: Vec<(i8, Str, Asked)>, validate_only: bool) -> Vec<Answer> {
+    let mut named: HashMap<(i8, Str), usize> = HashMap::new();
+    for (kind, name, _) in &resources {
+        *named.entry((*kind, name.clone())).or_default() += 1;
+    }
+    let mut answers: Vec<Answer> = Vec::with_capacity(resources.len());
+    for (resource_type, resource_name, asked) in resources {
+        let same =
+            |answer: &Answer| answer.resource_type == resource_type && answer.resource_name == resource_name;
+        let result = if named[&(resource_type, resource_name.clone())] > 1 {
+            if answers.iter().any(same) {
+                continue;
+            }
+            Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "Each resource must appear at most once."))
+        } else {
+            alter_one(context, resource_type, &resource_name, asked, validate_only).await
+        };
+        answers.push(Answer { resource_type, resource_name, error: result.err() });
+    }
+    answers
+}
+
+async fn alter_one(
+    context: &Context,
+    resource_type: i8,
+    name: &Str,
+    asked: Asked,
+    validate_only: bool,
+) -> Result<(), ChangeError> {
+    let shard = &context.shard;
+    let node = shard.identity.node_id;
+    let resource = Resource::to_alter(resource_type, name, node, asked.is_incremental(), asked.first_key())
+        .map_err(refused)?;
+    let (owner, key) = match resource {
+        Resource::Topic(topic) => {
+            crate::topic_name::check(topic).map_err(|why| {
+                ChangeError::new(ErrorCode::INVALID_TOPIC_EXCEPTION, format!("Topic name is invalid: {why}"))
+            })?;
+            (Owner::Topic, ResourceKey::Topic(name.clone()))
+        }
+        Resource::Broker => (Owner::Broker, ResourceKey::Broker(node.to_string())),
+        Resource::Cluster => (Owner::Broker, ResourceKey::Broker(String::new())),
+        Resource::Loggers => return alter_loggers(&asked, validate_only),
+        Resource::Empty => return Ok(()),
+    };
+    shard
+        .on(CONTROLLER_SHARD, move |shard| async move {
+            let settings = shard.settings.clone();
+            let change = move |image: &crate::controller::Image, own: &ConfigMap| {
+                let (broker, cluster) = image.broker_layers(node);
+                asked.apply(owner, &settings.layers(broker, cluster), own).map_err(refused)
+            };
+            shard.controller()?.alter_configs(&shard, key, change, validate_only).await
+        })
+        .await
+        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())))
+}
+
+/// Levels of this process's loggers (KIP-412). They hold until the process ends.
+fn alter_loggers(asked: &Asked, validate_only: bool) -> Result<(), ChangeError> {
+    let Asked::Incremental(changes) = asked else { return Ok(()) };
+    let changes: Vec<Change<'_>> =
+        changes.iter().map(|(name, op, value)| Change { name, op: *op, value: value.as_deref() }).collect();
+    logging::alter_levels(&changes, validate_only).map_err(refused)
+}
+
+fn refused(refusal: Refusal) -> ChangeError {
+    ChangeError::new(ErrorCode(refusal.code()), refusal.to_string())
+}

@@ -1,0 +1,75 @@
+//! CreatePartitions (KIP-195).
+
+use std::collections::HashMap;
+
+use corelog_wire::messages::create_partitions_request::Topic;
+use corelog_wire::messages::create_partitions_response::TopicResult;
+use corelog_wire::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
+use corelog_wire::{ErrorCode, Str};
+
+use super::Context;
+use crate::controller::{CONTROLLER_SHARD, ChangeError};
+
+pub async fn handle(context: Context, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+    let mut named: HashMap<Str, usize> = HashMap::new();
+    for topic in &request.topics {
+        *named.entry(topic.name.clone()).or_default() += 1;
+    }
+    let mut results: Vec<TopicResult> = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let name = topic.name.clone();
+        let result = if named[&name] > 1 {
+            if results.iter().any(|done| done.name == name) {
+                continue;
+            }
+            Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "Duplicate topic name."))
+        } else {
+            create(&context, topic, request.validate_only).await
+        };
+        results.push(match result {
+            Ok(()) => TopicResult { name, ..Default::default() },
+            Err(error) => TopicResult {
+                name,
+                error_code: error.code.0,
+                error_message: Some(error.message.into()),
+                ..Default::default()
+            },
+        });
+    }
+    CreatePartitionsResponse { results, ..Default::default() }
+}
+
+async fn create(context: &Context, topic: Topic, validate_only: bool) -> Result<(), ChangeError> {
+    let shard = &context.shard;
+    let image = shard.image();
+    let Some(current) = image.topic(&topic.name) else {
+        let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+        return Err(ChangeError::new(code, code.message()));
+    };
+    if let Some(assignments) = &topic.assignments {
+        let more = topic.count - current.partitions.len() as i32;
+        let node = shard.identity.node_id;
+        if more > 0 && assignments.len() as i32 != more {
+            return Err(ChangeError::new(
+                ErrorCode::INVALID_REPLICA_ASSIGNMENT,
+                format!(
+                    "Attempted to add {more} additional partition(s), but only {} assignment(s) were specified.",
+                    assignments.len()
+                ),
+            ));
+        }
+        if assignments.iter().any(|assignment| assignment.broker_ids != [node]) {
+            return Err(ChangeError::new(
+                ErrorCode::INVALID_REPLICA_ASSIGNMENT,
+                format!("every new partition must be assigned to broker {node}: it is alone"),
+            ));
+        }
+    }
+    let (name, count) = (topic.name, topic.count);
+    shard
+        .on(CONTROLLER_SHARD, move |shard| async move {
+            shard.controller()?.create_partitions(&shard, &name, count, validate_only).await
+        })
+        .await
+        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())))
+}

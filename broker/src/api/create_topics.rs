@@ -1,0 +1,136 @@
+//! CreateTopics (KIP-4, KIP-464, KIP-525).
+
+use std::collections::HashMap;
+
+use corelog_wire::messages::create_topics_request::CreatableTopic;
+use corelog_wire::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use corelog_wire::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use corelog_wire::{ErrorCode, Str};
+
+use super::Context;
+use crate::config::describe::{self, Wanted};
+use crate::controller::{ChangeError, TOPIC_PARTITIONS_MAX, TopicImage, too_many_partitions};
+use crate::topic_creation::{self, REPLICATION_FACTOR};
+
+/// "As the broker's default says", for partitions and replication factor (KIP-464).
+const DEFAULT: i32 = -1;
+
+pub async fn handle(context: Context, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let mut named: HashMap<Str, usize> = HashMap::new();
+    for topic in &request.topics {
+        *named.entry(topic.name.clone()).or_default() += 1;
+    }
+    let mut topics: Vec<CreatableTopicResult> = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let name = topic.name.clone();
+        if named[&name] > 1 {
+            if !topics.iter().any(|done| done.name == name) {
+                let error = ChangeError::new(ErrorCode::INVALID_REQUEST, "Duplicate topic name.");
+                topics.push(refused(name, error));
+            }
+            continue;
+        }
+        topics.push(match create(&context, topic, request.validate_only).await {
+            Ok(topic) => created(&context, &topic, request.validate_only),
+            Err(error) => refused(name, error),
+        });
+    }
+    CreateTopicsResponse { topics, ..Default::default() }
+}
+
+async fn create(
+    context: &Context,
+    topic: CreatableTopic,
+    validate_only: bool,
+) -> Result<std::sync::Arc<TopicImage>, ChangeError> {
+    let shard = &context.shard;
+    let partitions = partitions(context, &topic)?;
+    let configs: Vec<(&str, Option<&str>)> =
+        topic.configs.iter().map(|config| (&*config.name, config.value.as_deref())).collect();
+    topic_creation::create(shard, topic.name.clone(), partitions, &configs, validate_only).await
+}
+
+/// The number of partitions asked for, directly or by a manual assignment.
+fn partitions(context: &Context, topic: &CreatableTopic) -> Result<i32, ChangeError> {
+    let node = context.shard.identity.node_id;
+    if !topic.assignments.is_empty() {
+        if topic.num_partitions != DEFAULT || i32::from(topic.replication_factor) != DEFAULT {
+            return Err(ChangeError::new(
+                ErrorCode::INVALID_REQUEST,
+                "A manual partition assignment was specified, but num_partitions or replication_factor was not set to -1.",
+            ));
+        }
+        let mut indexes: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
+        indexes.sort_unstable();
+        if indexes.iter().enumerate().any(|(place, index)| place as i32 != *index) {
+            return Err(ChangeError::new(
+                ErrorCode::INVALID_REPLICA_ASSIGNMENT,
+                "partitions should be a consecutive 0-based integer sequence",
+            ));
+        }
+        if let Some(wrong) = topic.assignments.iter().find(|a| a.broker_ids != [node]) {
+            return Err(ChangeError::new(
+                ErrorCode::INVALID_REPLICA_ASSIGNMENT,
+                format!(
+                    "partition {} is assigned to brokers {:?}: there is broker {node} alone",
+                    wrong.partition_index, wrong.broker_ids
+                ),
+            ));
+        }
+        return Ok(topic.assignments.len() as i32);
+    }
+    let replicas = i32::from(topic.replication_factor);
+    if replicas != DEFAULT && replicas != i32::from(REPLICATION_FACTOR) {
+        let message = if replicas <= 0 {
+            "Replication factor must be larger than 0, or -1 to use the default value.".to_string()
+        } else {
+            format!(
+                "Unable to replicate the partition {replicas} time(s): The target replication factor of {replicas} \
+                 cannot be reached because only 1 broker(s) are registered."
+            )
+        };
+        return Err(ChangeError::new(ErrorCode::INVALID_REPLICATION_FACTOR, message));
+    }
+    match topic.num_partitions {
+        DEFAULT => Ok(context.shard.config().num_partitions),
+        count if count > TOPIC_PARTITIONS_MAX => Err(too_many_partitions(count)),
+        count if count > 0 => Ok(count),
+        _ => Err(ChangeError::new(
+            ErrorCode::INVALID_PARTITIONS,
+            "Number of partitions was set to an invalid non-positive value.",
+        )),
+    }
+}
+
+fn created(context: &Context, topic: &TopicImage, validate_only: bool) -> CreatableTopicResult {
+    let shard = &context.shard;
+    let image = shard.image();
+    let (own, cluster) = image.broker_layers(shard.identity.node_id);
+    let layers = shard.settings.layers(own, cluster);
+    let described = describe::topic(&layers, &topic.overrides, Wanted(None));
+    let configs = described.into_iter().map(|entry| CreatableTopicConfigs {
+        name: entry.name.into(),
+        value: entry.value.map(Into::into),
+        read_only: entry.read_only,
+        config_source: entry.source as i8,
+        ..Default::default()
+    });
+    CreatableTopicResult {
+        name: topic.name.clone(),
+        topic_id: if validate_only { Default::default() } else { topic.id },
+        num_partitions: topic.partitions.len() as i32,
+        replication_factor: REPLICATION_FACTOR,
+        configs: Some(configs.collect()),
+        ..Default::default()
+    }
+}
+
+fn refused(name: Str, error: ChangeError) -> CreatableTopicResult {
+    CreatableTopicResult {
+        name,
+        error_code: error.code.0,
+        error_message: Some(error.message.into()),
+        configs: Some(Vec::new()),
+        ..Default::default()
+    }
+}

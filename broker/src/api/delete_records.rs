@@ -1,0 +1,59 @@
+//! DeleteRecords (KIP-107): moves log start offsets up.
+
+use corelog_wire::messages::delete_records_response::{PartitionResult, TopicResult};
+use corelog_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use corelog_wire::ErrorCode;
+
+use super::Context;
+use crate::controller::is_internal;
+use crate::partition;
+
+/// "Up to the high watermark".
+const HIGH_WATERMARK: i64 = -1;
+const NO_LOW_WATERMARK: i64 = -1;
+
+pub async fn handle(context: Context, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in topic.partitions {
+            let result = delete(&context, &topic.name, asked.partition_index, asked.offset).await;
+            partitions.push(PartitionResult {
+                partition_index: asked.partition_index,
+                low_watermark: result.unwrap_or(NO_LOW_WATERMARK),
+                error_code: result.err().unwrap_or(ErrorCode::NONE).0,
+                ..Default::default()
+            });
+        }
+        topics.push(TopicResult { name: topic.name, partitions, ..Default::default() });
+    }
+    DeleteRecordsResponse { topics, ..Default::default() }
+}
+
+async fn delete(context: &Context, topic: &str, index: i32, offset: i64) -> Result<i64, ErrorCode> {
+    let shard = &context.shard;
+    let route = partition::route(shard, topic, index)?;
+    if is_internal(topic) {
+        return Err(ErrorCode::INVALID_TOPIC_EXCEPTION);
+    }
+    let image = shard.image();
+    if !image.topic(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?.config.cleanup_policy.delete {
+        return Err(ErrorCode::POLICY_VIOLATION);
+    }
+    shard
+        .on(route.owner, move |shard| async move {
+            let log = shard.log(route.log).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+            let end = log.high_watermark();
+            let before = if offset == HIGH_WATERMARK { end } else { offset };
+            if before < 0 || before > end {
+                return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
+            }
+            log.delete_records(before).await.map_err(|error| {
+                tracing::error!(log = ?route.log, %error, "DeleteRecords");
+                ErrorCode::KAFKA_STORAGE_ERROR
+            })?;
+            Ok(log.log_start_offset())
+        })
+        .await
+        .unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER))
+}

@@ -1,0 +1,69 @@
+//! DeleteTopics, by name or id (KIP-516).
+
+use corelog_wire::messages::delete_topics_request::State;
+use corelog_wire::messages::delete_topics_response::DeletableTopicResult;
+use corelog_wire::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
+use corelog_wire::{ErrorCode, Uuid};
+
+use super::Context;
+use crate::controller::{CONTROLLER_SHARD, ChangeError};
+
+pub async fn handle(context: Context, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+    let by_name = request
+        .topic_names
+        .into_iter()
+        .map(|name| State { name: Some(name), ..Default::default() });
+    let mut responses = Vec::new();
+    for topic in request.topics.into_iter().chain(by_name) {
+        let mut answer = DeletableTopicResult {
+            name: topic.name.clone(),
+            topic_id: topic.topic_id,
+            ..Default::default()
+        };
+        match delete(&context, topic).await {
+            Ok((name, id)) => {
+                answer.name = Some(name);
+                answer.topic_id = id;
+            }
+            Err(error) => {
+                answer.error_code = error.code.0;
+                answer.error_message = Some(error.message.into());
+            }
+        }
+        responses.push(answer);
+    }
+    DeleteTopicsResponse { responses, ..Default::default() }
+}
+
+async fn delete(context: &Context, topic: State) -> Result<(corelog_wire::Str, Uuid), ChangeError> {
+    let shard = &context.shard;
+    if topic.name.is_some() && !topic.topic_id.is_zero() {
+        return Err(ChangeError::new(
+            ErrorCode::INVALID_REQUEST,
+            "You may not specify both topic name and topic id.",
+        ));
+    }
+    if !shard.config().delete_topics {
+        let code = if context.api_version < 3 {
+            ErrorCode::INVALID_REQUEST
+        } else {
+            ErrorCode::TOPIC_DELETION_DISABLED
+        };
+        return Err(ChangeError::new(code, ErrorCode::TOPIC_DELETION_DISABLED.message()));
+    }
+    let image = shard.image();
+    let unknown = |code: ErrorCode| ChangeError::new(code, code.message());
+    let found = match &topic.name {
+        Some(name) => image.topic(name).ok_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))?,
+        None if topic.topic_id.is_zero() => {
+            return Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "Neither topic name nor id were specified."));
+        }
+        None => image.topic_by_id(topic.topic_id).ok_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_ID))?,
+    };
+    let (name, id) = (found.name.clone(), found.id);
+    shard
+        .on(CONTROLLER_SHARD, move |shard| async move { shard.controller()?.delete_topic(&shard, id).await })
+        .await
+        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())))?;
+    Ok((name, id))
+}

@@ -1,0 +1,81 @@
+//! DescribeTopicPartitions (KIP-966): topics in pages.
+
+use std::collections::BTreeSet;
+
+use corelog_wire::messages::describe_topic_partitions_response::{Cursor, Partition, Topic};
+use corelog_wire::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
+use corelog_wire::{ErrorCode, Str};
+
+use super::Context;
+use super::metadata::TOPIC_OPERATIONS;
+use crate::controller::is_internal;
+use crate::topic_name;
+
+pub async fn handle(
+    context: Context,
+    request: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
+    let shard = &context.shard;
+    let image = shard.image();
+    let (first_topic, first_partition) = match request.cursor {
+        Some(cursor) => (cursor.topic_name, cursor.partition_index.max(0)),
+        None => (Str::default(), 0),
+    };
+    // All topics, if none is named; in the order of their names, so that a cursor means something.
+    let names: BTreeSet<Str> = if request.topics.is_empty() {
+        image.topics.keys().filter(|name| **name >= first_topic).cloned().collect()
+    } else {
+        request.topics.into_iter().map(|topic| topic.name).filter(|name| *name >= first_topic).collect()
+    };
+    let mut room = request.response_partition_limit.clamp(1, shard.config().describe_partitions_max as i32);
+    let node = shard.identity.node_id;
+    let mut topics = Vec::new();
+    let mut next_cursor = None;
+    let mut names = names.into_iter().peekable();
+    while let Some(name) = names.next() {
+        let Some(topic) = image.topic(&name) else {
+            let code = if topic_name::check(&name).is_ok() {
+                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION
+            } else {
+                ErrorCode::INVALID_TOPIC_EXCEPTION
+            };
+            topics.push(Topic { error_code: code.0, name: Some(name), ..Default::default() });
+            continue;
+        };
+        let start = if name == first_topic { first_partition } else { 0 };
+        let count = topic.partitions.len() as i32;
+        let end = count.min(start + room);
+        let partitions = (start..end).map(|index| Partition {
+            partition_index: index,
+            leader_id: node,
+            leader_epoch: topic.partitions[index as usize].leader_epoch,
+            replica_nodes: vec![node],
+            isr_nodes: vec![node],
+            eligible_leader_replicas: Some(Vec::new()),
+            last_known_elr: Some(Vec::new()),
+            ..Default::default()
+        });
+        let partitions: Vec<_> = partitions.collect();
+        room -= partitions.len() as i32;
+        topics.push(Topic {
+            name: Some(name.clone()),
+            topic_id: topic.id,
+            is_internal: is_internal(&name),
+            partitions,
+            topic_authorized_operations: TOPIC_OPERATIONS,
+            ..Default::default()
+        });
+        if end < count {
+            next_cursor = Some(Cursor { topic_name: name, partition_index: end, ..Default::default() });
+            break;
+        }
+        if room == 0 {
+            // The next topic, if there is one, begins the next page.
+            next_cursor = names
+                .next()
+                .map(|topic_name| Cursor { topic_name, partition_index: 0, ..Default::default() });
+            break;
+        }
+    }
+    DescribeTopicPartitionsResponse { topics, next_cursor, ..Default::default() }
+}

@@ -1,0 +1,26 @@
+//! InitProducerId (KIP-98, KIP-360) for idempotent producers.
+
+use corelog_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
+use corelog_wire::ErrorCode;
+
+use super::Context;
+
+pub async fn handle(context: Context, request: InitProducerIdRequest) -> InitProducerIdResponse {
+    let refuse = |code: ErrorCode| InitProducerIdResponse {
+        error_code: code.0,
+        producer_id: -1,
+        producer_epoch: -1,
+        ..Default::default()
+    };
+    if request.transactional_id.is_some() {
+        // Transactions are not advertised; a client that asks regardless must not wait for them.
+        return refuse(ErrorCode::INVALID_REQUEST);
+    }
+    match context.shard.next_producer_id().await {
+        Ok(producer_id) => InitProducerIdResponse { producer_id, producer_epoch: 0, ..Default::default() },
+        Err(error) => {
+            tracing::warn!(%error, "no producer id");
+            refuse(ErrorCode::COORDINATOR_NOT_AVAILABLE)
+        }
+    }
+}

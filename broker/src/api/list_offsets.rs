@@ -1,0 +1,122 @@
+//! ListOffsets (KIP-79, KIP-734, KIP-405, KIP-1005, KIP-1023).
+
+use corelog_storage::LogId;
+use corelog_wire::messages::list_offsets_response::{PartitionResponse, TopicResponse};
+use corelog_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
+use corelog_wire::{ErrorCode, Str};
+
+use super::Context;
+use crate::partition::{self, Route};
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
+
+/// First version whose answer bears leader epochs (KIP-320).
+const LEADER_EPOCHS_FROM: i16 = 4;
+
+/// First request version that knows a special timestamp.
+fn known_from(timestamp: i64) -> i16 {
+    match timestamp {
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        EARLIEST_PENDING_UPLOAD => 11,
+        _ => 0,
+    }
+}
+
+pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let version = context.api_version;
+    let shard = &context.shard;
+    let lookups = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(move |partition| (topic.name.clone(), partition))
+    });
+    let lookups = lookups.map(|(topic, partition)| {
+        let (index, epoch, timestamp) =
+            (partition.partition_index, partition.current_leader_epoch, partition.timestamp);
+        async move {
+            let mut answer = PartitionResponse { partition_index: index, ..Default::default() };
+            if version == 0 {
+                // Version 0 spoke of segment boundaries; the oldest and newest offset is what its clients use.
+                answer = version_0(shard, &topic, index, timestamp).await;
+            } else {
+                match one(shard, &topic, index, epoch, timestamp, version).await {
+                    Ok((offset, timestamp, leader_epoch)) => {
+                        answer.offset = offset;
+                        answer.timestamp = timestamp;
+                        if version >= LEADER_EPOCHS_FROM {
+                            answer.leader_epoch = leader_epoch;
+                        }
+                    }
+                    Err(code) => answer.error_code = code.0,
+                }
+            }
+            answer
+        }
+    });
+    let mut answers = futures_util::future::join_all(lookups).await.into_iter();
+    let topics = request.topics.iter().map(|topic| TopicResponse {
+        name: topic.name.clone(),
+        partitions: answers.by_ref().take(topic.partitions.len()).collect(),
+        ..Default::default()
+    });
+    ListOffsetsResponse { topics: topics.collect(), ..Default::default() }
+}
+
+type Shard = std::rc::Rc<crate::shard::Shard>;
+
+/// Offset, timestamp and leader epoch that answer `timestamp`; -1 where there is none.
+async fn one(
+    shard: &Shard,
+    topic: &Str,
+    index: i32,
+    epoch: i32,
+    timestamp: i64,
+    version: i16,
+) -> Result<(i64, i64, i32), ErrorCode> {
+    let route: Route = partition::route(shard, topic, index)?;
+    partition::check_epoch(epoch, route.leader_epoch)?;
+    if timestamp < EARLIEST_PENDING_UPLOAD || version < known_from(timestamp) {
+        return Err(ErrorCode::UNSUPPORTED_VERSION);
+    }
+    let id: LogId = route.log;
+    let found = shard
+        .on(route.owner, move |shard| async move {
+            let log = shard.log(id).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+            let storage = |error| {
+                tracing::error!(?id, %error, "ListOffsets");
+                ErrorCode::KAFKA_STORAGE_ERROR
+            };
+            let at = |offset: i64| (offset, -1, log.epoch_at(offset));
+            Ok(match timestamp {
+                LATEST => at(log.high_watermark()),
+                EARLIEST | EARLIEST_LOCAL => at(log.log_start_offset()),
+                // Nothing is tiered: no newest tiered offset, and nothing waits to be.
+                LATEST_TIERED | EARLIEST_PENDING_UPLOAD => (-1, -1, -1),
+                MAX_TIMESTAMP => match log.max_timestamp().await.map_err(storage)? {
+                    Some(found) => (found.offset, found.timestamp, found.leader_epoch),
+                    None => (-1, -1, -1),
+                },
+                timestamp => match log.offset_for_timestamp(timestamp).await.map_err(storage)? {
+                    Some(found) => (found.offset, found.timestamp, found.leader_epoch),
+                    None => (-1, -1, -1),
+                },
+            })
+        })
+        .await;
+    found.unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER))
+}
+
+async fn version_0(shard: &Shard, topic: &Str, index: i32, timestamp: i64) -> PartitionResponse {
+    let mut answer = PartitionResponse { partition_index: index, ..Default::default() };
+    match one(shard, topic, index, -1, timestamp, 0).await {
+        Ok((-1, ..)) => {}
+        Ok((offset, ..)) => answer.old_style_offsets = vec![offset],
+        Err(code) => answer.error_code = code.0,
+    }
+    answer
+}

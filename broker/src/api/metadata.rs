@@ -1,0 +1,133 @@
+//! Metadata (KIP-4, KIP-516): brokers, topics and where their partitions are led.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use corelog_wire::messages::metadata_request;
+use corelog_wire::messages::metadata_response::{Broker, Partition, Topic};
+use corelog_wire::messages::{MetadataRequest, MetadataResponse};
+use corelog_wire::{ErrorCode, Str, Uuid};
+
+use super::Context;
+use crate::controller::{Image, TopicImage, is_internal};
+use crate::{topic_creation, topic_name};
+
+/// "Operations were not asked for", and all that a client may do on a broker without authorization: bits by
+/// Kafka's AclOperation codes (KIP-430).
+pub const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+pub const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
+pub const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
+
+const fn bits(operations: &[u8]) -> i32 {
+    let (mut bits, mut n) = (0, 0);
+    while n < operations.len() {
+        bits |= 1 << operations[n];
+        n += 1;
+    }
+    bits
+}
+
+pub async fn handle(context: Context, request: MetadataRequest) -> MetadataResponse {
+    let shard = &context.shard;
+    let version = context.api_version;
+    // Version 0 had no null: an empty list asked for all topics.
+    let wanted = request.topics.filter(|topics| version > 0 || !topics.is_empty());
+    let mut topics = Vec::new();
+    match wanted {
+        None => {
+            let image = shard.image();
+            let mut all: Vec<_> = image.topics.values().collect();
+            all.sort_by(|a, b| a.name.cmp(&b.name));
+            topics.extend(all.into_iter().map(|topic| describe(topic, shard.identity.node_id)));
+        }
+        Some(wanted) => {
+            let mut seen = BTreeSet::new();
+            for topic in wanted {
+                if seen.insert((topic.name.clone(), topic.topic_id)) {
+                    topics.push(one(&context, topic, request.allow_auto_topic_creation).await);
+                }
+            }
+        }
+    }
+    if request.include_topic_authorized_operations {
+        for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
+            topic.topic_authorized_operations = TOPIC_OPERATIONS;
+        }
+    }
+    let (host, port) = shard.advertised(&context.connection);
+    MetadataResponse {
+        brokers: vec![Broker {
+            node_id: shard.identity.node_id,
+            host,
+            port,
+            rack: shard.config().rack.as_deref().map(Str::from),
+            ..Default::default()
+        }],
+        cluster_id: Some(shard.identity.cluster_id.as_str().into()),
+        controller_id: shard.identity.node_id,
+        topics,
+        cluster_authorized_operations: if request.include_cluster_authorized_operations {
+            CLUSTER_OPERATIONS
+        } else {
+            OPERATIONS_UNKNOWN
+        },
+        ..Default::default()
+    }
+}
+
+async fn one(context: &Context, wanted: metadata_request::Topic, create: bool) -> Topic {
+    let shard = &context.shard;
+    let image: Arc<Image> = shard.image();
+    let refuse = |code: ErrorCode, name: Option<Str>, id: Uuid| Topic {
+        error_code: code.0,
+        is_internal: name.as_deref().is_some_and(is_internal),
+        name,
+        topic_id: id,
+        ..Default::default()
+    };
+    let Some(name) = wanted.name else {
+        return match image.topic_by_id(wanted.topic_id) {
+            Some(topic) => describe(topic, shard.identity.node_id),
+            None => refuse(ErrorCode::UNKNOWN_TOPIC_ID, None, wanted.topic_id),
+        };
+    };
+    if context.api_version >= 12 && !wanted.topic_id.is_zero() {
+        return match image.topic_by_id(wanted.topic_id) {
+            Some(topic) => describe(topic, shard.identity.node_id),
+            None => refuse(ErrorCode::UNKNOWN_TOPIC_ID, None, wanted.topic_id),
+        };
+    }
+    if let Some(topic) = image.topic(&name) {
+        return describe(topic, shard.identity.node_id);
+    }
+    if topic_name::check(&name).is_err() {
+        return refuse(ErrorCode::INVALID_TOPIC_EXCEPTION, Some(name), Uuid::default());
+    }
+    // Before version 4 a request could not say: the broker's config alone decided.
+    let may_create = shard.config().auto_create_topics && (create || context.api_version < 4);
+    if !may_create {
+        return refuse(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, Some(name), Uuid::default());
+    }
+    match topic_creation::auto_create(shard, name.clone()).await {
+        Ok(topic) => describe(&topic, shard.identity.node_id),
+        Err(error) => refuse(error.code, Some(name), Uuid::default()),
+    }
+}
+
+fn describe(topic: &TopicImage, node: i32) -> Topic {
+    let partitions = topic.partitions.iter().enumerate().map(|(index, partition)| Partition {
+        partition_index: index as i32,
+        leader_id: node,
+        leader_epoch: partition.leader_epoch,
+        replica_nodes: vec![node],
+        isr_nodes: vec![node],
+        ..Default::default()
+    });
+    Topic {
+        name: Some(topic.name.clone()),
+        topic_id: topic.id,
+        is_internal: is_internal(&topic.name),
+        partitions: partitions.collect(),
+        ..Default::default()
+    }
+}

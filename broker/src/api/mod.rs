@@ -1,0 +1,172 @@
+//! The APIs: one table drives what ApiVersions advertises, how requests are routed, and the page of what is
+//! supported. One file per API holds its handler.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use corelog_wire::{ApiKey, DecodeError, ErrorCode, Reader, Request, RequestHeader, Str, frame};
+use futures_util::future::LocalBoxFuture;
+
+use crate::net::connection::{CloseReason, Connection, Outcome};
+use crate::shard::Shard;
+
+mod alter_configs;
+mod api_versions;
+mod create_partitions;
+mod create_topics;
+mod delete_records;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod describe_log_dirs;
+mod describe_topic_partitions;
+pub mod fetch;
+mod find_coordinator;
+mod group;
+mod init_producer_id;
+mod list_config_resources;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod produce;
+
+/// What a handler knows besides its request.
+#[derive(Clone)]
+pub struct Context {
+    pub shard: Rc<Shard>,
+    pub connection: Rc<Connection>,
+    pub api_version: i16,
+    pub client_id: Option<Str>,
+}
+
+/// An API as it is advertised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Api {
+    pub key: ApiKey,
+    pub min_version: i16,
+    pub max_version: i16,
+}
+
+macro_rules! apis {
+    ($($key:ident $min:literal - $max:literal => $handler:path;)*) => {
+        /// Every API that this broker speaks, in all of its behaviour.
+        pub const APIS: &[Api] = &[
+            Api { key: ApiKey::Produce, min_version: 0, max_version: 13 },
+            Api { key: ApiKey::Fetch, min_version: 0, max_version: 18 },
+            $(Api { key: ApiKey::$key, min_version: $min, max_version: $max },)*
+        ];
+
+        /// Runs a request of an API other than Produce and Fetch, whose envelopes are their own.
+        async fn route(context: Context, header: RequestHeader, key: ApiKey, reader: Reader) -> Outcome {
+            match key {
+                $(ApiKey::$key => run(context, header, reader, $handler).await,)*
+                _ => Outcome::Close(CloseReason::Unsupported {
+                    key: header.api_key,
+                    version: header.api_version,
+                }),
+            }
+        }
+    };
+}
+
+apis! {
+    ListOffsets 0 - 11 => list_offsets::handle;
+    Metadata 0 - 13 => metadata::handle;
+    OffsetCommit 0 - 10 => group::offset_commit;
+    OffsetFetch 0 - 10 => group::offset_fetch;
+    FindCoordinator 0 - 6 => find_coordinator::handle;
+    JoinGroup 0 - 9 => group::join;
+    Heartbeat 0 - 4 => group::heartbeat;
+    LeaveGroup 0 - 5 => group::leave;
+    SyncGroup 0 - 5 => group::sync;
+    DescribeGroups 0 - 6 => group::describe;
+    ListGroups 0 - 5 => group::list;
+    ApiVersions 0 - 4 => api_versions::handle;
+    CreateTopics 0 - 7 => create_topics::handle;
+    DeleteTopics 0 - 6 => delete_topics::handle;
+    DeleteRecords 0 - 2 => delete_records::handle;
+    InitProducerId 0 - 5 => init_producer_id::handle;
+    OffsetForLeaderEpoch 0 - 4 => offset_for_leader_epoch::handle;
+    DescribeConfigs 0 - 4 => describe_configs::handle;
+    AlterConfigs 0 - 2 => alter_configs::handle;
+    DescribeLogDirs 0 - 5 => describe_log_dirs::handle;
+    CreatePartitions 0 - 3 => create_partitions::handle;
+    DeleteGroups 0 - 2 => group::delete;
+    IncrementalAlterConfigs 0 - 1 => alter_configs::handle_incremental;
+    OffsetDelete 0 - 0 => group::offset_delete;
+    DescribeCluster 0 - 2 => describe_cluster::handle;
+    ListConfigResources 0 - 1 => list_config_resources::handle;
+    DescribeTopicPartitions 0 - 0 => describe_topic_partitions::handle;
+}
+
+/// Takes a frame in: decodes its header and, for a Produce, fixes the order of its batches. What is returned
+/// completes the request; the connection awaits these in order.
+pub async fn begin(
+    shard: &Rc<Shard>,
+    connection: &Rc<Connection>,
+    frame: Bytes,
+) -> (i16, LocalBoxFuture<'static, Outcome>) {
+    let mut reader = Reader::new(frame);
+    let header = match RequestHeader::decode(&mut reader) {
+        Ok(header) => header,
+        Err(error) => return (-1, close(CloseReason::Header(error.to_string()))),
+    };
+    let key = header.api_key;
+    let Some(api) = APIS.iter().find(|api| i16::from(api.key) == key) else {
+        return (key, close(CloseReason::Unsupported { key, version: header.api_version }));
+    };
+    if !(api.min_version..=api.max_version).contains(&header.api_version) {
+        // KIP-511: a client that is newer than this broker learns from a version 0 answer what it may send.
+        if api.key == ApiKey::ApiVersions {
+            let response = api_versions::response(ErrorCode::UNSUPPORTED_VERSION, 0);
+            return (key, Box::pin(async move { encode(&response, 0, header.correlation_id) }));
+        }
+        return (key, close(CloseReason::Unsupported { key, version: header.api_version }));
+    }
+    let context = Context {
+        shard: shard.clone(),
+        connection: connection.clone(),
+        api_version: header.api_version,
+        client_id: header.client_id.clone(),
+    };
+    match api.key {
+        ApiKey::Produce => (key, produce::begin(context, header, reader).await),
+        ApiKey::Fetch => (key, Box::pin(fetch::handle(context, header, reader))),
+        api_key => (key, Box::pin(route(context, header, api_key, reader))),
+    }
+}
+
+fn close(reason: CloseReason) -> LocalBoxFuture<'static, Outcome> {
+    Box::pin(async move { Outcome::Close(reason) })
+}
+
+async fn run<R, F, Fut>(context: Context, header: RequestHeader, mut reader: Reader, handler: F) -> Outcome
+where
+    R: Request,
+    F: FnOnce(Context, R) -> Fut,
+    Fut: Future<Output = R::Response>,
+{
+    let version = header.api_version;
+    match decode::<R>(&mut reader, version) {
+        Ok(request) => encode(&handler(context, request).await, version, header.correlation_id),
+        Err(error) => {
+            Outcome::Close(CloseReason::Malformed { api: R::NAME, version, error: error.to_string() })
+        }
+    }
+}
+
+/// Decodes a request. Bytes behind it are let pass, as Kafka does: librdkafka 2.16 sends three behind a Metadata v13.
+fn decode<R: Request>(reader: &mut Reader, version: i16) -> Result<R, DecodeError> {
+    let request = R::decode(reader, version)?;
+    if reader.remaining() > 0 {
+        tracing::debug!(api = R::NAME, version, bytes = reader.remaining(), "bytes follow the request");
+    }
+    Ok(request)
+}
+
+fn encode<R: corelog_wire::Response>(response: &R, version: i16, correlation_id: i32) -> Outcome {
+    match frame::response(response, version, correlation_id) {
+        Ok(frame) => Outcome::Answer { frame, held: None },
+        Err(error) => Outcome::Close(CloseReason::Encode(error.to_string())),
+    }
+}

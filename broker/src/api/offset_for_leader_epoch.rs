@@ -1,0 +1,50 @@
+//! OffsetForLeaderEpoch (KIP-101, KIP-320): where an epoch's records end.
+
+use corelog_wire::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use corelog_wire::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+use corelog_wire::ErrorCode;
+
+use super::Context;
+use crate::partition;
+
+pub async fn handle(
+    context: Context,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
+    let shard = &context.shard;
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in topic.partitions {
+            let mut answer = EpochEndOffset {
+                partition: asked.partition,
+                leader_epoch: -1,
+                end_offset: -1,
+                ..Default::default()
+            };
+            let found = match partition::route(shard, &topic.topic, asked.partition) {
+                Err(code) => Err(code),
+                Ok(route) => match partition::check_epoch(asked.current_leader_epoch, route.leader_epoch) {
+                    Err(code) => Err(code),
+                    Ok(()) => shard
+                        .on(route.owner, move |shard| async move {
+                            let log = shard.log(route.log).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+                            Ok(log.epoch_end_offset(asked.leader_epoch))
+                        })
+                        .await
+                        .unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER)),
+                },
+            };
+            match found {
+                Ok(end) => {
+                    answer.leader_epoch = end.epoch;
+                    answer.end_offset = end.end_offset;
+                }
+                Err(code) => answer.error_code = code.0,
+            }
+            partitions.push(answer);
+        }
+        topics.push(OffsetForLeaderTopicResult { topic: topic.topic, partitions, ..Default::default() });
+    }
+    OffsetForLeaderEpochResponse { topics, ..Default::default() }
+}

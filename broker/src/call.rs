@@ -1,0 +1,227 @@
+//! Calls between the shards of one process.
+//!
+//! A call is a closure that runs on the shard it is sent to, with that shard's [`Shard`] in hand; its result
+//! travels back by mailbox. Nothing is shared: what goes in and what comes out is moved. Calls from one shard
+//! to another are *begun* in the order they were sent, which is what keeps a producer's batches in order.
+//!
+//! Two meshes are used so that a shard that is busy with calls can still take in replies: calls are bounded
+//! ([`CALLS_RUNNING_MAX`] run at once, the rest wait in the mailbox), replies are always taken.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use corelog_io::sync::{OneshotReceiver, OneshotSender, oneshot};
+use corelog_io::{Queue, Receiver, Seat, Senders, TrySendError};
+use futures_util::future::{Either, select};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use crate::shard::{Shard, ShardId};
+
+/// Messages that may wait in one mailbox (one pair of shards, one direction).
+pub const MAILBOX_CAPACITY: usize = 1024;
+/// Calls of other shards that run on one shard at once.
+pub const CALLS_RUNNING_MAX: usize = 4096;
+
+type Value = Box<dyn Any + Send>;
+type Work = Box<dyn FnOnce(Rc<Shard>) -> Pin<Box<dyn Future<Output = Value>>> + Send>;
+
+/// A call on its way to the shard that will run it.
+pub enum CallMessage {
+    Call { id: u64, work: Work },
+    /// Runs at once and answers nothing.
+    Post(Box<dyn FnOnce(&Rc<Shard>) + Send>),
+}
+
+/// The result of a call on its way back.
+pub struct ReplyMessage {
+    id: u64,
+    value: Value,
+}
+
+/// The two seats a shard takes in the process's meshes.
+pub struct CallSeats {
+    pub calls: Seat<CallMessage>,
+    pub replies: Seat<ReplyMessage>,
+}
+
+/// Makes the meshes for `shards` shards.
+pub fn meshes(shards: usize) -> Vec<CallSeats> {
+    let calls = corelog_io::mesh(shards, MAILBOX_CAPACITY);
+    let replies = corelog_io::mesh(shards, MAILBOX_CAPACITY);
+    calls.into_iter().zip(replies).map(|(calls, replies)| CallSeats { calls, replies }).collect()
+}
+
+/// The other shard ended (the process is stopping) before it answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the shard that owns this partition is shutting down")]
+pub struct ShardGone;
+
+/// One shard's end of the mesh: sends calls and matches replies to the callers that wait for them.
+pub struct Calls {
+    calls: Senders<CallMessage>,
+    waiting: RefCell<HashMap<u64, OneshotSender<Value>>>,
+    next_id: Cell<u64>,
+}
+
+/// A reply that has not come yet. Dropping it gives the reply up; the call itself runs to its end.
+pub struct Reply<T> {
+    shard: Rc<Shard>,
+    id: u64,
+    receiver: OneshotReceiver<Value>,
+    _result: std::marker::PhantomData<T>,
+}
+
+impl<T: 'static> Reply<T> {
+    pub async fn wait(mut self) -> Result<T, ShardGone> {
+        let value = (&mut self.receiver).await.map_err(|_| ShardGone)?;
+        Ok(*value.downcast::<T>().expect("a reply carries the type its call returns"))
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        self.shard.calls.waiting.borrow_mut().remove(&self.id);
+    }
+}
+
+impl Calls {
+    /// Takes the seats and starts the tasks that serve calls and replies. `shard` is handed out only once it is
+    /// built, so it comes through a cell.
+    pub async fn join(
+        seats: CallSeats,
+        core: usize,
+    ) -> (Calls, Receiver<CallMessage>, Senders<ReplyMessage>, Receiver<ReplyMessage>) {
+        let (calls, call_receiver) = seats.calls.join(core).await;
+        let (reply_senders, reply_receiver) = seats.replies.join(core).await;
+        let calls =
+            Calls { calls, waiting: RefCell::new(HashMap::new()), next_id: Cell::new(0) };
+        (calls, call_receiver, reply_senders, reply_receiver)
+    }
+}
+
+impl Shard {
+    /// Sends `work` to `to` and returns when it is in that shard's mailbox: its place in the order is fixed.
+    pub async fn send_call<T, F, Fut>(self: &Rc<Self>, to: ShardId, work: F) -> Result<Reply<T>, ShardGone>
+    where
+        T: Send + 'static,
+        F: FnOnce(Rc<Shard>) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+    {
+        let id = self.calls.next_id.get();
+        self.calls.next_id.set(id + 1);
+        let (sender, receiver) = oneshot();
+        self.calls.waiting.borrow_mut().insert(id, sender);
+        let reply = Reply { shard: self.clone(), id, receiver, _result: std::marker::PhantomData };
+        let work: Work = Box::new(move |shard| {
+            let future = work(shard);
+            Box::pin(async move { Box::new(future.await) as Value })
+        });
+        self.calls.calls.send(to.0, CallMessage::Call { id, work }).await.map_err(|_| ShardGone)?;
+        Ok(reply)
+    }
+
+    /// Runs `work` on shard `to`, which may be this one, and waits for its result.
+    pub async fn on<T, F, Fut>(self: &Rc<Self>, to: ShardId, work: F) -> Result<T, ShardGone>
+    where
+        T: Send + 'static,
+        F: FnOnce(Rc<Shard>) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+    {
+        if to == self.id {
+            return Ok(work(self.clone()).await);
+        }
+        self.send_call(to, work).await?.wait().await
+    }
+
+    /// Has `to` run `work` some time soon; nobody waits for it.
+    pub fn post(self: &Rc<Self>, to: ShardId, work: impl FnOnce(&Rc<Shard>) + Send + 'static) {
+        if to == self.id {
+            return work(self);
+        }
+        let message = CallMessage::Post(Box::new(work));
+        if let Err(TrySendError::Full(message)) = self.calls.calls.try_send(to.0, message) {
+            let shard = self.clone();
+            corelog_io::spawn(Queue::Produce, async move {
+                let _ = shard.calls.calls.send(to.0, message).await;
+            })
+            .detach();
+        }
+    }
+
+    /// Runs a copy of `work` on every shard at once; results are in shard order.
+    pub async fn on_all<T, F, Fut>(self: &Rc<Self>, work: F) -> Result<Vec<T>, ShardGone>
+    where
+        T: Send + 'static,
+        F: FnOnce(Rc<Shard>) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+    {
+        let calls = (0..self.shards).map(|to| self.on(ShardId(to), work.clone()));
+        futures_util::future::join_all(calls).await.into_iter().collect()
+    }
+}
+
+/// Serves other shards' calls until the meshes close. Calls run concurrently inside this one task: spawning a
+/// task for each would take the executor's process-wide lock on the hot path.
+pub async fn serve_calls(
+    shard: Rc<Shard>,
+    mut calls: Receiver<CallMessage>,
+    replies: Senders<ReplyMessage>,
+) {
+    let replies = Rc::new(replies);
+    let mut running = FuturesUnordered::new();
+    loop {
+        if running.len() >= CALLS_RUNNING_MAX {
+            running.next().await;
+            continue;
+        }
+        let received = if running.is_empty() {
+            calls.recv().await
+        } else {
+            let next_call = std::pin::pin!(calls.recv());
+            match select(next_call, running.next()).await {
+                Either::Left((received, _)) => received,
+                Either::Right(_) => continue,
+            }
+        };
+        let Some((from, message)) = received else { return };
+        let (id, work) = match message {
+            CallMessage::Call { id, work } => (id, work),
+            CallMessage::Post(work) => {
+                work(&shard);
+                continue;
+            }
+        };
+        let future = work(shard.clone());
+        let replies = replies.clone();
+        running.push(async move {
+            let value = future.await;
+            // A shard that is gone waits for no reply.
+            let _ = replies.send(from, ReplyMessage { id, value }).await;
+        });
+    }
+}
+
+/// Hands replies to the callers that wait for them.
+pub async fn serve_replies(shard: Rc<Shard>, mut replies: Receiver<ReplyMessage>) {
+    while let Some((_, ReplyMessage { id, value })) = replies.recv().await {
+        let waiting = shard.calls.waiting.borrow_mut().remove(&id);
+        if let Some(sender) = waiting {
+            let _ = sender.send(value);
+        }
+    }
+}
+
+/// Starts the two tasks above.
+pub fn start(
+    shard: &Rc<Shard>,
+    calls: Receiver<CallMessage>,
+    reply_senders: Senders<ReplyMessage>,
+    replies: Receiver<ReplyMessage>,
+) {
+    corelog_io::spawn(Queue::Produce, serve_calls(shard.clone(), calls, reply_senders)).detach();
+    corelog_io::spawn(Queue::Produce, serve_replies(shard.clone(), replies)).detach();
+}

@@ -1,0 +1,31 @@
+//! The controller: topics, partitions, configs and producer-id ranges.
+//!
+//! Its state is what a log of Kafka's own metadata records says ([`records`]); [`image`] is that state finished
+//! for reading, immutable, and held by every shard. [`Controller`] lives on shard 0, decides on changes one at a
+//! time, makes them durable in its log, and publishes the new image to every shard before it answers: when a
+//! client hears that a topic exists, every core serves it.
+
+pub mod image;
+pub mod records;
+mod state;
+
+pub use image::{Image, PartitionImage, TopicImage};
+pub use state::{
+    ChangeError, Controller, NewTopic, PRODUCER_ID_BLOCK, ResourceKey, TOPIC_PARTITIONS_MAX,
+    too_many_partitions,
+};
+
+use corelog_wire::Uuid;
+
+/// The controller's log has the well-known id of Kafka's `__cluster_metadata`.
+pub const CONTROLLER_TOPIC: Uuid = Uuid([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+pub const CONTROLLER_TOPIC_NAME: &str = "__cluster_metadata";
+/// The shard that runs the controller.
+pub const CONTROLLER_SHARD: crate::shard::ShardId = crate::shard::ShardId(0);
+
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// Topics the broker itself writes: clients may read, not create or produce to them freely.
+pub fn is_internal(topic: &str) -> bool {
+    topic == OFFSETS_TOPIC
+}

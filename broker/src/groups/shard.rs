@@ -1,0 +1,101 @@
+//! The group coordinators of one shard.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use corelog_io::sync::Semaphore;
+use corelog_wire::{ErrorCode, Str};
+
+use super::config::GroupConfig;
+use super::driver::{GroupPartition, GroupSettings};
+use super::group::GroupState;
+use super::group_log::GroupLog;
+use super::memory::GroupMemory;
+use super::request::{GroupRequest, GroupResponse, RequestContext};
+
+/// Bytes of OffsetCommit requests of one shard that may wait for the log.
+const COMMIT_ROOM_BYTES: u64 = 16 << 20;
+
+/// Every partition of `__consumer_offsets` that this shard leads, each with its coordinator.
+pub struct GroupShard<L: GroupLog> {
+    settings: GroupSettings,
+    partitions: RefCell<BTreeMap<i32, Rc<GroupPartition<L>>>>,
+}
+
+impl<L: GroupLog> GroupShard<L> {
+    /// `memory_bytes_max`: what all groups of the shard may hold together.
+    pub fn new(config: GroupConfig, memory_bytes_max: usize) -> GroupShard<L> {
+        let settings = GroupSettings {
+            config,
+            memory: GroupMemory::new(memory_bytes_max),
+            commit_room: Semaphore::new(COMMIT_ROOM_BYTES),
+        };
+        GroupShard { settings, partitions: RefCell::default() }
+    }
+
+    /// Answers a request for groups of this partition. If the partition is not at work yet, it is started on the log
+    /// that `open` gives; none says that this shard does not lead it: NOT_COORDINATOR.
+    pub async fn ask(
+        &self,
+        partition: i32,
+        context: &RequestContext,
+        request: GroupRequest,
+        open: impl FnOnce() -> Option<L>,
+    ) -> GroupResponse {
+        match self.start(partition, open) {
+            Some(at_work) => at_work.handle(context, request).await,
+            None => request.refuse(context.api_version, ErrorCode::NOT_COORDINATOR),
+        }
+    }
+
+    /// The partition, started if it is not at work yet. To be called for each partition when the broker starts, so that
+    /// sessions and retention go on without anyone asking.
+    pub fn start(&self, partition: i32, open: impl FnOnce() -> Option<L>) -> Option<Rc<GroupPartition<L>>> {
+        if let Some(at_work) = self.partitions.borrow().get(&partition) {
+            return Some(Rc::clone(at_work));
+        }
+        let started = Rc::new(GroupPartition::start(partition, open()?, self.settings.clone()));
+        self.partitions.borrow_mut().insert(partition, Rc::clone(&started));
+        Some(started)
+    }
+
+    /// This shard does not lead the partition any more.
+    pub fn stop(&self, partition: i32) {
+        let stopped = self.partitions.borrow_mut().remove(&partition);
+        if let Some(stopped) = stopped {
+            stopped.close();
+        }
+    }
+
+    /// Stops them all: for shutdown, and when `__consumer_offsets` itself is deleted.
+    pub fn stop_all(&self) {
+        let all = self.partitions.take();
+        for partition in all.values() {
+            partition.close();
+        }
+    }
+
+    /// Removes what groups here have committed for topics that were deleted.
+    pub fn topics_deleted(&self, topics: &[Str]) {
+        for partition in self.partitions.borrow().values() {
+            partition.topics_deleted(topics);
+        }
+    }
+
+    /// How many groups there are in each state, for metrics.
+    pub fn groups_by_state(&self) -> BTreeMap<GroupState, usize> {
+        let mut counts = BTreeMap::new();
+        for partition in self.partitions.borrow().values() {
+            for (state, count) in partition.groups_by_state() {
+                *counts.entry(state).or_default() += count;
+            }
+        }
+        counts
+    }
+
+    /// Bytes that the groups here hold, and may hold.
+    pub fn memory(&self) -> &GroupMemory {
+        &self.settings.memory
+    }
+}

@@ -1,0 +1,207 @@
+//! Who this broker is: cluster id and node id, kept in the data directory, and the lock that keeps a second
+//! process out of it.
+//!
+//! Runs on the main thread before any data core starts, so plain blocking file calls are right here.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use corelog_wire::Uuid;
+use serde::Deserialize;
+
+/// Version of the data directory's layout. A broker refuses a directory of a version that it does not know.
+pub const LAYOUT_VERSION: u32 = 1;
+const FILE_NAME: &str = "identity.toml";
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentityFile {
+    layout_version: u32,
+    cluster_id: String,
+    node_id: i32,
+}
+
+impl IdentityFile {
+    fn to_toml(&self) -> String {
+        format!(
+            "layout_version = {}\ncluster_id = \"{}\"\nnode_id = {}\n",
+            self.layout_version, self.cluster_id, self.node_id
+        )
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub cluster_id: String,
+    pub node_id: i32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("cannot {action} {}: {error}", path.display())]
+    Io { action: &'static str, path: PathBuf, error: io::Error },
+    #[error(
+        "another process is using {}: stop it, or give this broker a directory of its own with --data-dir",
+        path.display()
+    )]
+    Locked { path: PathBuf },
+    #[error(
+        "{} is not a readable identity file ({error}): restore it from a backup of this directory; \
+         a new one would make this broker a stranger to its own data",
+        path.display()
+    )]
+    Damaged { path: PathBuf, error: String },
+    #[error(
+        "{} was written by another version of Corelog (layout {found}; this one reads {LAYOUT_VERSION}): \
+         start the version that wrote it",
+        path.display()
+    )]
+    Version { path: PathBuf, found: u32 },
+    #[error(
+        "{} belongs to node {found}, and node.id is {wanted}: correct node.id or --data-dir",
+        path.display()
+    )]
+    OtherNode { path: PathBuf, found: i32, wanted: i32 },
+    #[error(
+        "{} has no {FILE_NAME} but is not empty (it has {entry:?}): give an empty directory or one of a broker",
+        path.display()
+    )]
+    NotEmpty { path: PathBuf, entry: String },
+}
+
+/// Holds the data directory for this process; the kernel lets go of it however the process ends.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    _file: File,
+}
+
+/// Creates the data directory if need be, locks it and reads (or makes) its identity.
+pub fn open(dir: &Path, node_id: i32) -> Result<(Identity, DirectoryLock), IdentityError> {
+    let io = |action: &'static str, path: &Path| {
+        let path = path.to_owned();
+        move |error| IdentityError::Io { action, path, error }
+    };
+    fs::create_dir_all(dir).map_err(io("create the data directory", dir))?;
+    let lock = lock(dir)?;
+    let path = dir.join(FILE_NAME);
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let file: IdentityFile = toml::from_str(&text)
+                .map_err(|error| IdentityError::Damaged { path: path.clone(), error: error.to_string() })?;
+            if file.layout_version != LAYOUT_VERSION {
+                return Err(IdentityError::Version { path, found: file.layout_version });
+            }
+            if file.node_id != node_id {
+                return Err(IdentityError::OtherNode { path, found: file.node_id, wanted: node_id });
+            }
+            Ok((Identity { cluster_id: file.cluster_id, node_id }, lock))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            refuse_foreign(dir)?;
+            let mut random = [0u8; 16];
+            File::open("/dev/urandom")
+                .and_then(|mut file| file.read_exact(&mut random))
+                .map_err(io("read randomness from", Path::new("/dev/urandom")))?;
+            let identity = Identity { cluster_id: Uuid(random).to_string(), node_id };
+            let file = IdentityFile {
+                layout_version: LAYOUT_VERSION,
+                cluster_id: identity.cluster_id.clone(),
+                node_id,
+            };
+            write_durable(dir, &path, &file).map_err(io("write", &path))?;
+            Ok((identity, lock))
+        }
+        Err(error) => Err(IdentityError::Io { action: "read", path, error }),
+    }
+}
+
+fn lock(dir: &Path) -> Result<DirectoryLock, IdentityError> {
+    let path = dir.join(".lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| IdentityError::Io { action: "open", path: path.clone(), error })?;
+    // SAFETY: flock on a descriptor that `file` keeps open.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        return Err(IdentityError::Locked { path: dir.to_owned() });
+    }
+    Ok(DirectoryLock { _file: file })
+}
+
+/// A directory with other things in it is more likely a mistake than a wish.
+fn refuse_foreign(dir: &Path) -> Result<(), IdentityError> {
+    let entries = fs::read_dir(dir)
+        .map_err(|error| IdentityError::Io { action: "list", path: dir.to_owned(), error })?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != ".lock" && name != "lost+found" && !name.starts_with(FILE_NAME) {
+            return Err(IdentityError::NotEmpty { path: dir.to_owned(), entry: name });
+        }
+    }
+    Ok(())
+}
+
+fn write_durable(dir: &Path, path: &Path, file: &IdentityFile) -> io::Result<()> {
+    let text = format!(
+        "# Written once by Corelog: who this directory belongs to. Do not edit.\n{}",
+        file.to_toml()
+    );
+    let temporary = dir.join(format!("{FILE_NAME}.new"));
+    let mut out = File::create(&temporary)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("corelog-identity-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        dir
+    }
+
+    #[test]
+    fn is_made_once_and_kept() {
+        let dir = scratch("kept");
+        let (first, lock) = open(&dir, 1).unwrap();
+        drop(lock);
+        let (second, _lock) = open(&dir, 1).unwrap();
+        assert_eq!(first, second);
+        assert_eq!(first.cluster_id.len(), 22, "{}", first.cluster_id);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_second_process_is_refused() {
+        let dir = scratch("locked");
+        let _first = open(&dir, 1).unwrap();
+        // flock belongs to the open file, so a second open in this process stands for a second process.
+        assert!(matches!(open(&dir, 1), Err(IdentityError::Locked { .. })));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn other_versions_nodes_damage_and_strangers_are_refused() {
+        let dir = scratch("refused");
+        drop(open(&dir, 1).unwrap());
+        assert!(matches!(open(&dir, 2), Err(IdentityError::OtherNode { found: 1, wanted: 2, .. })));
+        let path = dir.join(FILE_NAME);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("layout_version = 1", "layout_version = 99")).unwrap();
+        assert!(matches!(open(&dir, 1), Err(IdentityError::Version { found: 99, .. })));
+        fs::write(&path, &text[..text.len() / 2]).unwrap();
+        assert!(matches!(open(&dir, 1), Err(IdentityError::Damaged { .. })));
+        fs::remove_file(&path).unwrap();
+        fs::write(dir.join("holiday.jpg"), "").unwrap();
+        assert!(matches!(open(&dir, 1), Err(IdentityError::NotEmpty { .. })));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

@@ -1,0 +1,119 @@
+//! The families of metrics: names, types, labels, meaning. Units are base units, in the name, as Prometheus asks.
+
+/// What kind of number a family holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Type {
+    /// As the `# TYPE` line says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Type::Counter => "counter",
+            Type::Gauge => "gauge",
+            Type::Histogram => "histogram",
+        }
+    }
+}
+
+/// A family of metrics.
+#[derive(Debug)]
+pub struct Family {
+    pub name: &'static str,
+    pub kind: Type,
+    /// The label that tells its members apart, besides `core`.
+    pub label: Option<&'static str>,
+    /// Whether each core's number is given, or their sum.
+    pub per_core: bool,
+    pub help: &'static str,
+}
+
+macro_rules! families {
+    ($($id:ident $name:literal $kind:ident $([$label:literal])? $(/ $core:ident)? : $help:literal;)*) => {
+        $(pub static $id: Family = Family {
+            name: $name,
+            kind: Type::$kind,
+            label: families!(@label $($label)?),
+            per_core: families!(@core $($core)?),
+            help: $help,
+        };)*
+
+        /// All families, in the order in which they are written.
+        pub static ALL: &[&Family] = &[$(&$id),*];
+    };
+    (@label) => { None };
+    (@label $label:literal) => { Some($label) };
+    (@core) => { false };
+    (@core core) => { true };
+}
+
+families! {
+    BUILD_INFO "corelog_build_info" Gauge ["version"]: "Always 1; the version is in the label.";
+    LOG_LINES_DROPPED "corelog_log_lines_dropped_total" Counter: "Log lines dropped because standard error could not keep up.";
+    CPU_SECONDS "process_cpu_seconds_total" Counter: "CPU time that the process has used.";
+    RESIDENT_BYTES "process_resident_memory_bytes" Gauge: "Memory of the process that is in RAM.";
+    OPEN_FDS "process_open_fds" Gauge: "File descriptors that are open.";
+    MAX_FDS "process_max_fds" Gauge: "File descriptors that may be open.";
+    START_TIME "process_start_time_seconds" Gauge: "When the process started, in seconds since 1970.";
+
+    CORE_UP "corelog_core_up" Gauge / core: "1 for each core that answered this scrape.";
+    CORE_CPU_SECONDS "corelog_core_cpu_seconds_total" Counter / core: "CPU time that the core's thread has used.";
+    CORE_REQUESTS "corelog_core_requests_total" Counter / core: "Requests received.";
+    RECEIVED_BYTES "corelog_received_bytes_total" Counter / core: "Bytes of requests received.";
+    SENT_BYTES "corelog_sent_bytes_total" Counter / core: "Bytes of responses sent.";
+    CONNECTIONS "corelog_connections" Gauge / core: "Connections open.";
+    CONNECTIONS_OPENED "corelog_connections_opened_total" Counter: "Connections accepted and served.";
+    CONNECTIONS_REFUSED "corelog_connections_refused_total" Counter: "Connections closed at once because a limit was reached (max.connections and its kin).";
+    REQUEST_SECONDS "corelog_request_seconds" Histogram ["api"]: "Time from a request's last byte to its response's; a fetch that waits for records waits in it.";
+    ERRORS "corelog_errors_total" Counter ["error"]: "Error codes given to clients, by Kafka's names of them.";
+
+    PRODUCED_BATCHES "corelog_produced_batches_total" Counter: "Record batches taken from producers.";
+    PRODUCED_RECORDS "corelog_produced_records_total" Counter: "Records taken from producers.";
+    PRODUCED_BYTES "corelog_produced_bytes_total" Counter / core: "Bytes of record batches taken from producers.";
+    FETCHED_BYTES "corelog_fetched_bytes_total" Counter / core: "Bytes of record batches given to consumers.";
+
+    PARTITIONS "corelog_partitions" Gauge / core: "Partitions that the core owns.";
+    MEMORY_USED_BYTES "corelog_memory_used_bytes" Gauge ["part"]: "Bytes in use of each part of the memory budget.";
+    MEMORY_LIMIT_BYTES "corelog_memory_limit_bytes" Gauge ["part"]: "Size of each part of the memory budget.";
+
+    APPENDED_BATCHES "corelog_appended_batches_total" Counter: "Batches appended to logs, the broker's own among them.";
+    APPENDED_BYTES "corelog_appended_bytes_total" Counter: "Bytes of batches appended to logs.";
+    JOURNAL_GROUPS "corelog_journal_groups_total" Counter / core: "Groups of appends made durable together.";
+    JOURNAL_BYTES "corelog_journal_bytes_total" Counter / core: "Bytes written to journals.";
+    TAIL_READ_BYTES "corelog_tail_read_bytes_total" Counter: "Bytes read from memory.";
+    COLD_READ_BYTES "corelog_cold_read_bytes_total" Counter: "Bytes read from segments.";
+    FLUSHED_BYTES "corelog_flushed_bytes_total" Counter: "Bytes written to segments.";
+    CHECKPOINTS "corelog_checkpoints_total" Counter: "Checkpoints written to journals.";
+    CACHED_BYTES "corelog_cached_bytes" Gauge / core: "Bytes of recent batches held in memory.";
+    DIRTY_BYTES "corelog_dirty_bytes" Gauge / core: "Bytes of batches that are in a journal and not in a segment yet.";
+    LOGS "corelog_logs" Gauge / core: "Logs with an entry in memory.";
+    FILES_OPEN "corelog_files_open" Gauge / core: "Segment and index files open.";
+    DISK_FULL "corelog_disk_full" Gauge: "Cores that refuse produce for want of free space (corelog.disk.reserve.bytes).";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_prometheus() {
+        let mut names: Vec<&str> = ALL.iter().map(|family| family.name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
+        for family in ALL {
+            let name = family.name;
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{name}");
+            assert_eq!(name.ends_with("_total"), family.kind == Type::Counter, "{name}");
+            assert_eq!(
+                name.ends_with("_seconds"),
+                matches!(name, "corelog_request_seconds" | "process_start_time_seconds")
+            );
+            assert!(family.help.ends_with('.') && !family.help.contains(['\n', '\\']), "{name}");
+            // Prometheus rates a histogram by its own label alone.
+            assert!(!(family.kind == Type::Histogram && family.per_core), "{name}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Accepts connections, within the limits.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use corelog_io::{Listener, Queue, Stream, sleep, spawn};
+use futures_util::future::{Either, select};
+
+use super::connection;
+use crate::controller::CONTROLLER_SHARD;
+use crate::shard::Shard;
+
+/// Out of descriptors, accepting again at once would only fail again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Runs until the shard stops. Every shard has a listener on the same address; the kernel deals connections out.
+/// `index` is the listener's place in the configuration.
+pub async fn run(shard: Rc<Shard>, listener: Listener, index: usize) {
+    loop {
+        let accepted = {
+            let accept = std::pin::pin!(listener.accept());
+            match select(accept, shard.stopping.listen()).await {
+                Either::Left((accepted, _)) => accepted,
+                Either::Right(_) => return,
+            }
+        };
+        if shard.is_stopping() {
+            return;
+        }
+        match accepted {
+            Ok((stream, peer)) => {
+                spawn(Queue::Produce, admit(shard.clone(), stream, peer, index)).detach();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed; is the open-file limit reached?");
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn admit(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usize) {
+    let ip = peer.ip();
+    let entered = shard
+        .on(CONTROLLER_SHARD, move |shard| async move {
+            shard.admission.enter(ip, &shard.config().connections)
+        })
+        .await;
+    match entered {
+        Err(_) => return stream.shutdown(),
+        Ok(Err(refusal)) => {
+            tracing::warn!(%peer, "connection refused: {refusal}");
+            shard.metrics.connection_refused();
+            return stream.shutdown();
+        }
+        Ok(Ok(())) => {}
+    }
+    shard.connections.set(shard.connections.get() + 1);
+    shard.metrics.connection_opened();
+    connection::serve(shard.clone(), stream, peer, listener).await;
+    shard.connections.set(shard.connections.get() - 1);
+    shard.metrics.connection_closed();
+    shard.post(CONTROLLER_SHARD, move |shard| shard.admission.leave(ip));
+}

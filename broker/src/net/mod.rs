@@ -1,0 +1,6 @@
+//! Connections: accepting them, reading frames, answering in order.
+
+pub mod accept;
+pub mod admission;
+pub mod connection;
+pub mod frame;

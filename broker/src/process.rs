@@ -1,0 +1,188 @@
+//! The process: configuration, checks, the data cores, and on the main thread the service runtime (admin HTTP,
+//! signals), which is the only place where tokio runs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use corelog_io::{RemoteSender, RunConfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::admin::{self, Health};
+use crate::config::describe::Entry;
+use crate::config::{self, Args};
+use crate::metrics::Snapshot;
+use crate::server::{self, Control, Report, Seed};
+use crate::settings::Settings;
+use crate::{call, identity, logging};
+
+/// Messages that a shard's control mailbox takes before the service thread waits.
+const CONTROL_CAPACITY: usize = 16;
+/// Shards must be ready within this long; recovery replays at most the journals.
+const READY_MAX: Duration = Duration::from_secs(120);
+/// A shard that does not answer a scrape within this long is left out of it.
+const SCRAPE_MAX: Duration = Duration::from_secs(2);
+
+/// Runs the broker until it is told to stop.
+pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
+    let settings = Arc::new(Settings::load(args, std::env::vars_os())?);
+    let config = Arc::new(settings.broker(&Default::default(), &Default::default())?);
+    let _logging = logging::init(&config.log_levels, config.log_json)?;
+    let (identity, _lock) = identity::open(&config.data_dir, config.node_id)?;
+    if let Err(problems) = corelog_io::preflight(&config.data_dir, config.cores.len()) {
+        for problem in &problems {
+            eprintln!("corelog: {}\n  remedy: {}", problem.what, problem.remedy);
+        }
+        bail!("this machine is not ready to run the broker ({} problems above)", problems.len());
+    }
+    let cores = config.cores.len();
+    let (report_sender, reports) = mpsc::channel(cores + 1);
+    let mut controls = Vec::with_capacity(cores);
+    let mut seeds = Vec::with_capacity(cores);
+    let recovery = corelog_io::mesh(cores, 1);
+    for (calls, recovery) in call::meshes(cores).into_iter().zip(recovery) {
+        let (control_sender, control) = corelog_io::remote(CONTROL_CAPACITY);
+        controls.push(control_sender);
+        let report = report_sender.clone();
+        seeds.push(Seed {
+            config: config.clone(),
+            settings: settings.clone(),
+            identity: Arc::new(identity.clone()),
+            calls,
+            recovery,
+            control,
+            report: Box::new(move |message| {
+                let _ = report.try_send(message);
+            }),
+        });
+    }
+    drop(report_sender);
+    let shards = corelog_io::run_glommio_with(RunConfig::new(config.cores.clone()), seeds, server::run)
+        .context("starting the data cores")?;
+    let ended = wait_for(shards);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(&settings, &config, controls, reports, ended, started))
+}
+
+/// Joins the data cores on a thread of its own, since joining blocks.
+fn wait_for(shards: corelog_io::Handle<anyhow::Result<()>>) -> oneshot::Receiver<anyhow::Result<()>> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::spawn(move || {
+        let result = match shards.join() {
+            Ok(results) => results.into_iter().collect::<anyhow::Result<Vec<()>>>().map(drop),
+            Err(error) => Err(error.into()),
+        };
+        let _ = sender.send(result);
+    });
+    receiver
+}
+
+async fn serve(
+    settings: &Arc<Settings>,
+    config: &config::BrokerConfig,
+    controls: Vec<RemoteSender<Control>>,
+    mut reports: mpsc::Receiver<Report>,
+    mut ended: oneshot::Receiver<anyhow::Result<()>>,
+    started: Instant,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (health, health_watch) = watch::channel(Health::Starting("the shards are opening their logs".into()));
+    let admin = admin::bind(&config.admin).await?;
+    let scrape_controls = controls.clone();
+    let configs_controls = controls.clone();
+    let admin_task = tokio::spawn(admin::serve(
+        admin,
+        health_watch,
+        Arc::new(move || Box::pin(scrape(scrape_controls.clone()))),
+        Arc::new(move || Box::pin(configs(configs_controls.clone()))),
+    ));
+    let stopping = loop {
+        tokio::select! {
+            report = reports.recv() => match report {
+                Some(Report::Ready { addresses }) => {
+                    health.send_replace(Health::Ready);
+                    announce(config, addresses[0], started.elapsed());
+                }
+                None => break "the data cores ended",
+            },
+            result = &mut ended => {
+                admin_task.abort();
+                return result.unwrap_or_else(|_| bail!("a data core ended without a word")).and_then(|()| bail!("the data cores ended unasked"));
+            }
+            () = tokio::time::sleep(READY_MAX), if matches!(*health.borrow(), Health::Starting(_)) => {
+                bail!("not ready after {READY_MAX:?}");
+            }
+            _ = terminate.recv() => break "SIGTERM",
+            _ = interrupt.recv() => break "SIGINT",
+        }
+    };
+    tracing::info!(reason = stopping, "stopping");
+    health.send_replace(Health::Stopping);
+    for control in &controls {
+        let _ = control.send(Control::Stop).await;
+    }
+    tokio::select! {
+        result = &mut ended => {
+            admin_task.abort();
+            result.unwrap_or_else(|_| bail!("a data core ended without a word"))?;
+        }
+        _ = interrupt.recv() => bail!("interrupted again while stopping: nothing acknowledged is lost, the next start replays the journal"),
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Asks every shard for its metrics.
+async fn scrape(controls: Vec<RemoteSender<Control>>) -> Vec<Snapshot> {
+    let mut answers = Vec::with_capacity(controls.len());
+    for control in &controls {
+        let (sender, receiver) = oneshot::channel();
+        let ask = Control::Metrics(Box::new(move |snapshot| {
+            let _ = sender.send(snapshot);
+        }));
+        if control.try_send(ask).is_ok() {
+            answers.push(receiver);
+        }
+    }
+    let mut snapshots = Vec::with_capacity(answers.len());
+    for answer in answers {
+        if let Ok(Ok(snapshot)) = tokio::time::timeout(SCRAPE_MAX, answer).await {
+            snapshots.push(snapshot);
+        }
+    }
+    snapshots
+}
+
+/// This broker's configs in effect, as shard 0 has them.
+async fn configs(controls: Vec<RemoteSender<Control>>) -> Vec<Entry> {
+    let (sender, receiver) = oneshot::channel();
+    let ask = Control::Configs(Box::new(move |entries| {
+        let _ = sender.send(entries);
+    }));
+    if controls[0].try_send(ask).is_err() {
+        return Vec::new();
+    }
+    tokio::time::timeout(SCRAPE_MAX, receiver).await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// What a person at a terminal wants to know first.
+fn announce(config: &config::BrokerConfig, address: std::net::SocketAddr, took: Duration) {
+    tracing::info!(%address, ready_ms = took.as_millis() as u64, "ready");
+    let data_dir: &Path = &config.data_dir;
+    println!(
+        "Corelog {version} is ready on {address} ({took:.0?}; {cores} core{s}, data in {data})\n\
+         \n  \
+         produce   echo hello | corectl produce demo        or  kcat -b {address} -P -t demo\n  \
+         consume   corectl consume demo --from-beginning    or  kcat -b {address} -C -t demo\n  \
+         metrics   http://{admin}/metrics\n  \
+         configs   corelog --help-configs\n",
+        version = env!("CARGO_PKG_VERSION"),
+        cores = config.cores.len(),
+        s = if config.cores.len() == 1 { "" } else { "s" },
+        data = data_dir.display(),
+        admin = config.admin,
+    );
+}

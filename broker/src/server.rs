@@ -1,0 +1,257 @@
+//! Starting and stopping the shards of one process.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use corelog_io::{CoreCtx, ListenOptions, Listener, Queue, RemoteReceiver, Seat, spawn};
+use corelog_storage::{LogConfig, LogId, Recovered, ShardStorage, StorageConfig};
+use futures_util::future::{Either, select};
+
+use crate::call::{self, CallSeats, Calls};
+use crate::config::BrokerConfig;
+use crate::config::describe::{self, Entry, Wanted};
+use crate::controller::{CONTROLLER_SHARD, CONTROLLER_TOPIC, CONTROLLER_TOPIC_NAME, Controller};
+use crate::identity::Identity;
+use crate::metrics::{Snapshot, families};
+use crate::net::accept;
+use crate::settings::Settings;
+use crate::shard::{self, Shard, ShardId};
+
+/// Connections get this long to finish what is in progress when the broker stops.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// The controller's log is kept whole.
+const KEEP_ALL: LogConfig = LogConfig {
+    segment_bytes: 64 << 20,
+    segment_ms: i64::MAX,
+    retention_ms: -1,
+    retention_bytes: -1,
+    delete_enabled: false,
+};
+
+/// What a shard is given at its start.
+pub struct Seed {
+    pub config: Arc<BrokerConfig>,
+    pub settings: Arc<Settings>,
+    pub identity: Arc<Identity>,
+    pub calls: CallSeats,
+    /// Mailboxes through which shards hand each other what they found in the journals.
+    pub recovery: Seat<Recovered>,
+    pub control: RemoteReceiver<Control>,
+    pub report: Box<dyn Fn(Report) + Send>,
+}
+
+/// What the service thread asks of a shard.
+pub enum Control {
+    Stop,
+    Metrics(Box<dyn FnOnce(Snapshot) + Send>),
+    Configs(Box<dyn FnOnce(Vec<Entry>) + Send>),
+}
+
+/// What shards tell the service thread.
+#[derive(Debug)]
+pub enum Report {
+    /// Every shard takes connections, on these addresses.
+    Ready { addresses: Vec<SocketAddr> },
+}
+
+/// One shard, from its start to its end.
+pub async fn run(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
+    let id = ShardId(core.core);
+    let shards = core.cores;
+    let (calls, call_receiver, reply_senders, reply_receiver) = Calls::join(seed.calls, core.core).await;
+    let storage_config = seed.config.storage_config(id.0, shards);
+    let recovered = exchange(&storage_config, id, shards, seed.recovery).await?;
+    let storage = ShardStorage::open(storage_config, recovered).await.context("opening the shard's storage")?;
+    let shard = Shard::new(id, shards, seed.config, seed.settings, seed.identity, storage, calls);
+    call::start(&shard, call_receiver, reply_senders, reply_receiver);
+
+    if id == CONTROLLER_SHARD {
+        let log_id = LogId { topic: CONTROLLER_TOPIC, partition: 0 };
+        let log = shard.storage.log(log_id, CONTROLLER_TOPIC_NAME, KEEP_ALL);
+        let controller =
+            Controller::load(log, shard.settings.clone(), shard.identity.node_id, shard.config().partitions_max())
+                .await
+                .context("loading the controller's log")?;
+        let image = controller.image();
+        shard.set_controller(controller);
+        shard
+            .on_all(move |shard| async move { shard.install(image, &[]).await })
+            .await
+            .context("publishing the cluster's metadata")?;
+        shard.on_all(|shard| async move { claim_recovered(&shard) }).await?;
+        spawn(Queue::Background, sweep(shard.clone())).detach();
+        // Shard 0 binds first: with port 0 it is the one that finds out which port.
+        let config = shard.config();
+        let wanted = config.listeners.iter().map(|listener| listener.bind.resolve());
+        let wanted = wanted.collect::<Result<Vec<_>, _>>().map_err(anyhow::Error::msg)?;
+        let addresses = listen(&shard, &wanted)?;
+        let bound = addresses.clone();
+        for listening in shard
+            .on_all(move |shard| async move {
+                if shard.id == CONTROLLER_SHARD {
+                    return Ok(bound);
+                }
+                listen(&shard, &bound).map_err(|error| format!("{error:#}"))
+            })
+            .await?
+        {
+            listening.map_err(anyhow::Error::msg)?;
+        }
+        (seed.report)(Report::Ready { addresses });
+    }
+    spawn(Queue::Background, crate::retention::run(shard.clone())).detach();
+    serve_control(&shard, seed.control).await;
+    stop(&shard).await
+}
+
+/// Reads this shard's part of the journals and deals what it found to the owners. When this returns, every shard has
+/// read its part, and none needs the old journals any more.
+async fn exchange(
+    config: &StorageConfig,
+    id: ShardId,
+    shards: usize,
+    seat: Seat<Recovered>,
+) -> anyhow::Result<Recovered> {
+    let found =
+        corelog_storage::read_journals(&config.data_dir, id.0, shards).await.context("reading the journals")?;
+    let (senders, mut receiver) = seat.join(id.0).await;
+    let mut parts = Vec::with_capacity(shards);
+    for (to, part) in found.split(shards, |log| shard::owner(log, shards).0).into_iter().enumerate() {
+        if to == id.0 {
+            parts.push(part);
+        } else {
+            senders.send(to, part).await.map_err(|_| anyhow::anyhow!("another shard failed to start"))?;
+        }
+    }
+    for _ in 1..shards {
+        let (_, part) =
+            receiver.recv().await.ok_or_else(|| anyhow::anyhow!("another shard failed to start"))?;
+        parts.push(part);
+    }
+    Ok(Recovered::merge(parts))
+}
+
+/// Claims every log that the journals knew and that still exists; what is left belonged to deleted topics.
+fn claim_recovered(shard: &Shard) {
+    for id in shard.storage.unclaimed() {
+        // The controller's own log is claimed before the image is there.
+        let _ = shard.log(id);
+    }
+    shard.storage.settle_recovery();
+}
+
+/// Removes the directories of topics whose deletion a crash cut short.
+async fn sweep(shard: Rc<Shard>) {
+    let topics = corelog_storage::topics_dir(&shard.config().data_dir);
+    let entries = match corelog_io::fs::read_dir(&topics).await {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => return tracing::warn!(%error, dir = %topics.display(), "cannot list"),
+    };
+    for entry in entries {
+        let Some(id) = entry.name.to_str().and_then(corelog_storage::topic_of_dir) else { continue };
+        if id == CONTROLLER_TOPIC || shard.image().topic_by_id(id).is_some() {
+            continue;
+        }
+        tracing::info!(dir = ?entry.name, "removing what is left of a deleted topic");
+        if let Err(error) = corelog_io::fs::remove_dir_all(&topics.join(&entry.name)).await {
+            tracing::warn!(%error, dir = ?entry.name, "cannot remove");
+        }
+    }
+}
+
+/// Binds this shard's listeners and begins to accept. Returns the addresses, with the ports they got.
+fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Vec<SocketAddr>> {
+    let options = ListenOptions { backlog: shard.config().connections.backlog };
+    let mut bound = Vec::with_capacity(addresses.len());
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let listener = Listener::bind(*address, options).with_context(|| {
+            format!("cannot listen on {address}: is another broker running there? Choose another with --listen")
+        })?;
+        bound.push(listener.local_addr()?);
+        listeners.push(listener);
+    }
+    shard.set_ports(bound.iter().map(SocketAddr::port).collect());
+    for (index, listener) in listeners.into_iter().enumerate() {
+        spawn(Queue::Control, accept::run(shard.clone(), listener, index)).detach();
+    }
+    Ok(bound)
+}
+
+async fn serve_control(shard: &Rc<Shard>, mut control: RemoteReceiver<Control>) {
+    while let Some(message) = control.recv().await {
+        match message {
+            Control::Stop => return,
+            Control::Metrics(reply) => reply(snapshot(shard)),
+            Control::Configs(reply) => reply(configs(shard)),
+        }
+    }
+}
+
+/// The broker's configs, dynamic ones included.
+fn configs(shard: &Shard) -> Vec<Entry> {
+    let image = shard.image();
+    let (own, cluster) = image.broker_layers(shard.identity.node_id);
+    describe::broker(&shard.settings.layers(own, cluster), Wanted(None))
+}
+
+/// All that this shard counts.
+fn snapshot(shard: &Shard) -> Snapshot {
+    let mut snapshot = shard.metrics.snapshot(shard.id.0);
+    let image = shard.image();
+    let led = image.topics.values().flat_map(|topic| {
+        (0..topic.partitions.len() as i32).map(|partition| LogId { topic: topic.id, partition })
+    });
+    snapshot.put(&families::PARTITIONS, led.filter(|id| shard.owner(*id) == shard.id).count() as u64);
+    let groups = shard.groups.memory();
+    let storage = shard.storage.metrics();
+    let config = shard.config();
+    let budgets = config.budgets(shard.shards);
+    for (part, used, limit) in [
+        ("receive", shard.receive_budget.total() - shard.receive_budget.available(), budgets.receive_bytes),
+        ("fetch", shard.fetch_budget.total() - shard.fetch_budget.available(), budgets.fetch_bytes),
+        ("groups", groups.used() as u64, groups.limit() as u64),
+        ("tail", storage.cached_bytes, budgets.tail_bytes),
+    ] {
+        snapshot.put_labelled(&families::MEMORY_USED_BYTES, part, used);
+        snapshot.put_labelled(&families::MEMORY_LIMIT_BYTES, part, limit);
+    }
+    for (family, value) in [
+        (&families::APPENDED_BATCHES, storage.appended_batches),
+        (&families::APPENDED_BYTES, storage.appended_bytes),
+        (&families::JOURNAL_GROUPS, storage.journal_groups),
+        (&families::JOURNAL_BYTES, storage.journal_bytes),
+        (&families::TAIL_READ_BYTES, storage.tail_read_bytes),
+        (&families::COLD_READ_BYTES, storage.cold_read_bytes),
+        (&families::FLUSHED_BYTES, storage.flushed_bytes),
+        (&families::CHECKPOINTS, storage.checkpoints),
+        (&families::CACHED_BYTES, storage.cached_bytes),
+        (&families::DIRTY_BYTES, storage.dirty_bytes),
+        (&families::LOGS, storage.logs),
+        (&families::FILES_OPEN, storage.files_open),
+        (&families::DISK_FULL, u64::from(storage.disk_full)),
+    ] {
+        snapshot.put(family, value);
+    }
+    snapshot
+}
+
+/// Lets connections finish, then the storage.
+async fn stop(shard: &Rc<Shard>) -> anyhow::Result<()> {
+    shard.stop();
+    let drained = async {
+        while shard.connections.get() > 0 {
+            corelog_io::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let limit = corelog_io::sleep(DRAIN_MAX);
+    if let Either::Right(_) = select(std::pin::pin!(drained), std::pin::pin!(limit)).await {
+        tracing::warn!(connections = shard.connections.get(), "closing connections that did not finish");
+    }
+    shard.storage.close().await.context("closing the shard's storage")
+}

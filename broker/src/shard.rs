@@ -1,0 +1,274 @@
+//! One core's share of the broker: its partitions, connections, budgets and caches. Everything here belongs to one
+//! thread; other shards are reached by calls (`call.rs`).
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use corelog_io::sync::{Event, Semaphore};
+use corelog_storage::{Log, LogId, ShardStorage};
+use corelog_wire::{ErrorCode, Str};
+
+use crate::api::fetch::{RemoteWaits, Sessions};
+use crate::call::{Calls, ShardGone};
+use crate::config::{BrokerConfig, Endpoint};
+use crate::controller::{
+    CONTROLLER_SHARD, CONTROLLER_TOPIC, ChangeError, Controller, Image, OFFSETS_TOPIC,
+    PRODUCER_ID_BLOCK, TopicImage,
+};
+use crate::groups::{GroupConfig, GroupShard, StorageLog};
+use crate::identity::Identity;
+use crate::metrics::ShardMetrics;
+use crate::net::admission::Admission;
+use crate::net::connection::Connection;
+use crate::placement;
+use crate::settings::Settings;
+
+/// A shard of this process: 0 to the number of shards less one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub usize);
+
+pub struct Shard {
+    pub id: ShardId,
+    pub shards: usize,
+    pub settings: Arc<Settings>,
+    pub identity: Arc<Identity>,
+    pub storage: Rc<ShardStorage>,
+    pub calls: Calls,
+    pub metrics: ShardMetrics,
+    /// Bytes of requests that are being received or processed.
+    pub receive_budget: Rc<Semaphore>,
+    /// Bytes of records in fetch responses that are not sent yet.
+    pub fetch_budget: Semaphore,
+    pub sessions: Rc<Sessions>,
+    pub remote_waits: RemoteWaits,
+    pub groups: GroupShard<StorageLog>,
+    pub connections: Cell<usize>,
+    /// Counts the connections of all shards; used on shard 0.
+    pub admission: Admission,
+    pub stopping: Event,
+    is_stopping: Cell<bool>,
+    /// The effective config, dynamic values included.
+    config: RefCell<Arc<BrokerConfig>>,
+    image: RefCell<Arc<Image>>,
+    controller: OnceCell<Controller>,
+    /// Of each listener, in the configuration's order: known once they are bound.
+    ports: RefCell<Vec<u16>>,
+    next_wait_id: Cell<u64>,
+    producer_ids: ProducerIds,
+}
+
+/// What is left of the block of producer ids that this shard took from the controller.
+struct ProducerIds {
+    next: Cell<i64>,
+    end: Cell<i64>,
+    turn: Semaphore,
+}
+
+impl Shard {
+    pub fn new(
+        id: ShardId,
+        shards: usize,
+        config: Arc<BrokerConfig>,
+        settings: Arc<Settings>,
+        identity: Arc<Identity>,
+        storage: Rc<ShardStorage>,
+        calls: Calls,
+    ) -> Rc<Shard> {
+        let budgets = config.budgets(shards);
+        let groups = GroupShard::new(group_config(&config), budgets.groups_bytes as usize);
+        Rc::new(Shard {
+            id,
+            shards,
+            image: RefCell::new(Arc::new(Image::new(&settings))),
+            settings,
+            identity,
+            storage,
+            calls,
+            metrics: ShardMetrics::new(),
+            receive_budget: Rc::new(Semaphore::new(budgets.receive_bytes)),
+            fetch_budget: Semaphore::new(budgets.fetch_bytes),
+            sessions: Sessions::new(config.fetch_sessions_max.div_ceil(shards)),
+            remote_waits: RemoteWaits::default(),
+            groups,
+            connections: Cell::new(0),
+            stopping: Event::new(),
+            is_stopping: Cell::new(false),
+            controller: OnceCell::new(),
+            ports: RefCell::default(),
+            admission: Admission::default(),
+            next_wait_id: Cell::new(0),
+            producer_ids: ProducerIds { next: Cell::new(0), end: Cell::new(0), turn: Semaphore::new(1) },
+            config: RefCell::new(config),
+        })
+    }
+
+    pub fn image(&self) -> Arc<Image> {
+        self.image.borrow().clone()
+    }
+
+    pub fn config(&self) -> Arc<BrokerConfig> {
+        self.config.borrow().clone()
+    }
+
+    /// Takes over a new image: logs of topics that are gone are deleted, changed configs take effect.
+    pub async fn install(self: &Rc<Self>, image: Arc<Image>, removed: &[Arc<TopicImage>]) {
+        let before = self.image.replace(image.clone());
+        if before.broker_overrides != image.broker_overrides {
+            let (own, cluster) = image.broker_layers(self.identity.node_id);
+            match self.settings.broker(own, cluster) {
+                Ok(config) => *self.config.borrow_mut() = Arc::new(config),
+                Err(error) => tracing::error!(%error, "dynamic broker configs do not take effect"),
+            }
+        }
+        for log in self.storage.logs() {
+            let Some(now) = image.topic_by_id(log.id().topic) else { continue };
+            let was = before.topic_by_id(log.id().topic);
+            if was.is_none_or(|was| !Arc::ptr_eq(&was.config, &now.config)) {
+                log.set_config(now.config.log_config(seed(log.id())));
+            }
+        }
+        if let Some(topic) = image.topic(OFFSETS_TOPIC) {
+            // Sessions expire and offsets age whether or not somebody asks.
+            for index in 0..topic.partitions.len() as i32 {
+                if self.owner(LogId { topic: topic.id, partition: index }) == self.id {
+                    self.groups.start(index, || self.group_log(index));
+                }
+            }
+        }
+        if removed.iter().any(|topic| &*topic.name == OFFSETS_TOPIC) {
+            self.groups.stop_all();
+        }
+        if !removed.is_empty() {
+            let names: Vec<Str> = removed.iter().map(|topic| topic.name.clone()).collect();
+            self.groups.topics_deleted(&names);
+        }
+        for topic in removed {
+            for partition in 0..topic.partitions.len() as i32 {
+                let id = LogId { topic: topic.id, partition };
+                if self.owner(id) == self.id
+                    && let Err(error) = self.storage.delete(id).await
+                {
+                    tracing::error!(topic = %topic.name, partition, %error, "files of a deleted partition stay");
+                }
+            }
+        }
+    }
+
+    /// The log of a partition of `__consumer_offsets` that this shard owns.
+    pub fn group_log(&self, index: i32) -> Option<StorageLog> {
+        let image = self.image();
+        let topic = image.topic(OFFSETS_TOPIC)?;
+        let id = LogId { topic: topic.id, partition: index };
+        if self.owner(id) != self.id {
+            return None;
+        }
+        let leader_epoch = topic.partitions.get(usize::try_from(index).ok()?)?.leader_epoch;
+        Some(StorageLog::new(self.log(id)?, leader_epoch))
+    }
+
+    pub fn owner(&self, log: LogId) -> ShardId {
+        owner(log, self.shards)
+    }
+
+    /// The log of a partition that this shard owns, if there is such a partition.
+    pub fn log(&self, id: LogId) -> Option<Rc<Log>> {
+        debug_assert_eq!(self.owner(id), self.id);
+        let image = self.image.borrow();
+        let topic = image.topic_by_id(id.topic)?;
+        if usize::try_from(id.partition).ok()? >= topic.partitions.len() {
+            return None;
+        }
+        Some(self.storage.log(id, &topic.name, topic.config.log_config(seed(id))))
+    }
+
+    /// The controller; only shard 0 has it.
+    pub fn controller(&self) -> Result<&Controller, ChangeError> {
+        self.controller.get().ok_or_else(|| {
+            ChangeError::new(ErrorCode::NOT_CONTROLLER, "the controller is not on this shard or not loaded yet")
+        })
+    }
+
+    pub fn set_controller(&self, controller: Controller) {
+        assert_eq!(self.id, CONTROLLER_SHARD, "the controller lives on one shard");
+        assert!(self.controller.set(controller).is_ok(), "the controller is loaded once");
+    }
+
+    /// A producer id that was never given out. Each shard takes blocks of them, so this rarely needs the controller.
+    pub async fn next_producer_id(self: &Rc<Self>) -> Result<i64, ChangeError> {
+        let ids = &self.producer_ids;
+        if ids.next.get() == ids.end.get() {
+            let _turn = ids.turn.acquire(1).await;
+            if ids.next.get() == ids.end.get() {
+                let first = self
+                    .on(CONTROLLER_SHARD, |shard| async move {
+                        shard.controller()?.take_producer_ids(&shard).await
+                    })
+                    .await
+                    .unwrap_or_else(|ShardGone| {
+                        Err(ChangeError::new(ErrorCode::COORDINATOR_NOT_AVAILABLE, ShardGone.to_string()))
+                    })?;
+                ids.next.set(first);
+                ids.end.set(first + PRODUCER_ID_BLOCK);
+            }
+        }
+        let id = ids.next.get();
+        ids.next.set(id + 1);
+        Ok(id)
+    }
+
+    /// Host and port that clients are told to connect to: of the listener that they came in through.
+    pub fn advertised(&self, connection: &Connection) -> (Str, i32) {
+        let config = self.config();
+        let port = self.ports.borrow()[connection.listener];
+        let Endpoint { host, port } = config.listeners[connection.listener].advertised(port);
+        (host.into(), i32::from(port))
+    }
+
+    pub fn set_ports(&self, ports: Vec<u16>) {
+        *self.ports.borrow_mut() = ports;
+    }
+
+    pub fn next_wait_id(&self) -> u64 {
+        let id = self.next_wait_id.get();
+        self.next_wait_id.set(id + 1);
+        id
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.get()
+    }
+
+    pub fn stop(&self) {
+        self.is_stopping.set(true);
+        self.stopping.notify_all();
+    }
+}
+
+/// The owner of a log: the controller's is on shard 0, all others by `placement`.
+pub fn owner(log: LogId, shards: usize) -> ShardId {
+    if log.topic == CONTROLLER_TOPIC {
+        return CONTROLLER_SHARD;
+    }
+    placement::owner(log.topic, log.partition, shards)
+}
+
+/// Tells partitions apart where chance should.
+fn seed(log: LogId) -> u64 {
+    let mut half = [0; 8];
+    half.copy_from_slice(&log.topic.0[..8]);
+    u64::from_be_bytes(half) ^ u64::from(log.partition as u32)
+}
+
+fn group_config(config: &BrokerConfig) -> GroupConfig {
+    GroupConfig {
+        session_timeout_min_ms: config.groups.session_timeout_ms_min,
+        session_timeout_max_ms: config.groups.session_timeout_ms_max,
+        initial_rebalance_delay_ms: config.groups.initial_rebalance_delay_ms,
+        group_members_max: config.groups.members_max,
+        offset_metadata_max: config.offsets.metadata_bytes_max,
+        offsets_retention_ms: config.offsets.retention_ms,
+        offsets_retention_check_interval_ms: config.offsets.retention_check_interval_ms,
+        append_bytes_max: config.topic_defaults.max_message_bytes,
+    }
+}

@@ -1,0 +1,78 @@
+//! Creating topics: on a client's request, by auto-creation, and the coordinator's own.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use corelog_wire::{ErrorCode, Str};
+
+use crate::config::alter;
+use crate::controller::{CONTROLLER_SHARD, ChangeError, NewTopic, OFFSETS_TOPIC, TopicImage, is_internal};
+use crate::shard::Shard;
+use crate::topic_name;
+
+/// Replicas of a partition: there is one broker.
+pub const REPLICATION_FACTOR: i16 = 1;
+
+/// Checks a topic's name and configs and has the controller create it.
+pub async fn create(
+    shard: &Rc<Shard>,
+    name: Str,
+    partitions: i32,
+    configs: &[(&str, Option<&str>)],
+    validate_only: bool,
+) -> Result<Arc<TopicImage>, ChangeError> {
+    topic_name::check(&name).map_err(|why| {
+        ChangeError::new(ErrorCode::INVALID_TOPIC_EXCEPTION, format!("Topic name is invalid: {why}"))
+    })?;
+    let overrides = {
+        let image = shard.image();
+        let (own, cluster) = image.broker_layers(shard.identity.node_id);
+        alter::new_topic(&shard.settings.layers(own, cluster), configs)
+            .map_err(|refusal| ChangeError::new(ErrorCode(refusal.code()), refusal.to_string()))?
+    };
+    let new = NewTopic { name, partitions, overrides };
+    shard
+        .on(CONTROLLER_SHARD, move |shard| async move {
+            shard.controller()?.create_topic(&shard, new, validate_only).await
+        })
+        .await
+        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())))
+}
+
+/// `auto.create.topics.enable`: a topic with the broker's defaults. One that came into being meanwhile will do.
+pub async fn auto_create(shard: &Rc<Shard>, name: Str) -> Result<Arc<TopicImage>, ChangeError> {
+    if &*name == OFFSETS_TOPIC {
+        return ensure_offsets_topic(shard).await;
+    }
+    let created =
+        create(shard, name.clone(), shard.config().num_partitions, &[], false).await;
+    existing(shard, &name, created)
+}
+
+/// `__consumer_offsets`, created when the first group needs it.
+pub async fn ensure_offsets_topic(shard: &Rc<Shard>) -> Result<Arc<TopicImage>, ChangeError> {
+    if let Some(topic) = shard.image().topic(OFFSETS_TOPIC) {
+        return Ok(topic.clone());
+    }
+    let config = shard.config();
+    let name = Str::from(OFFSETS_TOPIC);
+    debug_assert!(is_internal(&name));
+    let configs = config.offsets.configs();
+    let configs: Vec<(&str, Option<&str>)> =
+        configs.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
+    let created = create(shard, name.clone(), config.offsets.partitions, &configs, false).await;
+    existing(shard, &name, created)
+}
+
+fn existing(
+    shard: &Rc<Shard>,
+    name: &str,
+    created: Result<Arc<TopicImage>, ChangeError>,
+) -> Result<Arc<TopicImage>, ChangeError> {
+    match created {
+        Err(error) if error.code == ErrorCode::TOPIC_ALREADY_EXISTS => {
+            shard.image().topic(name).cloned().ok_or(error)
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,262 @@
+//! Connections behave alike in both worlds.
+
+mod common;
+
+use bytes::{Bytes, BytesMut};
+use common::in_both_worlds;
+use corelog_io::{
+    AlignedBuf, File, ListenOptions, Listener, OpenOptions, Part, Queue, Stream, sleep, spawn, timeout,
+    yield_now,
+};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn listen() -> (Listener, SocketAddr) {
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), ListenOptions::default()).unwrap();
+    let addr = listener.local_addr().unwrap();
+    (listener, addr)
+}
+
+async fn connected() -> (Stream, Stream) {
+    let (listener, addr) = listen();
+    let accepting = spawn(Queue::Control, async move { listener.accept().await.unwrap() });
+    let client = Stream::connect(addr).await.unwrap();
+    let (server, peer) = accepting.await;
+    assert_eq!(peer, client.local_addr().unwrap());
+    assert_eq!(client.peer_addr().unwrap(), addr);
+    (client, server)
+}
+
+async fn read_all(stream: &Stream, most: usize) -> Vec<u8> {
+    let mut buf = BytesMut::new();
+    while stream.read(&mut buf, most).await.unwrap() > 0 {}
+    buf.to_vec()
+}
+
+fn pattern(len: usize) -> Bytes {
+    let mut buf = AlignedBuf::new(len);
+    for (i, byte) in buf.iter_mut().enumerate() {
+        *byte = (i % 251) as u8;
+    }
+    buf.freeze()
+}
+
+#[test]
+fn requests_and_answers() {
+    in_both_worlds(1, |_| async {
+        let (client, server) = connected().await;
+        let echo = spawn(Queue::Fetch, async move {
+            let mut buf = BytesMut::new();
+            while server.read(&mut buf, 4096).await.unwrap() > 0 {
+                server.send(vec![Part::Bytes(buf.split().freeze())]).await.unwrap();
+            }
+        });
+        for round in 0..50usize {
+            let request = vec![round as u8; 1 + round * 13];
+            client.send(vec![Bytes::from(request.clone()).into()]).await.unwrap();
+            let mut answer = BytesMut::new();
+            while answer.len() < request.len() {
+                assert!(client.read(&mut answer, 100).await.unwrap() <= 100);
+            }
+            assert_eq!(answer, request);
+        }
+        drop(client);
+        echo.await;
+    });
+}
+
+#[test]
+fn a_large_vectored_send_waits_for_a_slow_reader() {
+    in_both_worlds(1, |world| async move {
+        let (client, server) = connected().await;
+        let whole = pattern(if world.simulated { 3 << 20 } else { 24 << 20 });
+        // Small, large and empty parts, more of them than one system call takes.
+        let mut parts = Vec::new();
+        let mut at = 0;
+        for n in std::iter::repeat_n(37, 2000).chain([0, 1 << 20, 0, 5]) {
+            parts.push(Part::Bytes(whole.slice(at..at + n)));
+            at += n;
+        }
+        parts.push(Part::Bytes(whole.slice(at..)));
+        let sending = spawn(Queue::Fetch, async move {
+            server.send(parts).await.unwrap();
+        });
+        sleep(MS * 5).await;
+        let mut got = BytesMut::new();
+        let mut reads = 0;
+        while client.read(&mut got, 300_000).await.unwrap() > 0 {
+            reads += 1;
+            if reads % 20 == 0 {
+                sleep(MS).await;
+            }
+        }
+        sending.await;
+        assert!(got == whole, "{} of {} bytes, or others", got.len(), whole.len());
+    });
+}
+
+#[test]
+fn file_ranges_go_out_between_bytes() {
+    in_both_worlds(1, |world| async move {
+        let data = pattern((1 << 20) + 8192);
+        for direct in [false, true] {
+            let options = OpenOptions { read: true, write: true, create: true, direct };
+            let file = File::open(&world.dir.join("ranges"), options).await.unwrap();
+            file.write_at(0, data.clone(), true).await.unwrap();
+            let (client, server) = connected().await;
+            // Aligned and not, short and long, empty, up to the end of the file.
+            let ranges = [
+                (0u64, 4096u64),
+                (1, 1),
+                (5000, 0),
+                (777, 700_001),
+                (4096, 1 << 20),
+                (data.len() as u64 - 3, 3),
+            ];
+            let mut parts = vec![Part::Bytes(Bytes::from_static(b"head"))];
+            let mut expected = b"head".to_vec();
+            for (pos, len) in ranges {
+                parts.push(Part::File { file: file.clone(), pos, len });
+                parts.push(Part::Bytes(Bytes::from_static(b"|")));
+                expected.extend_from_slice(&data[pos as usize..(pos + len) as usize]);
+                expected.push(b'|');
+            }
+            let sending = spawn(Queue::Fetch, async move { server.send(parts).await.unwrap() });
+            let got = read_all(&client, 1 << 16).await;
+            sending.await;
+            assert!(got == expected, "direct {direct}: {} of {} bytes, or others", got.len(), expected.len());
+
+            let (_client, server) = connected().await;
+            let beyond = Part::File { file, pos: data.len() as u64 - 10, len: 20 };
+            let error = server.send(vec![beyond]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+    });
+}
+
+#[test]
+fn a_dropped_read_loses_nothing() {
+    in_both_worlds(1, |_| async {
+        let (client, server) = connected().await;
+        let writing = spawn(Queue::Produce, async move {
+            for i in 0..60u8 {
+                client.send(vec![Bytes::from(vec![i; 10]).into()]).await.unwrap();
+                sleep(MS).await;
+            }
+        });
+        let mut buf = BytesMut::new();
+        let mut given_up = 0;
+        loop {
+            match timeout(Duration::from_micros(300), server.read(&mut buf, 7)).await {
+                Ok(Ok(0)) => break,
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => panic!("{error}"),
+                Err(_) => given_up += 1,
+            }
+        }
+        writing.await;
+        let expected: Vec<u8> = (0..60u8).flat_map(|i| [i; 10]).collect();
+        assert_eq!(buf, expected);
+        assert!(given_up > 0, "no read was ever given up");
+    });
+}
+
+#[test]
+fn shutdown_wakes_both_sides() {
+    in_both_worlds(1, |_| async {
+        let (client, server) = connected().await;
+        let reader = client.clone();
+        let reading = spawn(Queue::Fetch, async move { read_all(&reader, 100).await });
+        let other = spawn(Queue::Fetch, async move { read_all(&server, 100).await });
+        yield_now().await;
+        client.shutdown();
+        assert!(reading.await.is_empty());
+        assert!(other.await.is_empty());
+        assert!(client.send(vec![Bytes::from_static(b"x").into()]).await.is_err());
+    });
+}
+
+#[test]
+fn a_peer_that_leaves_ends_a_send_that_waits() {
+    in_both_worlds(1, |world| async move {
+        let (client, server) = connected().await;
+        // More than the kernel's buffers take.
+        let data = pattern(if world.simulated { 2 << 20 } else { 64 << 20 });
+        let sending = spawn(Queue::Fetch, async move { server.send(vec![data.into()]).await });
+        sleep(MS * 5).await;
+        drop(client);
+        assert!(timeout(Duration::from_secs(20), sending).await.unwrap().is_err());
+    });
+}
+
+#[test]
+fn nobody_listens() {
+    in_both_worlds(1, |_| async {
+        let (listener, addr) = listen();
+        drop(listener);
+        let error = Stream::connect(addr).await.err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn every_core_listens_on_one_address() {
+    in_both_worlds(2, |world| async move {
+        // The port is one nobody else's test takes: the simulated world is its own, and glommio's test draws it free.
+        let port = if world.simulated { 9092 } else { shared_port() };
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        let listener = Listener::bind(addr, ListenOptions { backlog: 64 }).unwrap();
+        let serving = spawn(Queue::Control, async move {
+            let mut served = 0;
+            while let Ok(Ok((stream, _))) = timeout(MS * 300, listener.accept()).await {
+                stream.send(vec![Bytes::from_static(b"!").into()]).await.unwrap();
+                served += 1;
+            }
+            served
+        });
+        sleep(MS * 50).await;
+        for _ in 0..20 {
+            let stream = Stream::connect(addr).await.unwrap();
+            assert_eq!(read_all(&stream, 10).await, b"!");
+        }
+        serving.await;
+    });
+}
+
+fn shared_port() -> u16 {
+    static PORT: std::sync::OnceLock<u16> = std::sync::OnceLock::new();
+    *PORT.get_or_init(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+}
+
+#[test]
+fn many_connections_wait_without_taking_the_disks_place() {
+    in_both_worlds(1, |world| async move {
+        let n = if world.simulated { 50 } else { 1500 };
+        let mut streams = Vec::new();
+        for _ in 0..n {
+            streams.push(connected().await);
+        }
+        let waiting: Vec<_> = streams
+            .iter()
+            .map(|(client, _)| {
+                let client = client.clone();
+                spawn(Queue::Fetch, async move { read_all(&client, 10).await })
+            })
+            .collect();
+        sleep(MS).await;
+        // More waits than the ring is deep: a file still opens.
+        let options = OpenOptions { read: true, write: true, create: true, direct: false };
+        let file = File::open(&world.dir.join("beside"), options).await.unwrap();
+        file.write_at(0, Bytes::from_static(b"x"), true).await.unwrap();
+        for (_, server) in &streams {
+            server.send(vec![Bytes::from_static(b"go").into()]).await.unwrap();
+            server.shutdown();
+        }
+        for task in waiting {
+            assert_eq!(task.await, b"go");
+        }
+    });
+}

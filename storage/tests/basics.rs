@@ -1,0 +1,152 @@
+//! The log's behaviour piece by piece, in the simulated world.
+
+mod world;
+
+use bytes::Bytes;
+use corelog_io::sim::{Process, Sim};
+use corelog_io::{now, sleep};
+use corelog_storage::{
+    AppendError, BatchKind, Log, Read, ReadError, SequenceError, ShardStorage, StorageError,
+};
+use corelog_wire::records::{BatchHeader, split_batches};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+use world::{batch, client, internal, log_config, log_id, open, produced};
+
+/// Runs `work` in a process of one core, then ends it.
+fn run<F: Future<Output = ()> + 'static>(sim: &Sim, machine: &Process, work: F) {
+    let done = Rc::new(RefCell::new(false));
+    let work = Rc::new(RefCell::new(Some(work)));
+    let flag = Rc::clone(&done);
+    machine.start(1, move |_| {
+        let work = work.borrow_mut().take();
+        let flag = Rc::clone(&flag);
+        async move {
+            if let Some(work) = work {
+                work.await;
+            }
+            *flag.borrow_mut() = true;
+        }
+    });
+    while !*done.borrow() {
+        assert!(sim.run_steps(1000) > 0, "stuck");
+    }
+}
+
+async fn append(log: &Log, bytes: Bytes) -> i64 {
+    let appended = log.append(client(bytes)).await.expect("it is taken");
+    appended.durable.await.expect("it becomes durable");
+    appended.base_offset
+}
+
+async fn read_all(log: &Log) -> Vec<(i64, Bytes)> {
+    let mut found = Vec::new();
+    let mut offset = log.log_start_offset();
+    while offset < log.high_watermark() {
+        let read = log.read(offset, 100 << 10, true).await.expect("it can be read");
+        assert!(read.len > 0, "there is something at {offset}");
+        found.extend(batches(&read));
+        offset = read.next_offset;
+    }
+    found
+}
+
+/// Base offset and bytes of each batch.
+fn batches(read: &Read) -> Vec<(i64, Bytes)> {
+    let whole = Bytes::from(read.parts.concat());
+    assert_eq!(whole.len(), read.len);
+    split_batches(&whole)
+        .map(|b| b.expect("whole batches"))
+        .map(|b| {
+            b.verify_checksum().expect("sound batches");
+            (b.header().base_offset, b.into_bytes())
+        })
+        .collect()
+}
+
+fn values(n: usize, size: usize) -> Vec<Bytes> {
+    (0..n).map(|i| batch(&[&vec![i as u8; size][..], b"second"], i as i64)).collect()
+}
+
+async fn log_of(storage: &Rc<ShardStorage>, n: u8) -> Rc<Log> {
+    storage.log(log_id(n), "orders", log_config())
+}
+
+#[test]
+fn an_append_is_durable_visible_and_survives_a_power_loss() {
+    let sim = Sim::new(1);
+    let machine = sim.process("broker");
+    run(&sim, &machine, async {
+        let storage = open().await;
+        let log = log_of(&storage, 1).await;
+        assert_eq!((log.log_end_offset(), log.high_watermark(), log.leader_epoch()), (0, 0, -1));
+        let appended = log.append(client(batch(&[b"a", b"b"], 7))).await.unwrap();
+        assert_eq!((appended.base_offset, appended.last_offset, appended.duplicate), (0, 1, false));
+        assert_eq!((log.log_end_offset(), log.high_watermark()), (2, 0), "ordered, not durable");
+        assert_eq!(log.read(0, 1000, true).await.unwrap().len, 0, "nothing is visible before it is durable");
+        appended.durable.await.unwrap();
+        assert_eq!(log.high_watermark(), 2);
+        assert_eq!(append(&log, batch(&[b"c"], 8)).await, 2);
+        assert_eq!(read_all(&log).await.iter().map(|(o, _)| *o).collect::<Vec<_>>(), [0, 2]);
+    });
+    machine.crash();
+    run(&sim, &machine, async {
+        let storage = open().await;
+        assert_eq!(storage.unclaimed(), [log_id(1)]);
+        let log = log_of(&storage, 1).await;
+        storage.settle_recovery();
+        assert_eq!((log.log_end_offset(), log.high_watermark()), (3, 3));
+        let found = read_all(&log).await;
+        assert_eq!(found.iter().map(|(o, _)| *o).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(append(&log, batch(&[b"d"], 9)).await, 3);
+    });
+}
+
+#[test]
+fn what_turns_over_many_times_is_read_back_from_memory_and_segments_alike() {
+    let sim = Sim::new(2);
+    let machine = sim.process("broker");
+    const N: usize = 400;
+    run(&sim, &machine, async {
+        let storage = open().await;
+        storage.settle_recovery();
+        let log = log_of(&storage, 1).await;
+        for (i, bytes) in values(N, 20_000).into_iter().enumerate() {
+            assert_eq!(append(&log, bytes).await, 2 * i as i64);
+        }
+        check(&log, N).await;
+        let metrics = storage.metrics();
+        assert!(metrics.flushed_bytes > 6 << 20 && metrics.checkpoints > 10, "{metrics:?}");
+        assert!(metrics.cold_read_bytes > 6 << 20 && metrics.tail_read_bytes > 200 << 10, "{metrics:?}");
+        assert!(metrics.cached_bytes <= 1 << 20, "{metrics:?}");
+    });
+    machine.crash();
+    run(&sim, &machine, async {
+        let storage = open().await;
+        let log = log_of(&storage, 1).await;
+        storage.settle_recovery();
+        check(&log, N).await;
+        sleep(Duration::from_secs(1)).await;
+        check(&log, N).await;
+        storage.close().await.unwrap();
+    });
+    machine.kill();
+    let journals = machine.disk().files().iter().filter(|f| f.to_string_lossy().ends_with("journal")).count();
+    assert!(journals <= 3, "former generations are gone");
+    run(&sim, &machine, async {
+        let storage = open().await;
+        let log = log_of(&storage, 1).await;
+        check(&log, N).await;
+        assert_eq!(storage.metrics().dirty_bytes, 0, "a clean end leaves nothing to replay");
+    });
+
+    async fn check(log: &Log, n: usize) {
+        let found = read_all(log).await;
+        assert_eq!(found.len(), n);
+        for ((i, (offset, bytes)), expected) in found.into_iter().enumerate().zip(values(n, 20_000)) {
+            assert_eq!(offset, 2 * i as i64);
+            assert_eq!(bytes[16..], expected[16..], "batch {i}");
+        }
+    }
+}

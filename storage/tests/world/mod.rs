@@ -1,0 +1,88 @@
+//! What the storage's tests share: small configurations, batches, starting a shard's storage.
+#![allow(dead_code)]
+
+use bytes::Bytes;
+use corelog_storage::{
+    AppendBatch, BatchKind, LogConfig, LogId, Recovered, ShardStorage, StorageConfig, StorageError,
+    read_journals,
+};
+use corelog_wire::Uuid;
+use corelog_wire::records::{BatchBuilder, BatchOptions, Producer, internal_batch};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub const DIR: &str = "/data";
+
+/// Small files, so that few appends turn everything over.
+pub fn config(shard: usize, shards: usize) -> StorageConfig {
+    StorageConfig {
+        journal_file_bytes: 256 << 10,
+        journal_files: 3,
+        tail_cache_bytes: 1 << 20,
+        group_bytes_max: 64 << 10,
+        min_free_bytes: 1 << 20,
+        files_open_max: 16,
+        flush_concurrency: 4,
+        marker_delay: Duration::from_millis(20),
+        ..StorageConfig::new(DIR, shard, shards)
+    }
+}
+
+pub fn log_config() -> LogConfig {
+    LogConfig { segment_bytes: 128 << 10, ..LogConfig::default() }
+}
+
+pub fn log_id(n: u8) -> LogId {
+    LogId { topic: Uuid([n; 16]), partition: i32::from(n) }
+}
+
+/// Reads all journals and opens one storage for each shard, on this core.
+pub async fn open_all(
+    shards: usize,
+    config: impl Fn(usize) -> StorageConfig,
+    owner: impl Fn(LogId) -> usize,
+) -> Result<Vec<Rc<ShardStorage>>, StorageError> {
+    let mut parts: Vec<Vec<Recovered>> = (0..shards).map(|_| Vec::new()).collect();
+    for reader in 0..shards {
+        let found = read_journals(Path::new(DIR), reader, shards).await?;
+        for (shard, part) in found.split(shards, &owner).into_iter().enumerate() {
+            parts[shard].push(part);
+        }
+    }
+    let mut storages = Vec::new();
+    for (shard, parts) in parts.into_iter().enumerate() {
+        storages.push(ShardStorage::open(config(shard), Recovered::merge(parts)).await?);
+    }
+    Ok(storages)
+}
+
+/// One shard with the small configuration.
+pub async fn open() -> Rc<ShardStorage> {
+    open_all(1, |_| config(0, 1), |_| 0).await.expect("the storage opens").remove(0)
+}
+
+/// A batch with one record for each value, all at `timestamp`.
+pub fn batch(values: &[&[u8]], timestamp: i64) -> Bytes {
+    build(values, timestamp, None)
+}
+
+pub fn produced(values: &[&[u8]], timestamp: i64, id: i64, epoch: i16, base_sequence: i32) -> Bytes {
+    build(values, timestamp, Some(Producer { id, epoch, base_sequence }))
+}
+
+fn build(values: &[&[u8]], timestamp: i64, producer: Option<Producer>) -> Bytes {
+    let mut builder = BatchBuilder::new(BatchOptions { producer, ..BatchOptions::default() });
+    for value in values {
+        builder.append(timestamp, None, Some(value), &[]).expect("the record fits");
+    }
+    builder.build().expect("the batch can be built")
+}
+
+pub fn internal(payload: &[u8]) -> Bytes {
+    internal_batch(0, 0, 0, payload)
+}
+
+pub fn client(bytes: Bytes) -> AppendBatch {
+    AppendBatch { bytes, kind: BatchKind::Client, leader_epoch: 0 }
+}
