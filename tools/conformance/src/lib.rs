@@ -4,6 +4,9 @@
 //! Threads and blocking sockets throughout: the order of what is sent is the order of the code.
 
 pub mod broker;
+mod clock;
 pub mod connection;
+pub mod crash;
 pub mod differential;
+pub mod random;
 pub mod value;

@@ -3,9 +3,11 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use corelog_conformance::broker::{Kafka, Program};
-use corelog_conformance::differential;
+use corelog_conformance::random::Random;
+use corelog_conformance::{crash, differential};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// What Corelog must show from outside.
 #[derive(Parser)]
@@ -34,6 +36,32 @@ enum Suite {
         #[arg(long, short)]
         verbose: bool,
     },
+    /// kill -9 under load, again and again: nothing that was acknowledged may be lost.
+    Crash {
+        #[arg(long, default_value_t = 8)]
+        rounds: u32,
+        /// Repeats choices, though not timing [default: a new one, which is printed].
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Bytes to write before the first round, such as 10GiB.
+        #[arg(long, value_name = "SIZE", default_value = "0", value_parser = size)]
+        data: u64,
+        /// No start may take longer, in milliseconds.
+        #[arg(long, default_value_t = 1000)]
+        ready_max_ms: u64,
+    },
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let shift = match unit {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return Err(format!("unit {unit:?}: use KiB, MiB, GiB, or none for bytes")),
+    };
+    number.parse::<u64>().map(|number| number << shift).map_err(|e| e.to_string())
 }
 
 fn main() -> ExitCode {
@@ -58,7 +86,24 @@ fn run(args: Args) -> Result<bool> {
         std::fs::create_dir_all(&directory)?;
         Ok(directory.canonicalize()?)
     };
+    let subject = |kafka: bool| match kafka {
+        true => Kafka::find(root).map(Program::Kafka),
+        false => Ok(corelog.clone()),
+    };
     match args.suite {
+        Suite::Crash { rounds, seed, data, ready_max_ms } => {
+            let ready_max = (!args.kafka).then(|| Duration::from_millis(ready_max_ms));
+            let options =
+                crash::Options { rounds, seed: seed.unwrap_or_else(Random::fresh_seed), data, ready_max };
+            let directory = fresh("crash")?;
+            let done = crash::run(&subject(args.kafka)?, &directory, &options);
+            if done.is_ok() {
+                std::fs::remove_dir_all(&directory)?;
+            }
+            done.with_context(|| {
+                format!("seed {}; data and log are in {}", options.seed, directory.display())
+            })
+        }
         Suite::Differential { filter, verbose } => {
             let kafka = match Kafka::find(root) {
                 Ok(kafka) => Program::Kafka(kafka),

@@ -3,12 +3,12 @@
 //! A mark says as much as can be compared: `<id of t>` is the id that the broker has shown for topic t, `<now>` a time within
 //! minutes of now, `<text>` some text where the other answer might have none.
 
+use crate::clock::now_ms;
 use crate::value::Value;
 use bytes::Bytes;
 use corelog_wire::Uuid;
 use corelog_wire::records::{Record, split_batches, with_scratch};
 use std::collections::HashMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// An id that no topic has.
 pub const NOWHERE: Uuid = Uuid([7; 16]);
@@ -154,10 +154,6 @@ impl Marks {
 
 /// Producer ids from here on are made up by cases; brokers give out smaller ones.
 pub const MADE_UP_PRODUCER_ID: i64 = 1 << 40;
-
-pub fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
-}
 
 fn mark_text(name: &str, text: &str) -> Option<&'static str> {
     match name {

@@ -1,8 +1,9 @@
 use super::super::Case;
-use super::super::normalise::{NOWHERE, now_ms};
+use super::super::normalise::NOWHERE;
 use super::super::session::{SILENCE, Session, Topic, produce_request};
 use super::fetch::fetch_all;
 use super::records::{TIME, batch, batch_at, build, compressed, of_size, rich, with_header};
+use crate::clock::now_ms;
 use anyhow::Result;
 use bytes::Bytes;
 use corelog_wire::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
