@@ -31,7 +31,10 @@ type Work = Box<dyn FnOnce(Rc<Shard>) -> Pin<Box<dyn Future<Output = Value>>> + 
 
 /// A call on its way to the shard that will run it.
 pub enum CallMessage {
-    Call { id: u64, work: Work },
+    Call {
+        id: u64,
+        work: Work,
+    },
     /// Runs at once and answers nothing.
     Post(Box<dyn FnOnce(&Rc<Shard>) + Send>),
 }
@@ -97,8 +100,7 @@ impl Calls {
     ) -> (Calls, Receiver<CallMessage>, Senders<ReplyMessage>, Receiver<ReplyMessage>) {
         let (calls, call_receiver) = seats.calls.join(core).await;
         let (reply_senders, reply_receiver) = seats.replies.join(core).await;
-        let calls =
-            Calls { calls, waiting: RefCell::new(HashMap::new()), next_id: Cell::new(0) };
+        let calls = Calls { calls, waiting: RefCell::new(HashMap::new()), next_id: Cell::new(0) };
         (calls, call_receiver, reply_senders, reply_receiver)
     }
 }
@@ -166,11 +168,7 @@ impl Shard {
 
 /// Serves other shards' calls until the meshes close. Calls run concurrently inside this one task: spawning a
 /// task for each would take the executor's process-wide lock on the hot path.
-pub async fn serve_calls(
-    shard: Rc<Shard>,
-    mut calls: Receiver<CallMessage>,
-    replies: Senders<ReplyMessage>,
-) {
+pub async fn serve_calls(shard: Rc<Shard>, mut calls: Receiver<CallMessage>, replies: Senders<ReplyMessage>) {
     let replies = Rc::new(replies);
     let mut running = FuturesUnordered::new();
     loop {

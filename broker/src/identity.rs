@@ -134,8 +134,11 @@ fn lock(dir: &Path) -> Result<DirectoryLock, IdentityError> {
 
 /// A directory with other things in it is more likely a mistake than a wish.
 fn refuse_foreign(dir: &Path) -> Result<(), IdentityError> {
-    let entries = fs::read_dir(dir)
-        .map_err(|error| IdentityError::Io { action: "list", path: dir.to_owned(), error })?;
+    let entries = fs::read_dir(dir).map_err(|error| IdentityError::Io {
+        action: "list",
+        path: dir.to_owned(),
+        error,
+    })?;
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name != ".lock" && name != "lost+found" && !name.starts_with(FILE_NAME) {
@@ -146,10 +149,8 @@ fn refuse_foreign(dir: &Path) -> Result<(), IdentityError> {
 }
 
 fn write_durable(dir: &Path, path: &Path, file: &IdentityFile) -> io::Result<()> {
-    let text = format!(
-        "# Written once by Corelog: who this directory belongs to. Do not edit.\n{}",
-        file.to_toml()
-    );
+    let text =
+        format!("# Written once by Corelog: who this directory belongs to. Do not edit.\n{}", file.to_toml());
     let temporary = dir.join(format!("{FILE_NAME}.new"));
     let mut out = File::create(&temporary)?;
     out.write_all(text.as_bytes())?;

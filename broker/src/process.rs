@@ -16,10 +16,8 @@ use crate::config::{self, Args};
 use crate::metrics::Snapshot;
 use crate::server::{self, Control, Report, Seed};
 use crate::settings::Settings;
-use crate::{call, identity, logging};
+use crate::{identity, logging};
 
-/// Messages that a shard's control mailbox takes before the service thread waits.
-const CONTROL_CAPACITY: usize = 16;
 /// Shards must be ready within this long; recovery replays at most the journals.
 const READY_MAX: Duration = Duration::from_secs(120);
 /// A shard that does not answer a scrape within this long is left out of it.
@@ -39,31 +37,14 @@ pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
     }
     let cores = config.cores.len();
     let (report_sender, reports) = mpsc::channel(cores + 1);
-    let mut controls = Vec::with_capacity(cores);
-    let mut seeds = Vec::with_capacity(cores);
-    let recovery = corelog_io::mesh(cores, 1);
-    for (calls, recovery) in call::meshes(cores).into_iter().zip(recovery) {
-        let (control_sender, control) = corelog_io::remote(CONTROL_CAPACITY);
-        controls.push(control_sender);
-        let report = report_sender.clone();
-        seeds.push(Seed {
-            config: config.clone(),
-            settings: settings.clone(),
-            identity: Arc::new(identity.clone()),
-            calls,
-            recovery,
-            control,
-            report: Box::new(move |message| {
-                let _ = report.try_send(message);
-            }),
-        });
-    }
-    drop(report_sender);
+    let (seeds, controls) = Seed::for_cores(settings.clone(), config.clone(), identity, move |message| {
+        let _ = report_sender.try_send(message);
+    });
     let shards = corelog_io::run_glommio_with(RunConfig::new(config.cores.clone()), seeds, server::run)
         .context("starting the data cores")?;
     let ended = wait_for(shards);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(&settings, &config, controls, reports, ended, started))
+    runtime.block_on(serve(&config, controls, reports, ended, started))
 }
 
 /// Joins the data cores on a thread of its own, since joining blocks.
@@ -80,7 +61,6 @@ fn wait_for(shards: corelog_io::Handle<anyhow::Result<()>>) -> oneshot::Receiver
 }
 
 async fn serve(
-    settings: &Arc<Settings>,
     config: &config::BrokerConfig,
     controls: Vec<RemoteSender<Control>>,
     mut reports: mpsc::Receiver<Report>,
@@ -106,6 +86,7 @@ async fn serve(
                     health.send_replace(Health::Ready);
                     announce(config, addresses[0], started.elapsed());
                 }
+                Some(Report::Failed { shard, what }) => bail!("shard {shard}: {what}"),
                 None => break "the data cores ended",
             },
             result = &mut ended => {

@@ -21,7 +21,7 @@ pub async fn run(shard: Rc<Shard>) {
                 if shard.owner(id) != shard.id {
                     continue;
                 }
-                let Some(log) = shard.log(id) else { continue };
+                let Ok(log) = shard.sound_log(id) else { continue };
                 if let Err(error) = log.apply_retention(wall_clock_ms()).await {
                     tracing::error!(topic = %topic.name, partition, %error, "retention");
                 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use corelog_io::{CoreCtx, ListenOptions, Listener, Queue, RemoteReceiver, Seat, spawn};
+use corelog_io::{CoreCtx, ListenOptions, Listener, Queue, RemoteReceiver, RemoteSender, Seat, spawn};
 use corelog_storage::{LogConfig, LogId, Recovered, ShardStorage, StorageConfig};
 use futures_util::future::{Either, select};
 
@@ -32,16 +32,47 @@ const KEEP_ALL: LogConfig = LogConfig {
     delete_enabled: false,
 };
 
-/// What a shard is given at its start.
+/// Control messages that a shard takes before who sends them waits.
+const CONTROL_CAPACITY: usize = 16;
+
+/// What a shard is given at its start. Made for all shards of a process at once ([`Seed::for_cores`]), then each is
+/// carried to its core and consumed by [`run`].
 pub struct Seed {
-    pub config: Arc<BrokerConfig>,
-    pub settings: Arc<Settings>,
-    pub identity: Arc<Identity>,
-    pub calls: CallSeats,
+    config: Arc<BrokerConfig>,
+    settings: Arc<Settings>,
+    identity: Arc<Identity>,
+    calls: CallSeats,
     /// Mailboxes through which shards hand each other what they found in the journals.
-    pub recovery: Seat<Recovered>,
-    pub control: RemoteReceiver<Control>,
-    pub report: Box<dyn Fn(Report) + Send>,
+    recovery: Seat<Recovered>,
+    control: RemoteReceiver<Control>,
+    report: Arc<dyn Fn(Report) + Send + Sync>,
+}
+
+impl Seed {
+    /// One seed for each of `config.cores`, joined by mailboxes, and where each shard is told what to do. `report` is
+    /// called on the cores. Names nothing of the world that the cores run in: `process` runs them on glommio, the
+    /// simulation on simulated machines.
+    pub fn for_cores(
+        settings: Arc<Settings>,
+        config: Arc<BrokerConfig>,
+        identity: Identity,
+        report: impl Fn(Report) + Send + Sync + 'static,
+    ) -> (Vec<Seed>, Vec<RemoteSender<Control>>) {
+        let cores = config.cores.len();
+        let (identity, report) = (Arc::new(identity), Arc::new(report));
+        let recovery = corelog_io::mesh(cores, 1);
+        let seats = call::meshes(cores).into_iter().zip(recovery);
+        seats
+            .map(|(calls, recovery)| {
+                let (sender, control) = corelog_io::remote(CONTROL_CAPACITY);
+                let (config, settings, identity) = (config.clone(), settings.clone(), identity.clone());
+                (
+                    Seed { config, settings, identity, calls, recovery, control, report: report.clone() },
+                    sender,
+                )
+            })
+            .unzip()
+    }
 }
 
 /// What the service thread asks of a shard.
@@ -56,26 +87,42 @@ pub enum Control {
 pub enum Report {
     /// Every shard takes connections, on these addresses.
     Ready { addresses: Vec<SocketAddr> },
+    /// A shard has ended with an error. The others may wait for it for ever: the process is to end.
+    Failed { shard: usize, what: String },
 }
 
 /// One shard, from its start to its end.
 pub async fn run(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
+    let report = seed.report.clone();
+    let outcome = live(core, seed).await;
+    if let Err(error) = &outcome {
+        report(Report::Failed { shard: core.core, what: format!("{error:#}") });
+    }
+    outcome
+}
+
+async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
     let id = ShardId(core.core);
     let shards = core.cores;
     let (calls, call_receiver, reply_senders, reply_receiver) = Calls::join(seed.calls, core.core).await;
     let storage_config = seed.config.storage_config(id.0, shards);
     let recovered = exchange(&storage_config, id, shards, seed.recovery).await?;
-    let storage = ShardStorage::open(storage_config, recovered).await.context("opening the shard's storage")?;
+    let storage =
+        ShardStorage::open(storage_config, recovered).await.context("opening the shard's storage")?;
     let shard = Shard::new(id, shards, seed.config, seed.settings, seed.identity, storage, calls);
     call::start(&shard, call_receiver, reply_senders, reply_receiver);
 
     if id == CONTROLLER_SHARD {
         let log_id = LogId { topic: CONTROLLER_TOPIC, partition: 0 };
         let log = shard.storage.log(log_id, CONTROLLER_TOPIC_NAME, KEEP_ALL);
-        let controller =
-            Controller::load(log, shard.settings.clone(), shard.identity.node_id, shard.config().partitions_max())
-                .await
-                .context("loading the controller's log")?;
+        let controller = Controller::load(
+            log,
+            shard.settings.clone(),
+            shard.identity.node_id,
+            shard.config().partitions_max(),
+        )
+        .await
+        .context("loading the controller's log")?;
         let image = controller.image();
         shard.set_controller(controller);
         shard
@@ -116,8 +163,9 @@ async fn exchange(
     shards: usize,
     seat: Seat<Recovered>,
 ) -> anyhow::Result<Recovered> {
-    let found =
-        corelog_storage::read_journals(&config.data_dir, id.0, shards).await.context("reading the journals")?;
+    let found = corelog_storage::read_journals(&config.data_dir, id.0, shards)
+        .await
+        .context("reading the journals")?;
     let (senders, mut receiver) = seat.join(id.0).await;
     let mut parts = Vec::with_capacity(shards);
     for (to, part) in found.split(shards, |log| shard::owner(log, shards).0).into_iter().enumerate() {
@@ -171,7 +219,9 @@ fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Vec<Soc
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
         let listener = Listener::bind(*address, options).with_context(|| {
-            format!("cannot listen on {address}: is another broker running there? Choose another with --listen")
+            format!(
+                "cannot listen on {address}: is another broker running there? Choose another with --listen"
+            )
         })?;
         bound.push(listener.local_addr()?);
         listeners.push(listener);

@@ -14,12 +14,12 @@ use crate::config::{
 };
 
 /// Share of it that may be in fetch responses being sent (beyond what the tail cache holds anyway).
-const FETCH_SHARE: u64 = 4;
+const FETCH_SHARE: u64 = 8;
 /// Share of it that holds recent batches.
 const TAIL_SHARE: u64 = 3;
 /// Share of it that consumer groups and their offsets may take.
 const GROUPS_SHARE: u64 = 16;
-/// What a partition may cost at most: log, producer state, index of its active segment. A quarter of the budget is
+/// What a partition may cost at most: log, producer state, index of its active segment. An eighth of the budget is
 /// for these.
 const PARTITION_BYTES: u64 = 16 * 1024;
 
@@ -76,17 +76,19 @@ impl BrokerConfig {
 
     /// Partitions that the memory budget has room for.
     pub fn partitions_max(&self) -> usize {
-        (self.memory_bytes / 4 / PARTITION_BYTES) as usize
+        (self.memory_bytes / 8 / PARTITION_BYTES) as usize
     }
 
     pub fn storage_config(&self, shard: usize, shards: usize) -> StorageConfig {
+        let defaults = StorageConfig::new(&self.data_dir, shard, shards);
         StorageConfig {
+            group_bytes_max: defaults.group_bytes_max.min(self.storage.journal_file_bytes as usize / 2),
             journal_file_bytes: self.storage.journal_file_bytes,
             journal_files: self.storage.journal_files,
             tail_cache_bytes: self.budgets(shards).tail_bytes,
             min_free_bytes: self.storage.disk_reserve_bytes,
             producer_id_expiration_ms: self.storage.producer_id_expiration_ms,
-            ..StorageConfig::new(&self.data_dir, shard, shards)
+            ..defaults
         }
     }
 

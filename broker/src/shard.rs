@@ -13,8 +13,8 @@ use crate::api::fetch::{RemoteWaits, Sessions};
 use crate::call::{Calls, ShardGone};
 use crate::config::{BrokerConfig, Endpoint};
 use crate::controller::{
-    CONTROLLER_SHARD, CONTROLLER_TOPIC, ChangeError, Controller, Image, OFFSETS_TOPIC,
-    PRODUCER_ID_BLOCK, TopicImage,
+    CONTROLLER_SHARD, CONTROLLER_TOPIC, ChangeError, Controller, Image, OFFSETS_TOPIC, PRODUCER_ID_BLOCK,
+    TopicImage,
 };
 use crate::groups::{GroupConfig, GroupShard, StorageLog};
 use crate::identity::Identity;
@@ -40,13 +40,15 @@ pub struct Shard {
     pub receive_budget: Rc<Semaphore>,
     /// Bytes of records in fetch responses that are not sent yet.
     pub fetch_budget: Semaphore,
+    /// Held while a request's batches get their order, so that those of a later request do not get in between.
+    pub append_turn: Semaphore,
     pub sessions: Rc<Sessions>,
     pub remote_waits: RemoteWaits,
     pub groups: GroupShard<StorageLog>,
     pub connections: Cell<usize>,
     /// Counts the connections of all shards; used on shard 0.
     pub admission: Admission,
-    pub stopping: Event,
+    stopping: Event,
     is_stopping: Cell<bool>,
     /// The effective config, dynamic values included.
     config: RefCell<Arc<BrokerConfig>>,
@@ -88,6 +90,7 @@ impl Shard {
             metrics: ShardMetrics::new(),
             receive_budget: Rc::new(Semaphore::new(budgets.receive_bytes)),
             fetch_budget: Semaphore::new(budgets.fetch_bytes),
+            append_turn: Semaphore::new(1),
             sessions: Sessions::new(config.fetch_sessions_max.div_ceil(shards)),
             remote_waits: RemoteWaits::default(),
             groups,
@@ -182,10 +185,20 @@ impl Shard {
         Some(self.storage.log(id, &topic.name, topic.config.log_config(seed(id))))
     }
 
+    /// The log of a partition that this shard owns, to be read or looked at. One that was found damaged at the start
+    /// knows less than it told clients before: nothing it says may reach them.
+    pub fn sound_log(&self, id: LogId) -> Result<Rc<Log>, ErrorCode> {
+        let log = self.log(id).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        if log.refused().is_some() { Err(ErrorCode::KAFKA_STORAGE_ERROR) } else { Ok(log) }
+    }
+
     /// The controller; only shard 0 has it.
     pub fn controller(&self) -> Result<&Controller, ChangeError> {
         self.controller.get().ok_or_else(|| {
-            ChangeError::new(ErrorCode::NOT_CONTROLLER, "the controller is not on this shard or not loaded yet")
+            ChangeError::new(
+                ErrorCode::NOT_CONTROLLER,
+                "the controller is not on this shard or not loaded yet",
+            )
         })
     }
 
@@ -237,6 +250,14 @@ impl Shard {
 
     pub fn is_stopping(&self) -> bool {
         self.is_stopping.get()
+    }
+
+    /// Completes when the shard is told to stop; at once if it has been.
+    pub async fn stopping(&self) {
+        let told = self.stopping.listen();
+        if !self.is_stopping() {
+            told.await;
+        }
     }
 
     pub fn stop(&self) {

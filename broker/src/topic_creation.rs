@@ -13,6 +13,22 @@ use crate::topic_name;
 /// Replicas of a partition: there is one broker.
 pub const REPLICATION_FACTOR: i16 = 1;
 
+/// Whether partitions can have this many replicas.
+pub fn check_replicas(replicas: i32) -> Result<(), ChangeError> {
+    if replicas == i32::from(REPLICATION_FACTOR) {
+        return Ok(());
+    }
+    let message = if replicas <= 0 {
+        "Replication factor must be larger than 0, or -1 to use the default value.".to_string()
+    } else {
+        format!(
+            "Unable to replicate the partition {replicas} time(s): The target replication factor of {replicas} \
+             cannot be reached because only 1 broker(s) are registered."
+        )
+    };
+    Err(ChangeError::new(ErrorCode::INVALID_REPLICATION_FACTOR, message))
+}
+
 /// Checks a topic's name and configs and has the controller create it.
 pub async fn create(
     shard: &Rc<Shard>,
@@ -44,8 +60,8 @@ pub async fn auto_create(shard: &Rc<Shard>, name: Str) -> Result<Arc<TopicImage>
     if &*name == OFFSETS_TOPIC {
         return ensure_offsets_topic(shard).await;
     }
-    let created =
-        create(shard, name.clone(), shard.config().num_partitions, &[], false).await;
+    check_replicas(shard.config().default_replication_factor)?;
+    let created = create(shard, name.clone(), shard.config().num_partitions, &[], false).await;
     existing(shard, &name, created)
 }
 

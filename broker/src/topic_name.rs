@@ -12,9 +12,7 @@ pub fn check(name: &str) -> Result<(), String> {
         return Err("'.' or '..' is not allowed".into());
     }
     if name.len() > NAME_BYTES_MAX {
-        return Err(format!(
-            "the length of '{name}' is longer than the max allowed length {NAME_BYTES_MAX}"
-        ));
+        return Err(format!("the length of '{name}' is longer than the max allowed length {NAME_BYTES_MAX}"));
     }
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')) {
         return Err(format!(

@@ -1,8 +1,9 @@
 //! Writes a shard's checkpoint, frees the journal files that it makes unnecessary, and removes former generations
 //! once no shard needs them.
 
+use crate::config::StorageConfig;
 use crate::error::StorageError;
-use crate::format::checkpoint::{CHECKPOINT_HEADER, CheckpointHeader, CheckpointWriter};
+use crate::format::checkpoint::{CHECKPOINT_HEADER, CheckpointHeader, CheckpointWriter, JournalEnd};
 use crate::paths::{self, JournalName};
 use crate::shard::ShardStorage;
 use corelog_io::{File, OpenOptions, fs};
@@ -17,7 +18,7 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
     let covered_from = shard.journal.durable_through();
     let mut replay_from = covered_from + 1;
     let mut complete = storage.recovery_settled.get();
-    let mut writer = CheckpointWriter::new();
+    let mut writer = CheckpointWriter::new(storage.former_ends());
     for log in storage.logs() {
         if log.refused().is_some() {
             // Its evidence is in the former generations' journals: they stay.
@@ -41,9 +42,7 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
         complete,
         replay_from,
         durable_through: covered_from,
-        logs: 0,
-        body_len: 0,
-        body_crc: 0,
+        ..CheckpointHeader::default()
     });
     let dir = paths::journal_dir(&shard.config.data_dir);
     let path = dir.join(paths::checkpoint_file(shard.generation, shard.config.shard as u32));
@@ -60,26 +59,48 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// Writes the first checkpoint of a generation: it has nothing to say but how far the former journals were taken over.
+pub async fn write_first(
+    config: &StorageConfig,
+    generation: u64,
+    ends: &[JournalEnd],
+) -> Result<(), StorageError> {
+    let bytes = CheckpointWriter::new(ends).finish(CheckpointHeader {
+        generation,
+        shard: config.shard as u32,
+        shards: config.shards as u32,
+        replay_from: 1,
+        ..CheckpointHeader::default()
+    });
+    let dir = paths::journal_dir(&config.data_dir);
+    let path = dir.join(paths::checkpoint_file(generation, config.shard as u32));
+    fs::write_atomic(&path, &bytes).await.map_err(StorageError::io("write", &path))
+}
+
 /// Whether every shard of a generation has a complete checkpoint: nothing older is needed then.
 async fn is_complete(dir: &Path, generation: u64, shards: usize) -> bool {
     for shard in 0..shards {
         match read_header(&dir.join(paths::checkpoint_file(generation, shard as u32))).await {
-            Ok(Some(header)) if header.complete => {}
+            Ok(Some((header, _))) if header.complete => {}
             _ => return false,
         }
     }
     true
 }
 
-/// The header of the checkpoint at `path`; `None` if it is missing or no checkpoint.
-pub async fn read_header(path: &Path) -> Result<Option<CheckpointHeader>, StorageError> {
+/// Header and ends of the checkpoint at `path`; `None` if it is missing or no checkpoint.
+pub async fn read_header(path: &Path) -> Result<Option<(CheckpointHeader, Vec<JournalEnd>)>, StorageError> {
     if !fs::exists(path).await.map_err(StorageError::io("look for", path))? {
         return Ok(None);
     }
     let options = OpenOptions { read: true, ..OpenOptions::default() };
     let file = File::open(path, options).await.map_err(StorageError::io("open", path))?;
     let bytes = file.read_at(0, CHECKPOINT_HEADER).await.map_err(StorageError::io("read", path))?;
-    Ok(CheckpointHeader::decode(&bytes).ok())
+    let Ok(header) = CheckpointHeader::decode(&bytes) else { return Ok(None) };
+    let len = file.len().await.map_err(StorageError::io("measure", path))?;
+    let prefix = (header.prefix_len() as u64).min(len) as usize;
+    let bytes = file.read_at(0, prefix).await.map_err(StorageError::io("read", path))?;
+    Ok(header.decode_ends(&bytes).ok().map(|ends| (header, ends)))
 }
 
 async fn remove_former(dir: &Path, generation: u64) -> Result<(), StorageError> {

@@ -1,12 +1,14 @@
 //! What all logs of a shard share, and the shard's storage as the broker sees it.
 
 use crate::cache::{CachedGroup, TailCache};
+use crate::checkpoint;
 use crate::config::{LogConfig, StorageConfig};
 use crate::counters::{Counters, StorageMetrics};
 use crate::dirs::Dirs;
 use crate::error::StorageError;
 use crate::files::FileCache;
 use crate::flusher::{self, Flusher};
+use crate::format::checkpoint::JournalEnd;
 use crate::format::journal_file::JournalFileHeader;
 use crate::ids::LogId;
 use crate::journal::ring::Ring;
@@ -96,6 +98,8 @@ pub struct ShardStorage {
     logs: RefCell<BTreeMap<LogId, Rc<Log>>>,
     /// Found at start and not claimed yet.
     recovered: RefCell<BTreeMap<LogId, RecoveredLog>>,
+    /// How far the journals of former generations were taken over.
+    ends: Vec<JournalEnd>,
     pub(crate) recovery_settled: Cell<bool>,
     pub(crate) former_generations_gone: Cell<bool>,
     /// Checkpoints are written one at a time.
@@ -120,6 +124,9 @@ impl ShardStorage {
             }
         }
         let generation = recovered.next_generation;
+        if !recovered.ends.is_empty() {
+            checkpoint::write_first(&config, generation, &recovered.ends).await?;
+        }
         let salt = corelog_io::random_u64();
         let header = JournalFileHeader { generation, shard: config.shard as u32, salt, first_sequence: 1 };
         let ring = Ring::create(dir, header, config.journal_file_bytes, config.journal_files).await?;
@@ -140,6 +147,7 @@ impl ShardStorage {
             shard: Rc::clone(&shard),
             logs: RefCell::default(),
             recovered: RefCell::new(recovered.logs),
+            ends: recovered.ends,
             recovery_settled: Cell::new(false),
             former_generations_gone: Cell::new(generation == 1),
             checkpointing: Semaphore::new(1),
@@ -231,6 +239,11 @@ impl ShardStorage {
 
     fn dirty_bytes(&self) -> u64 {
         self.logs.borrow().values().map(|log| log.dirty_bytes()).sum()
+    }
+
+    /// What checkpoints must say of former journals, as long as there are any.
+    pub(crate) fn former_ends(&self) -> &[JournalEnd] {
+        if self.former_generations_gone.get() { &[] } else { &self.ends }
     }
 
     async fn look_at_space(&self) {

@@ -50,6 +50,11 @@ fn crashes() {
 }
 
 #[test]
+fn kills() {
+    run_seeds(300, Faults::Kills);
+}
+
+#[test]
 fn full_disk() {
     run_seeds(60, Faults::FullDisk);
 }

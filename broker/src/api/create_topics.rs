@@ -79,18 +79,10 @@ fn partitions(context: &Context, topic: &CreatableTopic) -> Result<i32, ChangeEr
         }
         return Ok(topic.assignments.len() as i32);
     }
-    let replicas = i32::from(topic.replication_factor);
-    if replicas != DEFAULT && replicas != i32::from(REPLICATION_FACTOR) {
-        let message = if replicas <= 0 {
-            "Replication factor must be larger than 0, or -1 to use the default value.".to_string()
-        } else {
-            format!(
-                "Unable to replicate the partition {replicas} time(s): The target replication factor of {replicas} \
-                 cannot be reached because only 1 broker(s) are registered."
-            )
-        };
-        return Err(ChangeError::new(ErrorCode::INVALID_REPLICATION_FACTOR, message));
-    }
+    topic_creation::check_replicas(match i32::from(topic.replication_factor) {
+        DEFAULT => context.shard.config().default_replication_factor,
+        given => given,
+    })?;
     match topic.num_partitions {
         DEFAULT => Ok(context.shard.config().num_partitions),
         count if count > TOPIC_PARTITIONS_MAX => Err(too_many_partitions(count)),

@@ -1,8 +1,8 @@
 //! DeleteRecords (KIP-107): moves log start offsets up.
 
+use corelog_wire::ErrorCode;
 use corelog_wire::messages::delete_records_response::{PartitionResult, TopicResult};
 use corelog_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
-use corelog_wire::ErrorCode;
 
 use super::Context;
 use crate::controller::is_internal;
@@ -42,7 +42,7 @@ async fn delete(context: &Context, topic: &str, index: i32, offset: i64) -> Resu
     }
     shard
         .on(route.owner, move |shard| async move {
-            let log = shard.log(route.log).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+            let log = shard.sound_log(route.log)?;
             let end = log.high_watermark();
             let before = if offset == HIGH_WATERMARK { end } else { offset };
             if before < 0 || before > end {

@@ -9,17 +9,12 @@ use super::Context;
 use crate::controller::{CONTROLLER_SHARD, ChangeError};
 
 pub async fn handle(context: Context, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
-    let by_name = request
-        .topic_names
-        .into_iter()
-        .map(|name| State { name: Some(name), ..Default::default() });
+    let by_name =
+        request.topic_names.into_iter().map(|name| State { name: Some(name), ..Default::default() });
     let mut responses = Vec::new();
     for topic in request.topics.into_iter().chain(by_name) {
-        let mut answer = DeletableTopicResult {
-            name: topic.name.clone(),
-            topic_id: topic.topic_id,
-            ..Default::default()
-        };
+        let mut answer =
+            DeletableTopicResult { name: topic.name.clone(), topic_id: topic.topic_id, ..Default::default() };
         match delete(&context, topic).await {
             Ok((name, id)) => {
                 answer.name = Some(name);
@@ -56,7 +51,10 @@ async fn delete(context: &Context, topic: State) -> Result<(corelog_wire::Str, U
     let found = match &topic.name {
         Some(name) => image.topic(name).ok_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))?,
         None if topic.topic_id.is_zero() => {
-            return Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "Neither topic name nor id were specified."));
+            return Err(ChangeError::new(
+                ErrorCode::INVALID_REQUEST,
+                "Neither topic name nor id were specified.",
+            ));
         }
         None => image.topic_by_id(topic.topic_id).ok_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_ID))?,
     };

@@ -71,9 +71,11 @@ pub async fn handle(
         }
         if room == 0 {
             // The next topic, if there is one, begins the next page.
-            next_cursor = names
-                .next()
-                .map(|topic_name| Cursor { topic_name, partition_index: 0, ..Default::default() });
+            next_cursor = names.next().map(|topic_name| Cursor {
+                topic_name,
+                partition_index: 0,
+                ..Default::default()
+            });
             break;
         }
     }

@@ -72,7 +72,9 @@ async fn ask_partition(context: &Context, index: i32, request: GroupRequest) -> 
     let gone = request.clone();
     context
         .shard
-        .on(route.owner, move |shard| async move { shard.groups.ask(index, &asker, request, || shard.group_log(index)).await })
+        .on(route.owner, move |shard| async move {
+            shard.groups.ask(index, &asker, request, || shard.group_log(index)).await
+        })
         .await
         .unwrap_or_else(|_| gone.refuse(version, ErrorCode::COORDINATOR_NOT_AVAILABLE))
 }

@@ -1,7 +1,7 @@
 //! InitProducerId (KIP-98, KIP-360) for idempotent producers.
 
-use corelog_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 use corelog_wire::ErrorCode;
+use corelog_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
 use super::Context;
 

@@ -14,10 +14,7 @@ const GROUP: i8 = 32;
 /// Types in the order of Kafka's answer.
 const ALL: [i8; 5] = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
 
-pub async fn handle(
-    context: Context,
-    request: ListConfigResourcesRequest,
-) -> ListConfigResourcesResponse {
+pub async fn handle(context: Context, request: ListConfigResourcesRequest) -> ListConfigResourcesResponse {
     let shard = &context.shard;
     // Version 0 knew client metrics alone; later ones list all types if none is named.
     let wanted: Vec<i8> = match (context.api_version, request.resource_types.is_empty()) {

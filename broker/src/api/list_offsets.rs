@@ -32,9 +32,10 @@ fn known_from(timestamp: i64) -> i16 {
 pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let version = context.api_version;
     let shard = &context.shard;
-    let lookups = request.topics.iter().flat_map(|topic| {
-        topic.partitions.iter().map(move |partition| (topic.name.clone(), partition))
-    });
+    let lookups = request
+        .topics
+        .iter()
+        .flat_map(|topic| topic.partitions.iter().map(move |partition| (topic.name.clone(), partition)));
     let lookups = lookups.map(|(topic, partition)| {
         let (index, epoch, timestamp) =
             (partition.partition_index, partition.current_leader_epoch, partition.timestamp);
@@ -86,7 +87,7 @@ async fn one(
     let id: LogId = route.log;
     let found = shard
         .on(route.owner, move |shard| async move {
-            let log = shard.log(id).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+            let log = shard.sound_log(id)?;
             let storage = |error| {
                 tracing::error!(?id, %error, "ListOffsets");
                 ErrorCode::KAFKA_STORAGE_ERROR

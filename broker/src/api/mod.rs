@@ -30,6 +30,9 @@ mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
 
+/// One request may decode to this part of the shard's receive budget, beside the bytes it came in.
+const DECODED_SHARE: u64 = 8;
+
 /// What a handler knows besides its request.
 #[derive(Clone)]
 pub struct Context {
@@ -106,7 +109,9 @@ pub async fn begin(
     connection: &Rc<Connection>,
     frame: Bytes,
 ) -> (i16, LocalBoxFuture<'static, Outcome>) {
-    let mut reader = Reader::new(frame);
+    // What arrays decode to may be many times their bytes; it has a bound of its own.
+    let most = shard.receive_budget.total() / DECODED_SHARE;
+    let mut reader = Reader::with_memory(frame, most as usize);
     let header = match RequestHeader::decode(&mut reader) {
         Ok(header) => header,
         Err(error) => return (-1, close(CloseReason::Header(error.to_string()))),

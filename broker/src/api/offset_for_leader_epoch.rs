@@ -1,16 +1,13 @@
 //! OffsetForLeaderEpoch (KIP-101, KIP-320): where an epoch's records end.
 
+use corelog_wire::ErrorCode;
 use corelog_wire::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use corelog_wire::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
-use corelog_wire::ErrorCode;
 
 use super::Context;
 use crate::partition;
 
-pub async fn handle(
-    context: Context,
-    request: OffsetForLeaderEpochRequest,
-) -> OffsetForLeaderEpochResponse {
+pub async fn handle(context: Context, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
     let shard = &context.shard;
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
@@ -28,7 +25,7 @@ pub async fn handle(
                     Err(code) => Err(code),
                     Ok(()) => shard
                         .on(route.owner, move |shard| async move {
-                            let log = shard.log(route.log).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+                            let log = shard.sound_log(route.log)?;
                             Ok(log.epoch_end_offset(asked.leader_epoch))
                         })
                         .await

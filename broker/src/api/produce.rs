@@ -27,6 +27,9 @@ use crate::shard::{Shard, ShardId};
 /// The client id of Kafka's own administration, which alone may write internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
+/// "All replicas in sync".
+const ACKS_ALL: i16 = -1;
+
 /// Batches for one shard, each with its place in the answer.
 struct Batch {
     place: (usize, usize),
@@ -116,7 +119,7 @@ fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Ba
                 match topic {
                     None if by_id => Some(refused(ErrorCode::UNKNOWN_TOPIC_ID)),
                     None => Some(refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)),
-                    Some(topic) => match check_one(context, topic, partition) {
+                    Some(topic) => match check_one(context, topic, partition, request.acks) {
                         Ok(mut batch) => {
                             batch.place = (topic_index, partition_index);
                             batches.push(batch);
@@ -158,12 +161,17 @@ fn check_one(
     context: &Context,
     topic: &TopicImage,
     partition: PartitionProduceData,
+    acks: i16,
 ) -> Result<Batch, Refusal> {
     if partition.index < 0 || partition.index as usize >= topic.partitions.len() {
         return Err(refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     }
     if is_internal(&topic.name) && context.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
         return Err(refused(ErrorCode::INVALID_TOPIC_EXCEPTION));
+    }
+    // One broker is one replica in sync.
+    if acks == ACKS_ALL && topic.config.min_insync_replicas > 1 {
+        return Err(refused(ErrorCode::NOT_ENOUGH_REPLICAS));
     }
     let rules = topic.config.produce_rules(context.api_version, wall_clock_ms());
     let records = partition.records.unwrap_or_default();
@@ -204,7 +212,10 @@ fn check_one(
 enum Pending {
     /// In order on this shard; what is owed is their durability.
     Here(Vec<Ordered>),
-    There { reply: Option<Reply<Vec<Done>>>, places: Vec<(usize, usize)> },
+    There {
+        reply: Option<Reply<Vec<Done>>>,
+        places: Vec<(usize, usize)>,
+    },
 }
 
 struct Ordered {
@@ -262,8 +273,10 @@ impl Pending {
     }
 }
 
-/// On the owning shard: gives each batch its place in its log.
+/// On the owning shard: gives each batch its place in its log. A full journal makes appends wait in line one by one;
+/// the turn has the whole request wait, or a later request of the same connection would come in between its batches.
 async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
+    let _turn = shard.append_turn.acquire(1).await;
     let mut ordered = Vec::with_capacity(batches.len());
     for batch in batches {
         let result = match shard.log(batch.log) {
@@ -325,7 +338,7 @@ pub fn append_error(error: &AppendError) -> (ErrorCode, String) {
     let code = match error {
         AppendError::Sequence(SequenceError::OutOfOrder { .. }) => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
         AppendError::Sequence(SequenceError::StaleEpoch { .. }) => ErrorCode::INVALID_PRODUCER_EPOCH,
-        AppendError::TooLarge { .. } => ErrorCode::RECORD_LIST_TOO_LARGE,
+        AppendError::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
         AppendError::Invalid(_) => ErrorCode::CORRUPT_MESSAGE,
         AppendError::StaleLeaderEpoch { .. } => ErrorCode::NOT_LEADER_OR_FOLLOWER,
         AppendError::Storage(StorageError::LogDeleted(_)) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,

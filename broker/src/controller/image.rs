@@ -118,13 +118,13 @@ impl Image {
                         let id = self
                             .topics
                             .get(&r.resource_name)
-                            .ok_or_else(|| format!("config of topic {}, which is not there", r.resource_name))?
+                            .ok_or_else(|| {
+                                format!("config of topic {}, which is not there", r.resource_name)
+                            })?
                             .id;
                         &mut self.topic_mut(id)?.overrides
                     }
-                    RESOURCE_BROKER => {
-                        self.broker_overrides.entry(r.resource_name.to_string()).or_default()
-                    }
+                    RESOURCE_BROKER => self.broker_overrides.entry(r.resource_name.to_string()).or_default(),
                     other => return Err(format!("config of unknown resource type {other}")),
                 };
                 match &r.value {

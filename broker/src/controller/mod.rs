@@ -9,7 +9,7 @@ pub mod image;
 pub mod records;
 mod state;
 
-pub use image::{Image, PartitionImage, TopicImage};
+pub use image::{Image, TopicImage};
 pub use state::{
     ChangeError, Controller, NewTopic, PRODUCER_ID_BLOCK, ResourceKey, TOPIC_PARTITIONS_MAX,
     too_many_partitions,

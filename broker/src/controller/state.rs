@@ -74,6 +74,10 @@ impl Controller {
         node_id: i32,
         partitions_max: usize,
     ) -> anyhow::Result<Controller> {
+        // A log that was found damaged may lack topics: their files would be taken for a deleted topic's.
+        if let Some(damage) = log.refused() {
+            return Err(damage.into());
+        }
         let mut image = Image::new(&settings);
         let mut offset = log.log_start_offset();
         while offset < log.high_watermark() {
@@ -118,13 +122,11 @@ impl Controller {
             ));
         }
         self.check_room(&image, new.partitions)?;
-        let id = Uuid::from_random(
-            (corelog_io::random_u64() as u128) << 64 | corelog_io::random_u64() as u128,
-        );
+        let id =
+            Uuid::from_random((corelog_io::random_u64() as u128) << 64 | corelog_io::random_u64() as u128);
         // Names come out of request frames: an image must not keep those alive.
         let name = new.name.detach();
-        let mut records =
-            vec![MetadataRecord::TopicRecord(TopicRecord { name: name.clone(), topic_id: id })];
+        let mut records = vec![MetadataRecord::TopicRecord(TopicRecord { name: name.clone(), topic_id: id })];
         let node = shard.identity.node_id;
         records.extend((0..new.partitions).map(|partition| partition_record(id, partition, node)));
         records.extend(new.overrides.iter().map(|(key, value)| {
@@ -220,11 +222,9 @@ impl Controller {
                 })?;
                 (RESOURCE_TOPIC, topic.name.clone(), &topic.overrides)
             }
-            ResourceKey::Broker(name) => (
-                RESOURCE_BROKER,
-                name.as_str().into(),
-                image.broker_overrides.get(name).unwrap_or(&none),
-            ),
+            ResourceKey::Broker(name) => {
+                (RESOURCE_BROKER, name.as_str().into(), image.broker_overrides.get(name).unwrap_or(&none))
+            }
         };
         let altered = change(&image, current)?;
         let records: Vec<MetadataRecord> = altered

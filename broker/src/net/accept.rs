@@ -20,14 +20,11 @@ pub async fn run(shard: Rc<Shard>, listener: Listener, index: usize) {
     loop {
         let accepted = {
             let accept = std::pin::pin!(listener.accept());
-            match select(accept, shard.stopping.listen()).await {
-                Either::Left((accepted, _)) => accepted,
-                Either::Right(_) => return,
+            match select(std::pin::pin!(shard.stopping()), accept).await {
+                Either::Left(_) => return,
+                Either::Right((accepted, _)) => accepted,
             }
         };
-        if shard.is_stopping() {
-            return;
-        }
         match accepted {
             Ok((stream, peer)) => {
                 spawn(Queue::Produce, admit(shard.clone(), stream, peer, index)).detach();
@@ -43,9 +40,10 @@ pub async fn run(shard: Rc<Shard>, listener: Listener, index: usize) {
 async fn admit(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usize) {
     let ip = peer.ip();
     let entered = shard
-        .on(CONTROLLER_SHARD, move |shard| async move {
-            shard.admission.enter(ip, &shard.config().connections)
-        })
+        .on(
+            CONTROLLER_SHARD,
+            move |shard| async move { shard.admission.enter(ip, &shard.config().connections) },
+        )
         .await;
     match entered {
         Err(_) => return stream.shutdown(),

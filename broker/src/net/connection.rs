@@ -104,11 +104,13 @@ async fn read(
     );
     loop {
         let frame = {
+            // A client that never pauses is to be stopped too: that is looked at first.
+            let stopping = std::pin::pin!(shard.stopping());
             let next = std::pin::pin!(frames.next(|| owed.get() > 0));
-            match select(next, shard.stopping.listen()).await {
-                Either::Left((Ok(frame), _)) => frame,
-                Either::Left((Err(error), _)) => return error,
-                Either::Right(_) => return FrameError::Stopping,
+            match select(stopping, next).await {
+                Either::Left(_) => return FrameError::Stopping,
+                Either::Right((Ok(frame), _)) => frame,
+                Either::Right((Err(error), _)) => return error,
             }
         };
         let started = corelog_io::now();
@@ -133,23 +135,19 @@ async fn write(
             Outcome::Answer { frame, held } => {
                 drop(request.budget);
                 let bytes: usize = frame.iter().map(Bytes::len).sum();
-                stream.send(frame.into_iter().map(Part::Bytes).collect()).await.map_err(|error| error.to_string())?;
+                stream
+                    .send(frame.into_iter().map(Part::Bytes).collect())
+                    .await
+                    .map_err(|error| error.to_string())?;
                 drop(held);
-                shard.metrics.request_answered(
-                    request.api_key,
-                    bytes,
-                    corelog_io::now() - request.started,
-                );
+                shard.metrics.request_answered(request.api_key, bytes, corelog_io::now() - request.started);
             }
-            Outcome::Silence => shard.metrics.request_answered(
-                request.api_key,
-                0,
-                corelog_io::now() - request.started,
-            ),
+            Outcome::Silence => {
+                shard.metrics.request_answered(request.api_key, 0, corelog_io::now() - request.started)
+            }
             Outcome::Close(reason) => return Err(reason.to_string()),
         }
         owed.set(owed.get() - 1);
     }
     Ok(())
 }
-

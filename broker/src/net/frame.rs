@@ -57,7 +57,15 @@ impl FrameReader {
         frame_bytes_max: usize,
         idle_max: Option<Duration>,
     ) -> FrameReader {
-        FrameReader { stream, budget, buffer: BytesMut::new(), held: None, frame_bytes_max, idle_max, trusted: 0 }
+        FrameReader {
+            stream,
+            budget,
+            buffer: BytesMut::new(),
+            held: None,
+            frame_bytes_max,
+            idle_max,
+            trusted: 0,
+        }
     }
 
     /// The next frame. `busy` says whether answers are still owed, in which case the peer is not idle.

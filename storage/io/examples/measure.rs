@@ -7,8 +7,8 @@
 
 use bytes::{Bytes, BytesMut};
 use corelog_io::{
-    ALIGN, AlignedBuf, File, ListenOptions, Listener, OpenOptions, Part, PerCore, Queue, RunConfig, Stream,
-    available_cpus, mesh, now, run_glommio, spawn,
+    ALIGN, AlignedBuf, File, ListenOptions, Listener, OpenOptions, Part, Queue, RunConfig, Stream,
+    available_cpus, mesh, now, run_glommio, run_glommio_with, spawn,
 };
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -16,6 +16,13 @@ use std::time::Instant;
 fn main() {
     let dir = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| ".".into()));
     let cpus = available_cpus().expect("the affinity mask");
+
+    for problem in corelog_io::preflight(&dir, cpus.len()).err().unwrap_or_default() {
+        println!("{problem}");
+        if problem.fatal {
+            return;
+        }
+    }
 
     let start = Instant::now();
     let started = Instant::now();
@@ -43,13 +50,10 @@ fn main() {
 
     let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let two = vec![cpus[0], cpus[1 % cpus.len()]];
-    let seats = PerCore::new(mesh::<u64>(2, 64));
-    run_glommio(RunConfig::new(two), move |ctx| {
-        let seats = seats.clone();
-        async move {
-            network(ctx.core, addr).await;
-            hops(seats.take(ctx.core), ctx.core).await;
-        }
+    let seats = mesh::<u64>(2, 64);
+    run_glommio_with(RunConfig::new(two), seats, move |ctx, seat| async move {
+        network(ctx.core, addr).await;
+        hops(seat, ctx.core).await;
     })
     .unwrap()
     .join()

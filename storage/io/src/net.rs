@@ -100,9 +100,8 @@ impl Stream {
     /// Appends at most `max` (above 0) bytes to `buf` as soon as there are any; 0 = the peer has finished. Cancel-safe:
     /// a dropped read loses nothing.
     ///
-    /// Where `buf` has room for `max` bytes they are received in place. Where it has not, it takes memory only when
-    /// something has come, so a reader that waits with an empty buffer costs none: read small first, reserve what the
-    /// frame needs, read the rest in place.
+    /// While it waits with nothing in `buf`, it holds no memory. It receives in place where `max` is large or `buf` has
+    /// the room; short reads are copied once.
     pub async fn read(&self, buf: &mut BytesMut, max: usize) -> io::Result<usize> {
         match &self.inner {
             AnyStream::Real(stream) => stream.read(buf, max).await,

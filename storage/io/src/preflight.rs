@@ -21,8 +21,9 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Locked memory one core takes at most: its rings on kernels before 5.12, and what glommio registers.
-const MEMLOCK_PER_CORE: u64 = 2 << 20;
+/// Locked memory that one core's four rings count as, twice over: 6.18 counts about 260 KiB, and a process that has
+/// just ended (a restart) is still counted for a moment.
+const MEMLOCK_PER_CORE: u64 = 512 << 10;
 /// glommio refuses to start below this, whatever it needs.
 const MEMLOCK_MIN: u64 = 512 << 10;
 /// Open files below which a broker with many partitions and connections soon runs out.

@@ -25,6 +25,8 @@ pub struct Task<T> {
 enum Inner<T> {
     Real(glommio::Task<T>),
     Sim(sim::Task<T>),
+    /// Spawned when its core had ended: never runs.
+    Never,
 }
 
 impl<T: 'static> Task<T> {
@@ -35,6 +37,7 @@ impl<T: 'static> Task<T> {
                 let _runs_on = task.detach();
             }
             Inner::Sim(task) => task.detach(),
+            Inner::Never => {}
         }
     }
 }
@@ -49,6 +52,7 @@ impl<T: 'static> Future for Task<T> {
         match &mut self.inner {
             Inner::Real(task) => Pin::new(task).poll(cx),
             Inner::Sim(task) => Pin::new(task).poll(cx),
+            Inner::Never => Poll::Pending,
         }
     }
 }
@@ -57,6 +61,7 @@ impl<T: 'static> Future for Task<T> {
 /// when called outside a core.
 pub fn spawn<T: 'static>(queue: Queue, future: impl Future<Output = T> + 'static) -> Task<T> {
     let inner = match world::current() {
+        World::Real(core) if core.ring.is_closing() => Inner::Never,
         World::Real(core) => Inner::Real(core.spawn(queue, future)),
         World::Sim(context) => Inner::Sim(context.spawn(queue, future)),
     };

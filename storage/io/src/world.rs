@@ -24,6 +24,11 @@ pub(crate) fn current() -> World {
     try_current().expect("called outside a core: run it under run_glommio or a Sim")
 }
 
+/// Makes `world` the calling thread's until it ends.
+pub(crate) fn settle(world: World) {
+    CURRENT.with(|current| current.replace(Some(world)));
+}
+
 /// Makes `world` current until the guard is dropped.
 pub(crate) fn enter(world: World) -> Entered {
     Entered { before: CURRENT.with(|current| current.replace(Some(world))) }

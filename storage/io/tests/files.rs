@@ -153,13 +153,15 @@ fn a_dropped_operation_keeps_its_memory_until_it_is_done() {
             });
             let _ = other.await.unwrap();
         }
-        // A descriptor goes with its last operation; its number is reused only then.
-        file.write_at(0, pattern(ALIGN, 1).freeze(), true).await.unwrap();
-        let reading = file.read_at(0, ALIGN);
+        // A descriptor goes with its last operation; its number is reused only then. (Written where none of the dropped
+        // writes, which may still be under way, goes.)
+        let pos = 1 << 20;
+        file.write_at(pos, pattern(ALIGN, 1).freeze(), true).await.unwrap();
+        let reading = file.read_at(pos, ALIGN);
         let last = file.clone();
         drop(reading);
         last.close().await.unwrap();
-        assert!(file.read_at(0, ALIGN).await.unwrap()[..] == pattern(ALIGN, 1)[..]);
+        assert!(file.read_at(pos, ALIGN).await.unwrap()[..] == pattern(ALIGN, 1)[..]);
     });
 }
 

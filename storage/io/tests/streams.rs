@@ -5,8 +5,8 @@ mod common;
 use bytes::{Bytes, BytesMut};
 use common::in_both_worlds;
 use corelog_io::{
-    AlignedBuf, File, ListenOptions, Listener, OpenOptions, Part, Queue, Stream, sleep, spawn, timeout,
-    yield_now,
+    AlignedBuf, File, ListenOptions, Listener, OpenOptions, Part, Queue, Seat, Stream, mesh, sleep, spawn,
+    timeout, yield_now,
 };
 use std::io;
 use std::net::SocketAddr;
@@ -204,31 +204,33 @@ fn nobody_listens() {
 
 #[test]
 fn every_core_listens_on_one_address() {
-    in_both_worlds(2, |world| async move {
-        // The port is one nobody else's test takes: the simulated world is its own, and glommio's test draws it free.
-        let port = if world.simulated { 9092 } else { shared_port() };
-        let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        let listener = Listener::bind(addr, ListenOptions { backlog: 64 }).unwrap();
-        let serving = spawn(Queue::Control, async move {
-            let mut served = 0;
-            while let Ok(Ok((stream, _))) = timeout(MS * 300, listener.accept()).await {
-                stream.send(vec![Bytes::from_static(b"!").into()]).await.unwrap();
-                served += 1;
-            }
-            served
+    // A free port; the simulated world's are its own.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    common::in_glommio_with(mesh(2, 1), move |world, seat| serve_and_ask(world.ctx.core, seat, free));
+    for seed in 0..20 {
+        common::in_simulation_with(seed, mesh(2, 1), move |world, seat| {
+            serve_and_ask(world.ctx.core, seat, SocketAddr::from(([127, 0, 0, 1], 9092)))
         });
-        sleep(MS * 50).await;
-        for _ in 0..20 {
-            let stream = Stream::connect(addr).await.unwrap();
-            assert_eq!(read_all(&stream, 10).await, b"!");
-        }
-        serving.await;
-    });
+    }
 }
 
-fn shared_port() -> u16 {
-    static PORT: std::sync::OnceLock<u16> = std::sync::OnceLock::new();
-    *PORT.get_or_init(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+async fn serve_and_ask(core: usize, seat: Seat<()>, addr: SocketAddr) {
+    let (senders, mut receiver) = seat.join(core).await;
+    let listener = Listener::bind(addr, ListenOptions { backlog: 64 }).unwrap();
+    let serving = spawn(Queue::Control, async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            stream.send(vec![Bytes::from_static(b"!").into()]).await.unwrap();
+        }
+    });
+    for _ in 0..20 {
+        let stream = Stream::connect(addr).await.unwrap();
+        assert_eq!(read_all(&stream, 10).await, b"!");
+    }
+    // The other core may still ask this one.
+    senders.send(1 - core, ()).await.unwrap();
+    receiver.recv().await.unwrap();
+    drop(serving);
 }
 
 #[test]
@@ -258,5 +260,55 @@ fn many_connections_wait_without_taking_the_disks_place() {
         for task in waiting {
             assert_eq!(task.await, b"go");
         }
+    });
+}
+
+#[test]
+fn a_silent_peer_takes_no_memory() {
+    common::in_glommio(1, |_| async {
+        let (client, server) = connected().await;
+        let mut buf = BytesMut::with_capacity(1 << 20);
+        assert!(timeout(MS * 5, server.read(&mut buf, 1 << 20)).await.is_err());
+        assert_eq!(buf.capacity(), 0);
+        client.send(vec![Bytes::from_static(b"short").into()]).await.unwrap();
+        assert_eq!(server.read(&mut buf, 4096).await.unwrap(), 5);
+        assert!(buf.capacity() < 4096, "a short read took {} bytes", buf.capacity());
+        // A long one receives in place, behind what is there.
+        client.send(vec![pattern(100_000).into()]).await.unwrap();
+        while buf.len() < 100_005 {
+            server.read(&mut buf, 100_005).await.unwrap();
+        }
+        assert!(buf[..5] == b"short"[..] && buf[5..] == pattern(100_000)[..]);
+    });
+}
+
+#[test]
+fn a_core_ends_with_its_main_whatever_else_it_does() {
+    common::in_glommio(2, |world| async move {
+        let (listener, addr) = listen();
+        let accepting = spawn(Queue::Control, async move {
+            loop {
+                let _ = listener.accept().await;
+            }
+        });
+        accepting.detach();
+        let (client, server) = connected().await;
+        let stuck = server.clone();
+        spawn(Queue::Fetch, async move { stuck.send(vec![pattern(64 << 20).into()]).await }).detach();
+        spawn(Queue::Fetch, async move { server.read(&mut BytesMut::new(), 100).await }).detach();
+        let options = OpenOptions { read: true, write: true, create: true, direct: false };
+        let file = File::open(&world.dir.join(format!("file-{}", world.ctx.core)), options).await.unwrap();
+        for i in 0..50 {
+            let file = file.clone();
+            spawn(Queue::Produce, async move {
+                loop {
+                    let _ = file.write_at(i << 16, pattern(1 << 16), true).await;
+                }
+            })
+            .detach();
+        }
+        let _ = Stream::connect(addr).await.unwrap();
+        sleep(MS * 20).await;
+        drop(client);
     });
 }

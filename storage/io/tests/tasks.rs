@@ -5,8 +5,8 @@ mod common;
 use common::in_both_worlds;
 use corelog_io::sync::{Event, Notify, Semaphore, bounded, oneshot};
 use corelog_io::{
-    PerCore, Queue, core, cores, mesh, now, random_u64, remote, sleep, sleep_until, spawn, timeout,
-    wall_clock_ms, yield_if_needed, yield_now,
+    Queue, available_cpus, core, cores, mesh, now, random_u64, remote, run_glommio, sleep, sleep_until,
+    spawn, timeout, wall_clock_ms, yield_if_needed, yield_now,
 };
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -274,14 +274,10 @@ fn a_mesh_carries_everything_in_order_between_all_cores() {
     const CORES: usize = 3;
     const MESSAGES: u64 = 2000;
     // Far fewer than the messages, so that senders wait for room.
-    let seats = PerCore::new(mesh(CORES, 4));
-    common::in_glommio(CORES, move |world| {
-        mesh_run(seats.take(world.ctx.core), world.ctx.core, CORES, MESSAGES)
-    });
+    common::in_glommio_with(mesh(CORES, 4), |world, seat| mesh_run(seat, world.ctx.core, CORES, MESSAGES));
     for seed in 0..5 {
-        let seats = PerCore::new(mesh(CORES, 4));
-        common::in_simulation(seed, CORES, move |world| {
-            mesh_run(seats.take(world.ctx.core), world.ctx.core, CORES, 200)
+        common::in_simulation_with(seed, mesh(CORES, 4), |world, seat| {
+            mesh_run(seat, world.ctx.core, CORES, 200)
         });
     }
 }
@@ -347,17 +343,13 @@ fn foreign_threads_reach_a_core() {
         })
         .collect();
     drop(sender);
-    let receiver = PerCore::new(vec![receiver]);
-    common::in_glommio(1, move |_| {
-        let mut receiver = receiver.take(0);
-        async move {
-            let mut next = [0; THREADS as usize];
-            while let Some((thread, i)) = receiver.recv().await {
-                assert_eq!(next[thread as usize], i);
-                next[thread as usize] += 1;
-            }
-            assert_eq!(next, [MESSAGES; THREADS as usize]);
+    common::in_glommio_with(vec![receiver], |_, mut receiver| async move {
+        let mut next = [0; THREADS as usize];
+        while let Some((thread, i)) = receiver.recv().await {
+            assert_eq!(next[thread as usize], i);
+            next[thread as usize] += 1;
         }
+        assert_eq!(next, [MESSAGES; THREADS as usize]);
     });
     for thread in threads {
         thread.join().unwrap();
@@ -382,4 +374,12 @@ fn a_remote_mailbox_is_bounded_and_closes() {
         drop(receiver);
         assert!(sender.send(4).await.is_err());
     });
+}
+
+#[test]
+fn a_cpu_that_is_not_there_is_told() {
+    let config = corelog_io::RunConfig::new(vec![available_cpus().unwrap()[0], 100_000]);
+    let error =
+        run_glommio(config, |_| async { unreachable!("no core starts when one cannot") }).err().unwrap();
+    assert!(error.to_string().contains("core 1 on CPU 100000"), "{error}");
 }

@@ -8,14 +8,16 @@ use crate::ids::{LogId, RaftIndex, Uuid};
 use crate::producers::{BATCHES_KEPT, ProducedBatch, ProducerEntry};
 use std::collections::VecDeque;
 
-/// Bytes of the header; the logs follow.
-pub const CHECKPOINT_HEADER: usize = 64;
+/// Bytes of the header; the ends of former journals and then the logs follow.
+pub const CHECKPOINT_HEADER: usize = 80;
+/// Bytes of one [`JournalEnd`].
+const END: usize = 24;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CLCHKPNT");
 const FLAG_COMPLETE: u16 = 1;
 
 /// The first bytes of a checkpoint. A reader that wants only these reads [`CHECKPOINT_HEADER`] bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CheckpointHeader {
     pub generation: u64,
     pub shard: u32,
@@ -28,8 +30,20 @@ pub struct CheckpointHeader {
     /// Every group up to this one was on stable storage when the checkpoint was written.
     pub durable_through: u64,
     pub logs: u32,
+    pub ends: u32,
+    pub ends_crc: u32,
     pub body_len: u64,
     pub body_crc: u32,
+}
+
+/// How far a former journal was taken over. What appears behind this group later (a write that was still under way in
+/// the kernel when its process was killed) never counts; what is missing up to it was damaged since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalEnd {
+    pub generation: u64,
+    pub shard: u32,
+    /// The last group; 0: none.
+    pub sequence: u64,
 }
 
 impl CheckpointHeader {
@@ -45,15 +59,17 @@ impl CheckpointHeader {
         put(out, 48, self.logs.to_le_bytes());
         put(out, 52, self.shards.to_le_bytes());
         put(out, 56, self.body_crc.to_le_bytes());
-        let crc = crc32c::crc32c(&out[..60]);
-        put(out, 60, crc.to_le_bytes());
+        put(out, 60, self.ends.to_le_bytes());
+        put(out, 64, self.ends_crc.to_le_bytes());
+        let crc = crc32c::crc32c(&out[..76]);
+        put(out, 76, crc.to_le_bytes());
     }
 
     pub fn decode(bytes: &[u8]) -> Result<CheckpointHeader, Refused> {
         if bytes.len() < CHECKPOINT_HEADER || get_u64(bytes, 0) != MAGIC {
             return Err(Refused::Magic);
         }
-        if crc32c::crc32c(&bytes[..60]) != get_u32(bytes, 60) {
+        if crc32c::crc32c(&bytes[..76]) != get_u32(bytes, 76) {
             return Err(Refused::Checksum);
         }
         let version = get_u16(bytes, 8);
@@ -70,7 +86,30 @@ impl CheckpointHeader {
             logs: get_u32(bytes, 48),
             shards: get_u32(bytes, 52),
             body_crc: get_u32(bytes, 56),
+            ends: get_u32(bytes, 60),
+            ends_crc: get_u32(bytes, 64),
         })
+    }
+
+    /// Bytes of header and ends: what is needed of a checkpoint to know which journals still count.
+    pub fn prefix_len(&self) -> usize {
+        CHECKPOINT_HEADER + self.ends as usize * END
+    }
+
+    /// The ends of former journals; `bytes` begin with the header and hold [`CheckpointHeader::prefix_len`] bytes.
+    pub fn decode_ends(&self, bytes: &[u8]) -> Result<Vec<JournalEnd>, Refused> {
+        let ends = bytes
+            .get(CHECKPOINT_HEADER..self.prefix_len())
+            .ok_or(Refused::Content("the file is cut short"))?;
+        if crc32c::crc32c(ends) != self.ends_crc {
+            return Err(Refused::Checksum);
+        }
+        let ends = ends.chunks_exact(END).map(|end| JournalEnd {
+            generation: get_u64(end, 0),
+            sequence: get_u64(end, 8),
+            shard: get_u32(end, 16),
+        });
+        Ok(ends.collect())
     }
 }
 
@@ -116,12 +155,19 @@ pub struct LogCheckpoint {
 /// Collects logs, then gives the file's bytes.
 pub struct CheckpointWriter {
     bytes: Vec<u8>,
+    ends: u32,
     logs: u32,
 }
 
 impl CheckpointWriter {
-    pub fn new() -> CheckpointWriter {
-        CheckpointWriter { bytes: vec![0; CHECKPOINT_HEADER], logs: 0 }
+    pub fn new(ends: &[JournalEnd]) -> CheckpointWriter {
+        let mut bytes = vec![0; CHECKPOINT_HEADER + ends.len() * END];
+        for (slot, end) in bytes[CHECKPOINT_HEADER..].chunks_exact_mut(END).zip(ends) {
+            put(slot, 0, end.generation.to_le_bytes());
+            put(slot, 8, end.sequence.to_le_bytes());
+            put(slot, 16, end.shard.to_le_bytes());
+        }
+        CheckpointWriter { bytes, ends: ends.len() as u32, logs: 0 }
     }
 
     /// Adds one log; producers come from an iterator so that they need not be copied first.
@@ -178,9 +224,11 @@ impl CheckpointWriter {
 
     /// The file's bytes. `header`'s counts and checksum of the body are filled in here.
     pub fn finish(mut self, header: CheckpointHeader) -> Vec<u8> {
-        let body = &self.bytes[CHECKPOINT_HEADER..];
+        let (prefix, body) = self.bytes.split_at(CHECKPOINT_HEADER + self.ends as usize * END);
         let header = CheckpointHeader {
             logs: self.logs,
+            ends: self.ends,
+            ends_crc: crc32c::crc32c(&prefix[CHECKPOINT_HEADER..]),
             body_len: body.len() as u64,
             body_crc: crc32c::crc32c(body),
             ..header
@@ -193,7 +241,8 @@ impl CheckpointWriter {
 /// Reads a whole checkpoint file.
 pub fn decode(bytes: &[u8]) -> Result<(CheckpointHeader, Vec<LogCheckpoint>), Refused> {
     let header = CheckpointHeader::decode(bytes)?;
-    let body = &bytes[CHECKPOINT_HEADER..];
+    header.decode_ends(bytes)?;
+    let body = &bytes[header.prefix_len()..];
     if body.len() as u64 != header.body_len || crc32c::crc32c(body) != header.body_crc {
         return Err(Refused::Checksum);
     }
@@ -316,7 +365,11 @@ mod tests {
     }
 
     fn encode(logs: &[LogCheckpoint]) -> Vec<u8> {
-        let mut w = CheckpointWriter::new();
+        let ends = [
+            JournalEnd { generation: 2, shard: 7, sequence: 99 },
+            JournalEnd { generation: 1, shard: 0, sequence: 0 },
+        ];
+        let mut w = CheckpointWriter::new(&ends);
         for log in logs {
             w.add(log, log.producers.iter().map(|(id, e)| (*id, e)).collect::<Vec<_>>().into_iter());
         }
@@ -327,9 +380,7 @@ mod tests {
             complete: true,
             replay_from: 8,
             durable_through: 9,
-            logs: 0,
-            body_len: 0,
-            body_crc: 0,
+            ..CheckpointHeader::default()
         })
     }
 
@@ -341,6 +392,11 @@ mod tests {
         assert_eq!(read, logs);
         assert!(header.complete && header.replay_from == 8 && header.logs == 3);
         assert_eq!(CheckpointHeader::decode(&bytes[..CHECKPOINT_HEADER]), Ok(header));
+        let ends = header.decode_ends(&bytes[..header.prefix_len()]).unwrap();
+        assert_eq!(
+            ends.iter().map(|e| (e.generation, e.shard, e.sequence)).collect::<Vec<_>>(),
+            [(2, 7, 99), (1, 0, 0)]
+        );
     }
 
     #[test]
@@ -358,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_count_that_the_bytes_do_not_bear_is_refused_without_allocating() {
-        let mut w = CheckpointWriter::new();
+        let mut w = CheckpointWriter::new(&[]);
         w.logs = u32::MAX;
         let bytes = w.finish(CheckpointHeader::decode(&encode(&[])).unwrap());
         assert!(matches!(decode(&bytes), Err(Refused::Content(_))));

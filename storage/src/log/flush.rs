@@ -118,6 +118,8 @@ impl Log {
     pub(super) async fn load_in_turn(&self) -> Result<(), StorageError> {
         let expected = {
             let state = self.state.borrow();
+            // Looking removes what the log's state does not know of; a refused log's state is not to be believed.
+            state.check_writable(self.id)?;
             if state.segments.is_some() {
                 return Ok(());
             }

@@ -148,9 +148,7 @@ impl Log {
 
     /// Makes sure that the log's directory has been looked at.
     pub(super) async fn ensure_loaded(&self) -> Result<(), StorageError> {
-        if self.is_deleted() {
-            return Err(StorageError::LogDeleted(self.id));
-        }
+        self.check_state()?;
         if self.state.borrow().segments.is_none() {
             let _turn = self.upkeep.acquire(1).await;
             self.load_in_turn().await?;

@@ -132,9 +132,8 @@ impl Log {
     }
 
     fn check_readable(&self, state: &State, offset: i64) -> Result<(), ReadError> {
-        if state.deleted {
-            return Err(StorageError::LogDeleted(self.id).into());
-        }
+        // A refused log ends earlier than it did for those who read it before.
+        state.check_writable(self.id)?;
         if offset < state.log_start_offset || offset > state.committed.offset {
             let (log_start_offset, log_end_offset) = (state.log_start_offset, state.committed.offset);
             return Err(ReadError::OffsetOutOfRange { offset, log_start_offset, log_end_offset });

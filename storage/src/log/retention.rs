@@ -78,7 +78,7 @@ impl Log {
         Ok(self.log_start_offset())
     }
 
-    fn check_state(&self) -> Result<(), StorageError> {
+    pub(super) fn check_state(&self) -> Result<(), StorageError> {
         self.state.borrow().check_writable(self.id)
     }
 
@@ -167,7 +167,7 @@ impl Log {
     /// Removes segments that lie below the log start offset.
     pub(crate) async fn trim(&self) -> Result<(), StorageError> {
         let _turn = self.upkeep.acquire(1).await;
-        if self.is_deleted() {
+        if self.check_state().is_err() {
             return Ok(());
         }
         self.load_in_turn().await?;

@@ -40,10 +40,18 @@ struct Chain {
     /// In order of their first sequence; those without a header last.
     files: Vec<JournalFile>,
     replay_from: u64,
-    /// The checkpoint says that groups up to this one were durable.
+    /// The checkpoint, or a later process that took the journal over, says that groups up to this one were durable.
     durable_through: u64,
+    /// A later process took the journal over up to this group: what follows does not count.
+    end: Option<u64>,
     checkpoints: BTreeMap<LogId, LogCheckpoint>,
     logs: BTreeMap<LogId, RecoveredLog>,
+}
+
+enum Walk {
+    /// At the end that is known, after this group.
+    Ended(u64),
+    Stopped(Stop),
 }
 
 /// Where the walk stopped.
@@ -54,18 +62,21 @@ struct Stop {
     what: &'static str,
 }
 
-/// Reads one journal: what it and its checkpoint say of each log.
+/// Reads one journal: what it and its checkpoint say of each log, and its last group. `end`: the last group that a
+/// later process took over, if there was one.
 pub async fn read(
     generation: u64,
     shard: u32,
     files: ChainFiles,
-) -> Result<BTreeMap<LogId, RecoveredLog>, StorageError> {
+    end: Option<u64>,
+) -> Result<(BTreeMap<LogId, RecoveredLog>, u64), StorageError> {
     let mut chain = Chain {
         generation,
         shard,
         files: Vec::new(),
         replay_from: 1,
-        durable_through: 0,
+        durable_through: end.unwrap_or(0),
+        end,
         checkpoints: BTreeMap::new(),
         logs: BTreeMap::new(),
     };
@@ -76,13 +87,17 @@ pub async fn read(
         chain.open_file(path, len).await?;
     }
     chain.files.sort_by_key(|f| f.header.map_or(u64::MAX, |h| h.first_sequence));
-    if let Some(stop) = chain.walk().await? {
-        chain.prove_torn(&stop).await?;
-    }
+    let last = match chain.walk().await? {
+        Walk::Ended(last) => last,
+        Walk::Stopped(stop) => {
+            chain.prove_torn(&stop).await?;
+            stop.sequence - 1
+        }
+    };
     for (id, checkpoint) in chain.checkpoints {
         chain.logs.entry(id).or_default().checkpoint = Some((generation, checkpoint));
     }
-    Ok(chain.logs)
+    Ok((chain.logs, last))
 }
 
 impl Chain {
@@ -96,7 +111,7 @@ impl Chain {
             return Err(StorageError::corrupt(path, 0, "it is another journal's checkpoint"));
         }
         self.replay_from = header.replay_from;
-        self.durable_through = header.durable_through;
+        self.durable_through = self.durable_through.max(header.durable_through);
         self.checkpoints = logs.into_iter().map(|log| (log.log, log)).collect();
         Ok(())
     }
@@ -121,8 +136,8 @@ impl Chain {
         Ok(())
     }
 
-    /// Goes through the groups in order and keeps the entries that matter. Where it stopped, unless there is nothing.
-    async fn walk(&mut self) -> Result<Option<Stop>, StorageError> {
+    /// Goes through the groups in order and keeps the entries that matter.
+    async fn walk(&mut self) -> Result<Walk, StorageError> {
         let first_sequence = |f: &JournalFile| f.header.map(|h| h.first_sequence);
         let holds_start = |f: &JournalFile| first_sequence(f).is_some_and(|first| first <= self.replay_from);
         let Some(mut current) = self.files.iter().rposition(holds_start) else {
@@ -132,18 +147,24 @@ impl Chain {
                 sequence: self.replay_from,
                 what: "the header of the journal file is missing",
             };
-            return Ok((!self.files.is_empty()).then_some(stop));
+            return Ok(match self.files.is_empty() || self.end.is_some_and(|end| end < self.replay_from) {
+                true => Walk::Ended(self.replay_from - 1),
+                false => Walk::Stopped(stop),
+            });
         };
         let mut sequence = first_sequence(&self.files[current]).expect("it holds the start");
         loop {
             let mut position = PAGE as u64;
             let what = loop {
+                if self.end.is_some_and(|end| sequence > end) {
+                    return Ok(Walk::Ended(sequence - 1));
+                }
                 match self.group(current, position, sequence).await? {
                     Ok((header, group)) => {
                         if sequence >= self.replay_from {
                             match self.keep(current, position, &header, &group).await? {
                                 None => {}
-                                Some(stop) => return Ok(Some(stop)),
+                                Some(stop) => return Ok(Walk::Stopped(stop)),
                             }
                         }
                         position += header.disk_len();
@@ -158,7 +179,7 @@ impl Chain {
                 current += 1;
                 continue;
             }
-            return Ok(Some(Stop { file: current, position, sequence, what }));
+            return Ok(Walk::Stopped(Stop { file: current, position, sequence, what }));
         }
     }
 
@@ -293,7 +314,7 @@ impl Chain {
             Err(StorageError::corrupt(&chain.files[stop.file].path, stop.position, what))
         };
         if self.durable_through >= stop.sequence {
-            let by = format!("the checkpoint covers groups up to {}", self.durable_through);
+            let by = format!("a checkpoint covers groups up to {}", self.durable_through);
             return corrupt(self, by);
         }
         for file in 0..self.files.len() {

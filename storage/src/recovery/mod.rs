@@ -10,7 +10,7 @@ mod window;
 
 use crate::checkpoint;
 use crate::error::StorageError;
-use crate::format::checkpoint::LogCheckpoint;
+use crate::format::checkpoint::{JournalEnd, LogCheckpoint};
 use crate::format::entry::EntryHeader;
 use crate::ids::LogId;
 use crate::paths::{self, JournalName};
@@ -27,6 +27,8 @@ pub struct Recovered {
     /// The generation to open now: above every one on disk.
     pub next_generation: u64,
     pub(crate) logs: BTreeMap<LogId, RecoveredLog>,
+    /// How far each journal was taken over.
+    pub(crate) ends: Vec<JournalEnd>,
 }
 
 /// What was found of one log.
@@ -74,7 +76,8 @@ impl Recovered {
 
     /// One part for each of `shards` shards, by the shard that owns each log now.
     pub fn split(self, shards: usize, owner: impl Fn(LogId) -> usize) -> Vec<Recovered> {
-        let empty = || Recovered { next_generation: self.next_generation, logs: BTreeMap::new() };
+        let (next_generation, ends) = (self.next_generation, self.ends);
+        let empty = || Recovered { next_generation, logs: BTreeMap::new(), ends: ends.clone() };
         let mut parts: Vec<_> = (0..shards).map(|_| empty()).collect();
         for (id, log) in self.logs {
             parts[owner(id)].logs.insert(id, log);
@@ -87,6 +90,7 @@ impl Recovered {
         let mut whole = Recovered::default();
         for part in parts {
             whole.next_generation = whole.next_generation.max(part.next_generation);
+            whole.ends.extend(part.ends);
             for (id, log) in part.logs {
                 whole.logs.entry(id).or_default().merge(log);
             }
@@ -108,7 +112,7 @@ pub async fn read_journals(
 ) -> Result<Recovered, StorageError> {
     let dir = paths::journal_dir(data_dir);
     if !fs::exists(&dir).await.map_err(StorageError::io("look for", &dir))? {
-        return Ok(Recovered { next_generation: 1, logs: BTreeMap::new() });
+        return Ok(Recovered { next_generation: 1, ..Recovered::default() });
     }
     let mut chains: BTreeMap<(u64, u32), ChainFiles> = BTreeMap::new();
     for entry in fs::read_dir(&dir).await.map_err(StorageError::io("list", &dir))? {
@@ -124,30 +128,45 @@ pub async fn read_journals(
         }
     }
     let newest = chains.keys().next_back().map_or(0, |(generation, _)| *generation);
-    let needed_from = oldest_needed(&chains).await?;
-    chains.retain(|(generation, _), _| *generation >= needed_from);
-    let mut found = Recovered { next_generation: newest + 1, logs: BTreeMap::new() };
+    let known = Known::read(&chains).await?;
+    chains.retain(|(generation, _), _| *generation >= known.needed_from);
+    let mut found = Recovered { next_generation: newest + 1, ..Recovered::default() };
     for ((generation, shard), files) in chains.into_iter().skip(reader).step_by(readers.max(1)) {
-        let logs = chain::read(generation, shard, files).await?;
-        found = Recovered::merge([found, Recovered { next_generation: newest + 1, logs }]);
+        let end = known.ends.get(&(generation, shard)).copied();
+        let (logs, sequence) = chain::read(generation, shard, files, end).await?;
+        let ends = vec![JournalEnd { generation, shard, sequence }];
+        found = Recovered::merge([found, Recovered { next_generation: newest + 1, logs, ends }]);
     }
     Ok(found)
 }
 
-/// The oldest generation that is needed: the newest in which every shard has a complete checkpoint. What is older is
-/// about to be removed, and may be half removed already.
-async fn oldest_needed(chains: &BTreeMap<(u64, u32), ChainFiles>) -> Result<u64, StorageError> {
-    let mut complete: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
-    for ((generation, _), files) in chains {
-        let Some((path, _)) = &files.checkpoint else { continue };
-        if let Some(header) = checkpoint::read_header(path).await?
-            && header.complete
-        {
-            let (count, shards) = complete.entry(*generation).or_insert((0, header.shards));
-            *count += 1;
-            *shards = (*shards).max(header.shards);
+/// What the checkpoints say of journals other than their own.
+struct Known {
+    /// The newest generation in which every shard has a complete checkpoint. What is older is about to be removed, and
+    /// may be half removed already.
+    needed_from: u64,
+    /// How far a later process took a journal over, by generation and shard.
+    ends: BTreeMap<(u64, u32), u64>,
+}
+
+impl Known {
+    async fn read(chains: &BTreeMap<(u64, u32), ChainFiles>) -> Result<Known, StorageError> {
+        let mut complete: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
+        let mut ends = BTreeMap::new();
+        for ((generation, _), files) in chains {
+            let Some((path, _)) = &files.checkpoint else { continue };
+            // A damaged one is reported when its journal is read.
+            let Some((header, its_ends)) = checkpoint::read_header(path).await? else { continue };
+            if header.complete {
+                let (count, _) = complete.entry(*generation).or_insert((0, header.shards));
+                *count += 1;
+            }
+            for end in its_ends {
+                let known = ends.entry((end.generation, end.shard)).or_insert(end.sequence);
+                *known = end.sequence.min(*known);
+            }
         }
+        let whole = complete.into_iter().rev().find(|(_, (count, shards))| count == shards);
+        Ok(Known { needed_from: whole.map_or(0, |(generation, _)| generation), ends })
     }
-    let whole = complete.into_iter().rev().find(|(_, (count, shards))| count == shards);
-    Ok(whole.map_or(0, |(generation, _)| generation))
 }

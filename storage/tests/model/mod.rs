@@ -10,6 +10,7 @@ use corelog_storage::{LogId, ShardStorage, StorageError};
 use plan::{Dice, Faults, Plan};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 use truth::Truth;
 
 /// What a process of the simulation shares with the test around it.
@@ -57,6 +58,10 @@ pub fn run(plan: &Plan) -> u64 {
         shared.phase.set(Phase::Starting);
         shared.stop.set(false);
         incarnate(&sim, &machine, &shared, &mut dice);
+        if plan.faults != Faults::Kills {
+            // What a killed process had under way in the kernel is done before another can start.
+            sim.run_for(Duration::from_millis(50));
+        }
         if shared.damage_found.get() {
             assert_eq!(plan.faults, Faults::BitFlips, "damage was reported on a sound disk");
             break;
@@ -83,6 +88,10 @@ fn incarnate(sim: &Sim, machine: &Process, shared: &Rc<Shared>, dice: &mut Dice)
         _ => dice.below(12_000),
     };
     match plan.faults {
+        Faults::Kills => {
+            sim.run_steps(steps / 4);
+            if dice.below(3) > 0 { machine.kill() } else { machine.crash() }
+        }
         Faults::BitFlips => {
             sim.run_steps(steps);
             // Only what is proved durable must be found damaged: let the journal come to rest.
@@ -138,11 +147,17 @@ fn flip_bits(machine: &Process, dice: &mut Dice) {
     for _ in 0..1 + dice.below(3) {
         let files = disk.files();
         let file = &files[dice.below(files.len() as u64) as usize];
-        let len = disk.contents(file).expect("it is there").len() as u64;
-        // Half of the flips go to the first pages, where headers are.
-        let span = if dice.below(2) == 0 { len.min(8192) } else { len };
-        if span > 0 {
-            disk.flip_bit(file, dice.below(span * 8)).expect("the bit is there");
+        let contents = disk.contents(file).expect("it is there");
+        let written = contents.iter().rposition(|b| *b != 0).map_or(0, |at| at as u64 + 1);
+        // Some go to the first pages, where headers are, some to what was written last, the others anywhere.
+        let range = match dice.below(3) {
+            0 => 0..written.min(8192),
+            1 => written.saturating_sub(12_288)..written,
+            _ => 0..contents.len() as u64,
+        };
+        if !range.is_empty() {
+            let byte = range.start + dice.below(range.end - range.start);
+            disk.flip_bit(file, byte * 8 + dice.below(8)).expect("the bit is there");
         }
     }
 }
@@ -190,7 +205,9 @@ async fn live(shared: Rc<Shared>) {
             return;
         }
     }
-    storages.iter().for_each(|s| s.settle_recovery());
+    if plan.faults != Faults::Kills || shared.last.get() {
+        storages.iter().for_each(|s| s.settle_recovery());
+    }
     if !truth::check_all(&shared, &logs).await {
         return;
     }
@@ -210,7 +227,7 @@ async fn finish(shared: &Shared, storages: &[Rc<ShardStorage>]) {
         }
     }
     // Time for markers to be written.
-    corelog_io::sleep(std::time::Duration::from_millis(200)).await;
+    corelog_io::sleep(Duration::from_millis(200)).await;
     shared.phase.set(Phase::Done);
 }
 

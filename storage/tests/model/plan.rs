@@ -8,6 +8,9 @@ use std::time::Duration;
 pub enum Faults {
     /// Power loss and kills.
     Crashes,
+    /// Kills with a restart at once, while the kernel still writes for the dead process; power loss soon after. Nothing
+    /// goes to segments: the journals of many generations pile up.
+    Kills,
     /// The disk fills up now and then; crashes too.
     FullDisk,
     /// Reads, writes and syncs fail now and then; crashes too.
@@ -67,20 +70,22 @@ impl Plan {
         } else {
             dice.pick(&[64 << 10, 128 << 10, 256 << 10]).max(2 * group_bytes_max as u64)
         };
+        let kills = faults == Faults::Kills;
+        let journal_file_bytes = if kills { 1 << 20 } else { journal_file_bytes };
         Plan {
             seed,
             faults,
             logs: dice.pick(&[1, 2, 4, 8]),
             incarnations: 2 + dice.below(5) as u32,
             journal_file_bytes,
-            journal_files: dice.pick(&[2, 3, 4]),
+            journal_files: if kills { 8 } else { dice.pick(&[2, 3, 4]) },
             group_bytes_max,
             groups_in_flight: dice.pick(&[1, 2, 4]),
             tail_cache_bytes: dice.pick(&[1, 2, 4])
                 * (2 * journal_file_bytes).max(16 * group_bytes_max as u64),
             files_open_max: dice.pick(&[4, 8, 64]),
             segment_bytes: dice.pick(&[8 << 10, 64 << 10, 256 << 10, 1 << 20]),
-            value_bytes_max: if large { 2 << 20 } else { dice.pick(&[100, 2_000, 20_000]) },
+            value_bytes_max: if large && !kills { 2 << 20 } else { dice.pick(&[100, 2_000, 20_000]) },
             retention: dice.below(3) == 0,
             pace: Duration::from_micros(dice.pick(&[50, 500, 3_000])),
         }

@@ -145,7 +145,8 @@ class Corelog(Child):
             raise BrokerError(f"no corelog binary at {self.binary}: run `cargo build --release` or pass --binary")
 
     def command(self):
-        command = [self.binary, "--data-dir", self.directory / "data", "--listen", self.bootstrap, "--admin", self.admin]
+        command = [self.binary, "--data-dir", self.directory / "data", "--listen", self.bootstrap,
+                   "--advertise", self.bootstrap, "--admin", self.admin]
         for name, value in self.settings.items():
             command += ["--set", f"{name}={value}"]
         return command

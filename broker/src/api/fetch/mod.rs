@@ -15,7 +15,7 @@ use corelog_wire::fetch::{
 };
 use corelog_wire::records::{self, DownConvertLimits, LegacyFormat};
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader, frame};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 pub use read::RemoteWaits;
@@ -108,9 +108,9 @@ async fn gather(
         for (read, (_, list)) in join_all(reads).await.into_iter().zip(&wanted) {
             match read {
                 Ok(read) => got.extend(read),
-                Err(_) => got.extend(
-                    list.iter().map(|w| Got::refused(w.place, ErrorCode::NOT_LEADER_OR_FOLLOWER)),
-                ),
+                Err(_) => {
+                    got.extend(list.iter().map(|w| Got::refused(w.place, ErrorCode::NOT_LEADER_OR_FOLLOWER)))
+                }
             }
         }
         // Each shard was given the whole budget; the answer keeps it, and always its first batch.
@@ -125,12 +125,14 @@ async fn gather(
         got.sort_unstable_by_key(|got| got.place);
         let telling = got.iter().any(|got| !got.error.is_ok() || got.diverging.is_some());
         let enough = total >= limits.min_bytes || telling || asked.is_empty();
-        if enough || corelog_io::now() >= limits.deadline {
+        if enough || corelog_io::now() >= limits.deadline || shard.is_stopping() {
             held.release(held.count().saturating_sub(total as u64));
             return (got, (total > 0).then_some(held));
         }
         drop(held);
-        wait(shard, &wanted, &got, limits.deadline).await;
+        // A shard that stops does not wait for consumers that wait.
+        let news = std::pin::pin!(wait(shard, &wanted, &got, limits.deadline));
+        select(news, std::pin::pin!(shard.stopping())).await;
     }
 }
 
@@ -280,7 +282,12 @@ fn answer(context: &Context, asked: &Asked, got: Got) -> PartitionData {
 }
 
 /// For clients of before Kafka 0.11: messages of format 0 or 1.
-fn down_convert(parts: &[Bytes], version: i16, from_offset: i64, max_bytes: usize) -> Result<Vec<Bytes>, String> {
+fn down_convert(
+    parts: &[Bytes],
+    version: i16,
+    from_offset: i64,
+    max_bytes: usize,
+) -> Result<Vec<Bytes>, String> {
     let format = if version < V1_MESSAGES_FROM { LegacyFormat::V0 } else { LegacyFormat::V1 };
     let limits = DownConvertLimits { bytes_max: max_bytes, decompressed_bytes_max: DOWN_CONVERT_BYTES_MAX };
     let batches = Bytes::from(parts.concat());

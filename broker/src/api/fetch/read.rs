@@ -71,8 +71,9 @@ pub async fn read(shard: Rc<Shard>, wanted: Vec<Wanted>, mut budget: usize) -> V
 
 async fn read_one(shard: &Shard, wanted: &Wanted, budget: usize, first: bool) -> Got {
     let place = wanted.place;
-    let Some(log) = shard.log(wanted.log) else {
-        return Got::refused(place, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    let log = match shard.sound_log(wanted.log) {
+        Ok(log) => log,
+        Err(error) => return Got::refused(place, error),
     };
     let mut got = Got {
         high_watermark: log.high_watermark(),

@@ -74,13 +74,17 @@ impl Sessions {
     }
 
     /// Finds or makes the session of a request and brings its list up to date.
-    pub fn begin(self: &Rc<Self>, request: FetchRequest, by_id: bool, now: Instant) -> Result<Plan, ErrorCode> {
+    pub fn begin(
+        self: &Rc<Self>,
+        request: FetchRequest,
+        by_id: bool,
+        now: Instant,
+    ) -> Result<Plan, ErrorCode> {
         let (id, epoch) = (request.session_id, request.session_epoch);
         if epoch == EPOCH_FINAL || epoch == EPOCH_INITIAL {
             self.remove(id);
             let asked = asked(&request);
-            let session_id =
-                if epoch == EPOCH_INITIAL { self.create(by_id, asked.len(), now) } else { 0 };
+            let session_id = if epoch == EPOCH_INITIAL { self.create(by_id, asked.len(), now) } else { 0 };
             let sessions = (session_id != 0).then(|| self.clone());
             return Ok(Plan { session_id, asked, incremental: false, sessions });
         }
@@ -126,7 +130,8 @@ impl Sessions {
         loop {
             let id = (corelog_io::random_u64() & 0x7fff_ffff) as i32;
             if id != 0 && !sessions.contains_key(&id) {
-                let session = Session { epoch: 1, by_id, asked: Vec::new(), used: now, busy: true, counted: 0 };
+                let session =
+                    Session { epoch: 1, by_id, asked: Vec::new(), used: now, busy: true, counted: 0 };
                 sessions.insert(id, session);
                 return id;
             }
@@ -196,7 +201,8 @@ fn merge(list: &mut Vec<Asked>, news: Vec<Asked>, by_id: bool) {
         let id = if by_id { asked.topic_id } else { Uuid::default() };
         (topic, id, asked.partition)
     };
-    let places: HashMap<_, usize> = list.iter().enumerate().map(|(place, asked)| (key(asked), place)).collect();
+    let places: HashMap<_, usize> =
+        list.iter().enumerate().map(|(place, asked)| (key(asked), place)).collect();
     for mut new in news {
         match places.get(&key(&new)) {
             Some(&place) => {

@@ -20,7 +20,7 @@ pub(super) static ROWS: &[Spec] = &[
         "corelog.memory",
         "auto",
         Check::Form("auto, or a size such as 4GiB", machine::canonical_memory),
-        "The memory budget of all cores together; auto is a quarter of what the machine or cgroup has, at most 2 GiB per core.",
+        "The memory budget of all cores together; auto is a quarter of what the machine or cgroup has, at most 512 MiB per core.",
     ),
     int(
         "corelog.journal.file.bytes",

@@ -27,7 +27,7 @@ pub(crate) struct Core {
 }
 
 /// Holds most requests whole.
-const SCRATCH_BYTES: usize = 16 << 10;
+pub(super) const SCRATCH_BYTES: usize = 16 << 10;
 
 /// What [`crate::yield_if_needed`] lets a task run at a time while others wait.
 const TURN: Duration = Duration::from_micros(500);

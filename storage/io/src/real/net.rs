@@ -1,6 +1,6 @@
 //! Sockets: system calls that never block, and readiness from the second ring when there is nothing to do yet.
 
-use super::core;
+use super::core::{self, SCRATCH_BYTES};
 use super::fd::{Fd, check};
 use super::file::IO_BYTES_MAX;
 use crate::{File, ListenOptions, Part};
@@ -92,8 +92,11 @@ impl Stream {
     pub(crate) async fn read(&self, buf: &mut BytesMut, max: usize) -> io::Result<usize> {
         let core = core::current();
         loop {
-            let room = buf.capacity() - buf.len();
-            let got = if room >= max {
+            // A short read, such as the first after silence, goes through memory of the core's: a peer that long has
+            // nothing to say takes none of its own.
+            let in_place = max > SCRATCH_BYTES || buf.capacity() - buf.len() >= max;
+            let got = if in_place {
+                buf.reserve(max);
                 let spare = buf.spare_capacity_mut();
                 // SAFETY: `spare` has at least `max` writable bytes; the kernel wrote the first `got` of them.
                 unsafe {
@@ -104,9 +107,7 @@ impl Stream {
                     got
                 }
             } else {
-                // No memory is taken for a peer that may long be silent: what comes goes through the core's own.
                 let mut scratch = core.scratch.borrow_mut();
-                let max = max.min(scratch.len());
                 // SAFETY: the scratch memory has at least `max` bytes.
                 let got = unsafe { self.receive(scratch.as_mut_ptr(), max) };
                 if let Ok(got) = got {
@@ -117,7 +118,12 @@ impl Stream {
             match got {
                 Ok(got) => return Ok(got),
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => core.ring.ready(&self.fd, libc::POLLIN).await?,
+                    Some(libc::EAGAIN) => {
+                        if buf.is_empty() {
+                            *buf = BytesMut::new();
+                        }
+                        core.ring.ready(&self.fd, libc::POLLIN).await?;
+                    }
                     Some(libc::EINTR) => {}
                     _ => return Err(error),
                 },

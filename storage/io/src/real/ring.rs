@@ -258,6 +258,11 @@ impl Ring {
         }
     }
 
+    /// Whether the core ends.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
     /// Takes no more operations, and waits until the kernel has finished with all there are.
     pub(crate) async fn shut_down(&self) {
         self.closing.set(true);

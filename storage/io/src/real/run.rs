@@ -3,6 +3,7 @@
 use super::core::Core;
 use crate::world::{self, World};
 use crate::{CoreCtx, RunConfig};
+use core_affinity::CoreId;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 use std::cell::Cell;
 use std::future::Future;
@@ -60,7 +61,7 @@ where
                     return Err(error);
                 }
             };
-            executor.run(async move {
+            let outcome = executor.run(async move {
                 let this = match Core::start(core, cores, config.ring_depth) {
                     Ok(this) => this,
                     Err(error) => {
@@ -74,12 +75,14 @@ where
                 if started.recv().is_err() {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
-                let entered = world::enter(World::Real(this.clone()));
+                world::settle(World::Real(this.clone()));
                 let value = this.spawn(crate::Queue::Control, main(CoreCtx { core, cores }, seed)).await;
                 this.ring.shut_down().await;
-                drop(entered);
                 Ok(value)
-            })
+            });
+            // Other tasks are dropped with the executor, and may still ask where they are.
+            drop(executor);
+            outcome
         })?;
         threads.push(thread);
         starts.push(start);
@@ -94,18 +97,16 @@ where
 }
 
 fn pin_to(cpu: usize) -> io::Result<()> {
-    if cpu >= libc::CPU_SETSIZE as usize {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("CPU {cpu} does not exist")));
+    if available_cpus()?.contains(&cpu) && core_affinity::set_for_current(CoreId { id: cpu }) {
+        return Ok(());
     }
-    // SAFETY: a zeroed set is an empty one, `cpu` is in its range, 0 is the calling thread.
-    let result = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of_val(&set), &set)
-    };
-    super::fd::check(result).map(|_| ()).map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot pin to CPU {cpu}: {error} (see the process's CPU set)"))
-    })
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!(
+            "cannot be pinned to it: it is not among the CPUs {:?} that this process may use",
+            available_cpus()?
+        ),
+    ))
 }
 
 thread_local! {
@@ -137,10 +138,6 @@ fn make_panics_fatal() {
 }
 
 pub(crate) fn available_cpus() -> io::Result<Vec<usize>> {
-    // SAFETY: the set is as large as the size given; CPU_ISSET stays in its range.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        super::fd::check(libc::sched_getaffinity(0, size_of_val(&set), &mut set))?;
-        Ok((0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &set)).collect())
-    }
+    let ids = core_affinity::get_core_ids().ok_or_else(io::Error::last_os_error)?;
+    Ok(ids.into_iter().map(|core| core.id).collect())
 }

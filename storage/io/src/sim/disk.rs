@@ -406,6 +406,10 @@ impl DiskState {
         self.faults.push(Fault { op, path_part: path_part.to_string(), remaining: nth, error });
     }
 
+    pub(crate) fn clear_faults(&mut self) {
+        self.faults.clear();
+    }
+
     /// Counts an operation against the faults; the error of the one that strikes.
     pub(crate) fn strike(&mut self, op: DiskOp, path: &Path) -> io::Result<()> {
         let path = path.to_string_lossy();

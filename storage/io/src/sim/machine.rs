@@ -132,17 +132,20 @@ impl Machine {
         (0..cores).map(|core| Rc::new(context(core))).collect()
     }
 
-    pub(crate) fn start<F, Fut>(self: &Rc<Machine>, cores: usize, main: F)
+    /// Starts a core for each of `seeds`.
+    pub(crate) fn start<S, F, Fut>(self: &Rc<Machine>, seeds: Vec<S>, main: F)
     where
-        F: Fn(CoreCtx) -> Fut + Clone + 'static,
+        S: 'static,
+        F: Fn(CoreCtx, S) -> Fut + Clone + 'static,
         Fut: Future<Output = ()> + 'static,
     {
+        let cores = seeds.len();
         self.scheduler().trace.mix(self.id as u64, cores as u64);
-        for context in self.boot(cores) {
+        for (context, seed) in self.boot(cores).into_iter().zip(seeds) {
             let main = main.clone();
             let core = CoreCtx { core: context.core, cores };
             // Made inside the task, so that main's synchronous part runs on its core.
-            context.spawn(crate::Queue::Control, async move { main(core).await }).detach();
+            context.spawn(crate::Queue::Control, async move { main(core, seed).await }).detach();
         }
     }
 

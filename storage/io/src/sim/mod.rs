@@ -235,7 +235,18 @@ impl Process {
         F: Fn(CoreCtx) -> Fut + Clone + 'static,
         Fut: Future<Output = ()> + 'static,
     {
-        self.machine.start(cores, main);
+        self.start_with(vec![(); cores], move |core, ()| main(core));
+    }
+
+    /// As [`Process::start`], with a core for each of `seeds`, which is moved to it: its seats in meshes, its end of a
+    /// mailbox.
+    pub fn start_with<S, F, Fut>(&self, seeds: Vec<S>, main: F)
+    where
+        S: 'static,
+        F: Fn(CoreCtx, S) -> Fut + Clone + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        self.machine.start(seeds, main);
     }
 
     /// Whether it was started and neither crashed nor killed since.
@@ -303,6 +314,11 @@ impl Disk {
     /// write that fails has written a part of its bytes.
     pub fn fail_nth(&self, op: DiskOp, path_part: &str, nth: u64, error: io::ErrorKind) {
         self.machine.disk.borrow_mut().add_fault(op, path_part, nth, error);
+    }
+
+    /// Takes back what [`Disk::fail_nth`] set and has not struck yet.
+    pub fn clear_faults(&self) {
+        self.machine.disk.borrow_mut().clear_faults();
     }
 
     /// Flips one bit of a file, for readers and on the medium. `bit` counts from the file's first.

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use corelog_io::sim::Sim;
-use corelog_io::{CoreCtx, RunConfig, available_cpus, run_glommio};
+use corelog_io::{CoreCtx, RunConfig, available_cpus, run_glommio_with};
 use std::cell::Cell;
 use std::future::Future;
 use std::path::PathBuf;
@@ -35,10 +35,19 @@ where
     }
 }
 
-/// On a disk that has O_DIRECT, which the system's temporary directory may lack.
 pub fn in_glommio<F, Fut>(cores: usize, test: F)
 where
     F: Fn(World) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    in_glommio_with(vec![(); cores], move |world, ()| test(world));
+}
+
+/// One core for each of `seeds`, on a disk that has O_DIRECT, which the system's temporary directory may lack.
+pub fn in_glommio_with<S, F, Fut>(seeds: Vec<S>, test: F)
+where
+    S: Send + 'static,
+    F: Fn(World, S) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ()> + 'static,
 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -46,10 +55,10 @@ where
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(unique);
     std::fs::create_dir_all(&dir).unwrap();
     let cpus = available_cpus().unwrap();
-    let config = RunConfig::new((0..cores).map(|core| cpus[core % cpus.len()]).collect());
+    let config = RunConfig::new((0..seeds.len()).map(|core| cpus[core % cpus.len()]).collect());
     let for_test = dir.clone();
-    let main = move |ctx| test(World { dir: for_test.clone(), ctx, simulated: false });
-    run_glommio(config, main).unwrap().join().unwrap();
+    let main = move |ctx, seed| test(World { dir: for_test.clone(), ctx, simulated: false }, seed);
+    run_glommio_with(config, seeds, main).unwrap().join().unwrap();
     std::fs::remove_dir_all(dir).unwrap();
 }
 
@@ -59,16 +68,27 @@ where
     F: Fn(World) -> Fut + Clone + 'static,
     Fut: Future<Output = ()> + 'static,
 {
+    in_simulation_with(seed, vec![(); cores], move |world, ()| test(world))
+}
+
+/// As [`in_simulation`], with one core for each of `seeds`.
+pub fn in_simulation_with<S, F, Fut>(seed: u64, seeds: Vec<S>, test: F) -> u64
+where
+    S: 'static,
+    F: Fn(World, S) -> Fut + Clone + 'static,
+    Fut: Future<Output = ()> + 'static,
+{
+    let cores = seeds.len();
     let sim = Sim::new(seed);
     let process = sim.process("under test");
     let finished = Rc::new(Cell::new(0));
     let count = Rc::clone(&finished);
-    process.start(cores, move |ctx| {
+    process.start_with(seeds, move |ctx, seed| {
         let (test, count) = (test.clone(), Rc::clone(&count));
         async move {
             let dir = PathBuf::from("/work");
             corelog_io::fs::create_dir_all(&dir).await.unwrap();
-            test(World { dir, ctx, simulated: true }).await;
+            test(World { dir, ctx, simulated: true }, seed).await;
             count.set(count.get() + 1);
         }
     });

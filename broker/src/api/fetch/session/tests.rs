@@ -6,7 +6,11 @@ use super::*;
 fn request(session_id: i32, session_epoch: i32, partitions: &[(&str, i32, i64)]) -> FetchRequest {
     let topics = partitions.iter().map(|(topic, partition, offset)| FetchTopic {
         topic: (*topic).into(),
-        partitions: vec![FetchPartition { partition: *partition, fetch_offset: *offset, ..Default::default() }],
+        partitions: vec![FetchPartition {
+            partition: *partition,
+            fetch_offset: *offset,
+            ..Default::default()
+        }],
         ..Default::default()
     });
     FetchRequest { session_id, session_epoch, topics: topics.collect(), ..Default::default() }

@@ -1,0 +1,117 @@
+//! The simulation of one broker: production shards, mailboxes, listeners, connections, controller, groups and storage
+//! run as one process of a simulated machine, from one seed; clients on another machine speak Kafka's protocol to it
+//! over the simulated network. Power fails, the process is killed or stopped, it starts again with another number of
+//! cores; connections break, the network is cut, the disk is slow, full, failing or damaged.
+//!
+//! What must hold is what a user relies on:
+//! - every acknowledged batch is there, at its offset, once, byte for byte, in its producer's order;
+//! - what was acknowledged before a batch was sent has lower offsets than that batch;
+//! - what a consumer was shown stays as it was shown, and is never above the high watermark, which never falls;
+//! - offsets have no gaps; retries of idempotent producers change nothing;
+//! - a waiting fetch is woken by what it waits for;
+//! - committed offsets are those that were committed last, producer ids are given once, topics keep their ids;
+//! - with a damaged disk: an error, or the truth.
+//!
+//! `SEEDS` says how many seeds each test runs, from `FIRST_SEED` on (default 1); `SEED` replays one. A failure names
+//! its seed and faults: paste both into [`one_seed`]. `LOG=info` shows the broker's log of it.
+
+mod broker;
+mod committer;
+mod connection;
+mod consumer;
+mod member;
+mod plan;
+mod producer;
+mod story;
+mod truth;
+
+use plan::{Faults, Plan};
+
+fn setting(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
+}
+
+fn run_seeds(default: u64, faults: Faults) {
+    if let Some(seed) = setting("SEED") {
+        run_seed(seed, faults);
+        return;
+    }
+    let first = setting("FIRST_SEED").unwrap_or(1);
+    for seed in first..first + setting("SEEDS").unwrap_or(default) {
+        run_seed(seed, faults);
+    }
+}
+
+fn run_seed(seed: u64, faults: Faults) -> u64 {
+    /// Names the seed whatever fails.
+    struct Name(u64, Faults);
+    impl Drop for Name {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("FAILED: seed {}, Faults::{:?}; paste both into one_seed", self.0, self.1);
+            }
+        }
+    }
+    let _name = Name(seed, faults);
+    if let Ok(level) = std::env::var("LOG") {
+        let level: tracing::Level = level.parse().expect("LOG is a level: error, warn, info, debug");
+        let _ = tracing_subscriber::fmt().with_max_level(level).without_time().with_test_writer().try_init();
+    }
+    story::run(&Plan::from_seed(seed, faults))
+}
+
+#[test]
+fn crashes() {
+    run_seeds(30, Faults::Crashes);
+}
+
+#[test]
+fn network() {
+    run_seeds(20, Faults::Network);
+}
+
+#[test]
+fn full_disk() {
+    run_seeds(10, Faults::FullDisk);
+}
+
+#[test]
+fn io_errors() {
+    run_seeds(10, Faults::IoErrors);
+}
+
+#[test]
+fn bit_flips() {
+    run_seeds(20, Faults::BitFlips);
+}
+
+/// Paste a failing seed here.
+#[test]
+fn one_seed() {
+    run_seed(1, Faults::Crashes);
+}
+
+/// Runs that found something, once it was mended. Later changes of the code move what a seed does: these are worth
+/// their time, and no proof.
+#[test]
+fn found_before() {
+    for (seed, faults) in [
+        // A later request's batch came between those of one that waited for the journal.
+        (7, Faults::Network),
+        // A log found damaged was served up to the damage.
+        (7, Faults::BitFlips),
+        // A connection missed that the broker stops.
+        (95, Faults::Crashes),
+    ] {
+        run_seed(seed, faults);
+    }
+}
+
+/// The same seed gives the same run, to the byte.
+#[test]
+fn runs_can_be_repeated() {
+    for faults in [Faults::Crashes, Faults::Network] {
+        assert_eq!(run_seed(7, faults), run_seed(7, faults));
+    }
+}

@@ -1,0 +1,135 @@
+//! What one seed does: settings, how much of what work, and which faults strike.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corelog_broker::config::{BrokerConfig, Machine, StaticConfig};
+use corelog_broker::settings::Settings;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faults {
+    /// Power loss, kills, stops in good order; slow disks.
+    Crashes,
+    /// Resets, cuts and pauses; crashes too.
+    Network,
+    /// The disk fills up now and then; crashes too.
+    FullDisk,
+    /// Reads, writes and syncs fail now and then; crashes too.
+    IoErrors,
+    /// Bits flip while the process is down.
+    BitFlips,
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub faults: Faults,
+    /// Partitions of each topic.
+    pub topics: Vec<i32>,
+    pub incarnations: u32,
+    pub cores_max: u64,
+    pub producers: u32,
+    pub idempotent_producers: u32,
+    pub consumers: u32,
+    pub committers: u32,
+    /// Members of one consumer group.
+    pub members: u32,
+    /// Bytes of a record batch's values.
+    pub value_bytes_max: u64,
+    pub segment_ms: u64,
+    pub journal_file_bytes: u64,
+    pub journal_files: usize,
+    pub memory_bytes: u64,
+    /// Virtual time between a client's requests.
+    pub pace: Duration,
+    pub reset_one_in: u64,
+}
+
+pub const PORT: u16 = 9092;
+pub const DATA_DIR: &str = "/data";
+/// Kept free of the disk.
+const RESERVE_BYTES: u64 = 256 << 10;
+
+/// A small generator for the plan itself (SplitMix64).
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+
+    pub fn millis(&mut self, below: u64) -> Duration {
+        Duration::from_micros(self.below(below * 1000))
+    }
+}
+
+impl Plan {
+    pub fn from_seed(seed: u64, faults: Faults) -> Plan {
+        let mut dice = Dice(seed ^ 0xb20c_e200);
+        let journal_file_bytes = dice.pick(&[64 << 10, 128 << 10, 512 << 10]);
+        Plan {
+            seed,
+            faults,
+            topics: (0..1 + dice.below(2)).map(|_| dice.pick(&[1, 2, 3, 5])).collect(),
+            incarnations: 1 + dice.below(4) as u32,
+            cores_max: 3,
+            producers: dice.below(3) as u32,
+            idempotent_producers: 1 + dice.below(2) as u32,
+            consumers: 1 + dice.below(3) as u32,
+            committers: dice.below(2) as u32,
+            members: dice.below(3) as u32,
+            value_bytes_max: dice.pick(&[100, 1_000, 12_000]),
+            segment_ms: dice.pick(&[50, 1_000, 604_800_000]),
+            journal_file_bytes,
+            journal_files: dice.pick(&[2, 3, 4]),
+            // At the least what the tail caches of three cores need.
+            memory_bytes: dice.pick(&[(18 * journal_file_bytes).max(4 << 20), 16 << 20]),
+            pace: Duration::from_micros(dice.pick(&[500, 3_000, 10_000])),
+            reset_one_in: if faults == Faults::Network { dice.pick(&[0, 100, 1_000]) } else { 0 },
+        }
+    }
+
+    /// The broker's settings and config on `cores` cores. The journal and the budgets are made far smaller than a
+    /// person may, so that a short run fills them.
+    pub fn config(&self, ip: IpAddr, cores: usize) -> (Arc<Settings>, Arc<BrokerConfig>) {
+        let listen = format!("{ip}:{PORT}");
+        let fixed = StaticConfig::of([
+            ("listen", listen.as_str()),
+            ("auto.create.topics.enable", "false"),
+            ("offsets.topic.num.partitions", "3"),
+            ("group.initial.rebalance.delay.ms", "100"),
+            ("group.min.session.timeout.ms", "500"),
+            ("log.segment.bytes", "1048576"),
+        ])
+        .expect("these are configs");
+        let machine = Machine {
+            cpus: (0..cores).collect(),
+            cpu_quota: None,
+            memory_bytes: 8 << 30,
+            host_name: "simulated".into(),
+        };
+        let settings = Settings { fixed, machine };
+        let none = Default::default();
+        let mut config = settings.broker(&none, &none).expect("the settings are sound");
+        config.data_dir = PathBuf::from(DATA_DIR);
+        config.memory_bytes = self.memory_bytes;
+        config.storage.journal_file_bytes = self.journal_file_bytes;
+        config.storage.journal_files = self.journal_files;
+        config.storage.disk_reserve_bytes = RESERVE_BYTES;
+        (Arc::new(settings), Arc::new(config))
+    }
+}

@@ -1,0 +1,135 @@
+//! The cluster: brokers, what they speak, where they keep what.
+
+use super::{Admin, Outcomes};
+use crate::core::{Core, Lane, Node};
+use crate::error::{Error, Result};
+use crate::metadata::Broker;
+use crate::topic_partition::TopicPartition;
+use corelog_wire::ApiKey;
+use corelog_wire::messages::DescribeLogDirsRequest;
+use futures_util::future::join_all;
+use std::rc::Rc;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// None where the broker does not say.
+    pub id: Option<String>,
+    /// The broker that takes changes, as far as the one that was asked knows it.
+    pub controller: Option<i32>,
+    pub brokers: Vec<Broker>,
+}
+
+/// Versions of one API that a broker speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiRange {
+    pub key: i16,
+    /// None for keys that this client does not know.
+    pub api: Option<ApiKey>,
+    pub min_version: i16,
+    pub max_version: i16,
+}
+
+/// One data directory of a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogDir {
+    pub path: String,
+    /// Of the file system, in bytes, where the broker says it (KIP-827).
+    pub total_bytes: Option<i64>,
+    pub usable_bytes: Option<i64>,
+    pub replicas: Vec<ReplicaSize>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaSize {
+    pub partition: TopicPartition,
+    pub bytes: i64,
+    /// How far it is behind the log end offset.
+    pub offset_lag: i64,
+    /// Being moved here from another directory.
+    pub is_future: bool,
+}
+
+impl Admin {
+    pub async fn describe_cluster(&self) -> Result<Cluster> {
+        let described = self.handle.call(async |core| {
+            core.retry("describe the cluster", core.deadline(), async || core.refresh(Some(&[])).await)
+                .await?;
+            let metadata = core.metadata.borrow();
+            Ok(Cluster {
+                id: metadata.cluster_id.clone(),
+                controller: metadata.controller,
+                brokers: metadata.brokers.values().cloned().collect(),
+            })
+        });
+        described.await
+    }
+
+    /// What a broker speaks.
+    pub async fn api_versions(&self, broker: i32) -> Result<Vec<ApiRange>> {
+        let asked = self.handle.call(async move |core| {
+            let what = format!("ask broker {broker} for its API versions");
+            let connection = core.retry(&what, core.deadline(), async || known(&core, broker).await).await?;
+            let range = |(key, (min_version, max_version))| ApiRange {
+                key,
+                api: ApiKey::from_i16(key),
+                min_version,
+                max_version,
+            };
+            Ok(connection.versions.all().map(range).collect())
+        });
+        asked.await
+    }
+
+    /// The data directories of all brokers, or of those given, with the size of every partition in them.
+    pub async fn log_dirs(&self, brokers: Option<Vec<i32>>) -> Result<Outcomes<i32, Vec<Result<LogDir>>>> {
+        let asked = self.handle.call(async move |core| {
+            let brokers = match brokers {
+                Some(brokers) => brokers,
+                None => {
+                    core.retry("list the brokers", core.deadline(), async || core.refresh(Some(&[])).await)
+                        .await?;
+                    core.metadata.borrow().brokers.keys().copied().collect()
+                }
+            };
+            Ok(join_all(brokers.into_iter().map(async |broker| {
+                let what = format!("describe the data directories of broker {broker}");
+                let asked = core.retry(&what, core.deadline(), async || log_dirs(&core, broker, &what).await);
+                (broker, asked.await)
+            }))
+            .await)
+        });
+        asked.await
+    }
+}
+
+async fn known(core: &Rc<Core>, broker: i32) -> Result<Rc<crate::net::Connection>> {
+    if !core.metadata.borrow().brokers.contains_key(&broker) {
+        core.refresh(Some(&[])).await?;
+    }
+    core.connection(Node::Id(broker), Lane::SHARED).await
+}
+
+async fn log_dirs(core: &Rc<Core>, broker: i32, what: &str) -> Result<Vec<Result<LogDir>>> {
+    let response = known(core, broker).await?.call(&DescribeLogDirsRequest { topics: None }).await?;
+    Error::check(response.error_code, || what.to_owned())?;
+    let dirs = response.results.into_iter().map(|dir| {
+        Error::check(dir.error_code, || format!("{what}: {}", dir.log_dir))?;
+        let mut replicas = Vec::new();
+        for topic in dir.topics {
+            let name = topic.name.detach();
+            replicas.extend(topic.partitions.into_iter().map(|partition| ReplicaSize {
+                partition: TopicPartition { topic: name.clone(), partition: partition.partition_index },
+                bytes: partition.partition_size,
+                offset_lag: partition.offset_lag,
+                is_future: partition.is_future_key,
+            }));
+        }
+        Ok(LogDir {
+            path: dir.log_dir.as_str().to_owned(),
+            total_bytes: Some(dir.total_bytes).filter(|bytes| *bytes >= 0),
+            usable_bytes: Some(dir.usable_bytes).filter(|bytes| *bytes >= 0),
+            replicas,
+        })
+    });
+    Ok(dirs.collect())
+}

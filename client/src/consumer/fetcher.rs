@@ -1,0 +1,468 @@
+//! The consumer's task on the driver: finds where to begin, and keeps one fetch under way per broker that leads something.
+
+use super::Shared;
+use super::buffer::{Buffer, Place, Position, Start};
+use super::chunk::Chunk;
+use super::config::OffsetReset;
+use super::session::{Asked, Session};
+use crate::core::{Core, Lane, Node};
+use crate::driver::{self, Event, Listen};
+use crate::error::{Error, Result};
+use crate::groups;
+use crate::leaders::{self, OffsetSpec};
+use crate::topic_partition::TopicPartition;
+use corelog_wire::fetch::{FetchRequest, FetchResponse, PartitionData};
+use corelog_wire::{ErrorCode, Str};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+/// From this version on topics go by id alone.
+const TOPIC_IDS_FROM: i16 = 13;
+const SESSIONS_FROM: i16 = 7;
+/// The oldest version that brings v2 batches.
+const V2_BATCHES_FROM: i16 = 4;
+
+pub(super) struct Fetcher {
+    core: Rc<Core>,
+    shared: Arc<Shared>,
+    lane: Lane,
+    nodes: RefCell<HashMap<i32, Broker>>,
+    resolving: Cell<bool>,
+    changed: Event,
+}
+
+#[derive(Default)]
+struct Broker {
+    session: Session,
+    in_flight: bool,
+    retry_at: Option<Instant>,
+    failures: u32,
+}
+
+/// What one request asked for: the partition's version, and the offset.
+type Asks = HashMap<TopicPartition, (u64, i64)>;
+
+struct CloseOnDrop(Arc<Shared>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        let mut buffer = self.0.lock();
+        buffer.closed.get_or_insert(Error::Closed);
+        buffer.wake_poller();
+    }
+}
+
+/// Tells `news` whenever the application did something.
+pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event) {
+    let _guard = CloseOnDrop(shared.clone());
+    let fetcher = Rc::new(Fetcher {
+        lane: core.new_lane(),
+        core,
+        shared,
+        nodes: RefCell::default(),
+        resolving: Cell::new(false),
+        changed: Event::default(),
+    });
+    loop {
+        let (changed, updated) = (fetcher.changed.listen(), fetcher.core.updated.listen());
+        news.notify();
+        if fetcher.shared.lock().closed.is_some() {
+            break;
+        }
+        let next = fetcher.turn();
+        fetcher.wait(next, changed, updated).await;
+    }
+    fetcher.core.close_lane(fetcher.lane);
+}
+
+impl Fetcher {
+    async fn wait(&self, until: Option<Instant>, changed: Listen, updated: Listen) {
+        let (mut changed, mut updated) = (pin!(changed), pin!(updated));
+        let told = poll_fn(|cx| {
+            let news = self.shared.lock().poll_news(cx.waker());
+            let changed = changed.as_mut().poll(cx).is_ready();
+            let updated = updated.as_mut().poll(cx).is_ready();
+            if news || changed || updated { Poll::Ready(()) } else { Poll::Pending }
+        });
+        match until {
+            Some(until) => drop(driver::timeout_at(until, told).await),
+            None => told.await,
+        }
+    }
+
+    /// Does what can be done now; returns when there may be more to do.
+    fn turn(self: &Rc<Self>) -> Option<Instant> {
+        let now = Instant::now();
+        let mut next = Next(None);
+        let mut wanted: HashMap<i32, BTreeMap<TopicPartition, Asked>> = HashMap::new();
+        let mut asks: HashMap<i32, Asks> = HashMap::new();
+        let mut full = BTreeSet::new();
+        let mut leaderless = BTreeSet::new();
+        let mut homeless = Vec::new();
+        {
+            let config = &self.shared.config;
+            let mut buffer = self.shared.lock();
+            next.at(buffer.poller_until(now));
+            let is_full = buffer.bytes >= config.buffer_bytes_max;
+            let metadata = self.core.metadata.borrow();
+            for (at, place) in &buffer.partitions {
+                if let Some(retry_at) = place.retry_at.filter(|at| *at > now) {
+                    next.at(Some(retry_at));
+                    continue;
+                }
+                let Start::At(offset) = place.start else {
+                    if !place.halted {
+                        homeless.push((at.clone(), place.version, place.start));
+                    }
+                    continue;
+                };
+                if place.paused || place.halted {
+                    continue;
+                }
+                let Some((leader, leader_epoch)) = metadata.leader(&at.topic, at.partition) else {
+                    leaderless.insert(at.topic.clone());
+                    continue;
+                };
+                if is_full || place.bytes >= config.partition_bytes_max {
+                    full.insert(leader);
+                    continue;
+                }
+                let asked = Asked {
+                    topic_id: metadata.topic_id(&at.topic),
+                    offset,
+                    leader_epoch,
+                    bytes_max: config.partition_bytes_max.try_into().unwrap_or(i32::MAX),
+                };
+                wanted.entry(leader).or_default().insert(at.clone(), asked);
+                asks.entry(leader).or_default().insert(at.clone(), (place.version, offset));
+            }
+        }
+        if !leaderless.is_empty() {
+            leaderless.iter().for_each(|topic| self.core.want(topic));
+            self.core.refresh_soon();
+        }
+        if !homeless.is_empty() && !self.resolving.replace(true) {
+            driver::spawn(self.clone().resolve(homeless));
+        }
+        for (node, wanted) in wanted {
+            // A fetch without the partitions that are full would wait for the others, and these with it, while they are polled empty.
+            if !full.contains(&node) {
+                let asks = asks.remove(&node).unwrap_or_default();
+                next.at(self.fetch(node, wanted, asks, now));
+            }
+        }
+        next.0
+    }
+
+    /// Starts a fetch unless one is under way; returns when to come again.
+    fn fetch(
+        self: &Rc<Self>,
+        node: i32,
+        wanted: BTreeMap<TopicPartition, Asked>,
+        asks: Asks,
+        now: Instant,
+    ) -> Option<Instant> {
+        let mut nodes = self.nodes.borrow_mut();
+        let broker = nodes.entry(node).or_default();
+        if broker.in_flight {
+            return None;
+        }
+        if let Some(retry_at) = broker.retry_at.filter(|at| *at > now) {
+            return Some(retry_at);
+        }
+        broker.in_flight = true;
+        let fetcher = self.clone();
+        driver::spawn(async move {
+            let fetched = fetcher.ask(node, wanted).await;
+            let mut nodes = fetcher.nodes.borrow_mut();
+            let broker = nodes.entry(node).or_default();
+            broker.in_flight = false;
+            match fetched {
+                Ok(response) => {
+                    (broker.failures, broker.retry_at) = (0, None);
+                    let code = ErrorCode(response.error_code);
+                    let again = broker.session.answered(code, response.session_id);
+                    drop(nodes);
+                    match Error::check(code.code(), || format!("fetch from broker {node}")) {
+                        Err(error) if !again => fetcher.failed(node, error),
+                        Err(_) => fetcher.core.refresh_soon(),
+                        Ok(()) => fetcher.take(node, &asks, response),
+                    }
+                }
+                Err(error) => {
+                    broker.session.reset();
+                    drop(nodes);
+                    fetcher.failed(node, error);
+                }
+            }
+            fetcher.changed.notify();
+        });
+        None
+    }
+
+    async fn ask(&self, node: i32, wanted: BTreeMap<TopicPartition, Asked>) -> Result<FetchResponse> {
+        let connection = self.core.connection(Node::Id(node), self.lane).await?;
+        let has_ids = wanted.values().all(|asked| !asked.topic_id.is_zero());
+        let cap = if has_ids { i16::MAX } else { TOPIC_IDS_FROM - 1 };
+        let version = connection.pick_max::<FetchRequest>(cap)?;
+        if version < V2_BATCHES_FROM {
+            return Err(Error::Unsupported {
+                address: connection.address.clone(),
+                api: "Fetch",
+                theirs: Some((0, version)),
+                ours: (V2_BATCHES_FROM, cap),
+            });
+        }
+        let config = &self.shared.config;
+        let session = {
+            let mut nodes = self.nodes.borrow_mut();
+            nodes.entry(node).or_default().session.request(wanted, version >= SESSIONS_FROM)
+        };
+        let bytes = |bytes: usize| i32::try_from(bytes).unwrap_or(i32::MAX);
+        let request = FetchRequest {
+            max_wait_ms: config.fetch_wait_max.as_millis().try_into().unwrap_or(i32::MAX),
+            min_bytes: bytes(config.fetch_bytes_min),
+            max_bytes: bytes(config.fetch_bytes_max),
+            isolation_level: config.isolation.on_the_wire(),
+            session_id: session.session_id,
+            session_epoch: session.session_epoch,
+            topics: session.topics,
+            forgotten_topics_data: session.forgotten,
+            rack_id: config.rack.as_deref().unwrap_or_default().into(),
+            ..Default::default()
+        };
+        let timeout = self.core.config.request_timeout + config.fetch_wait_max;
+        connection.call_version(&request, version, timeout).await
+    }
+
+    fn failed(&self, node: i32, error: Error) {
+        {
+            let mut nodes = self.nodes.borrow_mut();
+            let broker = nodes.entry(node).or_default();
+            broker.retry_at = Some(Instant::now() + self.core.backoff(broker.failures));
+            broker.failures += 1;
+        }
+        if error.is_retriable() {
+            self.core.refresh_soon();
+        } else if !matches!(error, Error::Closed) {
+            self.shared.lock().fail(error);
+        }
+    }
+
+    fn take(&self, node: i32, asks: &Asks, response: FetchResponse) {
+        for topic in response.responses {
+            let name = match topic.topic_id.is_zero() {
+                true => Some(topic.topic.detach()),
+                false => self.name_of(asks, topic.topic_id),
+            };
+            let Some(name) = name else { continue };
+            for data in topic.partitions {
+                let at = TopicPartition { topic: name.clone(), partition: data.partition_index };
+                if let Some((version, offset)) = asks.get(&at) {
+                    self.take_partition(node, at, *version, *offset, data);
+                }
+            }
+        }
+    }
+
+    fn name_of(&self, asks: &Asks, id: corelog_wire::Uuid) -> Option<Str> {
+        let metadata = self.core.metadata.borrow();
+        asks.keys().find(|at| metadata.topic_id(&at.topic) == id).map(|at| at.topic.clone())
+    }
+
+    fn take_partition(&self, node: i32, at: TopicPartition, version: u64, offset: i64, data: PartitionData) {
+        let config = &self.shared.config;
+        let mut guard = self.shared.lock();
+        let buffer: &mut Buffer = &mut guard;
+        let Some(place) = buffer.partitions.get_mut(&at).filter(|place| place.version == version) else {
+            return;
+        };
+        let code = ErrorCode(data.error_code);
+        if code.is_ok() {
+            place.failures = 0;
+            place.high_watermark = Some(data.high_watermark).filter(|offset| *offset >= 0);
+            place.last_stable_offset = Some(data.last_stable_offset).filter(|offset| *offset >= 0);
+            let parts = data.records.unwrap_or_default();
+            let bytes = match parts.len() {
+                0 => return,
+                1 => parts.into_iter().next().unwrap_or_default(),
+                _ => parts.concat().into(),
+            };
+            if bytes.is_empty() {
+                return;
+            }
+            match Chunk::new(bytes, offset, data.aborted_transactions, config.isolation) {
+                Some((chunk, next)) => buffer.add(&at, version, chunk, next),
+                None => {
+                    place.halted = true;
+                    buffer.fail(Error::config(
+                        format!("the batch at offset {offset} of {at} did not come whole"),
+                        "raise partition_bytes_max and fetch_bytes_max, and seek there again",
+                    ));
+                }
+            }
+            return;
+        }
+        if code == ErrorCode::OFFSET_OUT_OF_RANGE {
+            if place.has_records() {
+                // What was fetched before is still good to poll: fetching starts over when it has been.
+                return self.back_off(place);
+            }
+            self.out_of_range(buffer, &at, offset);
+            return;
+        }
+        self.back_off(place);
+        let error = Error::broker(code, format!("fetch {at} from broker {node}"));
+        if code.wants_metadata_refresh() || code.is_retriable() || is_stale(code) {
+            // The topic may have been deleted, and made anew under another id.
+            self.core.want(&at.topic);
+            self.core.refresh_soon();
+            if code == ErrorCode::UNKNOWN_TOPIC_OR_PARTITION && place.failures > 20 {
+                place.failures = 0;
+                buffer.fail(error);
+            }
+        } else {
+            buffer.fail(error);
+        }
+    }
+
+    fn back_off(&self, place: &mut Place) {
+        place.retry_at = Some(Instant::now() + self.core.backoff(place.failures));
+        place.failures += 1;
+    }
+
+    fn out_of_range(&self, buffer: &mut Buffer, at: &TopicPartition, offset: i64) {
+        let start = match self.shared.config.offset_reset {
+            OffsetReset::Earliest => Start::Seek(OffsetSpec::Earliest),
+            OffsetReset::Latest => Start::Seek(OffsetSpec::Latest),
+            OffsetReset::Fail => {
+                if let Some(place) = buffer.partitions.get_mut(at) {
+                    place.halted = true;
+                }
+                let what = format!("offset {offset} of {at} is not there any more, and offset_reset is Fail");
+                return buffer.fail(Error::config(what, "seek to one that is, or set offset_reset"));
+            }
+        };
+        // It is assigned: its version was looked at.
+        let _ = buffer.seek(at, start);
+    }
+
+    /// Finds where to begin in these partitions.
+    async fn resolve(self: Rc<Self>, homeless: Vec<(TopicPartition, u64, Start)>) {
+        let mut seeks = Vec::new();
+        let mut versions = HashMap::new();
+        let mut committed = Vec::new();
+        for (at, version, start) in homeless {
+            self.core.want(&at.topic);
+            versions.insert(at.clone(), version);
+            match start {
+                Start::Seek(spec) => seeks.push((at, spec)),
+                Start::Committed | Start::At(_) => committed.push(at),
+            }
+        }
+        let group = self.shared.config.group.as_deref().map(Str::from).filter(|_| !committed.is_empty());
+        let found = match group {
+            Some(group) => groups::committed(&self.core, &group, Some(&committed), true).await,
+            None => Ok(BTreeMap::new()),
+        };
+        match found {
+            Ok(found) => {
+                for at in committed {
+                    match (found.get(&at), self.shared.config.offset_reset) {
+                        (Some(found), _) => {
+                            let position =
+                                Position { offset: found.offset, leader_epoch: found.leader_epoch };
+                            self.shared.lock().start_at(&at, versions[&at], position);
+                        }
+                        (None, OffsetReset::Earliest) => seeks.push((at, OffsetSpec::Earliest)),
+                        (None, OffsetReset::Latest) => seeks.push((at, OffsetSpec::Latest)),
+                        (None, OffsetReset::Fail) => {
+                            let what = format!("nothing is committed for {at}, and offset_reset is Fail");
+                            self.unresolved(
+                                &at,
+                                versions[&at],
+                                Error::config(what, "seek, or set offset_reset"),
+                            );
+                        }
+                    }
+                }
+            }
+            Err(error) => committed.iter().for_each(|at| self.unresolved(at, versions[at], error.clone())),
+        }
+        if !seeks.is_empty() {
+            self.resolve_seeks(seeks, &versions).await;
+        }
+        self.resolving.set(false);
+        self.changed.notify();
+    }
+
+    async fn resolve_seeks(
+        &self,
+        seeks: Vec<(TopicPartition, OffsetSpec)>,
+        versions: &HashMap<TopicPartition, u64>,
+    ) {
+        let isolation = self.shared.config.isolation;
+        let answers = leaders::list_offsets(&self.core, seeks, isolation, self.core.deadline()).await;
+        let mut behind_all = Vec::new();
+        for (at, answer) in answers {
+            match answer {
+                Ok(listed) => match listed.offset {
+                    Some(offset) => {
+                        let position = Position { offset, leader_epoch: listed.leader_epoch };
+                        self.shared.lock().start_at(&at, versions[&at], position);
+                    }
+                    None => behind_all.push((at, OffsetSpec::Latest)),
+                },
+                Err(error) => self.unresolved(&at, versions[&at], error),
+            }
+        }
+        if !behind_all.is_empty() {
+            // No record is as late as the time asked for: what comes next is.
+            Box::pin(self.resolve_seeks(behind_all, versions)).await;
+        }
+    }
+
+    fn unresolved(&self, at: &TopicPartition, version: u64, error: Error) {
+        let mut guard = self.shared.lock();
+        let buffer: &mut Buffer = &mut guard;
+        let Some(place) = buffer.partitions.get_mut(at).filter(|place| place.version == version) else {
+            return;
+        };
+        match error.is_retriable() {
+            true => self.back_off(place),
+            false => place.halted = true,
+        }
+        buffer.fail(error);
+    }
+}
+
+/// The leader moved, or the topic was made anew: metadata tells.
+fn is_stale(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::FENCED_LEADER_EPOCH
+            | ErrorCode::UNKNOWN_LEADER_EPOCH
+            | ErrorCode::UNKNOWN_TOPIC_ID
+            | ErrorCode::INCONSISTENT_TOPIC_ID
+            | ErrorCode::OFFSET_NOT_AVAILABLE
+            | ErrorCode::UNKNOWN_SERVER_ERROR
+    )
+}
+
+/// The soonest of several times.
+struct Next(Option<Instant>);
+
+impl Next {
+    fn at(&mut self, at: Option<Instant>) {
+        self.0 = match (self.0, at) {
+            (Some(known), Some(at)) => Some(known.min(at)),
+            (known, at) => known.or(at),
+        };
+    }
+}

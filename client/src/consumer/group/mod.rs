@@ -1,0 +1,651 @@
+//! Membership in a group, by the classic protocol: join, sync, heartbeats, and giving up what others are to have.
+//!
+//! One task on the driver. It holds the group's rule towards the application: partitions are taken away only between two polls, with
+//! what was polled before committed (if commits are automatic), or when membership is lost anyway.
+
+use super::Shared;
+use super::assignor::{Assignments, Assignor, Member};
+use super::buffer::{Rebalance, Start};
+use super::commit;
+use crate::core::{Core, Lane};
+use crate::driver::{self, Event};
+use crate::error::{Error, Result};
+use crate::groups::Committer;
+use crate::net::Connection;
+use crate::topic_partition::{TopicPartition, by_topic};
+use bytes::Bytes;
+use corelog_wire::consumer_protocol::consumer_protocol_assignment as assignment;
+use corelog_wire::consumer_protocol::consumer_protocol_subscription as subscription;
+use corelog_wire::consumer_protocol::{self, ConsumerProtocolAssignment, ConsumerProtocolSubscription};
+use corelog_wire::messages::{
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, SyncGroupRequest,
+    join_group_request, leave_group_request, sync_group_request,
+};
+use corelog_wire::{ErrorCode, Str};
+use futures_util::future::{Either, select};
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Newest version of subscriptions: with generation and rack.
+const SUBSCRIPTION_VERSION: i16 = 3;
+/// Assignments are the same in all versions: every client reads the first.
+const ASSIGNMENT_VERSION: i16 = 0;
+const PROTOCOL_TYPE: Str = Str::from_static("consumer");
+/// Beyond the time that the coordinator waits for all members to join.
+const JOIN_GRACE: Duration = Duration::from_secs(5);
+
+pub(super) struct Membership {
+    core: Rc<Core>,
+    shared: Arc<Shared>,
+    /// Told whenever the application did something.
+    news: Event,
+    group: Str,
+    lane: Lane,
+    instance_id: Option<Str>,
+    member_id: Str,
+    generation: i32,
+    /// All our assignors let members keep partitions through a rebalance.
+    cooperative: bool,
+    owned: BTreeSet<TopicPartition>,
+    /// As leader: the partition counts that the assignment was made for.
+    counts: Option<BTreeMap<Str, i32>>,
+    /// The subscription that was joined with.
+    joined: u64,
+    failures: u32,
+    heartbeat_at: Instant,
+    /// Of the coordinator's last word.
+    heard_at: Instant,
+}
+
+/// Why a stable member stops being one.
+#[derive(Debug)]
+enum Change {
+    /// The group rebalances, or should.
+    Rebalance,
+    /// The coordinator no longer knows this member, or its generation.
+    Lost,
+    /// The application did not poll for too long.
+    Idle,
+    /// The application gives all up by itself, by closing the consumer too: nothing has to wait for it.
+    Unsubscribed,
+    Failed(Error),
+}
+
+pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event, group: Str) {
+    let config = &shared.config;
+    let mut membership = Membership {
+        lane: core.new_lane(),
+        group,
+        instance_id: config.instance_id.as_deref().map(Str::from),
+        member_id: Str::new(),
+        generation: -1,
+        cooperative: config.assignors.iter().all(|assignor| assignor.is_cooperative()),
+        owned: BTreeSet::new(),
+        counts: None,
+        joined: 0,
+        failures: 0,
+        heartbeat_at: Instant::now(),
+        heard_at: Instant::now(),
+        news,
+        shared: shared.clone(),
+        core: core.clone(),
+    };
+    while let Some(topics) = membership.subscribed().await {
+        let change = match membership.join(&topics).await {
+            Ok(()) => membership.stay().await,
+            Err(change) => change,
+        };
+        membership.settle(change).await;
+    }
+    membership.leave().await;
+    core.close_lane(membership.lane);
+}
+
+impl Membership {
+    /// Waits until there are topics to subscribe to; none when the consumer is closed.
+    async fn subscribed(&mut self) -> Option<Arc<BTreeSet<Str>>> {
+        loop {
+            let news = self.news.listen();
+            {
+                let buffer = self.shared.lock();
+                if buffer.closed.is_some() {
+                    return None;
+                }
+                if let Some(topics) = &buffer.subscription {
+                    self.joined = buffer.subscription_version;
+                    return Some(topics.clone());
+                }
+            }
+            // Whoever takes to assigning partitions itself is no member.
+            self.leave().await;
+            news.await;
+        }
+    }
+
+    /// What the application wants is no longer what was joined for.
+    fn unwanted(&self) -> Option<Change> {
+        let buffer = self.shared.lock();
+        if buffer.closed.is_some() || buffer.subscription.is_none() {
+            return Some(Change::Unsubscribed);
+        }
+        (buffer.subscription_version != self.joined).then_some(Change::Rebalance)
+    }
+
+    /// Becomes a member with an assignment.
+    async fn join(&mut self, topics: &BTreeSet<Str>) -> std::result::Result<(), Change> {
+        topics.iter().for_each(|topic| self.core.want(topic));
+        let response = self.join_once(topics).await?;
+        self.member_id = response.member_id.detach();
+        self.generation = response.generation_id;
+        let is_leader = response.leader == response.member_id && !response.skip_assignment;
+        let protocol = response.protocol_name.clone().unwrap_or_default();
+        let (mut assignments, mut counts) = (Assignments::new(), None);
+        if is_leader {
+            (assignments, counts) = self.assign(&response, &protocol).await.map_err(Change::Failed)?;
+        }
+        let assigned = self.sync(protocol, assignments).await?;
+        self.counts = counts;
+        self.failures = 0;
+        self.heard_at = Instant::now();
+        self.heartbeat_at = self.heard_at + self.shared.config.heartbeat_interval;
+        {
+            let committer = Committer {
+                member_id: self.member_id.clone(),
+                instance_id: self.instance_id.clone(),
+                generation: self.generation,
+            };
+            self.shared.lock().committer = Some(committer);
+        }
+        self.take_over(assigned).await
+    }
+
+    async fn connection(&self) -> std::result::Result<Rc<Connection>, Change> {
+        self.core.coordinator(&self.group, self.lane).await.map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: Error) -> Change {
+        if error.is_retriable() {
+            self.core.forget_coordinator(&self.group);
+        }
+        Change::Failed(error)
+    }
+
+    /// Does it unless the consumer is closed or subscribes to something else meanwhile.
+    async fn unless_unwanted<T>(
+        &self,
+        work: impl Future<Output = Result<T>>,
+    ) -> std::result::Result<T, Change> {
+        let mut work = pin!(work);
+        loop {
+            let news = self.news.listen();
+            if let Some(change) = self.unwanted() {
+                return Err(change);
+            }
+            match select(work.as_mut(), news).await {
+                Either::Left((done, _)) => return done.map_err(|error| self.failed(error)),
+                Either::Right(_) => {}
+            }
+        }
+    }
+
+    async fn join_once(&mut self, topics: &BTreeSet<Str>) -> std::result::Result<JoinGroupResponse, Change> {
+        let what = format!("join group {:?}", self.group);
+        loop {
+            let connection = self.connection().await?;
+            let version = connection.pick::<JoinGroupRequest>().map_err(Change::Failed)?;
+            let config = &self.shared.config;
+            let mut protocols = Vec::new();
+            for assignor in &config.assignors {
+                let metadata = self.subscription(topics, *assignor).map_err(Change::Failed)?;
+                protocols.push(join_group_request::Protocol { name: assignor.name().into(), metadata });
+            }
+            let request = JoinGroupRequest {
+                group_id: self.group.clone(),
+                session_timeout_ms: millis(config.session_timeout),
+                rebalance_timeout_ms: millis(config.poll_interval_max),
+                member_id: self.member_id.clone(),
+                group_instance_id: self.instance_id.clone(),
+                protocol_type: PROTOCOL_TYPE,
+                protocols,
+                reason: None,
+            };
+            let timeout = config.poll_interval_max.max(config.session_timeout) + JOIN_GRACE;
+            let call = connection.call_version(&request, version, timeout);
+            let response = self.unless_unwanted(call).await?;
+            match ErrorCode(response.error_code) {
+                ErrorCode::NONE => return Ok(response),
+                ErrorCode::MEMBER_ID_REQUIRED => self.member_id = response.member_id.detach(),
+                ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION => return Err(Change::Lost),
+                code => return Err(self.failed(Error::broker(code, what))),
+            }
+        }
+    }
+
+    fn subscription(&self, topics: &BTreeSet<Str>, assignor: Assignor) -> Result<Bytes> {
+        let owned = by_topic(self.owned.iter().map(|at| (at.clone(), ())));
+        let owned = owned.into_iter().map(|(topic, partitions)| subscription::TopicPartition {
+            topic,
+            partitions: partitions.into_iter().map(|(partition, ())| partition).collect(),
+        });
+        let subscription = ConsumerProtocolSubscription {
+            topics: topics.iter().cloned().collect(),
+            // Kafka's Java clients look for the generation here.
+            user_data: assignor
+                .is_cooperative()
+                .then(|| Bytes::copy_from_slice(&self.generation.to_be_bytes())),
+            owned_partitions: owned.collect(),
+            generation_id: self.generation,
+            rack_id: self.shared.config.rack.as_deref().map(Str::from),
+        };
+        Ok(consumer_protocol::to_bytes(&subscription, SUBSCRIPTION_VERSION)?)
+    }
+
+    /// As leader: shares out the partitions of all topics that members subscribe to.
+    async fn assign(
+        &self,
+        response: &JoinGroupResponse,
+        protocol: &str,
+    ) -> Result<(Assignments, Option<BTreeMap<Str, i32>>)> {
+        let assignor = self.shared.config.assignors.iter().find(|assignor| assignor.name() == protocol);
+        let Some(assignor) = assignor else {
+            let what = format!("group {:?} chose the assignor {protocol:?}", self.group);
+            return Err(Error::config(
+                what,
+                "offer it in `assignors`, or restart the other members with ours",
+            ));
+        };
+        let members: Vec<Member> = response
+            .members
+            .iter()
+            .map(|it| {
+                // One that cannot be read gets nothing; the others are not to suffer.
+                let told = consumer_protocol::from_bytes::<ConsumerProtocolSubscription>(it.metadata.clone());
+                member(
+                    it.member_id.detach(),
+                    it.group_instance_id.as_ref().map(Str::detach),
+                    told.unwrap_or_default(),
+                )
+            })
+            .collect();
+        let topics: BTreeSet<Str> = members.iter().flat_map(|member| member.topics.iter().cloned()).collect();
+        let topics: Vec<Str> = topics.into_iter().collect();
+        let what = format!("find the topics of group {:?}", self.group);
+        self.core.retry(&what, self.core.deadline(), async || self.core.refresh(Some(&topics)).await).await?;
+        topics.iter().for_each(|topic| self.core.want(topic));
+        let counts = self.counts(topics.iter());
+        Ok((assignor.assign(&members, &counts), Some(counts)))
+    }
+
+    fn counts<'a>(&self, topics: impl Iterator<Item = &'a Str>) -> BTreeMap<Str, i32> {
+        let metadata = self.core.metadata.borrow();
+        let count = |topic: &Str| metadata.topics.get(topic).map_or(0, |topic| topic.partitions.len() as i32);
+        topics.map(|topic| (topic.clone(), count(topic))).collect()
+    }
+
+    async fn sync(
+        &mut self,
+        protocol: Str,
+        assignments: Assignments,
+    ) -> std::result::Result<BTreeSet<TopicPartition>, Change> {
+        let what = format!("sync with group {:?}", self.group);
+        let connection = self.connection().await?;
+        let mut encoded = Vec::new();
+        for (member_id, partitions) in assignments {
+            let topics = by_topic(partitions.into_iter().map(|at| (at, ())));
+            let topics = topics.into_iter().map(|(topic, partitions)| assignment::TopicPartition {
+                topic,
+                partitions: partitions.into_iter().map(|(partition, ())| partition).collect(),
+            });
+            let value = ConsumerProtocolAssignment { assigned_partitions: topics.collect(), user_data: None };
+            let bytes = consumer_protocol::to_bytes(&value, ASSIGNMENT_VERSION);
+            let assignment = bytes.map_err(|error| Change::Failed(error.into()))?;
+            encoded.push(sync_group_request::Assignment { member_id, assignment });
+        }
+        let request = SyncGroupRequest {
+            group_id: self.group.clone(),
+            generation_id: self.generation,
+            member_id: self.member_id.clone(),
+            group_instance_id: self.instance_id.clone(),
+            protocol_type: Some(PROTOCOL_TYPE),
+            protocol_name: Some(protocol),
+            assignments: encoded,
+        };
+        let version = connection.pick::<SyncGroupRequest>().map_err(Change::Failed)?;
+        let timeout =
+            self.shared.config.poll_interval_max.max(self.shared.config.session_timeout) + JOIN_GRACE;
+        let response = self.unless_unwanted(connection.call_version(&request, version, timeout)).await?;
+        match ErrorCode(response.error_code) {
+            ErrorCode::NONE => {}
+            ErrorCode::REBALANCE_IN_PROGRESS => return Err(Change::Rebalance),
+            ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION => return Err(Change::Lost),
+            code => return Err(self.failed(Error::broker(code, what))),
+        }
+        if response.assignment.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let assigned = consumer_protocol::from_bytes::<ConsumerProtocolAssignment>(response.assignment);
+        let decoded = |source| Error::Decode { address: connection.address.clone(), source };
+        let assigned = assigned.map_err(|source| Change::Failed(decoded(source)))?;
+        let mut partitions = BTreeSet::new();
+        for topic in assigned.assigned_partitions {
+            let name = topic.topic.detach();
+            partitions.extend(topic.partitions.iter().map(|it| TopicPartition::new(name.clone(), *it)));
+        }
+        Ok(partitions)
+    }
+
+    /// Makes the assignment the consumer's. What it has and is to lose is given up, and told to the group by joining again.
+    async fn take_over(&mut self, assigned: BTreeSet<TopicPartition>) -> std::result::Result<(), Change> {
+        let lost: BTreeSet<TopicPartition> = self.owned.difference(&assigned).cloned().collect();
+        if !lost.is_empty() {
+            self.give_up(&lost).await?;
+        }
+        let added: Vec<TopicPartition> = assigned.difference(&self.owned).cloned().collect();
+        added.iter().for_each(|at| self.core.want(&at.topic));
+        {
+            let mut buffer = self.shared.lock();
+            let all = assigned
+                .iter()
+                .map(|at| (at.clone(), (!buffer.partitions.contains_key(at)).then_some(Start::Committed)));
+            let all = all.collect();
+            buffer.assign(all);
+            buffer.rebalance = Rebalance::None;
+            buffer.wake_poller();
+        }
+        self.owned = assigned;
+        self.shared.rebalanced(RebalanceEvent::Assigned(added));
+        if lost.is_empty() { Ok(()) } else { Err(Change::Rebalance) }
+    }
+
+    /// At the next poll, commits what was polled before, and lets go.
+    async fn give_up(&mut self, partitions: &BTreeSet<TopicPartition>) -> std::result::Result<(), Change> {
+        self.wait_for_poll().await?;
+        if self.shared.config.auto_commit.is_some() {
+            // What cannot be committed will be read again by the next owner.
+            let _ = commit::processed(&self.core, &self.shared, &self.group).await;
+        }
+        self.revoke(partitions, RebalanceEvent::Revoked);
+        Ok(())
+    }
+
+    fn revoke(
+        &mut self,
+        partitions: &BTreeSet<TopicPartition>,
+        event: fn(Vec<TopicPartition>) -> RebalanceEvent,
+    ) {
+        self.owned.retain(|at| !partitions.contains(at));
+        self.shared.lock().revoke(partitions);
+        if !partitions.is_empty() {
+            self.shared.rebalanced(event(partitions.iter().cloned().collect()));
+        }
+    }
+
+    async fn wait_for_poll(&mut self) -> std::result::Result<(), Change> {
+        {
+            let mut buffer = self.shared.lock();
+            if buffer.rebalance == Rebalance::None {
+                buffer.rebalance = Rebalance::Wanted;
+            }
+            buffer.wake_poller();
+        }
+        loop {
+            let news = self.news.listen();
+            {
+                let buffer = self.shared.lock();
+                if buffer.closed.is_some() || buffer.subscription.is_none() {
+                    return Err(Change::Unsubscribed);
+                }
+                if buffer.rebalance == Rebalance::Granted {
+                    return Ok(());
+                }
+            }
+            if self.is_idle() {
+                return Err(Change::Idle);
+            }
+            let _ = driver::timeout_at(self.next_check(), news).await;
+            // The group waits for us: that it rebalances is known.
+            match self.heartbeat().await {
+                Err(Change::Rebalance) | Ok(()) => {}
+                Err(change) => return Err(change),
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        let since = self.shared.lock().idle_since;
+        since.is_some_and(|since| since.elapsed() > self.shared.config.poll_interval_max)
+    }
+
+    fn next_check(&self) -> Instant {
+        let idle = self.shared.lock().idle_since.map(|since| since + self.shared.config.poll_interval_max);
+        idle.map_or(self.heartbeat_at, |idle| idle.min(self.heartbeat_at))
+            .max(Instant::now() + Duration::from_millis(1))
+    }
+
+    /// Keeps the membership until something changes.
+    async fn stay(&mut self) -> Change {
+        loop {
+            let (news, updated) = (self.news.listen(), self.core.updated.listen());
+            if let Some(change) = self.unwanted() {
+                return change;
+            }
+            if self.is_idle() {
+                return Change::Idle;
+            }
+            if let Some(counts) = &self.counts
+                && *counts != self.counts(counts.keys())
+            {
+                return Change::Rebalance;
+            }
+            let _ = driver::timeout_at(self.next_check(), select(news, updated)).await;
+            if let Err(change) = self.heartbeat().await {
+                return change;
+            }
+        }
+    }
+
+    /// If it is time.
+    async fn heartbeat(&mut self) -> std::result::Result<(), Change> {
+        let now = Instant::now();
+        if now < self.heartbeat_at {
+            return Ok(());
+        }
+        self.heartbeat_at = now + self.shared.config.heartbeat_interval;
+        match self.heartbeat_once().await {
+            Ok(ErrorCode::NONE) => self.heard_at = Instant::now(),
+            Ok(ErrorCode::REBALANCE_IN_PROGRESS) => {
+                self.heard_at = Instant::now();
+                return Err(Change::Rebalance);
+            }
+            Ok(ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION) => return Err(Change::Lost),
+            Ok(code) => {
+                let error = Error::broker(code, format!("send a heartbeat to group {:?}", self.group));
+                if !error.is_retriable() {
+                    return Err(Change::Failed(error));
+                }
+                self.retry_heartbeat();
+            }
+            Err(error) if error.is_retriable() => self.retry_heartbeat(),
+            Err(error) => return Err(Change::Failed(error)),
+        }
+        if self.heard_at.elapsed() > self.shared.config.session_timeout {
+            // By now the coordinator has taken us for dead.
+            return Err(Change::Lost);
+        }
+        Ok(())
+    }
+
+    fn retry_heartbeat(&mut self) {
+        self.core.forget_coordinator(&self.group);
+        self.heartbeat_at = Instant::now() + self.core.backoff(0);
+    }
+
+    async fn heartbeat_once(&self) -> Result<ErrorCode> {
+        let call = async {
+            let connection = self.core.coordinator(&self.group, self.lane).await?;
+            let request = HeartbeatRequest {
+                group_id: self.group.clone(),
+                generation_id: self.generation,
+                member_id: self.member_id.clone(),
+                group_instance_id: self.instance_id.clone(),
+            };
+            Ok(ErrorCode(connection.call(&request).await?.error_code))
+        };
+        let deadline = self.heard_at.max(Instant::now() - self.shared.config.session_timeout)
+            + self.shared.config.session_timeout
+            + self.shared.config.heartbeat_interval;
+        let timed_out = || Error::Timeout {
+            what: format!("heartbeat to group {:?}", self.group),
+            after: self.shared.config.session_timeout,
+            last: None,
+        };
+        driver::timeout_at(deadline, call).await.unwrap_or_else(|| Err(timed_out()))
+    }
+
+    /// Prepares for joining again, or for not doing so.
+    async fn settle(&mut self, change: Change) {
+        match change {
+            // Seen, and acted on, before joining again.
+            Change::Unsubscribed => {}
+            Change::Rebalance => {
+                if !self.cooperative {
+                    let all = self.owned.clone();
+                    if !all.is_empty()
+                        && let Err(change) = self.give_up(&all).await
+                    {
+                        Box::pin(self.settle(change)).await;
+                    }
+                }
+            }
+            Change::Lost => {
+                let all = self.owned.clone();
+                self.revoke(&all, RebalanceEvent::Lost);
+                self.forget_membership();
+            }
+            Change::Idle => {
+                let limit = self.shared.config.poll_interval_max;
+                let reason =
+                    format!("it did not poll for {limit:?}; poll more often, or raise poll_interval_max");
+                self.shared.lock().fail(Error::NotMember { group: String::from(self.group.clone()), reason });
+                self.leave().await;
+                // The next poll brings it back.
+                loop {
+                    let news = self.news.listen();
+                    if !self.is_idle() || self.shared.lock().closed.is_some() {
+                        break;
+                    }
+                    news.await;
+                }
+            }
+            Change::Failed(error) => {
+                if error.code() == Some(ErrorCode::FENCED_INSTANCE_ID) {
+                    self.fenced(error).await;
+                    return;
+                }
+                if !error.is_retriable() {
+                    self.shared.lock().fail(error);
+                }
+                let until = Instant::now() + self.core.backoff(self.failures);
+                self.failures += 1;
+                while Instant::now() < until && self.unwanted().is_none() {
+                    let news = self.news.listen();
+                    let _ = driver::timeout_at(until, news).await;
+                }
+            }
+        }
+    }
+
+    /// Another process goes by the same instance id. It is the rightful one, since it came later.
+    async fn fenced(&mut self, error: Error) {
+        let all = self.owned.clone();
+        self.revoke(&all, RebalanceEvent::Lost);
+        self.forget_membership();
+        let reason = format!("{error}: another consumer has its instance_id; give each its own");
+        {
+            let mut buffer = self.shared.lock();
+            buffer.fail(Error::NotMember { group: String::from(self.group.clone()), reason });
+            buffer.subscription = None;
+        }
+    }
+
+    fn forget_membership(&mut self) {
+        self.member_id = Str::new();
+        self.generation = -1;
+        let mut buffer = self.shared.lock();
+        buffer.committer = None;
+        buffer.rebalance = Rebalance::None;
+    }
+
+    /// Gives up what there is, and tells the coordinator. Static members stay on its list: they may come back in time.
+    async fn leave(&mut self) {
+        if self.member_id.is_empty() {
+            return;
+        }
+        let all = self.owned.clone();
+        let is_idle = self.is_idle();
+        if !all.is_empty() {
+            if self.shared.config.auto_commit.is_some() && !is_idle {
+                let _ = commit::processed(&self.core, &self.shared, &self.group).await;
+            }
+            self.revoke(&all, RebalanceEvent::Revoked);
+        }
+        if self.instance_id.is_none() || is_idle {
+            // It would be noticed anyway, later.
+            let reason = match is_idle {
+                true => "the application did not poll in time",
+                false => "the consumer was closed or unsubscribed",
+            };
+            let _ = self.leave_once(reason).await;
+        }
+        self.forget_membership();
+    }
+
+    async fn leave_once(&self, reason: &str) -> Result<()> {
+        // Not behind a join or sync that may still be waiting.
+        let connection = self.core.coordinator(&self.group, Lane::SHARED).await?;
+        let version = connection.pick::<LeaveGroupRequest>()?;
+        let mut request = LeaveGroupRequest { group_id: self.group.clone(), ..Default::default() };
+        match version {
+            0..3 => request.member_id = self.member_id.clone(),
+            _ => {
+                request.members = vec![leave_group_request::MemberIdentity {
+                    member_id: self.member_id.clone(),
+                    group_instance_id: self.instance_id.clone(),
+                    reason: Some(reason.into()),
+                }];
+            }
+        }
+        connection.call_version(&request, version, self.core.config.request_timeout).await.map(drop)
+    }
+}
+
+/// What happened to a consumer's partitions in its group. Told on the client's own thread: whoever listens must not block it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RebalanceEvent {
+    /// These have come; none if the assignment stays as it was.
+    Assigned(Vec<TopicPartition>),
+    /// These were given up in good order: between two polls, and committed if commits are automatic.
+    Revoked(Vec<TopicPartition>),
+    /// These are gone already, and others may be reading them.
+    Lost(Vec<TopicPartition>),
+}
+
+fn member(id: Str, instance_id: Option<Str>, told: ConsumerProtocolSubscription) -> Member {
+    let mut owned = Vec::new();
+    for topic in &told.owned_partitions {
+        let name = topic.topic.detach();
+        owned.extend(topic.partitions.iter().map(|it| TopicPartition::new(name.clone(), *it)));
+    }
+    // Before version 2 Kafka's clients put it there.
+    let user_data = told.user_data.as_deref().and_then(|data| data.first_chunk().copied());
+    let generation =
+        if told.generation_id >= 0 { told.generation_id } else { user_data.map_or(-1, i32::from_be_bytes) };
+    Member { id, instance_id, topics: told.topics.iter().map(Str::detach).collect(), owned, generation }
+}
+
+fn millis(duration: Duration) -> i32 {
+    duration.as_millis().try_into().unwrap_or(i32::MAX)
+}

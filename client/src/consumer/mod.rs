@@ -1,0 +1,370 @@
+//! `Consumer`: reads records, of partitions that it is given or that it shares with its group.
+
+mod assignor;
+mod buffer;
+mod chunk;
+mod commit;
+mod config;
+mod fetcher;
+mod group;
+mod record;
+mod session;
+
+pub use assignor::Assignor;
+pub use config::{ConsumerConfig, OffsetReset, RebalanceListener};
+pub use group::RebalanceEvent;
+pub use record::ConsumerRecord;
+
+use crate::client::Client;
+use crate::core::Core;
+use crate::driver::{self, Event, Handle};
+use crate::error::{Error, Result};
+use crate::groups::NewOffset;
+use crate::leaders::{self, ListedOffset, OffsetSpec};
+use crate::topic_partition::TopicPartition;
+use buffer::{Buffer, Rebalance, Start, Step, not_assigned};
+use corelog_wire::Str;
+use futures_channel::oneshot;
+use futures_util::future::join3;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// Reads records.
+///
+/// ```no_run
+/// use corelog_client::{Client, ClientConfig, ConsumerConfig, OffsetReset, TopicPartition};
+/// use std::time::Duration;
+/// # corelog_client::block_on(async {
+/// let client = Client::connect(ClientConfig::new("127.0.0.1:9092")).await?;
+/// let config = ConsumerConfig { offset_reset: OffsetReset::Earliest, ..Default::default() };
+/// let consumer = client.consumer(config)?;
+/// consumer.assign([TopicPartition::new("orders", 0)])?;
+/// loop {
+///     for record in consumer.poll(Duration::from_secs(1)).await? {
+///         println!("{}: {:?}", record.offset, record.value);
+///     }
+/// }
+/// # #[allow(unreachable_code)]
+/// # Ok::<(), corelog_client::Error>(())
+/// # }).unwrap();
+/// ```
+///
+/// With a group, members share the partitions of the topics that they subscribe to, and go on where the group left off:
+///
+/// ```no_run
+/// # use corelog_client::{Client, ClientConfig, ConsumerConfig};
+/// # use std::time::Duration;
+/// # corelog_client::block_on(async {
+/// # let client = Client::connect(ClientConfig::new("127.0.0.1:9092")).await?;
+/// let consumer = client.consumer(ConsumerConfig { auto_commit: None, ..ConsumerConfig::group("billing") })?;
+/// consumer.subscribe(["orders"])?;
+/// for _ in 0..100 {
+///     let records = consumer.poll(Duration::from_secs(1)).await?;
+///     // ... work ...
+///     consumer.commit().await?;
+/// }
+/// consumer.close().await?;
+/// # Ok::<(), corelog_client::Error>(())
+/// # }).unwrap();
+/// ```
+///
+/// A poll tells the group that what earlier polls gave is processed: only then are partitions taken away, and, if commits are automatic,
+/// committed. One task polls; the other methods may be called from anywhere.
+pub struct Consumer {
+    shared: Arc<Shared>,
+    handle: Handle<Core>,
+    /// Dropped by the driver when the consumer has ended there.
+    ended: Option<oneshot::Receiver<()>>,
+}
+
+struct Shared {
+    config: ConsumerConfig,
+    buffer: Mutex<Buffer>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rebalanced(&self, event: RebalanceEvent) {
+        if let Some(RebalanceListener(listener)) = &self.config.rebalance_listener {
+            listener(&event);
+        }
+    }
+}
+
+impl Client {
+    /// A new consumer. Errors: a config that cannot be.
+    pub fn consumer(&self, config: ConsumerConfig) -> Result<Consumer> {
+        config.check()?;
+        let shared = Arc::new(Shared { config, buffer: Mutex::default() });
+        let theirs = shared.clone();
+        let handle = self.handle.clone();
+        let (tx, ended) = oneshot::channel();
+        if !handle.post(move |core| driver::spawn(run(core.clone(), theirs, tx))) {
+            return Err(Error::Closed);
+        }
+        Ok(Consumer { shared, handle, ended: Some(ended) })
+    }
+}
+
+/// All that a consumer has on the driver; done when it is closed, has committed and left its group.
+async fn run(core: Rc<Core>, shared: Arc<Shared>, ended: oneshot::Sender<()>) {
+    let news = Event::default();
+    let fetching = fetcher::run(core.clone(), shared.clone(), news.clone());
+    match shared.config.group.as_deref().map(Str::from) {
+        Some(group) => {
+            let committing = commit::automatically(core.clone(), shared.clone(), news.clone(), group.clone());
+            let membership = group::run(core, shared, news, group);
+            join3(fetching, committing, membership).await;
+        }
+        None => fetching.await,
+    }
+    drop(ended);
+}
+
+impl Consumer {
+    /// Reads these partitions, and no others, from their committed offsets, or as `offset_reset` says. Partitions that it has
+    /// already go on where they are.
+    pub fn assign(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<()> {
+        let mut buffer = self.shared.lock();
+        if buffer.subscription.is_some() {
+            return Err(Error::config(
+                "the consumer is subscribed",
+                "unsubscribe before assigning partitions",
+            ));
+        }
+        buffer.assign(partitions.into_iter().map(|at| (at, None)).collect());
+        Ok(())
+    }
+
+    /// Joins the consumer's group for these topics, in place of those before. Partitions come with the first polls.
+    pub fn subscribe<'a>(&self, topics: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        self.group()?;
+        let topics: BTreeSet<Str> = topics.into_iter().map(Str::from).collect();
+        if topics.is_empty() {
+            return Err(Error::config("no topic is given", "name at least one, or unsubscribe"));
+        }
+        let mut buffer = self.shared.lock();
+        if buffer.subscription.is_none() {
+            // What was assigned by hand does not mix with what a group assigns.
+            buffer.assign(BTreeMap::new());
+        }
+        buffer.subscribe(Some(topics));
+        Ok(())
+    }
+
+    /// Leaves the group, and gives up all partitions.
+    pub fn unsubscribe(&self) {
+        let mut buffer = self.shared.lock();
+        buffer.subscribe(None);
+        if self.shared.config.group.is_none() {
+            buffer.assign(BTreeMap::new());
+        }
+    }
+
+    /// The partitions that it reads.
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        self.shared.lock().partitions.keys().cloned().collect()
+    }
+
+    /// Goes on at this offset. What was fetched and not polled is dropped.
+    pub fn seek(&self, partition: &TopicPartition, offset: i64) -> Result<()> {
+        self.shared.lock().seek(partition, Start::At(offset))
+    }
+
+    /// Goes on at the first or last record, or at a time.
+    pub fn seek_to(&self, partition: &TopicPartition, spec: OffsetSpec) -> Result<()> {
+        self.shared.lock().seek(partition, Start::Seek(spec))
+    }
+
+    /// Polls give no records of these until they are resumed; what was fetched is kept.
+    pub fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {
+        self.shared.lock().pause(partitions, true)
+    }
+
+    pub fn resume(&self, partitions: &[TopicPartition]) -> Result<()> {
+        self.shared.lock().pause(partitions, false)
+    }
+
+    /// The offset of the next record that a poll may give; none while it is being found.
+    pub fn position(&self, partition: &TopicPartition) -> Result<Option<i64>> {
+        let buffer = self.shared.lock();
+        let place = buffer.partitions.get(partition).ok_or_else(|| not_assigned(partition))?;
+        Ok(place.position.map(|position| position.offset))
+    }
+
+    /// The partition's high watermark as of the last fetch: the offset behind its last visible record.
+    pub fn high_watermark(&self, partition: &TopicPartition) -> Result<Option<i64>> {
+        let buffer = self.shared.lock();
+        let place = buffer.partitions.get(partition).ok_or_else(|| not_assigned(partition))?;
+        Ok(place.high_watermark)
+    }
+
+    /// The next records, at most `poll_records_max`, as soon as there are some; none if the time is over. Records of one partition
+    /// come in order.
+    ///
+    /// An error does not end the consumer: later polls go on with what can be read.
+    pub async fn poll(&self, timeout: Duration) -> Result<Vec<ConsumerRecord>> {
+        let until = Instant::now() + timeout;
+        self.shared.lock().begin_poll();
+        let polled = EndPoll(&self.shared);
+        let records = poll_fn(|cx| {
+            let records = match self.take_ready() {
+                Ok(records) => records,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            if records.is_empty() && Instant::now() < until {
+                self.shared.lock().wait(cx.waker(), until);
+                // What came between looking and waiting has told nobody.
+                return match self.take_ready() {
+                    Ok(records) if records.is_empty() => Poll::Pending,
+                    done => Poll::Ready(done),
+                };
+            }
+            Poll::Ready(Ok(records))
+        });
+        let records = records.await;
+        drop(polled);
+        records
+    }
+
+    fn take_ready(&self) -> Result<Vec<ConsumerRecord>> {
+        let config = &self.shared.config;
+        let (max, bytes_max) = (config.poll_records_max, config.poll_bytes_max);
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        while records.len() < max && (bytes < bytes_max || records.is_empty()) {
+            let mut buffer = self.shared.lock();
+            // What this poll has already cannot count as processed.
+            if buffer.rebalance != Rebalance::None && !records.is_empty() {
+                break;
+            }
+            match buffer.step(max - records.len(), bytes_max - bytes) {
+                Step::Records(more) => {
+                    bytes = (bytes + more.iter().map(ConsumerRecord::size).sum::<usize>()).min(bytes_max);
+                    match records.is_empty() {
+                        true => records = more,
+                        false => records.extend(more),
+                    }
+                }
+                Step::Nothing => break,
+                Step::Error(error) if records.is_empty() => return Err(error),
+                Step::Error(error) => {
+                    buffer.fail(error);
+                    break;
+                }
+                Step::Parse(at, version, mut chunk) => {
+                    // Decompressing and checking are done here, not on the driver, and not under the lock.
+                    drop(buffer);
+                    let parsed = chunk.next_batch(&at, self.shared.config.batch_bytes_max);
+                    let taken = self.shared.lock().parsed(&at, version, chunk, parsed);
+                    if let Err(error) = taken {
+                        self.shared.lock().fail(error);
+                    }
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    /// Offsets by position or time, as this consumer's isolation sees them: with [`OffsetSpec::Timestamp`] what Kafka's clients call
+    /// "offsets for times". In order of partitions.
+    pub async fn offsets(
+        &self,
+        partitions: Vec<(TopicPartition, OffsetSpec)>,
+    ) -> Result<Vec<(TopicPartition, Result<ListedOffset>)>> {
+        let isolation = self.shared.config.isolation;
+        let listed = self.handle.call(async move |core| {
+            let deadline = core.deadline();
+            Ok(leaders::list_offsets(&core, partitions, isolation, deadline).await)
+        });
+        listed.await
+    }
+
+    /// Commits the positions of all partitions: everything polled so far counts as processed.
+    pub async fn commit(&self) -> Result<()> {
+        let positions = self.shared.lock().positions();
+        self.commit_offsets(commit::offsets(positions)).await
+    }
+
+    /// Commits these offsets, each of the next record to read.
+    pub async fn commit_offsets(&self, offsets: BTreeMap<TopicPartition, NewOffset>) -> Result<()> {
+        let (group, shared) = (self.group()?, self.shared.clone());
+        self.handle.call(async move |core| commit::commit(&core, &shared, &group, offsets).await).await
+    }
+
+    /// As [`commit`](Consumer::commit), without waiting: a failure is told by a later poll.
+    pub fn commit_in_background(&self) -> Result<()> {
+        let (group, shared) = (self.group()?, self.shared.clone());
+        let offsets = commit::offsets(shared.lock().positions());
+        let posted = self.handle.post(move |core| {
+            let core = core.clone();
+            driver::spawn(async move {
+                if let Err(error) = commit::commit(&core, &shared, &group, offsets).await {
+                    shared.lock().fail(error);
+                }
+            });
+        });
+        if posted { Ok(()) } else { Err(Error::Closed) }
+    }
+
+    /// What is committed for these partitions by the consumer's group, where something is.
+    pub async fn committed(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>> {
+        let group = self.group()?;
+        let partitions = partitions.to_vec();
+        let fetched = self
+            .handle
+            .call(async move |core| crate::groups::committed(&core, &group, Some(&partitions), true).await);
+        Ok(fetched.await?.into_iter().map(|(at, committed)| (at, committed.offset)).collect())
+    }
+
+    fn group(&self) -> Result<Str> {
+        let group = self.shared.config.group.as_deref().map(Str::from);
+        group.ok_or_else(|| Error::config("the consumer has no group", "set `group` in its config"))
+    }
+
+    /// Commits what was polled, if commits are automatic, and leaves the group. Merely dropped, a consumer does so in the
+    /// background, as long as the client lives.
+    pub async fn close(mut self) -> Result<()> {
+        self.end();
+        if let Some(ended) = self.ended.take() {
+            // It is dropped, never sent.
+            let _ = ended.await;
+        }
+        Ok(())
+    }
+
+    fn end(&self) {
+        let mut buffer = self.shared.lock();
+        buffer.begin_poll();
+        buffer.end_poll();
+        buffer.closed.get_or_insert(Error::Closed);
+        buffer.tell_driver();
+    }
+}
+
+struct EndPoll<'a>(&'a Arc<Shared>);
+
+impl Drop for EndPoll<'_> {
+    fn drop(&mut self) {
+        self.0.lock().end_poll();
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Consumer").field("config", &self.shared.config).finish_non_exhaustive()
+    }
+}

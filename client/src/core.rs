@@ -1,0 +1,432 @@
+//! `Core`: what the driver's tasks share: connections by broker and lane, metadata, coordinators, and the rules of retrying.
+
+use crate::config::{Address, ClientConfig};
+use crate::driver::{self, Event};
+use crate::error::{Error, Result};
+use crate::metadata::{Metadata, TopicState};
+use crate::net::Connection;
+use corelog_wire::messages::find_coordinator_response::Coordinator;
+use corelog_wire::messages::{FindCoordinatorRequest, MetadataRequest, Request, metadata_request};
+use corelog_wire::{ErrorCode, Str};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// A set of connections, at most one per broker. Brokers answer a connection's requests in order, so whoever may wait long for an
+/// answer (fetches, joins) or must not wait for others (producers) has a lane of its own. Lane 0 is everybody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Lane(u32);
+
+impl Lane {
+    pub(crate) const SHARED: Lane = Lane(0);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Node {
+    /// By place in the bootstrap list: until the cluster's metadata is known, and when none of its brokers can be reached.
+    Bootstrap(usize),
+    Id(i32),
+}
+
+/// How long a topic may be unknown before that is believed: brokers learn of new topics at different times.
+pub(crate) const UNKNOWN_TOPIC_PATIENCE: Duration = Duration::from_secs(3);
+
+pub(crate) struct Core {
+    pub(crate) config: ClientConfig,
+    bootstrap: Vec<Address>,
+    pub(crate) metadata: RefCell<Metadata>,
+    /// Told after metadata changed.
+    pub(crate) updated: Event,
+    /// Topics that producers and consumers asked for: refreshed when they age.
+    wanted: RefCell<BTreeSet<Str>>,
+    connections: RefCell<HashMap<(Node, Lane), Rc<Slot>>>,
+    lanes: Cell<u32>,
+    coordinators: RefCell<HashMap<Str, i32>>,
+    refreshing: Cell<bool>,
+}
+
+/// The place of one connection.
+#[derive(Default)]
+struct Slot {
+    connection: RefCell<Option<Rc<Connection>>>,
+    connecting: Cell<bool>,
+    connected: Event,
+    failures: Cell<u32>,
+    retry_at: Cell<Option<Instant>>,
+}
+
+impl Core {
+    pub(crate) fn new(config: ClientConfig, bootstrap: Vec<Address>) -> Rc<Core> {
+        let core = Rc::new(Core {
+            config,
+            bootstrap,
+            metadata: RefCell::default(),
+            updated: Event::default(),
+            wanted: RefCell::default(),
+            connections: RefCell::default(),
+            lanes: Cell::new(1),
+            coordinators: RefCell::default(),
+            refreshing: Cell::new(false),
+        });
+        driver::spawn(core.clone().refresh_by_age());
+        core
+    }
+
+    pub(crate) fn new_lane(&self) -> Lane {
+        let lane = self.lanes.get();
+        self.lanes.set(lane + 1);
+        Lane(lane)
+    }
+
+    /// Closes what a lane has open. Its tasks are told, and must be ready for it.
+    pub(crate) fn close_lane(&self, lane: Lane) {
+        self.connections.borrow_mut().retain(|(_, of), slot| {
+            if *of == lane
+                && let Some(connection) = &*slot.connection.borrow()
+            {
+                connection.close(Error::Closed);
+            }
+            *of != lane
+        });
+    }
+
+    fn slot(&self, node: Node, lane: Lane) -> Rc<Slot> {
+        self.connections.borrow_mut().entry((node, lane)).or_default().clone()
+    }
+
+    /// The lane's connection to a broker if it is there: then nothing has to be awaited before sending.
+    pub(crate) fn connected(&self, node: Node, lane: Lane) -> Option<Rc<Connection>> {
+        let slot = self.connections.borrow().get(&(node, lane)).cloned()?;
+        let connection = slot.connection.borrow().clone();
+        connection.filter(|connection| !connection.is_closed())
+    }
+
+    /// The lane's connection to a broker, made if need be. After failures it waits before the next try.
+    pub(crate) async fn connection(&self, node: Node, lane: Lane) -> Result<Rc<Connection>> {
+        loop {
+            if let Some(connection) = self.connected(node, lane) {
+                return Ok(connection);
+            }
+            let slot = self.slot(node, lane);
+            if slot.connecting.get() {
+                slot.connected.listen().await;
+                continue;
+            }
+            slot.connecting.set(true);
+            let guard = Connecting(&slot);
+            if let Some(retry_at) = slot.retry_at.get() {
+                driver::sleep_until(retry_at).await;
+            }
+            let opened = match self.address(node) {
+                Ok(address) => Connection::open(&self.config, &address).await,
+                Err(error) => Err(error),
+            };
+            match &opened {
+                Ok(connection) => {
+                    slot.failures.set(0);
+                    slot.retry_at.set(None);
+                    slot.connection.replace(Some(connection.clone()));
+                }
+                Err(_) => {
+                    let backoff = (self.config.reconnect_backoff, self.config.reconnect_backoff_max);
+                    slot.retry_at.set(Some(Instant::now() + backoff_after(slot.failures.get(), backoff)));
+                    slot.failures.set(slot.failures.get().saturating_add(1));
+                }
+            }
+            drop(guard);
+            return opened;
+        }
+    }
+
+    fn address(&self, node: Node) -> Result<Address> {
+        match node {
+            Node::Bootstrap(at) => Ok(self.bootstrap[at].clone()),
+            Node::Id(id) => match self.metadata.borrow().brokers.get(&id) {
+                Some(broker) => Ok(Address { host: broker.host.clone(), port: broker.port }),
+                None => Err(Error::Broker {
+                    code: ErrorCode::BROKER_NOT_AVAILABLE,
+                    what: format!("connect to broker {id}"),
+                    message: Some("it is not among the cluster's brokers".into()),
+                }),
+            },
+        }
+    }
+
+    /// Any broker: one that is connected already, else the first that can be reached, known ones before the bootstrap list.
+    pub(crate) async fn any(&self, lane: Lane) -> Result<Rc<Connection>> {
+        let known: Vec<Node> = self.metadata.borrow().brokers.keys().map(|id| Node::Id(*id)).collect();
+        let nodes: Vec<Node> =
+            known.into_iter().chain((0..self.bootstrap.len()).map(Node::Bootstrap)).collect();
+        if let Some(connection) = nodes.iter().find_map(|node| self.connected(*node, lane)) {
+            return Ok(connection);
+        }
+        let mut last = Error::Closed;
+        for node in nodes {
+            match self.connection(node, lane).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The broker that changes topics and configs. Brokers of today forward to it, older ones refuse unless it is them.
+    pub(crate) async fn controller(&self) -> Result<Rc<Connection>> {
+        if self.metadata.borrow().controller.is_none() {
+            self.refresh(Some(&[])).await?;
+        }
+        let controller = self.metadata.borrow().controller;
+        match controller {
+            Some(id) => self.connection(Node::Id(id), Lane::SHARED).await,
+            None => self.any(Lane::SHARED).await,
+        }
+    }
+
+    /// Asks any broker for the cluster and the named topics, or all; returns what it says of the topics. Nothing is created.
+    pub(crate) async fn refresh(&self, topics: Option<&[Str]>) -> Result<HashMap<Str, TopicState>> {
+        self.refresh_creating(topics, false).await
+    }
+
+    pub(crate) async fn refresh_creating(
+        &self,
+        topics: Option<&[Str]>,
+        create: bool,
+    ) -> Result<HashMap<Str, TopicState>> {
+        let connection = self.any(Lane::SHARED).await?;
+        let version = connection.pick::<MetadataRequest>()?;
+        let mut names: Option<Vec<metadata_request::Topic>> = topics.map(|topics| {
+            topics
+                .iter()
+                .map(|name| metadata_request::Topic { name: Some(name.clone()), ..Default::default() })
+                .collect()
+        });
+        if version == 0 && names.is_none() {
+            names = Some(Vec::new());
+        }
+        // Below version 4 brokers create by their own config, whatever is said here.
+        let allow_auto_topic_creation = create || version < 4;
+        let request = MetadataRequest { topics: names, allow_auto_topic_creation, ..Default::default() };
+        let response = connection.call_version(&request, version, self.config.request_timeout).await?;
+        Error::check(response.error_code, || "ask for metadata".into())?;
+        let told = self.metadata.borrow_mut().update(&response);
+        self.updated.notify();
+        Ok(told)
+    }
+
+    /// Refreshes the topics that are in use, in the background; does nothing while that is under way.
+    pub(crate) fn refresh_soon(self: &Rc<Self>) {
+        if !self.refreshing.replace(true) {
+            let core = self.clone();
+            driver::spawn(async move {
+                driver::sleep(core.config.retry_backoff).await;
+                let wanted: Vec<Str> = core.wanted.borrow().iter().cloned().collect();
+                // A failure shows itself to those who need what was asked for, and they ask again.
+                let _ = core.refresh(Some(&wanted)).await;
+                core.refreshing.set(false);
+            });
+        }
+    }
+
+    async fn refresh_by_age(self: Rc<Self>) {
+        loop {
+            driver::sleep(self.config.metadata_max_age).await;
+            if !self.wanted.borrow().is_empty() {
+                self.refresh_soon();
+            }
+        }
+    }
+
+    /// Keeps the topic's metadata fresh from now on.
+    pub(crate) fn want(&self, topic: &Str) {
+        self.wanted.borrow_mut().insert(topic.clone());
+    }
+
+    /// The topic, asked for until the broker knows it, or the deadline. With `create`, asking may create it, if the broker is so
+    /// configured.
+    pub(crate) async fn topic(
+        &self,
+        name: &Str,
+        create: bool,
+        deadline: Instant,
+    ) -> Result<Rc<crate::metadata::Topic>> {
+        if let Some(topic) = self.metadata.borrow().topics.get(name) {
+            return Ok(topic.clone());
+        }
+        let names = [name.clone()];
+        let what = format!("find topic {name:?}");
+        let patience = Instant::now() + UNKNOWN_TOPIC_PATIENCE;
+        self.retry(&what, deadline, async || {
+            let mut told = self.refresh_creating(Some(&names), create).await?;
+            match told.remove(name) {
+                Some(Ok(topic)) if !topic.partitions.is_empty() => Ok(topic),
+                Some(Err(code))
+                    if code != ErrorCode::UNKNOWN_TOPIC_OR_PARTITION || Instant::now() > patience =>
+                {
+                    Err(Error::broker(code, &*what))
+                }
+                _ => Err(Error::broker(ErrorCode::LEADER_NOT_AVAILABLE, &*what)),
+            }
+        })
+        .await
+    }
+
+    /// The group's coordinator, asked for if it is not known.
+    pub(crate) async fn coordinator(&self, group: &Str, lane: Lane) -> Result<Rc<Connection>> {
+        let known = self.coordinators.borrow().get(group).copied();
+        if let Some(id) = known
+            && self.metadata.borrow().brokers.contains_key(&id)
+        {
+            return self.connection(Node::Id(id), lane).await;
+        }
+        let connection = self.any(Lane::SHARED).await?;
+        let version = connection.pick::<FindCoordinatorRequest>()?;
+        let mut request = FindCoordinatorRequest::default();
+        match version {
+            0..4 => request.key = group.clone(),
+            _ => request.coordinator_keys = vec![group.clone()],
+        }
+        let mut response = connection.call_version(&request, version, self.config.request_timeout).await?;
+        if version < 4 {
+            response.coordinators = vec![Coordinator {
+                key: group.clone(),
+                node_id: response.node_id,
+                host: response.host,
+                port: response.port,
+                error_code: response.error_code,
+                error_message: response.error_message,
+            }];
+        }
+        let what = || format!("find the coordinator of group {group:?}");
+        let Some(found) = response.coordinators.into_iter().find(|it| it.key == *group) else {
+            return Err(Error::broker(ErrorCode::COORDINATOR_NOT_AVAILABLE, what()));
+        };
+        Error::check_with(found.error_code, found.error_message.as_deref(), what)?;
+        let id = found.node_id;
+        if !self.metadata.borrow().brokers.contains_key(&id) {
+            self.refresh(Some(&[])).await?;
+        }
+        self.coordinators.borrow_mut().insert(group.clone(), id);
+        self.connection(Node::Id(id), lane).await
+    }
+
+    pub(crate) fn known_coordinator(&self, group: &str) -> Option<i32> {
+        self.coordinators.borrow().get(group).copied()
+    }
+
+    /// To be called when a coordinator turns out not to be it, or not to be reachable.
+    pub(crate) fn forget_coordinator(&self, group: &str) {
+        self.coordinators.borrow_mut().remove(group);
+    }
+
+    /// Asks the group's coordinator, with `error_of` telling the code of an answer: retries while the coordinator moves or loads.
+    pub(crate) async fn call_coordinator<R: Request>(
+        &self,
+        group: &Str,
+        what: &str,
+        request: impl Fn(i16) -> R,
+        error_of: impl Fn(&R::Response) -> i16,
+    ) -> Result<R::Response> {
+        self.retry(what, self.deadline(), async || {
+            let asked = async {
+                let connection = self.coordinator(group, Lane::SHARED).await?;
+                let version = connection.pick::<R>()?;
+                let response =
+                    connection.call_version(&request(version), version, self.config.request_timeout).await?;
+                Error::check(error_of(&response), || what.to_owned())?;
+                Ok(response)
+            };
+            asked.await.inspect_err(|error: &Error| {
+                if error.is_retriable() {
+                    self.forget_coordinator(group);
+                }
+            })
+        })
+        .await
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.config.api_timeout
+    }
+
+    /// Tries until it works, fails for good, or the deadline comes. Metadata is refreshed where that may be the cause. That a topic
+    /// is not there is taken as final: who knows better asks for [`Core::topic`].
+    pub(crate) async fn retry<T>(
+        &self,
+        what: &str,
+        deadline: Instant,
+        mut attempt: impl AsyncFnMut() -> Result<T>,
+    ) -> Result<T> {
+        let started = Instant::now();
+        let mut last = None;
+        let mut failures = 0;
+        let tries = async {
+            loop {
+                match attempt().await {
+                    Err(error)
+                        if error.is_retriable()
+                            && error.code() != Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) =>
+                    {
+                        let stale = error.wants_metadata();
+                        last = Some(Box::new(error));
+                        driver::sleep(self.backoff(failures)).await;
+                        failures += 1;
+                        if stale {
+                            let _ = self.refresh(Some(&[])).await;
+                        }
+                    }
+                    done => return done,
+                }
+            }
+        };
+        match driver::timeout_at(deadline, tries).await {
+            Some(done) => done,
+            // One that cannot be reached at all is best told as that.
+            None => match last {
+                Some(error) if matches!(*error, Error::Connect { .. }) => Err(*error),
+                last => Err(Error::Timeout { what: what.to_owned(), after: started.elapsed(), last }),
+            },
+        }
+    }
+
+    pub(crate) fn backoff(&self, failures: u32) -> Duration {
+        backoff_after(failures, (self.config.retry_backoff, self.config.retry_backoff_max))
+    }
+}
+
+/// Clears the mark also when the one who connects is cancelled.
+struct Connecting<'a>(&'a Rc<Slot>);
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.connecting.set(false);
+        self.0.connected.notify();
+    }
+}
+
+/// Doubles with each failure up to a limit, and varies by a fifth so that many clients do not come back at once.
+fn backoff_after(failures: u32, (first, max): (Duration, Duration)) -> Duration {
+    let backoff = first.saturating_mul(1 << failures.min(16)).min(max);
+    backoff.mul_f64(0.8 + 0.4 * (random_u64() as f64 / u64::MAX as f64))
+}
+
+/// Not for secrets.
+pub(crate) fn random_u64() -> u64 {
+    // Every `RandomState` has keys of its own.
+    RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_its_limit() {
+        let (first, max) = (Duration::from_millis(100), Duration::from_secs(1));
+        for (failures, millis) in [(0, 100), (1, 200), (3, 800), (4, 1000), (u32::MAX, 1000)] {
+            let backoff = backoff_after(failures, (first, max)).as_millis();
+            assert!((millis * 8 / 10..=millis * 12 / 10).contains(&backoff), "{failures}: {backoff}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Exactly once and in order, whatever the broker and the network do: against a broker that misbehaves on demand.
+
+#[path = "common/fake_broker.rs"]
+mod fake_broker;
+
+use corelog_client::{
+    Client, ClientConfig, Compression, Delivery, Error, ErrorCode, Producer, ProducerConfig, ProducerRecord,
+    block_on,
+};
+use fake_broker::{FakeBroker, Fault, PARTITIONS};
+use std::collections::HashSet;
+use std::time::Duration;
+
+fn config() -> ProducerConfig {
+    ProducerConfig { batch_bytes: 300, linger: Duration::ZERO, ..Default::default() }
+        .compression(Compression::Lz4)
+}
+
+async fn connect(broker: &FakeBroker) -> Client {
+    let mut config = ClientConfig::new(&broker.address);
+    (config.retry_backoff, config.reconnect_backoff) = (Duration::from_millis(1), Duration::from_millis(1));
+    config.request_timeout = Duration::from_millis(500);
+    Client::connect(config).await.unwrap()
+}
+
+async fn send(producer: &Producer, range: std::ops::Range<usize>) -> Vec<Delivery> {
+    let mut deliveries = Vec::new();
+    for value in range {
+        let partition = value as i32 % PARTITIONS;
+        let record = ProducerRecord::to("t").partition(partition).value(value.to_string());
+        deliveries.push(producer.send(record).await.unwrap());
+    }
+    deliveries
+}
+
+/// Each partition holds its share of `0..count`, once and in order.
+fn check(broker: &FakeBroker, count: usize) {
+    let logs = broker.logs.lock().unwrap();
+    for partition in 0..PARTITIONS {
+        let expected: Vec<String> = (0..count)
+            .filter(|value| *value as i32 % PARTITIONS == partition)
+            .map(|value| value.to_string())
+            .collect();
+        assert_eq!(logs[&partition].values, expected, "partition {partition}");
+    }
+}
+
+/// Small and repeatable.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[test]
+fn cut_connections_and_refusals_neither_lose_nor_repeat_nor_reorder() {
+    for seed in 0..8 {
+        let mut dice = Dice(seed);
+        let faults = move |_: &fake_broker::Batch| match dice.roll(12) {
+            0 => Fault::CutBefore,
+            1 => Fault::CutAfter,
+            2 => Fault::Refuse(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            3 => Fault::Refuse(ErrorCode::NOT_ENOUGH_REPLICAS),
+            _ => Fault::None,
+        };
+        let broker = FakeBroker::start(Box::new(faults));
+        block_on(async {
+            const COUNT: usize = 1500;
+            let client = connect(&broker).await;
+            let producer = client.producer(config()).unwrap();
+            for (value, delivery) in send(&producer, 0..COUNT).await.into_iter().enumerate() {
+                let written = delivery.await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+                assert_eq!(written.offset, Some(value as i64 / i64::from(PARTITIONS)), "seed {seed}");
+            }
+            check(&broker, COUNT);
+            let logs = broker.logs.lock().unwrap();
+            assert!(logs.values().all(|log| log.epochs == [0]), "seed {seed}: no need for another epoch");
+        });
+    }
+}
+
+#[test]
+fn a_leader_that_is_not_ready_does_not_change_the_order() {
+    for refusals in 1..6 {
+        let mut left = refusals;
+        let faults = move |batch: &fake_broker::Batch| match batch.partition == 0 && left > 0 {
+            true => {
+                left -= 1;
+                Fault::Refuse(ErrorCode::NOT_LEADER_OR_FOLLOWER)
+            }
+            false => Fault::None,
+        };
+        let broker = FakeBroker::start(Box::new(faults));
+        block_on(async {
+            let client = connect(&broker).await;
+            let producer = client.producer(config()).unwrap();
+            for delivery in send(&producer, 0..600).await {
+                delivery.await.unwrap();
+            }
+            check(&broker, 600);
+            assert_eq!(broker.logs.lock().unwrap()[&0].epochs, [0]);
+        });
+    }
+}
+
+#[test]
+fn a_refused_batch_takes_only_itself_along() {
+    let faults = |batch: &fake_broker::Batch| match batch.values.iter().any(|value| value == "600") {
+        true => Fault::Refuse(ErrorCode::MESSAGE_TOO_LARGE),
+        false => Fault::None,
+    };
+    let broker = FakeBroker::start(Box::new(faults));
+    block_on(async {
+        let client = connect(&broker).await;
+        let producer = client.producer(config()).unwrap();
+        let mut failed = HashSet::new();
+        for (value, delivery) in send(&producer, 0..1500).await.into_iter().enumerate() {
+            if let Err(error) = delivery.await {
+                assert_eq!(error.code(), Some(ErrorCode::MESSAGE_TOO_LARGE), "{value}: {error}");
+                failed.insert(value);
+            }
+        }
+        assert!(failed.contains(&600) && failed.len() < 60, "{failed:?}");
+        let logs = broker.logs.lock().unwrap();
+        let expected: Vec<String> = (0..1500)
+            .step_by(3)
+            .filter(|value| !failed.contains(value))
+            .map(|value| value.to_string())
+            .collect();
+        assert_eq!(logs[&0].values, expected);
+        assert_eq!(
+            (&*logs[&0].epochs, &*logs[&1].epochs),
+            (&[0, 1][..], &[0][..]),
+            "a new epoch for that partition alone"
+        );
+    });
+}
+
+#[test]
+fn a_broker_that_forgot_the_producer_is_told_anew() {
+    let broker = FakeBroker::start(Box::new(|_| Fault::None));
+    block_on(async {
+        let client = connect(&broker).await;
+        let producer = client.producer(config()).unwrap();
+        for turn in 0..3 {
+            for delivery in send(&producer, turn * 300..(turn + 1) * 300).await {
+                delivery.await.unwrap();
+            }
+            broker.logs.lock().unwrap().values_mut().for_each(|log| log.forget_producers());
+        }
+        check(&broker, 900);
+    });
+}
+
+#[test]
+fn what_is_not_answered_in_time_fails_and_what_follows_does_not() {
+    let mut silent = true;
+    let faults = move |_: &fake_broker::Batch| match std::mem::take(&mut silent) {
+        true => Fault::Silence,
+        false => Fault::None,
+    };
+    let broker = FakeBroker::start(Box::new(faults));
+    block_on(async {
+        let client = connect(&broker).await;
+        let config = ProducerConfig { delivery_timeout: Duration::from_millis(400), ..config() };
+        let producer = client.producer(config).unwrap();
+        let record = || ProducerRecord::to("t").partition(0).value("x");
+        let error = producer.send(record()).await.unwrap().await.unwrap_err();
+        assert!(matches!(error, Error::Timeout { last: Some(_), .. }), "{error}");
+        // Whether the first was written is not known (it was): the second is numbered so that it is taken either way.
+        producer.send(record()).await.unwrap().await.unwrap();
+        assert_eq!(broker.logs.lock().unwrap()[&0].epochs, [0, 1]);
+    });
+}
+
+#[test]
+fn without_idempotence_cut_connections_repeat_but_do_not_lose() {
+    let mut dice = Dice(5);
+    let faults = move |_: &fake_broker::Batch| match dice.roll(8) {
+        0 => Fault::CutBefore,
+        1 => Fault::CutAfter,
+        _ => Fault::None,
+    };
+    let broker = FakeBroker::start(Box::new(faults));
+    block_on(async {
+        let client = connect(&broker).await;
+        let config = ProducerConfig { idempotent: false, requests_in_flight_max: 1, ..config() };
+        let producer = client.producer(config).unwrap();
+        for delivery in send(&producer, 0..1500).await {
+            delivery.await.unwrap();
+        }
+        let logs = broker.logs.lock().unwrap();
+        let all: Vec<&String> = logs.values().flat_map(|log| &log.values).collect();
+        assert!(all.len() > 1500, "the dice cut after writing at least once");
+        assert_eq!(all.into_iter().collect::<HashSet<_>>().len(), 1500);
+    });
+}
+
+#[test]
+fn a_dropped_client_tells_those_who_wait() {
+    let broker = FakeBroker::start(Box::new(|_| Fault::Silence));
+    block_on(async {
+        let client = connect(&broker).await;
+        let producer = client.producer(config()).unwrap();
+        let delivery = producer.send(ProducerRecord::to("t").value("v")).await.unwrap();
+        drop((client, producer));
+        assert!(matches!(delivery.await, Err(Error::Closed)));
+    });
+}

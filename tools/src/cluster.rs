@@ -1,0 +1,215 @@
+//! `corectl cluster`.
+
+use crate::output::Output;
+use crate::table::Table;
+use crate::topic::pair;
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use corelog_client::{Admin, Client, ConfigChange, ConfigResource, ConfigSource};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// The cluster's brokers
+    #[command(visible_alias = "info")]
+    Brokers,
+    /// Show or change a broker's configs
+    Config(Config),
+    /// Data directories, and how much each topic takes in them
+    LogDirs {
+        /// Only of this broker
+        #[arg(long, value_name = "ID")]
+        broker: Option<i32>,
+        /// Each partition by itself
+        #[arg(long)]
+        partitions: bool,
+    },
+    /// Which APIs a broker speaks, in which versions
+    ApiVersions {
+        /// The broker's id; any broker if not given
+        #[arg(value_name = "ID")]
+        broker: Option<i32>,
+    },
+}
+
+#[derive(Args)]
+pub struct Config {
+    /// The broker's id; all brokers' defaults if not given
+    #[arg(value_name = "ID")]
+    broker: Option<i32>,
+    /// Also configs that have their default
+    #[arg(long)]
+    all: bool,
+    /// What each config is for
+    #[arg(long)]
+    docs: bool,
+    /// Set a config; may be given more than once
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
+    set: Vec<(String, String)>,
+    /// Put a config back to what holds without it
+    #[arg(short, long, value_name = "NAME")]
+    reset: Vec<String>,
+}
+
+pub async fn run(client: &Client, command: Command, out: &Output) -> Result<ExitCode> {
+    let admin = client.admin();
+    match command {
+        Command::Brokers => brokers(&admin, out).await,
+        Command::Config(config) => self::config(&admin, config, out).await,
+        Command::LogDirs { broker, partitions } => log_dirs(&admin, broker, partitions, out).await,
+        Command::ApiVersions { broker } => api_versions(&admin, broker, out).await,
+    }
+}
+
+async fn brokers(admin: &Admin, out: &Output) -> Result<ExitCode> {
+    let cluster = admin.describe_cluster().await?;
+    let mut table = Table::new(&[
+        ("id", "id"),
+        ("host", "host"),
+        ("port", "port"),
+        ("rack", "rack"),
+        ("controller", "is_controller"),
+    ]);
+    for broker in &cluster.brokers {
+        table.row([
+            json!(broker.id),
+            json!(broker.host),
+            json!(broker.port),
+            json!(broker.rack),
+            json!(Some(broker.id) == cluster.controller),
+        ]);
+    }
+    if out.json {
+        out.value(
+            &json!({"cluster_id": cluster.id, "controller": cluster.controller, "brokers": table.to_json()}),
+        )?;
+    } else {
+        out.say(format!("cluster {}\n", cluster.id.as_deref().unwrap_or("-")))?;
+        out.table(&table)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn config(admin: &Admin, config: Config, out: &Output) -> Result<ExitCode> {
+    let resource = match config.broker {
+        Some(id) => ConfigResource::broker(id),
+        None => ConfigResource { name: String::new(), ..ConfigResource::broker(0) },
+    };
+    let set = config.set.into_iter().map(|(name, value)| ConfigChange::Set(name, value));
+    let changes: Vec<ConfigChange> = set.chain(config.reset.into_iter().map(ConfigChange::Reset)).collect();
+    if !changes.is_empty() {
+        let count = changes.len();
+        admin.alter_configs(resource.clone(), changes, false).await?;
+        if out.json {
+            out.value(&json!({"resource": resource.to_string(), "ok": true}))?;
+        }
+        out.say(format!("{resource} changed: {count} config(s)"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let columns = [("name", "name"), ("value", "value"), ("source", "source"), ("read only", "is_read_only")];
+    let documented = [&columns[..], &[("documentation", "documentation")]].concat();
+    let mut table = Table::new(if config.docs { &documented } else { &columns });
+    for (_, entries) in admin.describe_configs(vec![resource], config.docs).await? {
+        let mut entries = entries?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        for entry in entries.iter().filter(|entry| config.all || entry.source != ConfigSource::Default) {
+            let value = match entry.is_sensitive {
+                true => json!("(secret)"),
+                false => json!(entry.value),
+            };
+            let docs = config.docs.then(|| json!(entry.documentation));
+            let row = [json!(entry.name), value, json!(entry.source.to_string()), json!(entry.is_read_only)];
+            table.row(row.into_iter().chain(docs));
+        }
+    }
+    if table.is_empty() && !out.json {
+        out.say("Nothing is set. --all shows defaults as well.")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    out.table(&table)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn log_dirs(admin: &Admin, broker: Option<i32>, partitions: bool, out: &Output) -> Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    let mut dirs = Table::new(&[
+        ("broker", "broker"),
+        ("directory", "path"),
+        ("partitions", "partitions"),
+        ("size", "bytes"),
+        ("disk", "total_bytes"),
+        ("free", "usable_bytes"),
+    ]);
+    let mut contents = Table::new(&[
+        ("broker", "broker"),
+        ("topic", "topic"),
+        ("partition", "partition"),
+        ("size", "bytes"),
+        ("lag", "offset_lag"),
+    ]);
+    let size = |bytes: i64| {
+        if out.json { json!(bytes) } else { json!(indicatif::HumanBytes(bytes as u64).to_string()) }
+    };
+    for (broker, outcome) in admin.log_dirs(broker.map(|id| vec![id])).await? {
+        for dir in outcome.unwrap_or_else(|error| vec![Err(error)]) {
+            let dir = match dir {
+                Ok(dir) => dir,
+                Err(error) => {
+                    eprintln!("corectl: {error}");
+                    code = ExitCode::FAILURE;
+                    continue;
+                }
+            };
+            let mut topics: BTreeMap<(String, Option<i32>), (i64, i64)> = BTreeMap::new();
+            for replica in &dir.replicas {
+                let at = &replica.partition;
+                let key = (at.topic.as_str().to_owned(), partitions.then_some(at.partition));
+                let sum = topics.entry(key).or_default();
+                sum.0 += replica.bytes;
+                sum.1 = sum.1.max(replica.offset_lag);
+            }
+            for ((topic, partition), (bytes, lag)) in topics {
+                contents.row([json!(broker), json!(topic), json!(partition), size(bytes), json!(lag)]);
+            }
+            let bytes = dir.replicas.iter().map(|replica| replica.bytes).sum();
+            dirs.row([
+                json!(broker),
+                json!(dir.path),
+                json!(dir.replicas.len()),
+                size(bytes),
+                dir.total_bytes.map_or(json!(null), size),
+                dir.usable_bytes.map_or(json!(null), size),
+            ]);
+        }
+    }
+    if out.json {
+        out.value(&json!({"directories": dirs.to_json(), "contents": contents.to_json()}))?;
+        return Ok(code);
+    }
+    out.table(&dirs)?;
+    if !contents.is_empty() {
+        out.say("")?;
+        out.table(&contents)?;
+    }
+    Ok(code)
+}
+
+async fn api_versions(admin: &Admin, broker: Option<i32>, out: &Output) -> Result<ExitCode> {
+    let broker = match broker {
+        Some(broker) => broker,
+        None => match admin.describe_cluster().await?.brokers.first() {
+            Some(broker) => broker.id,
+            None => bail!("the cluster names no broker"),
+        },
+    };
+    let mut table =
+        Table::new(&[("key", "key"), ("api", "api"), ("from", "min_version"), ("to", "max_version")]);
+    for range in admin.api_versions(broker).await? {
+        let name = range.api.map(|api| api.name());
+        table.row([json!(range.key), json!(name), json!(range.min_version), json!(range.max_version)]);
+    }
+    out.table(&table)?;
+    Ok(ExitCode::SUCCESS)
+}

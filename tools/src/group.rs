@@ -1,0 +1,351 @@
+//! `corectl group`.
+
+use crate::output::Output;
+use crate::table::Table;
+use crate::topic::{confirmed, every_partition};
+use crate::{partitions, time};
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use corelog_client::{
+    Admin, Client, CommittedOffset, GroupDescription, Isolation, ListedOffset, NewOffset, OffsetSpec,
+    Outcomes, TopicPartition,
+};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// List groups
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show groups: state, members, and how far behind they are
+    Describe {
+        #[arg(required = true, value_name = "GROUP")]
+        names: Vec<String>,
+        /// Members and what they are assigned
+        #[arg(short, long)]
+        members: bool,
+    },
+    /// Move a group's offsets; the group must have no members
+    Reset(Reset),
+    /// Delete groups with all their offsets; they must have no members
+    #[command(visible_alias = "rm")]
+    Delete {
+        #[arg(required = true, value_name = "GROUP")]
+        names: Vec<String>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Forget a group's offsets of some topics
+    DeleteOffsets {
+        #[arg(value_name = "GROUP")]
+        name: String,
+        /// TOPIC, or TOPIC:LIST for some partitions, as in orders:0,2; may be given more than once
+        #[arg(short, long = "topic", required = true, value_name = "TOPIC[:LIST]", value_parser = some_of)]
+        topics: Vec<SomeOf>,
+    },
+}
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("where").required(true))]
+#[command(group = clap::ArgGroup::new("which").required(true))]
+pub struct Reset {
+    #[arg(value_name = "GROUP")]
+    name: String,
+    /// TOPIC, or TOPIC:LIST for some partitions, as in orders:0,2; may be given more than once
+    #[arg(short, long = "topic", group = "which", value_name = "TOPIC[:LIST]", value_parser = some_of)]
+    topics: Vec<SomeOf>,
+    /// All topics that the group has offsets of
+    #[arg(long, group = "which")]
+    all_topics: bool,
+    /// To the first record that is there
+    #[arg(long, group = "where")]
+    to_earliest: bool,
+    /// Behind the last record
+    #[arg(long, group = "where")]
+    to_latest: bool,
+    /// To this offset, or the nearest that is there
+    #[arg(long, group = "where", value_name = "OFFSET")]
+    to_offset: Option<i64>,
+    /// To the first record at or after a time: 2026-11-21T10:00:00, "2h ago", @MILLISECONDS
+    #[arg(long, group = "where", value_name = "TIME", value_parser = time::point)]
+    to_datetime: Option<i64>,
+    /// By so many records, back if negative
+    #[arg(long, group = "where", value_name = "COUNT", allow_hyphen_values = true)]
+    shift: Option<i64>,
+    /// Only show what would be done
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// A topic, and of its partitions some or all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SomeOf {
+    topic: String,
+    partitions: Option<BTreeSet<i32>>,
+}
+
+fn some_of(text: &str) -> Result<SomeOf, String> {
+    match text.split_once(':') {
+        Some((topic, list)) => {
+            Ok(SomeOf { topic: topic.to_owned(), partitions: Some(partitions::list(list)?) })
+        }
+        None => Ok(SomeOf { topic: text.to_owned(), partitions: None }),
+    }
+}
+
+pub async fn run(client: &Client, command: Command, out: &Output) -> Result<ExitCode> {
+    let admin = client.admin();
+    match command {
+        Command::List => list(&admin, out).await,
+        Command::Describe { names, members } => describe(&admin, &names, members, out).await,
+        Command::Reset(reset) => self::reset(&admin, reset, out).await,
+        Command::Delete { names, yes } => {
+            if !yes && !confirmed(&format!("Delete {} with all offsets?", names.join(", ")))? {
+                bail!("nothing was deleted");
+            }
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let outcomes = admin.delete_groups(&names).await;
+            out.outcomes(&outcomes, "group", |name, ()| format!("{name} deleted"))
+        }
+        Command::DeleteOffsets { name, topics } => {
+            let partitions = chosen(&admin, &topics).await?;
+            let outcomes = admin.delete_group_offsets(&name, partitions).await?;
+            out.outcomes(&outcomes, "partition", |at, ()| format!("{name} has no offset of {at}"))
+        }
+    }
+}
+
+async fn list(admin: &Admin, out: &Output) -> Result<ExitCode> {
+    let groups = admin.list_groups().await?;
+    if groups.is_empty() && !out.json {
+        out.say("No groups.")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table =
+        Table::new(&[("name", "name"), ("state", "state"), ("protocol", "protocol_type"), ("kind", "kind")]);
+    let known = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
+    for group in groups {
+        table.row([json!(group.name), known(&group.state), known(&group.protocol_type), known(&group.kind)]);
+    }
+    out.table(&table)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn describe(admin: &Admin, names: &[String], members: bool, out: &Output) -> Result<ExitCode> {
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut code = ExitCode::SUCCESS;
+    let mut all = Vec::new();
+    for (at, (name, outcome)) in admin.describe_groups(&names).await.into_iter().enumerate() {
+        let group = match outcome {
+            Ok(group) => group,
+            Err(error) => {
+                eprintln!("corectl: {error}");
+                code = ExitCode::FAILURE;
+                continue;
+            }
+        };
+        let committed = admin.group_offsets(&name).await?;
+        let lag = lag_table(admin, &group, &committed).await;
+        let member_table = member_table(&group);
+        if out.json {
+            all.push(json!({
+                "name": group.name,
+                "state": group.state,
+                "protocol_type": group.protocol_type,
+                "assignor": group.protocol,
+                "coordinator": group.coordinator,
+                "members": member_table.to_json(),
+                "offsets": lag.to_json(),
+            }));
+            continue;
+        }
+        if at > 0 {
+            out.say("")?;
+        }
+        let assignor = if group.protocol.is_empty() { "-" } else { &group.protocol };
+        out.say(format!("group       {}", group.name))?;
+        out.say(format!("state       {}, {} member(s)", group.state, group.members.len()))?;
+        out.say(format!("assignor    {assignor}"))?;
+        out.say(format!("coordinator {}", group.coordinator))?;
+        if !lag.is_empty() {
+            out.say("")?;
+            out.table(&lag)?;
+        }
+        if members && !member_table.is_empty() {
+            out.say("")?;
+            out.table(&member_table)?;
+        }
+    }
+    if out.json {
+        out.value(&Value::Array(all))?;
+    }
+    Ok(code)
+}
+
+fn member_table(group: &GroupDescription) -> Table {
+    let mut table = Table::new(&[
+        ("member", "member_id"),
+        ("instance", "instance_id"),
+        ("client", "client_id"),
+        ("host", "host"),
+        ("topics", "topics"),
+        ("assigned", "assigned"),
+    ]);
+    for member in &group.members {
+        let assigned: Vec<String> = member.assigned.iter().map(TopicPartition::to_string).collect();
+        table.row([
+            json!(member.member_id),
+            json!(member.instance_id),
+            json!(member.client_id),
+            json!(member.host),
+            json!(member.topics),
+            json!(assigned),
+        ]);
+    }
+    table
+}
+
+/// What is committed and what is assigned, with the distance to the end.
+async fn lag_table(
+    admin: &Admin,
+    group: &GroupDescription,
+    committed: &BTreeMap<TopicPartition, CommittedOffset>,
+) -> Table {
+    let mut owners: BTreeMap<&TopicPartition, &str> = BTreeMap::new();
+    for member in &group.members {
+        owners.extend(member.assigned.iter().map(|at| (at, member.client_id.as_str())));
+    }
+    let partitions: BTreeSet<&TopicPartition> = committed.keys().chain(owners.keys().copied()).collect();
+    let asked = partitions.iter().map(|at| ((*at).clone(), OffsetSpec::Latest)).collect();
+    let ends = admin.list_offsets(asked, Isolation::ReadUncommitted).await;
+    let ends: BTreeMap<TopicPartition, i64> =
+        ends.into_iter().filter_map(|(at, listed)| Some((at, listed.ok()?.offset?))).collect();
+    let mut table = Table::new(&[
+        ("topic", "topic"),
+        ("partition", "partition"),
+        ("committed", "committed"),
+        ("end", "end"),
+        ("lag", "lag"),
+        ("client", "client_id"),
+    ]);
+    for at in partitions {
+        let committed = committed.get(at).map(|committed| committed.offset);
+        let end = ends.get(at).copied();
+        let lag = committed.zip(end).map(|(committed, end)| (end - committed).max(0));
+        table.row([
+            json!(at.topic.as_str()),
+            json!(at.partition),
+            json!(committed),
+            json!(end),
+            json!(lag),
+            json!(owners.get(at)),
+        ]);
+    }
+    table
+}
+
+async fn chosen(admin: &Admin, topics: &[SomeOf]) -> Result<Vec<TopicPartition>> {
+    let mut partitions = Vec::new();
+    for some in topics {
+        match &some.partitions {
+            Some(list) => partitions.extend(list.iter().map(|it| TopicPartition::new(&*some.topic, *it))),
+            None => partitions.extend(every_partition(&admin.describe_topic(&some.topic).await?)),
+        }
+    }
+    Ok(partitions)
+}
+
+async fn reset(admin: &Admin, reset: Reset, out: &Output) -> Result<ExitCode> {
+    let committed = admin.group_offsets(&reset.name).await?;
+    let partitions = match reset.all_topics {
+        true => committed.keys().cloned().collect(),
+        false => chosen(admin, &reset.topics).await?,
+    };
+    if partitions.is_empty() {
+        bail!("group {:?} has no offsets; name topics with --topic", reset.name);
+    }
+    let target = targets(admin, &reset, &partitions, &committed).await?;
+    let mut table = Table::new(&[
+        ("topic", "topic"),
+        ("partition", "partition"),
+        ("before", "before"),
+        ("after", "after"),
+    ]);
+    for (at, offset) in &target {
+        let before = committed.get(at).map(|committed| committed.offset);
+        table.row([json!(at.topic.as_str()), json!(at.partition), json!(before), json!(offset)]);
+    }
+    if !reset.dry_run {
+        let offsets = target.iter().map(|(at, offset)| (at.clone(), NewOffset::from(*offset))).collect();
+        let outcomes: Outcomes<TopicPartition, ()> = admin.set_group_offsets(&reset.name, offsets).await?;
+        for (_, outcome) in outcomes {
+            outcome.with_context(|| format!("group {:?} was not reset, or only in part", reset.name))?;
+        }
+    }
+    out.table(&table)?;
+    if reset.dry_run {
+        out.say("\nNothing was changed: --dry-run.")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn targets(
+    admin: &Admin,
+    reset: &Reset,
+    partitions: &[TopicPartition],
+    committed: &BTreeMap<TopicPartition, CommittedOffset>,
+) -> Result<BTreeMap<TopicPartition, i64>> {
+    let list = async |spec: OffsetSpec| {
+        let asked = partitions.iter().map(|at| (at.clone(), spec)).collect();
+        let mut offsets: BTreeMap<TopicPartition, Option<i64>> = BTreeMap::new();
+        for (at, listed) in admin.list_offsets(asked, Isolation::ReadUncommitted).await {
+            let listed: ListedOffset = listed?;
+            offsets.insert(at, listed.offset);
+        }
+        Ok::<_, anyhow::Error>(offsets)
+    };
+    let earliest = list(OffsetSpec::Earliest).await?;
+    let latest = list(OffsetSpec::Latest).await?;
+    let by_time = match reset.to_datetime {
+        Some(millis) => list(OffsetSpec::Timestamp(millis)).await?,
+        None => BTreeMap::new(),
+    };
+    let mut targets = BTreeMap::new();
+    for at in partitions {
+        let first = earliest.get(at).copied().flatten().unwrap_or(0);
+        let end = latest.get(at).copied().flatten().unwrap_or(first);
+        let target = if reset.to_earliest {
+            first
+        } else if reset.to_latest {
+            end
+        } else if let Some(offset) = reset.to_offset {
+            offset
+        } else if let Some(count) = reset.shift {
+            let now = committed.get(at).map(|committed| committed.offset);
+            now.with_context(|| format!("nothing is committed for {at}: there is nothing to shift"))?
+                .saturating_add(count)
+        } else {
+            by_time.get(at).copied().flatten().unwrap_or(end)
+        };
+        targets.insert(at.clone(), target.clamp(first, end));
+    }
+    Ok(targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_and_some_of_their_partitions() {
+        assert_eq!(some_of("t"), Ok(SomeOf { topic: "t".into(), partitions: None }));
+        assert_eq!(
+            some_of("t:0-1"),
+            Ok(SomeOf { topic: "t".into(), partitions: Some(BTreeSet::from([0, 1])) })
+        );
+        assert!(some_of("t:x").is_err());
+    }
+}

@@ -1,0 +1,395 @@
+//! A broker's data directory: which logs are in it, and where their batches are: in segments, and behind them in the journal alone.
+
+use super::journal::{self, Journal};
+use super::names::{CONTROLLER, Names};
+use super::report::Report;
+use super::segment::{self, End};
+use anyhow::{Context, Result, bail};
+use corelog_storage::LogId;
+use corelog_storage::format::checkpoint::{self, LogCheckpoint};
+use corelog_storage::format::entry::{EntryHeader, EntryKind};
+use corelog_storage::paths::{self, JournalName, SegmentFileKind};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+pub struct DataDir {
+    path: PathBuf,
+    pub names: Names,
+    /// Directories of segments.
+    dirs: BTreeMap<LogId, PathBuf>,
+    journals: Vec<Journal>,
+    /// The newest of each log.
+    checkpoints: BTreeMap<LogId, LogCheckpoint>,
+    journaled: BTreeMap<LogId, Journaled>,
+}
+
+/// What the journal has of one log.
+#[derive(Default)]
+struct Journaled {
+    /// By Raft index, as of the last entry that concerns it.
+    appends: BTreeMap<u64, Place>,
+    log_start_offset: Option<i64>,
+}
+
+struct Place {
+    journal: usize,
+    at: u64,
+    header: EntryHeader,
+}
+
+/// One log in short.
+pub struct Summary {
+    pub log_start_offset: i64,
+    pub next_offset: Option<i64>,
+    pub segments: usize,
+    pub segment_bytes: u64,
+    pub journal_bytes: u64,
+}
+
+/// A segment file, and its length.
+type SegmentFiles = BTreeMap<i64, (PathBuf, u64)>;
+
+impl DataDir {
+    /// Reads all but segments.
+    pub fn open(path: &Path, report: &mut Report) -> Result<DataDir> {
+        let (journal_dir, topics_dir) = (paths::journal_dir(path), paths::topics_dir(path));
+        if !journal_dir.is_dir() && !topics_dir.is_dir() {
+            bail!("{} is no data directory: it has neither journal/ nor topics/", path.display());
+        }
+        let mut data_dir = DataDir {
+            path: path.to_owned(),
+            names: Names::default(),
+            dirs: BTreeMap::new(),
+            journals: Vec::new(),
+            checkpoints: BTreeMap::new(),
+            journaled: BTreeMap::new(),
+        };
+        data_dir.find_dirs(&topics_dir)?;
+        data_dir.read_checkpoints(&journal_dir, report)?;
+        data_dir.read_journals(&journal_dir)?;
+        data_dir.learn_names(report)?;
+        Ok(data_dir)
+    }
+
+    fn find_dirs(&mut self, topics_dir: &Path) -> Result<()> {
+        for (name, path) in entries(topics_dir)? {
+            let Some(topic) = paths::topic_of_dir(&name) else { continue };
+            self.names.note_dir(&name);
+            for (name, path) in entries(&path)? {
+                if let Ok(partition) = name.parse() {
+                    self.dirs.insert(LogId { topic, partition }, path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_checkpoints(&mut self, journal_dir: &Path, report: &mut Report) -> Result<()> {
+        let mut newest: BTreeMap<LogId, u64> = BTreeMap::new();
+        for (name, path) in entries(journal_dir)? {
+            let Some(JournalName::Checkpoint { .. }) = JournalName::parse(&name) else { continue };
+            let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let (header, logs) = match checkpoint::decode(&bytes) {
+                Ok(decoded) => decoded,
+                Err(refused) => {
+                    report.problem(&path, 0, format!("it is no checkpoint: {refused}"))?;
+                    continue;
+                }
+            };
+            for log in logs {
+                if newest.get(&log.log).is_none_or(|generation| *generation < header.generation) {
+                    newest.insert(log.log, header.generation);
+                    self.checkpoints.insert(log.log, log);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_journals(&mut self, journal_dir: &Path) -> Result<()> {
+        for (name, path) in entries(journal_dir)? {
+            if let Some(JournalName::Journal { .. }) = JournalName::parse(&name) {
+                let journal = Journal::open(&path)?;
+                if journal.header.is_some() {
+                    self.journals.push(journal);
+                }
+            }
+        }
+        self.journals.sort_by_key(|journal| {
+            journal.header.map(|header| (header.generation, header.shard, header.first_sequence))
+        });
+        for (at, journal) in self.journals.iter().enumerate() {
+            for group in journal.groups() {
+                let group = group?;
+                for entry in group.entries() {
+                    let log = self.journaled.entry(entry.header.log).or_default();
+                    match entry.header.kind {
+                        EntryKind::Append => {
+                            let place = Place { journal: at, at: entry.payload_at, header: entry.header };
+                            log.appends.insert(entry.header.index.0, place);
+                        }
+                        EntryKind::Truncate => drop(log.appends.split_off(&entry.header.index.0)),
+                        EntryKind::LogStart => log.log_start_offset = Some(entry.header.base_offset),
+                        EntryKind::HardState => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn learn_names(&mut self, report: &mut Report) -> Result<()> {
+        let log = LogId { topic: CONTROLLER, partition: 0 };
+        let mut batches = Vec::new();
+        for (path, len) in self.segments(log)?.into_values() {
+            batches.extend(batches_of(&path, len, report)?);
+        }
+        for place in self.journaled.get(&log).into_iter().flat_map(|log| log.appends.values()) {
+            batches.push(self.journals[place.journal].read(place.at, place.header.len)?);
+        }
+        batches.iter().for_each(|batch| self.names.note_batch(batch));
+        Ok(())
+    }
+
+    /// All logs that have anything here.
+    pub fn logs(&self) -> Vec<LogId> {
+        let logs: BTreeSet<LogId> =
+            self.dirs.keys().chain(self.checkpoints.keys()).chain(self.journaled.keys()).copied().collect();
+        let mut logs: Vec<LogId> = logs.into_iter().collect();
+        logs.sort_by_key(|log| (self.names.of(log.topic).map(str::to_owned), *log));
+        logs
+    }
+
+    fn segments(&self, log: LogId) -> Result<SegmentFiles> {
+        let mut segments = BTreeMap::new();
+        let Some(dir) = self.dirs.get(&log) else { return Ok(segments) };
+        for (name, path) in entries(dir)? {
+            if let Some((base, SegmentFileKind::Data)) = paths::parse_segment_name(&name) {
+                let len = std::fs::metadata(&path)?.len();
+                segments.insert(base, (path, len));
+            }
+        }
+        Ok(segments)
+    }
+
+    pub fn summary(&self, log: LogId) -> Result<Summary> {
+        let segments = self.segments(log)?;
+        let checkpoint = self.checkpoints.get(&log);
+        let journaled = self.journaled.get(&log);
+        let last = journaled.and_then(|journaled| journaled.appends.values().next_back());
+        let end = match last {
+            Some(place) => {
+                let journal = &self.journals[place.journal];
+                let batch =
+                    corelog_wire::records::BatchHeader::parse(&journal.read(place.at, place.header.len)?);
+                batch.ok().map(|header| header.next_offset())
+            }
+            None => None,
+        };
+        let flushed = checkpoint.map_or(0, |checkpoint| checkpoint.flushed_index.0);
+        let alone = journaled.into_iter().flat_map(|journaled| journaled.appends.range(flushed..));
+        Ok(Summary {
+            log_start_offset: journaled
+                .and_then(|journaled| journaled.log_start_offset)
+                .max(checkpoint.map(|checkpoint| checkpoint.log_start_offset))
+                .unwrap_or(0),
+            next_offset: end.max(checkpoint.map(|checkpoint| checkpoint.next_offset)),
+            segments: segments.len(),
+            segment_bytes: segments.values().map(|(_, len)| len).sum(),
+            journal_bytes: alone.map(|(_, place)| u64::from(place.header.len)).sum(),
+        })
+    }
+
+    /// All batches of a log in order.
+    pub fn dump(&self, log: LogId, report: &mut Report) -> Result<()> {
+        let name = self.names.of(log.topic).unwrap_or("?");
+        let summary = self.summary(log)?;
+        let text = format!(
+            "partition {name}-{}: topic id {}, offsets {} to {}",
+            log.partition,
+            log.topic,
+            summary.log_start_offset,
+            summary.next_offset.map_or("?".to_owned(), |offset| offset.to_string())
+        );
+        let fields = json!({
+            "topic": self.names.of(log.topic),
+            "topic_id": log.topic.to_string(),
+            "partition": log.partition,
+            "log_start_offset": summary.log_start_offset,
+            "next_offset": summary.next_offset,
+        });
+        report.heading(&text, "partition", fields)?;
+        let end = self.dump_segments(log, report)?;
+        self.dump_journaled(log, end, report)
+    }
+
+    fn dump_segments(&self, log: LogId, report: &mut Report) -> Result<Option<End>> {
+        let active = self.checkpoints.get(&log).and_then(|checkpoint| checkpoint.active);
+        let mut end: Option<End> = None;
+        for (base, (path, _)) in self.segments(log)? {
+            if active.is_some_and(|active| base > active.base_offset) {
+                // Begun since the checkpoint: what is in it is in the journal too.
+                report.line(
+                    &format!("segment {} is newer than the checkpoint", path.display()),
+                    "newer",
+                    json!({"path": path}),
+                )?;
+                continue;
+            }
+            if let Some(end) = end.filter(|end| end.next_offset != base) {
+                let what = format!("the segment before it ends at offset {}", end.next_offset);
+                report.problem(&path, 0, what)?;
+            }
+            let synced = active.filter(|active| active.base_offset == base).map(|active| active.position);
+            end = segment::dump(&path, Some(log), synced, report)?.or(end);
+        }
+        Ok(end)
+    }
+
+    /// What is not in segments yet.
+    fn dump_journaled(&self, log: LogId, end: Option<End>, report: &mut Report) -> Result<()> {
+        let Some(journaled) = self.journaled.get(&log) else { return Ok(()) };
+        let flushed = self
+            .checkpoints
+            .get(&log)
+            .map(|checkpoint| (checkpoint.flushed_index.0, checkpoint.flushed_offset));
+        let from = end.map(|end| end.next_index).or(flushed.map(|(index, _)| index)).unwrap_or(0);
+        let mut alone = journaled.appends.range(from..).peekable();
+        if alone.peek().is_none() {
+            return Ok(());
+        }
+        report.heading("journal: not in segments yet", "journaled", json!({"from_index": from}))?;
+        let mut next = (from, end.map(|end| end.next_offset));
+        for (index, place) in alone {
+            let journal = &self.journals[place.journal];
+            if *index != next.0 {
+                report.problem(
+                    &journal.path,
+                    place.at,
+                    format!("Raft index {index} follows, expected {}", next.0),
+                )?;
+            }
+            let payload = journal.read(place.at, place.header.len)?;
+            if let Ok(header) = corelog_wire::records::BatchHeader::parse(&payload) {
+                if let Some(expected) = next.1.filter(|expected| *expected != header.base_offset) {
+                    let what =
+                        format!("a batch begins at offset {}, expected {expected}", header.base_offset);
+                    report.problem(&journal.path, place.at, what)?;
+                }
+                next.1 = Some(header.next_offset());
+            }
+            next.0 = index + 1;
+            journal::batch(journal, place.at, &place.header, payload, report)?;
+        }
+        Ok(())
+    }
+
+    /// Every batch of every log.
+    pub fn check_all(&self, report: &mut Report) -> Result<()> {
+        let mut bytes = 0;
+        for log in self.logs() {
+            let summary = self.summary(log)?;
+            bytes += summary.segment_bytes + summary.journal_bytes;
+        }
+        report.expect_bytes(bytes);
+        debug_assert!(!report.shows());
+        for log in self.logs() {
+            self.dump(log, report).with_context(|| format!("log {log} in {}", self.path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The batches of a segment as bytes, checked by nobody: for what only serves to show names.
+fn batches_of(path: &Path, len: u64, report: &mut Report) -> Result<Vec<bytes::Bytes>> {
+    /// The controller's log is small: topics, partitions and configs.
+    const LEN_MAX: u64 = 1 << 30;
+    if len > LEN_MAX {
+        report.problem(
+            path,
+            0,
+            format!("{len} bytes are too many for a controller's segment: names are not read from it"),
+        )?;
+        return Ok(Vec::new());
+    }
+    let bytes =
+        bytes::Bytes::from(std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?);
+    let first = corelog_storage::format::segment_file::FIRST_BATCH as usize;
+    let batches = corelog_wire::records::split_batches(&bytes.slice(first.min(bytes.len())..));
+    Ok(batches.map_while(|batch| batch.ok()).map(|batch| batch.into_bytes()).collect())
+}
+
+/// Names and paths in a directory, by name; none if it is not there.
+fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let listed = match std::fs::read_dir(dir) {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot list {}", dir.display())),
+    };
+    let mut entries = Vec::new();
+    for entry in listed {
+        let entry = entry.with_context(|| format!("cannot list {}", dir.display()))?;
+        // What is not UTF-8 is not ours.
+        if let Ok(name) = entry.file_name().into_string() {
+            entries.push((name, entry.path()));
+        }
+    }
+    entries.sort();
+    Ok(entries)
+}
+
+/// A checkpoint file by itself.
+pub fn dump_checkpoint(path: &Path, report: &mut Report) -> Result<()> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (header, logs) = match checkpoint::decode(&bytes) {
+        Ok(decoded) => decoded,
+        Err(refused) => return report.problem(path, 0, format!("it is no checkpoint: {refused}")),
+    };
+    let complete = if header.complete { "complete" } else { "former generations are still needed" };
+    let text = format!(
+        "checkpoint {}: generation {}, shard {} of {}, replay from group {}, durable through {}, {complete}",
+        path.display(),
+        header.generation,
+        header.shard,
+        header.shards,
+        header.replay_from,
+        header.durable_through
+    );
+    let fields = json!({
+        "path": path,
+        "generation": header.generation,
+        "shard": header.shard,
+        "shards": header.shards,
+        "replay_from": header.replay_from,
+        "durable_through": header.durable_through,
+        "complete": header.complete,
+    });
+    report.heading(&text, "checkpoint", fields)?;
+    for log in logs {
+        let text = format!(
+            "{} offsets {} to {}, flushed to {}, term {}, {} producers",
+            log.log,
+            log.log_start_offset,
+            log.next_offset,
+            log.flushed_offset,
+            log.term,
+            log.producers.len()
+        );
+        let fields = json!({
+            "topic_id": log.log.topic.to_string(),
+            "partition": log.log.partition,
+            "log_start_offset": log.log_start_offset,
+            "next_offset": log.next_offset,
+            "next_index": log.next_index.0,
+            "flushed_offset": log.flushed_offset,
+            "flushed_index": log.flushed_index.0,
+            "term": log.term,
+            "producers": log.producers.len(),
+            "active_segment": log.active.map(|active| json!({"base_offset": active.base_offset, "position": active.position})),
+            "epochs": log.epochs.entries().iter().map(|(epoch, start)| json!([epoch, start])).collect::<Vec<_>>(),
+        });
+        report.line(&text, "log", fields)?;
+    }
+    Ok(())
+}

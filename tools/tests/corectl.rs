@@ -1,0 +1,315 @@
+//! The whole of corectl against a running broker: `BOOTSTRAP=host:port cargo test -p corelog-tools`.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// None, said loudly, where no broker is given.
+fn bootstrap() -> Option<String> {
+    let bootstrap = std::env::var("BOOTSTRAP").ok();
+    if bootstrap.is_none() {
+        let name = std::thread::current().name().unwrap_or("?").to_owned();
+        eprintln!("SKIPPED {name}: set BOOTSTRAP=host:port to run it against a broker");
+    }
+    bootstrap
+}
+
+fn unique(what: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+    format!("{what}-{now}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+struct Corectl(String);
+
+impl Corectl {
+    fn command(&self, line: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_corectl"));
+        command.args(line).env("CORECTL_BOOTSTRAP", &self.0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, line: &[&str], input: &[u8]) -> Output {
+        let mut child = self.command(line).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        let writer = std::thread::spawn(move || {
+            // A command that does not read its input closes it.
+            let _ = stdin.write_all(&input);
+        });
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        output
+    }
+
+    /// What it prints; it must succeed.
+    fn ok(&self, line: &[&str]) -> String {
+        self.fed(line, b"")
+    }
+
+    fn fed(&self, line: &[&str], input: &[u8]) -> String {
+        let output = self.run(line, input);
+        assert!(output.status.success(), "corectl {line:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What it says on standard error; it must fail.
+    fn fails(&self, line: &[&str]) -> String {
+        let output = self.run(line, b"");
+        assert!(!output.status.success(), "corectl {line:?} succeeded");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn json(&self, line: &[&str]) -> serde_json::Value {
+        let text = self.ok(&[line, &["--json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("corectl {line:?}: {error}: {text}"))
+    }
+}
+
+fn with_corectl(test: impl FnOnce(Corectl)) {
+    if let Some(bootstrap) = bootstrap() {
+        test(Corectl(bootstrap));
+    }
+}
+
+#[test]
+fn topics() {
+    with_corectl(|corectl| {
+        let name = unique("ctl-topics");
+        let created = corectl.ok(&["topic", "create", &name, "-p", "3", "-c", "retention.ms=3600000"]);
+        assert!(created.contains(&format!("{name} created")), "{created}");
+        assert!(corectl.fails(&["topic", "create", &name]).contains("TOPIC_ALREADY_EXISTS"));
+        assert!(corectl.ok(&["topic", "create", &name, "--if-not-exists"]).contains("exists"));
+        let listed = corectl.json(&["topic", "list"]);
+        let listed = listed.as_array().unwrap().iter().find(|topic| topic["name"] == name.as_str()).unwrap();
+        assert_eq!(listed["partitions"], 3);
+        assert!(corectl.ok(&["topic", "list"]).contains(&name));
+        let described = corectl.ok(&["topic", "describe", &name]);
+        assert!(described.contains("retention.ms=3600000") && described.contains("PARTITION"), "{described}");
+
+        corectl.ok(&[
+            "topic",
+            "alter",
+            &name,
+            "-s",
+            "max.message.bytes=2000000",
+            "-r",
+            "retention.ms",
+            "-p",
+            "4",
+        ]);
+        let described = corectl.json(&["topic", "describe", &name]);
+        assert_eq!(described[0]["partitions"].as_array().unwrap().len(), 4);
+        assert_eq!(described[0]["configs"]["max.message.bytes"]["value"], "2000000");
+        assert_eq!(described[0]["configs"].get("retention.ms"), None);
+        assert!(corectl.fails(&["topic", "alter", &name]).contains("nothing to change"));
+        assert!(
+            corectl.fails(&["topic", "alter", &name, "-s", "no.such.config=1"]).contains("INVALID_CONFIG")
+        );
+
+        assert!(corectl.fails(&["topic", "delete", &name]).contains("--yes"));
+        assert_eq!(corectl.ok(&["topic", "delete", &name, "-y"]), format!("{name} deleted\n"));
+        assert!(corectl.fails(&["topic", "describe", &name]).contains("check the name"));
+        assert!(corectl.ok(&["topic", "delete", &name, "-y", "--if-exists"]).contains("does not exist"));
+    });
+}
+
+#[test]
+fn produce_and_consume() {
+    with_corectl(|corectl| {
+        let topic = unique("ctl-records");
+        corectl.ok(&["topic", "create", &topic, "-p", "2"]);
+        let lines = b"a:1\nb:2\na:3\nc:NULL\n";
+        let line =
+            ["produce", &topic, "-K", ":", "--null", "NULL", "-H", "from=test", "-z", "zstd:3", "--offsets"];
+        let offsets = corectl.fed(&line, lines);
+        assert_eq!(offsets.lines().count(), 4);
+        let mut records: Vec<String> = corectl
+            .ok(&["consume", &topic, "--format", "%k=%v %h\\n", "--null", "(null)"])
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        records.sort();
+        assert_eq!(records, ["a=1 from=test", "a=3 from=test", "b=2 from=test", "c=(null) from=test"]);
+
+        // One partition, values from the command line, a time of one's own.
+        for (value, time) in
+            [("first", "2020-01-01"), ("second", "2021-01-01T00:00:00"), ("third", "2022-01-01")]
+        {
+            corectl.ok(&["produce", &topic, "-p", "1", "-v", value, "--timestamp", time, "-a", "1"]);
+        }
+        let consume = |more: &[&str]| corectl.ok(&[&["consume", &topic, "-p", "1"], more].concat());
+        assert_eq!(consume(&["--from", "-2"]), "second\nthird\n");
+        assert_eq!(consume(&["--from", "-3", "-n", "1"]), "first\n");
+        let described = corectl.json(&["topic", "describe", &topic]);
+        let end = described[0]["partitions"][1]["latest_offset"].as_i64().unwrap();
+        let second = (end - 2).to_string();
+        assert_eq!(consume(&["--from", &second, "-n", "1", "-o"]), format!("{topic}-1@{second}\tsecond\n"));
+        assert_eq!(consume(&["--from", &second, "--until", &(end - 1).to_string()]), "second\n");
+        let keyless: Vec<String> = consume(&["--from-beginning", "-t"]).lines().map(str::to_owned).collect();
+        assert!(keyless.contains(&"2021-01-01T00:00:00.000Z\tsecond".to_owned()), "{keyless:?}");
+        assert_eq!(consume(&["--from", "end"]), "");
+        assert_eq!(consume(&["--quiet", "--from", "-3"]), "3 records, 16 bytes\n");
+
+        assert!(corectl.fails(&["consume", &topic, "-p", "2"]).contains("no partition 2"));
+        assert!(corectl.fails(&["consume", &unique("absent")]).contains("check the name"));
+        let output = corectl.run(&["produce", &topic, "-K", "|"], b"no separator\n");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && stderr.contains("line 1 of standard input"), "{stderr}");
+    });
+}
+
+#[test]
+fn records_by_time() {
+    with_corectl(|corectl| {
+        let topic = unique("ctl-times");
+        corectl.ok(&["topic", "create", &topic, "-p", "1"]);
+        for (value, time) in [("a", "2020-01-01"), ("b", "2021-01-01"), ("c", "2022-01-01")] {
+            corectl.ok(&["produce", &topic, "-v", value, "--timestamp", time]);
+        }
+        assert_eq!(corectl.ok(&["consume", &topic, "--from", "2020-06-01"]), "b\nc\n");
+        assert_eq!(corectl.ok(&["consume", &topic, "--from", "2020-06-01", "--until", "2021-06-01"]), "b\n");
+        assert_eq!(corectl.ok(&["consume", &topic, "--from", "1h ago"]), "");
+        let trimmed = corectl.ok(&["topic", "trim", &topic, "--before", "2020-06-01", "--yes"]);
+        assert_eq!(trimmed, format!("{topic}-0 begins at offset 1\n"));
+        assert_eq!(corectl.ok(&["consume", &topic]), "b\nc\n");
+    });
+}
+
+#[test]
+fn json_copies_topics_and_files_copy_bytes() {
+    with_corectl(|corectl| {
+        let (from, to) = (unique("ctl-from"), unique("ctl-to"));
+        for name in [&from, &to] {
+            corectl.ok(&["topic", "create", name, "-p", "2"]);
+        }
+        let bytes: Vec<u8> = (0..=255).collect();
+        let path = std::env::temp_dir().join(&from);
+        std::fs::write(&path, &bytes).unwrap();
+        let file = path.to_str().unwrap();
+        corectl.ok(&["produce", &from, "-p", "1", "--whole", "-f", file, "-k", "binary", "-H", "h=ü"]);
+        std::fs::remove_file(&path).unwrap();
+        corectl.fed(&["produce", &from, "-p", "0"], b"text\n\n");
+        let records = corectl.ok(&["consume", &from, "--json"]);
+        assert_eq!(records.lines().count(), 3);
+        let summary = corectl
+            .fed(&["produce", &to, "--input", "json", "--keep-partitions", "--json"], records.as_bytes());
+        assert!(summary.contains("\"records\": 3"), "{summary}");
+        let sorted = |text: String| {
+            let mut lines: Vec<String> =
+                text.replace(&from, "T").replace(&to, "T").lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(sorted(corectl.ok(&["consume", &to, "--json"])), sorted(records));
+        let output = corectl.run(&["consume", &to, "-p", "1", "--format", "%v"], b"");
+        assert_eq!(output.stdout, bytes);
+    });
+}
+
+#[test]
+fn follow_sees_what_comes_and_ends_in_good_order() {
+    with_corectl(|corectl| {
+        let (topic, group) = (unique("ctl-follow"), unique("ctl-follow-group"));
+        corectl.ok(&["topic", "create", &topic, "-p", "1"]);
+        corectl.ok(&["produce", &topic, "-v", "before"]);
+        for more in [&["-f"][..], &["-f", "--group", &group, "--from", "beginning"]] {
+            let mut line = vec!["consume", &topic, "-n", "2"];
+            line.extend(more);
+            let mut child = corectl.command(&line).spawn().unwrap();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while child.try_wait().unwrap().is_none() {
+                assert!(Instant::now() < deadline, "{line:?} does not end");
+                corectl.ok(&["produce", &topic, "-v", "after"]);
+            }
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success());
+            let expected = if more.len() == 1 { "after\nafter\n" } else { "before\nafter\n" };
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+        }
+        // What it printed is committed, and no more.
+        let described = corectl.json(&["group", "describe", &group]);
+        assert_eq!(described[0]["offsets"][0]["committed"], 2);
+        assert_eq!(described[0]["members"].as_array().unwrap().len(), 0);
+    });
+}
+
+#[test]
+fn groups() {
+    with_corectl(|corectl| {
+        let (topic, group) = (unique("ctl-groups"), unique("ctl-group"));
+        corectl.ok(&["topic", "create", &topic, "-p", "2"]);
+        corectl.fed(&["produce", &topic, "-p", "0"], b"1\n2\n3\n4\n5\n");
+        corectl.ok(&["consume", &topic, "--group", &group, "-n", "5"]);
+        assert!(corectl.ok(&["group", "list"]).contains(&group));
+        corectl.fed(&["produce", &topic, "-p", "0"], b"6\n7\n");
+        let described = corectl.ok(&["group", "describe", &group]);
+        assert!(described.contains("Empty, 0 member(s)") && described.contains("LAG"), "{described}");
+        let lag = |corectl: &Corectl| {
+            let described = corectl.json(&["group", "describe", &group]);
+            let offsets = described[0]["offsets"].as_array().unwrap().clone();
+            let first = offsets.into_iter().find(|offset| offset["partition"] == 0).unwrap();
+            (first["committed"].as_i64().unwrap(), first["lag"].as_i64().unwrap())
+        };
+        assert_eq!(lag(&corectl), (5, 2));
+        let reset = |line: &[&str]| corectl.ok(&[&["group", "reset", &group], line].concat());
+        reset(&["--all-topics", "--to-earliest", "--dry-run"]);
+        assert_eq!(lag(&corectl), (5, 2));
+        for (line, committed) in [
+            (&["--all-topics", "--to-earliest"][..], 0),
+            (&["--all-topics", "--to-latest"], 7),
+            (&["-t", &topic, "--shift", "-3"], 4),
+            (&["-t", &format!("{topic}:0"), "--to-offset", "2"], 2),
+            (&["-t", &topic, "--to-offset", "1000"], 7),
+            (&["-t", &topic, "--to-datetime", "1h ago"], 0),
+        ] {
+            reset(line);
+            assert_eq!(lag(&corectl).0, committed, "{line:?}");
+        }
+        assert!(corectl.fails(&["group", "reset", &group, "--to-earliest"]).contains("--topic"));
+        let forgotten = corectl.ok(&["group", "delete-offsets", &group, "-t", &format!("{topic}:0")]);
+        assert!(forgotten.contains(&format!("{topic}-0")), "{forgotten}");
+        assert!(corectl.ok(&["group", "delete", &group, "--yes"]).contains("deleted"));
+        assert!(corectl.fails(&["group", "describe", &group]).contains("GROUP_ID_NOT_FOUND"));
+    });
+}
+
+#[test]
+fn cluster() {
+    with_corectl(|corectl| {
+        let brokers = corectl.json(&["cluster", "brokers"]);
+        let id = brokers["brokers"][0]["id"].to_string();
+        assert!(corectl.ok(&["cluster", "config", &id, "--all"]).contains("num.partitions"));
+        assert!(corectl.json(&["cluster", "config", &id, "--docs"]).as_array().is_some());
+        assert!(corectl.ok(&["cluster", "api-versions"]).contains("ListOffsets"));
+        let dirs = corectl.json(&["cluster", "log-dirs", "--partitions"]);
+        assert!(!dirs["directories"].as_array().unwrap().is_empty());
+        assert!(corectl.ok(&["cluster", "log-dirs"]).contains("DIRECTORY"));
+    });
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let corectl = Corectl("127.0.0.1:1".into());
+    let error = corectl.fails(&["topic", "list"]);
+    assert!(error.contains("127.0.0.1:1") && error.contains("--bootstrap"), "{error}");
+    assert_eq!(error.matches("refused").count(), 1, "{error}");
+    for wrong in [
+        &["topic"][..],
+        &["topic", "create"],
+        &["produce", "t", "-z", "zip"],
+        &["consume", "t", "--from", "yesterday"],
+        &["consume", "t", "-p", "x"],
+        &["--timeout", "soon", "topic", "list"],
+    ] {
+        let output = corectl.run(wrong, b"");
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+    assert!(corectl.ok(&["completions", "bash"]).contains("corectl"));
+    for help in
+        [&["--help"][..], &["topic", "--help"], &["consume", "--help"], &["produce", "-h"], &["group", "-h"]]
+    {
+        assert!(corectl.ok(help).contains("Usage:"));
+    }
+}
