@@ -39,10 +39,9 @@ impl Marks {
         }
     }
 
-    /// `version` is that of the message: names made for it alone lose it.
-    pub fn normalise(&mut self, mut value: Value, version: i16) -> Value {
+    pub fn normalise(&mut self, mut value: Value) -> Value {
         self.learn_topic_ids(&value);
-        self.walk("", &mut value, version);
+        self.walk("", &mut value);
         value
     }
 
@@ -70,12 +69,12 @@ impl Marks {
         }
     }
 
-    fn walk(&mut self, name: &str, value: &mut Value, version: i16) {
+    fn walk(&mut self, name: &str, value: &mut Value) {
         match value {
             Value::Null => {}
             Value::Scalar(text) => {
                 if let Some(mark) = self.mark_scalar(name, text) {
-                    *text = mark.replace(&format!("-v{version}>"), "-vN>");
+                    *text = without_version(&mark);
                 }
             }
             Value::Text(text) => {
@@ -83,7 +82,7 @@ impl Marks {
                     *value = Value::scalar(mark);
                 } else {
                     self.mark_uuids(text);
-                    *text = text.replace(&format!("-v{version}"), "-vN");
+                    *text = without_version(text);
                 }
             }
             Value::List(parts)
@@ -98,13 +97,11 @@ impl Marks {
                     .copied()
                     .collect();
                 *value = batches(bytes);
-                self.walk("batches", value, version);
+                self.walk("batches", value);
             }
-            Value::List(list) => list.iter_mut().for_each(|element| self.walk(name, element, version)),
+            Value::List(list) => list.iter_mut().for_each(|element| self.walk(name, element)),
             Value::Bytes(_) => {}
-            Value::Struct(fields) => {
-                fields.iter_mut().for_each(|(name, value)| self.walk(name, value, version))
-            }
+            Value::Struct(fields) => fields.iter_mut().for_each(|(name, value)| self.walk(name, value)),
         }
     }
 
@@ -154,6 +151,18 @@ impl Marks {
 
 /// Producer ids from here on are made up by cases; brokers give out smaller ones.
 pub const MADE_UP_PRODUCER_ID: i64 = 1 << 40;
+
+/// Names that a case makes for one version alone end with it: `-vN` stands in its place.
+fn without_version(text: &str) -> String {
+    let mut parts = text.split("-v");
+    let mut marked = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        marked.push_str(if rest.len() < part.len() { "-vN" } else { "-v" });
+        marked.push_str(rest);
+    }
+    marked
+}
 
 fn mark_text(name: &str, text: &str) -> Option<&'static str> {
     match name {

@@ -137,7 +137,7 @@ impl<'a> Session<'a> {
             None => Err(NoAnswer::Closed),
         };
         let value = match &answer {
-            Ok(response) => with_order(R::API_KEY, self.marks.normalise(Value::of(response), version)),
+            Ok(response) => with_order(R::API_KEY, self.marks.normalise(Value::of(response))),
             Err(e) => {
                 self.connections.remove(&connection);
                 Value::scalar(format!("<{e}>"))
@@ -181,7 +181,7 @@ impl<'a> Session<'a> {
         let id = frame.get(8..12).map(|id| i32::from_be_bytes(id.try_into().expect("four bytes")));
         connection.send_bytes(frame, Some(id.unwrap_or_default()))?;
         let value = match connection.receive::<R>(answer_version) {
-            Ok(response) => self.marks.normalise(Value::of(&response), answer_version),
+            Ok(response) => self.marks.normalise(Value::of(&response)),
             Err(e) => Value::scalar(format!("<{e}>")),
         };
         self.transcript.push(Entry { step: step.to_owned(), version: answer_version, value });
