@@ -1,0 +1,266 @@
+//! Broker processes on loopback: Corelog itself, and Apache Kafka beside it.
+
+use crate::connection::Connection;
+use anyhow::{Context, Result, bail};
+use corelog_wire::messages::metadata_request::MetadataRequest;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+const READY_TIMEOUT: Duration = Duration::from_secs(90);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a starting broker is asked: fine enough to measure a start of some milliseconds.
+const ASK_INTERVAL: Duration = Duration::from_millis(2);
+/// Both brokers call themselves this.
+pub const NODE_ID: i32 = 1;
+const KAFKA_CLUSTER_ID: &str = "Y29yZWxvZy1vcmFjbGUtMQ";
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub enum Program {
+    Corelog {
+        binary: PathBuf,
+        /// Further flags.
+        flags: Vec<String>,
+    },
+    Kafka(Kafka),
+}
+
+/// Where Apache Kafka's parts lie: see `tools/clients/kafka`.
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    /// The folder of jars.
+    pub libs: PathBuf,
+    /// The folder of `server.properties` and `log4j2.yaml`.
+    pub folder: PathBuf,
+}
+
+impl Kafka {
+    /// Finds Kafka's jars, downloading them through Maven if need be; the error says what is missing.
+    pub fn find(root: &Path) -> Result<Kafka> {
+        let folder = root.join("tools/clients/kafka");
+        let libs = match std::env::var_os("KAFKA_LIBS") {
+            Some(libs) => PathBuf::from(libs),
+            None => root.join(".test/kafka/libs"),
+        };
+        for command in ["java", "mvn"] {
+            let found =
+                Command::new(command).arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+            found.with_context(|| format!("`{command}` is not installed here"))?;
+        }
+        let status = Command::new(folder.join("prepare")).env("KAFKA_LIBS", &libs).status();
+        let status = status.with_context(|| format!("{}/prepare", folder.display()))?;
+        if !status.success() {
+            bail!("{}/prepare: {status}", folder.display());
+        }
+        Ok(Kafka { libs, folder })
+    }
+
+    fn java(&self) -> Command {
+        let mut command = Command::new("java");
+        let logging = format!("-Dlog4j2.configurationFile={}", self.folder.join("log4j2.yaml").display());
+        command.args(["-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", &logging]);
+        command.arg("-cp").arg(format!("{}/*", self.libs.display()));
+        command
+    }
+}
+
+/// A broker process. Dropping it kills it.
+pub struct Broker {
+    pub address: SocketAddr,
+    /// From exec to the first answer to Metadata.
+    pub ready: Duration,
+    started: Instant,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Broker {
+    /// Starts the program on `directory`, which keeps its data from one start to the next, and waits until it answers.
+    pub fn start(
+        program: &Program,
+        directory: &Path,
+        address: SocketAddr,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
+        let mut broker = Self::spawn(program, directory, address, settings)?;
+        broker.await_ready()?;
+        Ok(broker)
+    }
+
+    /// As `start`, without the wait: `ready` is zero.
+    pub fn spawn(
+        program: &Program,
+        directory: &Path,
+        address: SocketAddr,
+        settings: &[(&str, &str)],
+    ) -> Result<Self> {
+        fs::create_dir_all(directory)?;
+        let log = directory.join("broker.log");
+        let mut command = match program {
+            Program::Corelog { binary, flags } => corelog(binary, flags, directory, address, settings)?,
+            Program::Kafka(kafka) => kafka_command(kafka, directory, address, settings)?,
+        };
+        let out = File::options().create(true).append(true).open(&log)?;
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).current_dir(directory);
+        // SAFETY: prctl is async-signal-safe and touches nothing of this process.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
+        }
+        let started = Instant::now();
+        let child = command.spawn().with_context(|| format!("{:?}", command.get_program()))?;
+        Ok(Broker { address, ready: Duration::ZERO, started, child, log })
+    }
+
+    pub fn await_ready(&mut self) -> Result<()> {
+        while !answers(self.address) {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the broker ended with {status} before it was ready:\n{}", self.log_tail());
+            }
+            if self.started.elapsed() > READY_TIMEOUT {
+                bail!("the broker was not ready after {READY_TIMEOUT:?}:\n{}", self.log_tail());
+            }
+            std::thread::sleep(ASK_INTERVAL);
+        }
+        self.ready = self.started.elapsed();
+        Ok(())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn connect(&self) -> Result<Connection> {
+        Connection::connect(self.address).with_context(|| format!("connecting to {}", self.address))
+    }
+
+    pub fn running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("the broker ended by itself with {status}:\n{}", self.log_tail());
+        }
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM; the error also tells of an exit status other than 0.
+    pub fn stop(mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("the broker ended by itself with {status}:\n{}", self.log_tail());
+        }
+        // SAFETY: no memory is involved; the child has not been waited for, so its pid is still its own.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        let asked = Instant::now();
+        let status: ExitStatus = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            if asked.elapsed() > STOP_TIMEOUT {
+                bail!("the broker did not stop within {STOP_TIMEOUT:?} of SIGTERM:\n{}", self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        if !status.success() {
+            bail!("the broker stopped with {status}:\n{}", self.log_tail());
+        }
+        Ok(())
+    }
+
+    /// The end of the broker's own log.
+    pub fn log_tail(&self) -> String {
+        let text =
+            fs::read(&self.log).map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    /// A figure of /proc/PID/status in bytes, such as `VmRSS` or `VmHWM`.
+    pub fn memory(&self, name: &str) -> Result<u64> {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid())).context("is the broker gone?")?;
+        let line = status.lines().find(|line| line.split(':').next() == Some(name));
+        let kib =
+            line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kib| kib.parse::<u64>().ok());
+        Ok(kib.with_context(|| format!("/proc/{}/status has no {name}", self.pid()))? << 10)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// An address on loopback that nobody listens on now.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+fn answers(address: SocketAddr) -> bool {
+    let Ok(mut connection) = Connection::connect(address) else { return false };
+    let nothing = MetadataRequest { topics: Some(Vec::new()), ..Default::default() };
+    connection.call(1, &nothing).is_ok_and(|response| !response.brokers.is_empty())
+}
+
+fn corelog(
+    binary: &Path,
+    flags: &[String],
+    directory: &Path,
+    address: SocketAddr,
+    settings: &[(&str, &str)],
+) -> Result<Command> {
+    let binary = binary.canonicalize().with_context(|| {
+        format!("no corelog binary at {}: run `cargo build --release`, or give --binary", binary.display())
+    })?;
+    let mut command = Command::new(binary);
+    command.arg("--data-dir").arg(directory.join("data"));
+    command.args(["--listen", &address.to_string(), "--admin", &free_address()?.to_string()]);
+    command.args(["--set", &format!("node.id={NODE_ID}")]).args(flags);
+    for (name, value) in settings {
+        command.args(["--set", &format!("{name}={value}")]);
+    }
+    Ok(command)
+}
+
+/// Formats the storage at the first start.
+fn kafka_command(
+    kafka: &Kafka,
+    directory: &Path,
+    address: SocketAddr,
+    settings: &[(&str, &str)],
+) -> Result<Command> {
+    let properties = directory.join("server.properties");
+    if !properties.exists() {
+        let mut text = fs::read_to_string(kafka.folder.join("server.properties"))?
+            .replace("@PORT@", &address.port().to_string())
+            .replace("@CONTROLLER_PORT@", &free_address()?.port().to_string())
+            .replace("@DATA_DIR@", &directory.join("data").display().to_string());
+        for (name, value) in settings {
+            text.push_str(&format!("{name}={value}\n"));
+        }
+        fs::write(&properties, text)?;
+        let mut format = kafka.java();
+        format.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", KAFKA_CLUSTER_ID, "-c"]);
+        let done = format.arg(&properties).output()?;
+        if !done.status.success() {
+            bail!("formatting Kafka's storage: {}", String::from_utf8_lossy(&done.stderr));
+        }
+    }
+    let mut command = kafka.java();
+    command.arg("kafka.Kafka").arg(properties);
+    Ok(command)
+}

@@ -1,0 +1,121 @@
+//! `conformance differential | crash | hostile`.
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use corelog_conformance::broker::{Kafka, Program};
+use corelog_conformance::random::Random;
+use corelog_conformance::{crash, differential};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// What Corelog must show from outside.
+#[derive(Parser)]
+struct Args {
+    /// The broker to test.
+    #[arg(long, global = true, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/corelog"))]
+    binary: PathBuf,
+    /// Test Apache Kafka instead.
+    #[arg(long, global = true)]
+    kafka: bool,
+    /// Where brokers keep their data and logs; emptied at the start.
+    #[arg(long, global = true, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.test/conformance"))]
+    directory: PathBuf,
+    #[command(subcommand)]
+    suite: Suite,
+}
+
+#[derive(Subcommand)]
+enum Suite {
+    /// The same requests to Apache Kafka and to Corelog; the answers compared field by field.
+    Differential {
+        /// Only cases whose names contain this.
+        #[arg(default_value = "")]
+        filter: String,
+        /// Print every answer of Kafka's.
+        #[arg(long, short)]
+        verbose: bool,
+    },
+    /// kill -9 under load, again and again: nothing that was acknowledged may be lost.
+    Crash {
+        #[arg(long, default_value_t = 8)]
+        rounds: u32,
+        /// Repeats choices, though not timing [default: a new one, which is printed].
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Bytes to write before the first round, such as 10GiB.
+        #[arg(long, value_name = "SIZE", default_value = "0", value_parser = size)]
+        data: u64,
+        /// No start may take longer, in milliseconds.
+        #[arg(long, default_value_t = 1000)]
+        ready_max_ms: u64,
+    },
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let shift = match unit {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return Err(format!("unit {unit:?}: use KiB, MiB, GiB, or none for bytes")),
+    };
+    number.parse::<u64>().map(|number| number << shift).map_err(|e| e.to_string())
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<bool> {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let corelog = Program::Corelog { binary: args.binary, flags: Vec::new() };
+    let fresh = |name: &str| -> Result<PathBuf> {
+        let directory = args.directory.join(name);
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory).with_context(|| format!("{}", directory.display()))?;
+        }
+        std::fs::create_dir_all(&directory)?;
+        Ok(directory.canonicalize()?)
+    };
+    let subject = |kafka: bool| match kafka {
+        true => Kafka::find(root).map(Program::Kafka),
+        false => Ok(corelog.clone()),
+    };
+    match args.suite {
+        Suite::Crash { rounds, seed, data, ready_max_ms } => {
+            let ready_max = (!args.kafka).then(|| Duration::from_millis(ready_max_ms));
+            let options =
+                crash::Options { rounds, seed: seed.unwrap_or_else(Random::fresh_seed), data, ready_max };
+            let directory = fresh("crash")?;
+            let done = crash::run(&subject(args.kafka)?, &directory, &options);
+            if done.is_ok() {
+                std::fs::remove_dir_all(&directory)?;
+            }
+            done.with_context(|| {
+                format!("seed {}; data and log are in {}", options.seed, directory.display())
+            })
+        }
+        Suite::Differential { filter, verbose } => {
+            let kafka = match Kafka::find(root) {
+                Ok(kafka) => Program::Kafka(kafka),
+                Err(e) if std::env::var("CI").as_deref() == Ok("true") => return Err(e),
+                Err(e) => {
+                    println!("SKIPPED: the differential suite needs Apache Kafka: {e:#}");
+                    return Ok(true);
+                }
+            };
+            let subject = if args.kafka { kafka.clone() } else { corelog };
+            let options = differential::Options { filter: &filter, verbose };
+            differential::run(&kafka, &subject, &fresh("differential")?, &options)
+        }
+    }
+}
