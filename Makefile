@@ -6,12 +6,13 @@ DENY_VERSION := 0.20.2
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: help test test-rust corelog test-clients test-kcat test-python test-java test-node test-go test-kafka fetch-clients lint fmt clippy layers deny
+.PHONY: help test test-rust test-crash conformance crash differential corelog test-clients test-kcat test-python test-java test-node test-go test-kafka fetch-clients lint fmt clippy layers deny
 
 help:
 	@echo 'make test          Rust tests and every client suite; CI=true: a client whose runtime is missing fails'
 	@echo 'make test-rust     cargo test of the whole workspace'
 	@echo 'make test-clients  the client suites against the release binary (CORELOG=path for another)'
+	@echo 'make crash         kill -9 under load, ROUNDS=8 times; the same answers as Apache Kafka: make differential'
 	@echo 'make test-kcat     one of them; also test-python test-java test-node test-go'
 	@echo 'make test-kafka    the same suites against Apache Kafka, to see that they are right'
 	@echo 'make fetch-clients download what the client suites need, run nothing'
@@ -22,6 +23,7 @@ test:
 	@mkdir -p .test && rm -f .test/totals.*
 	@status=0; \
 	$(MAKE) --no-print-directory test-rust || status=1; \
+	$(MAKE) --no-print-directory test-crash || status=1; \
 	$(MAKE) --no-print-directory test-clients || status=1; \
 	cat .test/totals.* 2>/dev/null | awk '{ p += $$1; f += $$2 } END { print p + 0, f + 0 }' > .test/totals; \
 	read -r passed failed < .test/totals; echo "all tests: $$passed passed, $$failed failed"; \
@@ -33,6 +35,25 @@ test-rust:
 	@status=0; cargo test --workspace --no-fail-fast 2>&1 | tee .test/rust.log || status=1; \
 	awk -v s=$$status '/^test result:/ { p += $$4; f += $$6 } END { print p + 0, (s && !f) ? 1 : f + 0 }' .test/rust.log > .test/totals.rust; \
 	exit $$status
+
+# A part of it for every change; `make crash ROUNDS=60` for more, DATA=10GiB for a start with much data.
+ROUNDS ?= 8
+DATA ?= 0
+CONFORMANCE := target/release/conformance
+
+conformance: corelog
+	@cargo build --release -p corelog-conformance
+
+crash: conformance
+	@$(CONFORMANCE) --binary $(CORELOG) crash --rounds $(ROUNDS) --data $(DATA)
+
+test-crash: conformance
+	@if $(CONFORMANCE) --binary $(CORELOG) crash --rounds $(ROUNDS); then echo 1 0; else echo 0 1; fi | tee .test/crash.log | sed '$$d'; \
+	tail -n 1 .test/crash.log > .test/totals.crash; [ "$$(cat .test/totals.crash)" = '1 0' ]
+
+# Not part of `make test` yet: the table of known differences is not complete.
+differential: conformance
+	@$(CONFORMANCE) --binary $(CORELOG) differential
 
 test-clients: corelog
 	@mkdir -p .test

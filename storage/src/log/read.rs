@@ -188,7 +188,8 @@ impl Log {
             }
         }
         if more && read.next_offset == sought {
-            return Err(scanner.corrupt(segment.end, format!("the segment ends before offset {sought}, which it held")));
+            return Err(scanner
+                .corrupt(segment.end, format!("the segment ends before offset {sought}, which it held")));
         }
         self.shard.counters.note_cold_read(read.len - before);
         if !more {

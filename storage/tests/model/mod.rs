@@ -229,8 +229,8 @@ async fn live(shared: Rc<Shared>) {
 
 async fn finish(shared: &Shared, storages: &[Rc<ShardStorage>]) {
     for (i, storage) in storages.iter().enumerate() {
-        let closes =
-            shared.last.get() || (shared.plan.seed + u64::from(shared.incarnation.get()) + i as u64).is_multiple_of(2);
+        let closes = shared.last.get()
+            || (shared.plan.seed + u64::from(shared.incarnation.get()) + i as u64).is_multiple_of(2);
         if closes && let Err(error) = storage.close().await {
             shared.tolerate(&error);
         }

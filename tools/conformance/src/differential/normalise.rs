@@ -118,7 +118,7 @@ impl Marks {
             ("port", Some(port)) if port == i64::from(self.port) => Some("<port>".into()),
             ("session_id", Some(id)) if id > 0 => Some(format!("<session {}>", next(&mut self.sessions, id))),
             // Small ids are those that cases make up.
-            ("producer_id", Some(id)) if id >= 0 && id < MADE_UP_PRODUCER_ID => {
+            ("producer_id", Some(id)) if (0..MADE_UP_PRODUCER_ID).contains(&id) => {
                 Some(format!("<producer {}>", next(&mut self.producer_ids, id)))
             }
             ("total_bytes" | "usable_bytes", Some(1..)) => Some("<bytes>".into()),

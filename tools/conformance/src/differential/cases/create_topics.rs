@@ -63,7 +63,9 @@ fn counts(s: &mut Session) -> Result<()> {
 }
 
 fn assignments(s: &mut Session) -> Result<()> {
-    let cases: &[(&str, i32, i16, &[(i32, &[i32])])] = &[
+    /// Name, partitions, replication factor, and brokers by partition.
+    type Case<'a> = (&'a str, i32, i16, &'a [(i32, &'a [i32])]);
+    let cases: &[Case<'_>] = &[
         ("two partitions", -1, -1, &[(0, &[1]), (1, &[1])]),
         ("in another order", -1, -1, &[(1, &[1]), (0, &[1])]),
         ("with a count", 1, -1, &[(0, &[1])]),
