@@ -8,5 +8,6 @@ mod clock;
 pub mod connection;
 pub mod crash;
 pub mod differential;
+pub mod hostile;
 pub mod random;
 pub mod value;

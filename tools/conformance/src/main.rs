@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use corelog_conformance::broker::{Kafka, Program};
 use corelog_conformance::random::Random;
-use corelog_conformance::{crash, differential};
+use corelog_conformance::{crash, differential, hostile};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -50,6 +50,14 @@ enum Suite {
         #[arg(long, default_value_t = 1000)]
         ready_max_ms: u64,
     },
+    /// Hostile bytes and connections by the thousand: others are served, and memory stays within a bound.
+    Hostile {
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Milliseconds that a phase lasts, where that is a choice.
+        #[arg(long, default_value_t = 2000)]
+        phase_ms: u64,
+    },
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -77,7 +85,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<bool> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-    let corelog = Program::Corelog { binary: args.binary, flags: Vec::new() };
+    let corelog = Program::Corelog { binary: args.binary.clone(), flags: Vec::new() };
     let fresh = |name: &str| -> Result<PathBuf> {
         let directory = args.directory.join(name);
         if directory.exists() {
@@ -91,6 +99,11 @@ fn run(args: Args) -> Result<bool> {
         false => Ok(corelog.clone()),
     };
     match args.suite {
+        Suite::Hostile { seed, phase_ms } => {
+            let seed = seed.unwrap_or_else(Random::fresh_seed);
+            let options = hostile::Options { seed, phase: Duration::from_millis(phase_ms) };
+            hostile::run(&args.binary, &fresh("hostile")?, &options).with_context(|| format!("seed {seed}"))
+        }
         Suite::Crash { rounds, seed, data, ready_max_ms } => {
             let ready_max = (!args.kafka).then(|| Duration::from_millis(ready_max_ms));
             let options =

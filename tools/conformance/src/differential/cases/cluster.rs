@@ -164,6 +164,7 @@ fn find_coordinator(s: &mut Session) -> Result<()> {
 }
 
 fn init_producer_id(s: &mut Session) -> Result<()> {
+    super::idempotence::new_producer(s)?;
     s.each("new", |_| InitProducerIdRequest { transaction_timeout_ms: 60_000, ..Default::default() });
     s.each("timeout 0", |_| InitProducerIdRequest { transaction_timeout_ms: 0, ..Default::default() });
     s.each("timeout negative", |_| InitProducerIdRequest {

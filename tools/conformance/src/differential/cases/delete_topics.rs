@@ -56,10 +56,16 @@ fn by_id(s: &mut Session) -> Result<()> {
         s.ask("name and id", v, &states(&[(Some(&topic.name), topic.id)]));
         s.ask("unknown id twice", v, &states(&[(None, NOWHERE), (None, NOWHERE)]));
         s.ask("by name and by id", v, &states(&[(Some(&topic.name), Uuid::ZERO), (None, topic.id)]));
-        s.await_topic(&topic.name, 1)?;
-        s.ask("by id", v, &states(&[(None, topic.id)]));
-        await_unknown(s, &topic.name)?;
-        s.ask("by id again", v, &states(&[(None, topic.id)]));
+        let other = s.topic("other", 1, &[])?;
+        let named = MetadataTopic { name: Some(other.name.clone()), ..Default::default() };
+        s.ask(
+            "metadata of the other",
+            12,
+            &MetadataRequest { topics: Some(vec![named]), ..Default::default() },
+        );
+        s.ask("by id", v, &states(&[(None, other.id)]));
+        await_unknown(s, &other.name)?;
+        s.ask("by id again", v, &states(&[(None, other.id)]));
     }
     Ok(())
 }

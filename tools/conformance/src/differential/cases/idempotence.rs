@@ -16,9 +16,13 @@ pub const CASES: &[Case] = &[
     Case { name: "idempotence wraps", run: wraps },
 ];
 
-fn new_producer(s: &mut Session) -> Result<i64> {
+/// Kafka needs a moment before it can give out the first id of all.
+pub fn new_producer(s: &mut Session) -> Result<i64> {
     let request = InitProducerIdRequest { transaction_timeout_ms: 60_000, ..Default::default() };
-    Ok(s.quiet(0, &request)?.producer_id)
+    s.until("a producer id", |s| {
+        let answer = s.quiet(0, &request)?;
+        Ok((answer.error_code == 0).then_some(answer.producer_id))
+    })
 }
 
 fn send(s: &mut Session, step: &str, topic: &Topic, id: i64, epoch: i16, sequence: i32, count: usize) {
