@@ -6,13 +6,14 @@ DENY_VERSION := 0.20.2
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: help test test-rust test-crash conformance crash differential corelog test-clients test-kcat test-python test-java test-node test-go test-kafka fetch-clients lint fmt clippy layers deny
+.PHONY: help test test-rust test-crash conformance crash hostile differential corelog test-clients test-kcat test-python test-java test-node test-go test-kafka fetch-clients lint fmt clippy layers deny
 
 help:
 	@echo 'make test          Rust tests and every client suite; CI=true: a client whose runtime is missing fails'
 	@echo 'make test-rust     cargo test of the whole workspace'
 	@echo 'make test-clients  the client suites against the release binary (CORELOG=path for another)'
 	@echo 'make crash         kill -9 under load, ROUNDS=8 times; the same answers as Apache Kafka: make differential'
+	@echo 'make hostile       hostile bytes, half-open and idle connections by the thousand: others are served, memory stays bounded'
 	@echo 'make test-kcat     one of them; also test-python test-java test-node test-go'
 	@echo 'make test-kafka    the same suites against Apache Kafka, to see that they are right'
 	@echo 'make fetch-clients download what the client suites need, run nothing'
@@ -50,6 +51,10 @@ crash: conformance
 test-crash: conformance
 	@if $(CONFORMANCE) --binary $(CORELOG) crash --rounds $(ROUNDS); then echo 1 0; else echo 0 1; fi | tee .test/crash.log | sed '$$d'; \
 	tail -n 1 .test/crash.log > .test/totals.crash; [ "$$(cat .test/totals.crash)" = '1 0' ]
+
+# Not part of `make test`: it bounds how long others wait, which a busy machine may miss.
+hostile: conformance
+	@$(CONFORMANCE) --binary $(CORELOG) hostile
 
 # Not part of `make test` yet: the table of known differences is not complete.
 differential: conformance
