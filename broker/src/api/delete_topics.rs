@@ -1,21 +1,38 @@
 //! DeleteTopics, by name or id (KIP-516).
 
+use std::collections::HashMap;
+
 use corelog_wire::messages::delete_topics_request::State;
 use corelog_wire::messages::delete_topics_response::DeletableTopicResult;
 use corelog_wire::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
-use corelog_wire::{ErrorCode, Uuid};
+use corelog_wire::{ErrorCode, Str, Uuid};
 
 use super::Context;
-use crate::controller::{CONTROLLER_SHARD, ChangeError};
+use crate::controller::{CONTROLLER_SHARD, ChangeError, Image};
 
 pub async fn handle(context: Context, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let by_name =
         request.topic_names.into_iter().map(|name| State { name: Some(name), ..Default::default() });
+    let topics: Vec<State> = request.topics.into_iter().chain(by_name).collect();
+    // One topic may be named twice, or by its name and by its id.
+    let image = context.shard.image();
+    let mut named: HashMap<Key, usize> = HashMap::new();
+    for topic in &topics {
+        *named.entry(key(&image, topic)).or_default() += 1;
+    }
     let mut responses = Vec::new();
-    for topic in request.topics.into_iter().chain(by_name) {
+    for topic in topics {
         let mut answer =
             DeletableTopicResult { name: topic.name.clone(), topic_id: topic.topic_id, ..Default::default() };
-        match delete(&context, topic).await {
+        let result = match named.remove(&key(&image, &topic)) {
+            // Answered with the first of its kind.
+            None => continue,
+            Some(1) => delete(&context, topic).await,
+            Some(_) => {
+                Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "The topic is named more than once."))
+            }
+        };
+        match result {
             Ok((name, id)) => {
                 answer.name = Some(name);
                 answer.topic_id = id;
@@ -30,7 +47,17 @@ pub async fn handle(context: Context, request: DeleteTopicsRequest) -> DeleteTop
     DeleteTopicsResponse { responses, ..Default::default() }
 }
 
-async fn delete(context: &Context, topic: State) -> Result<(corelog_wire::Str, Uuid), ChangeError> {
+/// What a topic is known by: its id where it exists, else what the request says.
+type Key = (Option<Str>, Uuid);
+
+fn key(image: &Image, topic: &State) -> Key {
+    match topic.name.as_ref().and_then(|name| image.topic(name)) {
+        Some(known) => (None, known.id),
+        None => (topic.name.clone(), topic.topic_id),
+    }
+}
+
+async fn delete(context: &Context, topic: State) -> Result<(Str, Uuid), ChangeError> {
     let shard = &context.shard;
     if topic.name.is_some() && !topic.topic_id.is_zero() {
         return Err(ChangeError::new(

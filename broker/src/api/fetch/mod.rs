@@ -113,16 +113,18 @@ async fn gather(
                 }
             }
         }
-        // Each shard was given the whole budget; the answer keeps it, and always its first batch.
+        // Each shard was given the whole budget and a first batch of any size. The answer keeps to the limits in the
+        // request's order, and only its own first batch may exceed them (KIP-74).
+        got.sort_unstable_by_key(|got| got.place);
         let mut total = 0;
         for got in &mut got {
-            if total > 0 && total + got.len > grant as usize {
+            let partition_max = asked[got.place].max_bytes.max(0) as usize;
+            if total > 0 && (total + got.len > grant as usize || got.len > partition_max) {
                 got.parts.clear();
                 got.len = 0;
             }
             total += got.len;
         }
-        got.sort_unstable_by_key(|got| got.place);
         let telling = got.iter().any(|got| !got.error.is_ok() || got.diverging.is_some());
         let enough = total >= limits.min_bytes || telling || asked.is_empty();
         if enough || corelog_io::now() >= limits.deadline || shard.is_stopping() {
