@@ -1,0 +1,85 @@
+//! `corebench compare`: brokers in turn on one machine, run after run, and ratios of what they did in the same round.
+
+mod scenario;
+mod subject;
+mod tables;
+
+use crate::args;
+use crate::host::machine::Machine;
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use scenario::Scenario;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use subject::{Kind, Subjects};
+
+#[derive(Args)]
+pub struct Compare {
+    /// What to compare; all of it if nothing is named
+    #[arg(value_enum, value_name = "SCENARIO")]
+    scenarios: Vec<Scenario>,
+    /// Whom to compare
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL, value_name = "BROKERS")]
+    brokers: Vec<Kind>,
+    /// Rounds; in each, every broker has its turn
+    #[arg(long, default_value_t = 3, value_name = "COUNT")]
+    rounds: usize,
+    /// One round and short runs: to see that it works, not to conclude anything
+    #[arg(long, conflicts_with_all = ["rounds", "duration", "warm_up"])]
+    quick: bool,
+    /// Of each run, before anything counts
+    #[arg(long, default_value = "10s", value_parser = args::duration, value_name = "DURATION")]
+    warm_up: Duration,
+    /// Of each run
+    #[arg(short, long, default_value = "20s", value_parser = args::duration, value_name = "DURATION")]
+    duration: Duration,
+    /// The Corelog binary
+    #[arg(long, default_value = "target/release/corelog", value_name = "FILE")]
+    corelog: PathBuf,
+    /// A flag for Corelog, such as --corelog-flag=--cores=0; may be given more than once
+    #[arg(long, allow_hyphen_values = true, value_name = "FLAG")]
+    corelog_flag: Vec<String>,
+    /// The repository, whose tools/clients/kafka fetches Apache Kafka through Maven
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    repository: PathBuf,
+    /// For the brokers' data: on the disk to be measured, and emptied before and after each run
+    #[arg(long, default_value = "corebench-data", value_name = "DIR")]
+    dir: PathBuf,
+}
+
+pub struct Options {
+    pub warm_up: Duration,
+    pub measured: Duration,
+    pub rounds: usize,
+}
+
+const QUICK: Options =
+    Options { warm_up: Duration::from_secs(3), measured: Duration::from_secs(5), rounds: 1 };
+
+pub fn run(compare: &Compare) -> Result<ExitCode> {
+    let options = match compare.quick {
+        true => QUICK,
+        false => Options { warm_up: compare.warm_up, measured: compare.duration, rounds: compare.rounds },
+    };
+    if options.rounds == 0 {
+        bail!("--rounds is 0: use at least 1, better 3");
+    }
+    std::fs::create_dir_all(&compare.dir).with_context(|| format!("--dir {}", compare.dir.display()))?;
+    let subjects = Subjects::new(compare)?;
+    let machine = Machine::here(Some(&compare.dir));
+    println!("{}", tables::machine(&machine));
+    let scenarios = match compare.scenarios.as_slice() {
+        [] => Scenario::ALL.to_vec(),
+        named => named.to_vec(),
+    };
+    let mut code = ExitCode::SUCCESS;
+    for scenario in scenarios {
+        let results = scenario::run(scenario, &subjects, &options)?;
+        println!("{}", tables::scenario(&results));
+        if results.has_problems() {
+            code = ExitCode::FAILURE;
+        }
+    }
+    Ok(code)
+}

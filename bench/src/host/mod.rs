@@ -1,0 +1,5 @@
+//! What the machine and its processes say of themselves, under /proc.
+
+pub mod cost;
+pub mod machine;
+pub mod process;

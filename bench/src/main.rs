@@ -1,0 +1,161 @@
+//! corebench: load for Corelog or any Kafka broker, and what comes of it.
+//!
+//! Open loop by a schedule, so that a stalled broker is charged for all that it keeps waiting; closed loop for saturation. What
+//! was read is checked against what was acknowledged, or there is no figure. `README.md` tells how figures are made.
+// Locks and shared counters are for data cores to avoid: these are threads of a load generator.
+#![allow(clippy::disallowed_types)]
+
+mod args;
+mod compare;
+mod host;
+mod load;
+mod progress;
+mod report;
+mod stats;
+mod workload;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use host::cost::Watched;
+use host::process;
+use load::plan::Plan;
+use progress::Progress;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use workload::{Consuming, Producing, Records, Timing};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measure a Corelog or Kafka broker: throughput, latency, cost
+#[derive(Parser)]
+#[command(name = "corebench", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write records, and read them back afterwards to check them
+    Produce {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        records: Records,
+        #[command(flatten)]
+        producing: Producing,
+        #[command(flatten)]
+        timing: Timing,
+    },
+    /// Write records and read them as they come: latency from when each was due until it is read
+    E2e {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        records: Records,
+        #[command(flatten)]
+        producing: Producing,
+        #[command(flatten)]
+        consuming: Consuming,
+        #[command(flatten)]
+        timing: Timing,
+    },
+    /// Write records once, and have several groups read all of them as they come
+    Fanout {
+        #[command(flatten)]
+        target: Target,
+        /// Groups, each of which reads everything
+        #[arg(short, long, default_value_t = 5, value_name = "COUNT")]
+        groups: usize,
+        #[command(flatten)]
+        records: Records,
+        #[command(flatten)]
+        producing: Producing,
+        #[command(flatten)]
+        consuming: Consuming,
+        #[command(flatten)]
+        timing: Timing,
+    },
+    /// Start Apache Kafka and Corelog in turn on this machine, and compare them
+    Compare(compare::Compare),
+}
+
+/// The broker, and the process that is charged.
+#[derive(Args, Clone, Debug)]
+struct Target {
+    /// Some of the cluster's brokers, as HOST:PORT[,HOST:PORT...]
+    #[arg(
+        short,
+        long,
+        env = "COREBENCH_BOOTSTRAP",
+        default_value = "127.0.0.1:9092",
+        value_name = "BROKERS"
+    )]
+    bootstrap: String,
+    /// The broker's process; found by its port if the broker is on this machine and may be looked at
+    #[arg(long, value_name = "PID")]
+    broker_pid: Option<u32>,
+    /// The broker's data directory, to tell what its device writes
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Target {
+    fn watched(&self) -> Watched {
+        let first = self.bootstrap.split(',').next().unwrap_or_default();
+        let pid = self.broker_pid.or_else(|| process::listener(first));
+        Watched::new(pid, self.data_dir.as_deref())
+    }
+
+    fn run(&self, name: &str, plan: &Plan) -> Result<ExitCode> {
+        let watched = self.watched();
+        if let Some(pid) = watched.pid {
+            eprintln!("broker: process {pid}: {}", process::program(pid)?.command);
+        } else {
+            eprintln!("broker: not on this machine, or another user's: its CPU and memory are not told");
+        }
+        let report = load::run::run(name, plan, &watched, &Progress::new(name))
+            .with_context(|| format!("measuring {}", self.bootstrap))?;
+        print!("{}", report::terminal::run(&report));
+        Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Produce { target, records, producing, timing } => {
+            target.run("produce", &producing.plan(&target.bootstrap, &records, &timing))
+        }
+        Command::E2e { target, records, producing, consuming, timing } => {
+            let plan = producing.plan(&target.bootstrap, &records, &timing);
+            target.run("e2e", &consuming.add_to(plan, 1))
+        }
+        Command::Fanout { target, groups, records, producing, consuming, timing } => {
+            let plan = producing.plan(&target.bootstrap, &records, &timing);
+            target.run("fanout", &consuming.add_to(plan, groups))
+        }
+        Command::Compare(compare) => compare::run(&compare),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("corebench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

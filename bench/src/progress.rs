@@ -1,0 +1,59 @@
+//! Progress of a run, on standard error, where a person looks at it.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::cell::Cell;
+use std::io::{IsTerminal, stderr};
+use std::time::Instant;
+
+pub struct Progress {
+    bar: ProgressBar,
+    last: Cell<Option<(Instant, (u64, u64))>>,
+    /// What is being done, ahead of everything else.
+    title: String,
+}
+
+impl Progress {
+    /// Hidden unless standard error is a terminal.
+    pub fn new(title: impl Into<String>) -> Progress {
+        let bar = match stderr().is_terminal() {
+            true => ProgressBar::new(1000),
+            false => ProgressBar::hidden(),
+        };
+        bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
+        bar.set_style(ProgressStyle::with_template("{prefix} {bar:30} {msg}").expect("a constant"));
+        let title = title.into();
+        bar.set_prefix(title.clone());
+        if !stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        Progress { bar, last: Cell::new(None), title }
+    }
+
+    /// `bytes` produced and consumed so far.
+    pub fn tick(&self, phase: &str, origin: Instant, to: Instant, bytes: (u64, u64)) {
+        let now = Instant::now();
+        let whole = to.saturating_duration_since(origin).as_secs_f64();
+        let part = now.saturating_duration_since(origin).as_secs_f64() / whole;
+        self.bar.set_position((part * 1000.0) as u64);
+        if let Some((at, before)) = self.last.replace(Some((now, bytes))) {
+            let seconds = (now - at).as_secs_f64();
+            let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds / 1e6;
+            let (produced, consumed) = (rate(bytes.0, before.0), rate(bytes.1, before.1));
+            self.bar.set_message(format!("{phase}: in {produced:.0} MB/s, out {consumed:.0} MB/s"));
+        }
+    }
+
+    pub fn say(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
+    }
+
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
