@@ -8,25 +8,19 @@ use std::time::Instant;
 pub struct Progress {
     bar: ProgressBar,
     last: Cell<Option<(Instant, (u64, u64))>>,
-    /// What is being done, ahead of everything else.
-    title: String,
 }
 
 impl Progress {
     /// Hidden unless standard error is a terminal.
     pub fn new(title: impl Into<String>) -> Progress {
-        let bar = match stderr().is_terminal() {
-            true => ProgressBar::new(1000),
-            false => ProgressBar::hidden(),
-        };
-        bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(5));
+        let bar = ProgressBar::new(1000);
+        bar.set_draw_target(match stderr().is_terminal() {
+            true => ProgressDrawTarget::stderr_with_hz(5),
+            false => ProgressDrawTarget::hidden(),
+        });
         bar.set_style(ProgressStyle::with_template("{prefix} {bar:30} {msg}").expect("a constant"));
-        let title = title.into();
-        bar.set_prefix(title.clone());
-        if !stderr().is_terminal() {
-            bar.set_draw_target(ProgressDrawTarget::hidden());
-        }
-        Progress { bar, last: Cell::new(None), title }
+        bar.set_prefix(title.into());
+        Progress { bar, last: Cell::new(None) }
     }
 
     /// `bytes` produced and consumed so far.
@@ -45,10 +39,6 @@ impl Progress {
 
     pub fn say(&self, what: &str) {
         self.bar.set_message(what.to_owned());
-    }
-
-    pub fn title(&self) -> &str {
-        &self.title
     }
 }
 

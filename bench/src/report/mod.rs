@@ -17,11 +17,20 @@ pub struct RunReport {
     pub produced: Option<Summary>,
     /// By all groups together.
     pub consumed: Option<Summary>,
+    /// Afterwards, where nobody read while it was written.
+    pub read_back: Option<ReadBack>,
     pub cost: Cost,
     pub client: ClientFigures,
     pub verdict: Verdict,
     /// Why the figures do not count; none if they do.
     pub problems: Vec<String>,
+}
+
+/// Reading a topic from its beginning to its end, as fast as it goes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ReadBack {
+    pub bytes: u64,
+    pub seconds: f64,
 }
 
 /// What the load generator says of itself.

@@ -88,6 +88,13 @@ pub fn run(report: &RunReport) -> String {
         text.push('\n');
     }
     text += &cost(report);
+    if let Some(back) = &report.read_back {
+        text += &format!(
+            "read back afterwards: {} MB at {} MB/s\n",
+            number(back.bytes as f64 / 1e6),
+            number(back.bytes as f64 / 1e6 / back.seconds)
+        );
+    }
     text += &match report.problems.as_slice() {
         [] => format!("checked: {} records, all as sent\n", number(report.verdict.acknowledged as f64)),
         problems => format!("NO FIGURE: {}\n", problems.join("; ")),

@@ -45,6 +45,8 @@ pub struct Kafka {
 impl Kafka {
     /// Finds Kafka's jars, downloading them through Maven if need be; the error says what is missing.
     pub fn find(root: &Path) -> Result<Kafka> {
+        // Maven would take a relative path as its own.
+        let root = root.canonicalize().with_context(|| format!("{}", root.display()))?;
         let folder = root.join("tools/clients/kafka");
         let libs = match std::env::var_os("KAFKA_LIBS") {
             Some(libs) => PathBuf::from(libs),
