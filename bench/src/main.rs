@@ -7,6 +7,7 @@
 
 mod args;
 mod compare;
+mod endpoint;
 mod host;
 mod load;
 mod progress;
@@ -16,6 +17,7 @@ mod workload;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use endpoint::Endpoint;
 use host::cost::Watched;
 use host::process;
 use load::plan::Plan;
@@ -77,9 +79,24 @@ enum Command {
         #[command(flatten)]
         timing: Timing,
     },
+    /// Find this tool's own limit: the same load against an endpoint that does nothing with it
+    #[command(name = "self")]
+    Own {
+        #[command(flatten)]
+        records: Records,
+        #[command(flatten)]
+        producing: Producing,
+        #[command(flatten)]
+        consuming: Consuming,
+        #[command(flatten)]
+        timing: Timing,
+    },
     /// Start Apache Kafka and Corelog in turn on this machine, and compare them
     Compare(compare::Compare),
 }
+
+/// What the endpoint of `self` keeps for consumers that are behind.
+const ENDPOINT_BYTES_MAX: usize = 512 << 20;
 
 /// The broker, and the process that is charged.
 #[derive(Args, Clone, Debug)]
@@ -134,6 +151,20 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Fanout { target, groups, records, producing, consuming, timing } => {
             let plan = producing.plan(&target.bootstrap, &records, &timing);
             target.run("fanout", &consuming.add_to(plan, groups))
+        }
+        Command::Own { records, producing, consuming, timing } => {
+            let endpoint = Endpoint::start(0)?;
+            let plan = producing.plan(&endpoint.address.to_string(), &records, &timing);
+            let watched = Watched::default();
+            let produce = Plan { read_back: false, ..plan };
+            let report = load::run::run("self-produce", &produce, &watched, &Progress::new("produce"))?;
+            print!("producing alone\n{}", report::terminal::run(&report));
+            let endpoint = Endpoint::start(ENDPOINT_BYTES_MAX)?;
+            let plan = producing.plan(&endpoint.address.to_string(), &records, &timing);
+            let e2e = consuming.add_to(plan, 1);
+            let report = load::run::run("self-e2e", &e2e, &watched, &Progress::new("e2e"))?;
+            print!("\nproducing and consuming\n{}", report::terminal::run(&report));
+            Ok(ExitCode::SUCCESS)
         }
         Command::Compare(compare) => compare::run(&compare),
     }

@@ -2,7 +2,7 @@
 
 use crate::args;
 use crate::load::payload::{Filler, Sizes};
-use crate::load::plan::{Pace, Plan};
+use crate::load::plan::{PATIENCE, Pace, Plan};
 use crate::load::schedule::Arrivals;
 use clap::Args;
 use corelog_client::{Acks, Encoding};
@@ -125,8 +125,10 @@ impl Producing {
             buffer_bytes: self.buffer as usize / self.producers.max(1),
             requests_in_flight: self.in_flight,
             groups: 0,
+            read_back: true,
             consumers: 1,
             fetch_bytes_min: 1,
+            patience: PATIENCE,
             warm_up: timing.warm_up,
             measured: timing.duration,
             seed: records.seed,

@@ -4,7 +4,7 @@ use super::Options;
 use super::subject::{Kind, Running, Subjects};
 use crate::load;
 use crate::load::payload::{Filler, Sizes};
-use crate::load::plan::{Pace, Plan};
+use crate::load::plan::{PATIENCE, Pace, Plan};
 use crate::progress::Progress;
 use crate::report::RunReport;
 use crate::workload::threads_by_default;
@@ -113,8 +113,10 @@ fn plan(running: &Running, options: &Options) -> Result<Plan> {
         buffer_bytes: 32 << 20,
         requests_in_flight: 5,
         groups: 0,
+        read_back: true,
         consumers: 1,
         fetch_bytes_min: 1,
+        patience: PATIENCE,
         warm_up: options.warm_up,
         measured: options.measured,
         seed: 1,

@@ -14,14 +14,13 @@ use std::time::{Duration, Instant};
 const POLL: Duration = Duration::from_millis(100);
 /// Finding where to begin may take so long.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// Without a record for so long, what is missing counts as lost.
-const IDLE_MAX: Duration = Duration::from_secs(20);
 
 pub struct ConsumerThread {
     /// Keeps the client's thread alive.
     _client: Client,
     consumer: Consumer,
     partitions: Vec<i32>,
+    patience: Duration,
     ledger: Ledger,
     recorder: Recorder,
     counters: Arc<Counters>,
@@ -63,6 +62,7 @@ impl ConsumerThread {
             _client: client,
             consumer,
             partitions,
+            patience: plan.patience,
             ledger: Ledger::new(run, plan.producers, plan.partitions),
             recorder: Recorder::new(Window::new(plan.warm_up, plan.measured)),
             counters,
@@ -79,7 +79,7 @@ impl ConsumerThread {
             if due.is_none() {
                 due = sent.get().map(|sent| self.partitions.iter().map(|at| sent[*at as usize]).sum());
             }
-            if due.is_some_and(|due| count >= due || last.elapsed() > IDLE_MAX) {
+            if due.is_some_and(|due| count >= due || last.elapsed() > self.patience) {
                 break;
             }
             let records = block_on(self.consumer.poll(POLL))?;

@@ -39,9 +39,13 @@ pub struct Plan {
     pub requests_in_flight: usize,
     /// Each of them reads everything, as it is written. None: everything is read afterwards, to check it.
     pub groups: usize,
+    /// Whether that is done. Only where it is known that nothing was kept.
+    pub read_back: bool,
     /// In each group; they share the partitions.
     pub consumers: usize,
     pub fetch_bytes_min: usize,
+    /// Without a record for so long after producing is over, what is missing counts as lost.
+    pub patience: Duration,
     pub warm_up: Duration,
     pub measured: Duration,
     pub seed: u64,
@@ -49,6 +53,8 @@ pub struct Plan {
 
 /// Of one request, where the largest record does not need more.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Plan {
     pub fn check(&self) -> Result<()> {

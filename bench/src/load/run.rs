@@ -88,6 +88,7 @@ fn on_topic(
     let _ = sent.set(ledger.by_partition());
     let consumed = join(consuming)?;
     let (verdict, read_back) = match plan.groups {
+        0 if !plan.read_back => (Verdict::default(), None),
         0 => {
             progress.say("reading everything back");
             let readers = connect_consumers(&plan, read_back_threads(&plan), topic, run, &counters)?;
@@ -225,6 +226,76 @@ fn report(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::Endpoint;
+    use crate::load::payload::{Filler, Sizes};
+    use crate::load::plan::Pace;
+    use crate::load::schedule::Arrivals;
+    use corelog_client::{Acks, Compression};
+
+    fn plan(endpoint: &Endpoint) -> Plan {
+        Plan {
+            bootstrap: endpoint.address.to_string(),
+            partitions: 7,
+            topic_configs: Vec::new(),
+            producers: 3,
+            producer_threads: 2,
+            pace: Pace::Saturate,
+            sizes: Sizes::Uniform { least: 32, most: 300 },
+            filler: Filler::Json,
+            keys: 50,
+            acks: Acks::All,
+            idempotent: true,
+            encoding: Compression::Lz4.into(),
+            batch_bytes: 4096,
+            linger: Duration::from_millis(1),
+            buffer_bytes: 1 << 20,
+            requests_in_flight: 5,
+            groups: 0,
+            read_back: true,
+            consumers: 2,
+            fetch_bytes_min: 1,
+            patience: Duration::from_secs(1),
+            warm_up: Duration::from_millis(100),
+            measured: Duration::from_millis(300),
+            seed: 1,
+        }
+    }
+
+    fn measured(plan: &Plan) -> RunReport {
+        run("test", plan, &Watched::default(), &Progress::new("test")).unwrap()
+    }
+
+    #[test]
+    fn a_run_reads_what_it_wrote() {
+        let endpoint = Endpoint::start(1 << 30).unwrap();
+        for keys in [0, 50] {
+            let report = measured(&Plan { keys, ..plan(&endpoint) });
+            assert_eq!(report.problems, Vec::<String>::new());
+            let produced = report.produced.unwrap();
+            assert!(produced.records > 0 && report.verdict.acknowledged >= produced.records);
+            assert_eq!(report.verdict.acknowledged, report.verdict.read);
+        }
+    }
+
+    #[test]
+    fn groups_each_read_everything_by_schedule() {
+        let endpoint = Endpoint::start(1 << 30).unwrap();
+        let pace = Pace::Rate { records_per_second: 5000.0, arrivals: Arrivals::Poisson };
+        let report = measured(&Plan { groups: 3, pace, ..plan(&endpoint) });
+        assert_eq!(report.problems, Vec::<String>::new());
+        let (produced, consumed) = (report.produced.unwrap(), report.consumed.unwrap());
+        let latency = |side: &crate::stats::summary::Summary| side.latency.as_ref().unwrap().count;
+        assert_eq!(latency(&consumed), 3 * latency(&produced));
+        // By the schedule, and not by what the endpoint takes: 0.3 seconds of it.
+        assert!((1200..1800).contains(&latency(&produced)), "{}", latency(&produced));
+    }
+
+    #[test]
+    fn a_broker_that_loses_has_no_figure() {
+        let endpoint = Endpoint::start_losing(1 << 30, 20).unwrap();
+        let report = measured(&plan(&endpoint));
+        assert!(report.verdict.lost > 0 && !report.problems.is_empty(), "{:?}", report.verdict);
+    }
 
     #[test]
     fn every_producer_is_on_one_thread() {
