@@ -21,7 +21,10 @@ use endpoint::Endpoint;
 use host::cost::Watched;
 use host::process;
 use load::plan::Plan;
+use load::reading::{self, Expected};
+use load::stage::Stage;
 use progress::Progress;
+use report::RunReport;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use workload::{Consuming, Producing, Records, Timing};
@@ -49,6 +52,32 @@ enum Command {
         producing: Producing,
         #[command(flatten)]
         timing: Timing,
+    },
+    /// Read a topic that is there, from its beginning to its end
+    Consume {
+        #[command(flatten)]
+        target: Target,
+        /// The topic
+        topic: String,
+        #[command(flatten)]
+        consuming: Consuming,
+    },
+    /// Write a backlog as fast as it is taken, then read it
+    Drain {
+        #[command(flatten)]
+        target: Target,
+        /// Bytes to write
+        #[arg(long, default_value = "1GiB", value_parser = args::size, value_name = "SIZE")]
+        backlog: u64,
+        /// Drop the files under --data-dir from the page cache before reading
+        #[arg(long, requires = "data_dir")]
+        cold: bool,
+        #[command(flatten)]
+        records: Records,
+        #[command(flatten)]
+        producing: Producing,
+        #[command(flatten)]
+        consuming: Consuming,
     },
     /// Write records and read them as they come: latency from when each was due until it is read
     E2e {
@@ -125,24 +154,56 @@ impl Target {
         Watched::new(pid, self.data_dir.as_deref())
     }
 
-    fn run(&self, name: &str, plan: &Plan) -> Result<ExitCode> {
+    /// Whom to watch; says who it is.
+    fn found(&self) -> Result<Watched> {
         let watched = self.watched();
         if let Some(pid) = watched.pid {
             eprintln!("broker: process {pid}: {}", process::program(pid)?.command);
         } else {
             eprintln!("broker: not on this machine, or another user's: its CPU and memory are not told");
         }
-        let report = load::run::run(name, plan, &watched, &Progress::new(name))
-            .with_context(|| format!("measuring {}", self.bootstrap))?;
-        print!("{}", report::terminal::run(&report));
-        Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(watched)
     }
+
+    fn run(&self, name: &str, plan: &Plan) -> Result<ExitCode> {
+        let measured = load::run::run(name, plan, &self.found()?, &Progress::new(name));
+        told(&measured.with_context(|| format!("measuring {}", self.bootstrap))?)
+    }
+}
+
+fn told(report: &RunReport) -> Result<ExitCode> {
+    print!("{}", report::terminal::run(report));
+    Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn consume(target: &Target, topic: &str, consuming: &Consuming) -> Result<ExitCode> {
+    let (stage, counts) = Stage::existing(topic, &consuming.plan(&target.bootstrap))?;
+    let progress = Progress::new("consume");
+    told(&reading::read("consume", &stage, &Expected::Counts(counts), &target.found()?, &progress)?)
+}
+
+fn drain(target: &Target, backlog: u64, cold: bool, plan: &Plan) -> Result<ExitCode> {
+    let watched = target.found()?;
+    let progress = Progress::new("drain");
+    let stage = Stage::create("drain", plan)?;
+    let sent = stage.fill(backlog, &progress)?;
+    if let Some(directory) = target.data_dir.as_deref().filter(|_| cold) {
+        host::cache::evict(directory)?;
+    }
+    let report = reading::read("drain", &stage, &Expected::Sent(sent), &watched, &progress);
+    stage.delete()?;
+    told(&report?)
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Produce { target, records, producing, timing } => {
             target.run("produce", &producing.plan(&target.bootstrap, &records, &timing))
+        }
+        Command::Consume { target, topic, consuming } => consume(&target, &topic, &consuming),
+        Command::Drain { target, backlog, cold, records, producing, consuming } => {
+            let plan = producing.plan(&target.bootstrap, &records, &Timing::none());
+            drain(&target, backlog, cold, &consuming.add_to(plan, 0))
         }
         Command::E2e { target, records, producing, consuming, timing } => {
             let plan = producing.plan(&target.bootstrap, &records, &timing);

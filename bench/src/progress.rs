@@ -12,14 +12,14 @@ pub struct Progress {
 
 impl Progress {
     /// Hidden unless standard error is a terminal.
-    pub fn new(title: impl Into<String>) -> Progress {
+    pub fn new(title: &str) -> Progress {
         let bar = ProgressBar::new(1000);
         bar.set_draw_target(match stderr().is_terminal() {
             true => ProgressDrawTarget::stderr_with_hz(5),
             false => ProgressDrawTarget::hidden(),
         });
         bar.set_style(ProgressStyle::with_template("{prefix} {bar:30} {msg}").expect("a constant"));
-        bar.set_prefix(title.into());
+        bar.set_prefix(title.to_owned());
         Progress { bar, last: Cell::new(None) }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::args;
 use crate::load::payload::{Filler, Sizes};
-use crate::load::plan::{PATIENCE, Pace, Plan};
+use crate::load::plan::{Pace, Plan};
 use crate::load::schedule::Arrivals;
 use clap::Args;
 use corelog_client::{Acks, Encoding};
@@ -102,7 +102,6 @@ impl Producing {
     pub fn plan(&self, bootstrap: &str, records: &Records, timing: &Timing) -> Plan {
         let mean = records.size.mean();
         Plan {
-            bootstrap: bootstrap.to_owned(),
             partitions: self.partitions,
             topic_configs: self.config.clone(),
             producers: self.producers,
@@ -124,19 +123,27 @@ impl Producing {
             linger: self.linger,
             buffer_bytes: self.buffer as usize / self.producers.max(1),
             requests_in_flight: self.in_flight,
-            groups: 0,
-            read_back: true,
-            consumers: 1,
-            fetch_bytes_min: 1,
-            patience: PATIENCE,
             warm_up: timing.warm_up,
             measured: timing.duration,
             seed: records.seed,
+            ..Plan::new(bootstrap)
         }
     }
 }
 
+impl Timing {
+    /// For what takes as long as it takes.
+    pub fn none() -> Timing {
+        Timing { warm_up: Duration::ZERO, duration: Duration::from_secs(1) }
+    }
+}
+
 impl Consuming {
+    /// Nothing is produced; how many partitions there are the topic tells.
+    pub fn plan(&self, bootstrap: &str) -> Plan {
+        self.add_to(Plan { partitions: usize::MAX, ..Plan::new(bootstrap) }, 0)
+    }
+
     /// With `groups` that each read everything.
     pub fn add_to(&self, plan: Plan, groups: usize) -> Plan {
         Plan { groups, consumers: self.consumers, fetch_bytes_min: self.fetch_min as usize, ..plan }

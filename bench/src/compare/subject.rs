@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use corelog_conformance::broker::{Broker, Kafka, Program, free_address};
 use serde::Serialize;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
@@ -97,7 +98,7 @@ impl Subjects {
     pub fn start(&self, kind: Kind) -> Result<Running> {
         let directory = self.directory.join(kind.to_string());
         clear(&directory)?;
-        let mut running = Running { kind, directory, broker: None };
+        let mut running = Running { kind, directory, address: free_address()?, broker: None };
         self.restart(&mut running)?;
         Ok(running)
     }
@@ -114,7 +115,8 @@ impl Subjects {
                 Program::Kafka(self.kafka.clone().context("Kafka was not asked for")?)
             }
         };
-        let address = free_address()?;
+        // Kafka has it in its configuration from the first start on.
+        let address = running.address;
         let started = Broker::start(&program, &running.directory, address, settings);
         running.broker = Some(started.with_context(|| format!("starting {}", running.kind.title()))?);
         Ok(())
@@ -132,6 +134,7 @@ fn clear(directory: &PathBuf) -> Result<()> {
 pub struct Running {
     pub kind: Kind,
     pub directory: PathBuf,
+    address: SocketAddr,
     broker: Option<Broker>,
 }
 
@@ -142,6 +145,16 @@ impl Running {
 
     pub fn bootstrap(&self) -> Result<String> {
         Ok(self.broker()?.address.to_string())
+    }
+
+    /// SIGTERM.
+    pub fn stop(&mut self) -> Result<()> {
+        self.broker.take().context("the broker is down")?.stop()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        self.broker.take().context("the broker is down")?.kill()
     }
 
     pub fn watched(&self) -> Result<Watched> {

@@ -21,14 +21,14 @@ pub fn machine(machine: &Machine) -> String {
 }
 
 pub fn scenario(results: &Results) -> String {
-    let mut text = format!("\n{}\n", results.scenario.name());
+    let mut text = format!("\n{}: {}\n", results.scenario.name(), results.about);
     let mut kinds: Vec<Kind> = results.turns.iter().map(|turn| turn.kind).collect();
     kinds.sort();
     kinds.dedup();
     let mut figures: Vec<Figure> = Vec::new();
     for figure in results.turns.iter().flat_map(|turn| &turn.figures) {
         if !figures.iter().any(|known| known.name == figure.name) {
-            figures.push(*figure);
+            figures.push(figure.clone());
         }
     }
     let titles: Vec<&str> = ["", ""].into_iter().chain(kinds.iter().map(|kind| kind.title())).collect();
@@ -42,25 +42,22 @@ pub fn scenario(results: &Results) -> String {
     titles.extend(against.iter().map(String::as_str));
     let mut rows = Vec::new();
     for figure in &figures {
-        let values = results.values(figure.name);
-        let mut row = vec![figure.name.to_owned(), figure.unit.to_owned()];
+        let values = results.values(&figure.name);
+        let mut row = vec![figure.name.clone(), figure.unit.to_owned()];
         for kind in &kinds {
             let spread = values.get(kind).and_then(|rounds| Spread::of(rounds.values().copied()));
             row.push(spread.map_or("no figure".to_owned(), |spread| spread_text(&spread)));
         }
         for baseline in &baselines {
             row.push(
-                ratios(results, figure.name, *baseline).map_or("-".to_owned(), |it| spread_text(&it) + "x"),
+                ratios(results, &figure.name, *baseline).map_or("-".to_owned(), |it| spread_text(&it) + "x"),
             );
         }
         rows.push(row);
     }
     text += &table(&titles, rows);
-    for turn in &results.turns {
-        for run in turn.runs.iter().filter(|run| !run.problems.is_empty()) {
-            let problems = run.problems.join("; ");
-            text += &format!("\nNO FIGURE: {} in round {}: {problems}", turn.kind.title(), turn.round + 1);
-        }
+    for problem in results.problems() {
+        text += &format!("\nNO FIGURE: {problem}");
     }
     text
 }

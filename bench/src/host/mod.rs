@@ -1,5 +1,6 @@
 //! What the machine and its processes say of themselves, under /proc.
 
+pub mod cache;
 pub mod cost;
 pub mod machine;
 pub mod process;

@@ -1,9 +1,9 @@
 //! A consuming thread: reads its partitions to the end of what was sent, and checks every record.
 
 use super::ledger::Ledger;
-use super::plan::Plan;
 use super::producer::nanos;
 use super::run::Counters;
+use super::stage::Stage;
 use crate::stats::recorder::{Recorder, Window};
 use anyhow::{Result, bail};
 use corelog_client::{Client, ClientConfig, Consumer, ConsumerRecord, TopicPartition, block_on};
@@ -24,6 +24,9 @@ pub struct ConsumerThread {
     ledger: Ledger,
     recorder: Recorder,
     counters: Arc<Counters>,
+    until: Option<Instant>,
+    /// Whether times due mean anything: they are of this run.
+    timed: bool,
 }
 
 pub struct Consumed {
@@ -31,18 +34,14 @@ pub struct Consumed {
     pub recorder: Recorder,
     /// From the first record to the last.
     pub reading: Duration,
+    pub count: u64,
     pub bytes: u64,
 }
 
 impl ConsumerThread {
     /// Connects, and finds where its partitions begin.
-    pub fn connect(
-        plan: &Plan,
-        topic: &str,
-        run: u32,
-        partitions: Vec<i32>,
-        counters: Arc<Counters>,
-    ) -> Result<ConsumerThread> {
+    pub fn connect(stage: &Stage, partitions: Vec<i32>) -> Result<ConsumerThread> {
+        let (plan, topic) = (&stage.plan, stage.topic.as_str());
         let mut config = ClientConfig::new(&plan.bootstrap);
         config.client_id = "corebench-consume".to_owned();
         let client = block_on(Client::connect(config))?;
@@ -63,10 +62,28 @@ impl ConsumerThread {
             consumer,
             partitions,
             patience: plan.patience,
-            ledger: Ledger::new(run, plan.producers, plan.partitions),
+            ledger: Ledger::new(stage.run, plan.producers, plan.partitions),
             recorder: Recorder::new(Window::new(plan.warm_up, plan.measured)),
-            counters,
+            counters: stage.counters.clone(),
+            until: None,
+            timed: true,
         })
+    }
+
+    /// Stops then, whatever there is left.
+    pub fn until(self, until: Instant) -> ConsumerThread {
+        ConsumerThread { until: Some(until), ..self }
+    }
+
+    /// Records were written before, and it takes as long as it takes.
+    pub fn untimed(self) -> ConsumerThread {
+        ConsumerThread { timed: false, recorder: Recorder::new(Window::open()), ..self }
+    }
+
+    /// Records may be anybody's.
+    pub fn of_strangers(self) -> ConsumerThread {
+        let partitions = self.ledger.partitions();
+        ConsumerThread { ledger: Ledger::of_strangers(partitions), ..self }
     }
 
     /// Reads until it has as many records as were `sent` to its partitions, which is known once producing is over.
@@ -79,7 +96,9 @@ impl ConsumerThread {
             if due.is_none() {
                 due = sent.get().map(|sent| self.partitions.iter().map(|at| sent[*at as usize]).sum());
             }
-            if due.is_some_and(|due| count >= due || last.elapsed() > self.patience) {
+            if due.is_some_and(|due| count >= due || last.elapsed() > self.patience)
+                || self.until.is_some_and(|until| Instant::now() >= until)
+            {
                 break;
             }
             let records = block_on(self.consumer.poll(POLL))?;
@@ -95,7 +114,7 @@ impl ConsumerThread {
             bytes += self.take(origin, &records);
         }
         let reading = first.map_or(Duration::ZERO, |first| last - first);
-        Ok(Consumed { ledger: self.ledger, recorder: self.recorder, reading, bytes })
+        Ok(Consumed { ledger: self.ledger, recorder: self.recorder, reading, count, bytes })
     }
 
     fn take(&mut self, origin: Instant, records: &[ConsumerRecord]) -> u64 {
@@ -104,7 +123,9 @@ impl ConsumerThread {
         for record in records {
             bytes += record.size() as u64;
             let value = record.value.as_deref();
-            if let Some(stamp) = self.ledger.read(record.partition, record.offset, value) {
+            if let Some(stamp) = self.ledger.read(record.partition, record.offset, value)
+                && self.timed
+            {
                 self.recorder.latency(stamp.due, now);
             }
         }

@@ -16,7 +16,8 @@ struct Cell {
 /// Counts by producer and partition.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    run: u32,
+    /// None: of any, or of other tools. Then only offsets and checksums are looked at.
+    run: Option<u32>,
     partitions: usize,
     cells: Vec<Cell>,
     /// The offset that comes next, by partition.
@@ -56,6 +57,11 @@ impl Verdict {
         self.lost + self.surplus + self.exchanged == 0 && self.faults == Faults::default()
     }
 
+    /// What to say if it is not good.
+    pub fn problem(&self) -> Option<String> {
+        (!self.is_good()).then(|| format!("what was read is not what was acknowledged: {self:?}"))
+    }
+
     pub fn merge(self, other: Verdict) -> Verdict {
         Verdict {
             acknowledged: self.acknowledged + other.acknowledged,
@@ -69,7 +75,7 @@ impl Verdict {
 }
 
 impl Faults {
-    fn merge(self, other: Faults) -> Faults {
+    pub fn merge(self, other: Faults) -> Faults {
         Faults {
             foreign: self.foreign + other.foreign,
             corrupt: self.corrupt + other.corrupt,
@@ -82,12 +88,17 @@ impl Faults {
 impl Ledger {
     pub fn new(run: u32, producers: usize, partitions: usize) -> Ledger {
         Ledger {
-            run,
+            run: Some(run),
             partitions,
             cells: vec![Cell::default(); producers * partitions],
             offsets: vec![-1; partitions],
             faults: Faults::default(),
         }
+    }
+
+    /// For records of whose origin nothing is known.
+    pub fn of_strangers(partitions: usize) -> Ledger {
+        Ledger { run: None, ..Ledger::new(0, 0, partitions) }
     }
 
     fn place(&self, producer: usize, partition: usize) -> usize {
@@ -109,13 +120,15 @@ impl Ledger {
             self.faults.offset_gaps += 1;
         }
         self.offsets[at] = offset + 1;
-        let stamp = match Stamp::read(value.unwrap_or_default()) {
-            Ok(stamp) if stamp.run == self.run => stamp,
-            Ok(_) | Err(Fault::Foreign) => {
+        let stamp = match (Stamp::read(value.unwrap_or_default()), self.run) {
+            (Ok(stamp), None) => return Some(stamp),
+            (Err(Fault::Foreign), None) => return None,
+            (Ok(stamp), Some(run)) if stamp.run == run => stamp,
+            (Ok(_) | Err(Fault::Foreign), Some(_)) => {
                 self.faults.foreign += 1;
                 return None;
             }
-            Err(Fault::Corrupt) => {
+            (Err(Fault::Corrupt), _) => {
                 self.faults.corrupt += 1;
                 return None;
             }
@@ -142,6 +155,14 @@ impl Ledger {
             cell.next = cell.next.max(other.next);
         }
         self.faults = self.faults.merge(other.faults);
+    }
+
+    pub fn partitions(&self) -> usize {
+        self.partitions
+    }
+
+    pub fn faults(&self) -> Faults {
+        self.faults
     }
 
     pub fn total(&self) -> u64 {

@@ -5,5 +5,7 @@ pub mod ledger;
 pub mod payload;
 pub mod plan;
 pub mod producer;
+pub mod reading;
 pub mod run;
 pub mod schedule;
+pub mod stage;

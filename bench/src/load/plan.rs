@@ -54,9 +54,37 @@ pub struct Plan {
 /// Of one request, where the largest record does not need more.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
-
 impl Plan {
+    /// One saturating producer, set as Kafka's own is by default, and nobody who reads meanwhile.
+    pub fn new(bootstrap: &str) -> Plan {
+        Plan {
+            bootstrap: bootstrap.to_owned(),
+            partitions: 100,
+            topic_configs: Vec::new(),
+            producers: 1,
+            producer_threads: 1,
+            pace: Pace::Saturate,
+            sizes: Sizes::Fixed(1000),
+            filler: Filler::Random,
+            keys: 0,
+            acks: Acks::All,
+            idempotent: true,
+            encoding: Encoding::default(),
+            batch_bytes: 16 << 10,
+            linger: Duration::from_millis(5),
+            buffer_bytes: 32 << 20,
+            requests_in_flight: 5,
+            groups: 0,
+            read_back: true,
+            consumers: 1,
+            fetch_bytes_min: 1,
+            patience: Duration::from_secs(20),
+            warm_up: Duration::from_secs(5),
+            measured: Duration::from_secs(10),
+            seed: 1,
+        }
+    }
+
     pub fn check(&self) -> Result<()> {
         if self.partitions == 0 || self.producers == 0 || self.producer_threads == 0 {
             bail!("partitions, producers and threads must be at least 1");

@@ -9,6 +9,7 @@ use super::payload::Payloads;
 use super::plan::{Pace, Plan};
 use super::run::Counters;
 use super::schedule::Schedule;
+use super::stage::Stage;
 use crate::stats::recorder::{Recorder, Window};
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -52,6 +53,8 @@ pub struct ProducerThread {
     in_flight: usize,
     done: (Sender<Done>, Receiver<Done>),
     counters: Arc<Counters>,
+    /// Bytes that may still be sent.
+    left: Option<u64>,
     origin: Instant,
     outcome: Produced,
 }
@@ -113,16 +116,15 @@ pub fn nanos(origin: Instant) -> u64 {
 }
 
 impl ProducerThread {
-    /// Connects `count` producers, the first of them the `first` of all.
+    /// Connects `count` producers, the first of them the `first` of all. With a `limit` they stop after so many bytes.
     pub fn connect(
-        plan: &Arc<Plan>,
-        topic: &str,
-        run: u32,
+        stage: &Stage,
         index: usize,
         (first, count): (usize, usize),
         keys: Arc<[Bytes]>,
-        counters: Arc<Counters>,
+        limit: Option<u64>,
     ) -> Result<ProducerThread> {
+        let (plan, topic, run) = (&stage.plan, stage.topic.as_str(), stage.run);
         let mut config = ClientConfig::new(&plan.bootstrap);
         config.client_id = format!("corebench-produce-{index}");
         let client = block_on(Client::connect(config))?;
@@ -159,7 +161,8 @@ impl ProducerThread {
             free: Vec::new(),
             in_flight: 0,
             done: mpsc::channel(),
-            counters,
+            counters: stage.counters.clone(),
+            left: limit,
             origin: Instant::now(),
             outcome,
             plan: plan.clone(),
@@ -198,7 +201,7 @@ impl ProducerThread {
             let mut refusals = 0;
             for _ in 0..BURST {
                 let now = self.now();
-                if now >= self.window.to {
+                if now >= self.window.to || self.left == Some(0) {
                     return Ok(());
                 }
                 match self.send(lane, now)? {
@@ -289,6 +292,7 @@ impl ProducerThread {
     }
 
     fn sent(&mut self, at: usize, delivery: Delivery, due: u64, digest: u64, bytes: u64) {
+        self.left = self.left.map(|left| left.saturating_sub(bytes));
         let last = &mut self.lanes[at].last[delivery.partition().partition as usize];
         if let Some(Some(batch)) = self.batches.get_mut(*last)
             && batch.delivery.shares_batch(&delivery)

@@ -1,22 +1,20 @@
 //! One run: a topic of its own, producers and consumers on their threads, the broker watched from outside, and the check of
 //! what was read against what was acknowledged.
 
-use super::consumer::{Consumed, ConsumerThread};
-use super::ledger::{Ledger, Verdict};
+use super::consumer::Consumed;
+use super::ledger::Verdict;
 use super::plan::Plan;
-use super::producer::{Produced, ProducerThread};
+use super::producer::Produced;
+use super::stage::{self, Stage};
 use crate::host::cost::{Cost, Moment, Watched};
 use crate::progress::Progress;
-use crate::report::{ClientFigures, ReadBack, RunReport};
+use crate::report::{ClientFigures, RunReport};
 use crate::stats::recorder::Recorder;
-use anyhow::{Context, Result, anyhow};
-use bytes::Bytes;
-use corelog_client::{Client, ClientConfig, NewTopic, block_on};
-use corelog_conformance::random::Random;
+use anyhow::Result;
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Bytes so far, for those who watch.
@@ -32,117 +30,55 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Runs the plan on a topic that is made for it and deleted afterwards.
 pub fn run(name: &str, plan: &Plan, watched: &Watched, progress: &Progress) -> Result<RunReport> {
-    plan.check()?;
-    let client = block_on(Client::connect(ClientConfig::new(&plan.bootstrap)))?;
-    let run = Random::fresh_seed() as u32;
-    let topic = format!("corebench-{name}-{run:08x}");
-    let new = NewTopic::new(&topic).partitions(plan.partitions as i32);
-    let new = plan.topic_configs.iter().fold(new, |new, (name, value)| new.config(name, value));
-    block_on(client.admin().create_topic(new))?;
-    let report = on_topic(name, plan, &topic, run, watched, progress);
-    let deleted = block_on(client.admin().delete_topics(&[&topic]));
-    if report.is_ok() {
-        for (_, outcome) in deleted? {
-            outcome?;
-        }
-    }
-    report
+    let stage = Stage::create(name, plan)?;
+    let report = on_stage(name, &stage, watched, progress, |_| ());
+    let deleted = stage.delete();
+    let report = report?;
+    deleted?;
+    Ok(report)
 }
 
-fn on_topic(
+/// Runs the stage's plan; `started` is told when the run begins, a moment ahead.
+pub fn on_stage(
     name: &str,
-    plan: &Plan,
-    topic: &str,
-    run: u32,
+    stage: &Stage,
     watched: &Watched,
     progress: &Progress,
+    started: impl FnOnce(Instant),
 ) -> Result<RunReport> {
-    let plan = Arc::new(plan.clone());
-    let counters = Arc::new(Counters::default());
-    let keys: Arc<[Bytes]> = (0..plan.keys).map(|key| Bytes::from(format!("key-{key:08}"))).collect();
-    let mut producers = Vec::new();
-    for (index, lanes) in shares(plan.producers, plan.producer_threads).into_iter().enumerate() {
-        let thread =
-            ProducerThread::connect(&plan, topic, run, index, lanes, keys.clone(), counters.clone())?;
-        producers.push(thread);
-    }
+    let plan = &*stage.plan;
+    let producers = stage.producers(None)?;
     let mut consumers = Vec::new();
     for _ in 0..plan.groups {
-        consumers.extend(connect_consumers(&plan, plan.consumers, topic, run, &counters)?);
+        consumers.extend(stage.consumers(plan.consumers)?);
     }
-
     let origin = Instant::now() + START_DELAY;
+    started(origin);
     let sent: Arc<OnceLock<Vec<u64>>> = Arc::default();
-    let producing = spawn("produce", producers, move |thread| thread.run(origin))?;
+    let producing = stage::spawn("produce", producers, move |thread| thread.run(origin))?;
     let consuming = {
         let sent = sent.clone();
-        spawn("consume", consumers, move |thread| thread.run(origin, sent.clone()))?
+        stage::spawn("consume", consumers, move |thread| thread.run(origin, sent.clone()))?
     };
-    let cost = watch(&plan, origin, watched, &counters, progress)?;
+    let cost = watch(plan, origin, watched, &stage.counters, progress)?;
     progress.say("waiting for what is under way");
 
-    let produced = join(producing)?;
-    let mut ledger = Ledger::new(run, plan.producers, plan.partitions);
-    produced.iter().for_each(|one| ledger.merge(&one.ledger));
+    let produced = stage::join(producing)?;
+    let ledger = stage.ledger(&produced);
     // Consumers read until they have all of it.
     let _ = sent.set(ledger.by_partition());
-    let consumed = join(consuming)?;
+    let consumed = stage::join(consuming)?;
     let (verdict, read_back) = match plan.groups {
         0 if !plan.read_back => (Verdict::default(), None),
         0 => {
             progress.say("reading everything back");
-            let readers = connect_consumers(&plan, read_back_threads(&plan), topic, run, &counters)?;
-            let reading = spawn("consume", readers, move |thread| thread.run(origin, sent.clone()))?;
-            let read = join(reading)?;
-            let bytes = read.iter().map(|one| one.bytes).sum();
-            let seconds = read.iter().map(|one| one.reading.as_secs_f64()).fold(0.0, f64::max);
-            (check(&ledger, &read, &plan, 1, run), Some(ReadBack { bytes, seconds }))
+            let (verdict, read_back) = stage.read(&ledger, stage.readers())?;
+            (verdict, Some(read_back))
         }
-        groups => (check(&ledger, &consumed, &plan, groups, run), None),
+        groups => (stage.check(&ledger, &consumed, groups), None),
     };
-    let report = report(name, &plan, produced, consumed, cost, verdict);
+    let report = report(name, plan, produced, consumed, cost, verdict);
     Ok(RunReport { read_back, ..report })
-}
-
-/// First and count of each thread's producers.
-fn shares(all: usize, threads: usize) -> Vec<(usize, usize)> {
-    let threads = threads.min(all).max(1);
-    (0..threads)
-        .map(|thread| (all * thread / threads, all * (thread + 1) / threads - all * thread / threads))
-        .collect()
-}
-
-fn read_back_threads(plan: &Plan) -> usize {
-    thread::available_parallelism().map_or(1, |cpus| cpus.get() / 2).clamp(1, plan.partitions)
-}
-
-/// One group: partitions are dealt to its consumers in turn.
-fn connect_consumers(
-    plan: &Plan,
-    count: usize,
-    topic: &str,
-    run: u32,
-    counters: &Arc<Counters>,
-) -> Result<Vec<ConsumerThread>> {
-    let dealt = |to: usize| (to..plan.partitions).step_by(count).map(|at| at as i32).collect();
-    (0..count).map(|at| ConsumerThread::connect(plan, topic, run, dealt(at), counters.clone())).collect()
-}
-
-fn spawn<T: Send + 'static, R: Send + 'static>(
-    name: &str,
-    threads: Vec<T>,
-    run: impl Fn(T) -> Result<R> + Clone + Send + 'static,
-) -> Result<Vec<JoinHandle<Result<R>>>> {
-    let start = |(index, thread): (usize, T)| {
-        let run = run.clone();
-        thread::Builder::new().name(format!("{name}-{index}")).spawn(move || run(thread))
-    };
-    threads.into_iter().enumerate().map(start).collect::<std::io::Result<_>>().context("no thread to be had")
-}
-
-fn join<R>(threads: Vec<JoinHandle<Result<R>>>) -> Result<Vec<R>> {
-    let join = |thread: JoinHandle<Result<R>>| thread.join().map_err(|_| anyhow!("a thread panicked"))?;
-    threads.into_iter().map(join).collect()
 }
 
 /// Waits for the window's end; returns the cost between its two ends.
@@ -170,17 +106,6 @@ fn watch(
     Ok(cost)
 }
 
-/// Every group must have read everything.
-fn check(sent: &Ledger, consumed: &[Consumed], plan: &Plan, groups: usize, run: u32) -> Verdict {
-    let per_group = consumed.len() / groups;
-    let verdicts = consumed.chunks(per_group.max(1)).map(|group| {
-        let mut read = Ledger::new(run, plan.producers, plan.partitions);
-        group.iter().for_each(|one| read.merge(&one.ledger));
-        sent.verdict(&read)
-    });
-    verdicts.reduce(Verdict::merge).unwrap_or_default()
-}
-
 fn report(
     name: &str,
     plan: &Plan,
@@ -204,9 +129,7 @@ fn report(
         let why = first.map_or(String::new(), |error| format!(": {error}"));
         problems.push(format!("{failed} records were not written{why}"));
     }
-    if !verdict.is_good() {
-        problems.push(format!("what was read is not what was acknowledged: {verdict:?}"));
-    }
+    problems.extend(verdict.problem());
     let unsent = produced.iter().map(|one| one.unsent).sum();
     RunReport {
         name: name.to_owned(),
@@ -230,34 +153,25 @@ mod tests {
     use crate::load::payload::{Filler, Sizes};
     use crate::load::plan::Pace;
     use crate::load::schedule::Arrivals;
-    use corelog_client::{Acks, Compression};
+    use corelog_client::Compression;
 
     fn plan(endpoint: &Endpoint) -> Plan {
         Plan {
-            bootstrap: endpoint.address.to_string(),
             partitions: 7,
-            topic_configs: Vec::new(),
             producers: 3,
             producer_threads: 2,
-            pace: Pace::Saturate,
             sizes: Sizes::Uniform { least: 32, most: 300 },
             filler: Filler::Json,
             keys: 50,
-            acks: Acks::All,
-            idempotent: true,
             encoding: Compression::Lz4.into(),
             batch_bytes: 4096,
             linger: Duration::from_millis(1),
             buffer_bytes: 1 << 20,
-            requests_in_flight: 5,
-            groups: 0,
-            read_back: true,
             consumers: 2,
-            fetch_bytes_min: 1,
             patience: Duration::from_secs(1),
             warm_up: Duration::from_millis(100),
             measured: Duration::from_millis(300),
-            seed: 1,
+            ..Plan::new(&endpoint.address.to_string())
         }
     }
 
@@ -295,19 +209,5 @@ mod tests {
         let endpoint = Endpoint::start_losing(1 << 30, 20).unwrap();
         let report = measured(&plan(&endpoint));
         assert!(report.verdict.lost > 0 && !report.problems.is_empty(), "{:?}", report.verdict);
-    }
-
-    #[test]
-    fn every_producer_is_on_one_thread() {
-        for (all, threads) in [(1, 1), (50, 1), (50, 2), (50, 3), (2, 8)] {
-            let shares = shares(all, threads);
-            let mut next = 0;
-            for (first, count) in shares {
-                assert_eq!(first, next);
-                assert!(count > 0);
-                next += count;
-            }
-            assert_eq!(next, all);
-        }
     }
 }

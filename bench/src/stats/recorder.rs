@@ -30,6 +30,12 @@ impl Window {
         Window { from, to: from + len, interval: (len / POINTS).max(INTERVAL_MIN.as_nanos() as u64) }
     }
 
+    /// For as long as it takes.
+    pub fn open() -> Window {
+        const DAY_NS: u64 = 24 * 3_600_000_000_000;
+        Window { from: 0, to: DAY_NS, interval: 500_000_000 }
+    }
+
     pub fn has(&self, at: u64) -> bool {
         (self.from..self.to).contains(&at)
     }
@@ -117,15 +123,21 @@ impl Recorder {
         }
     }
 
+    /// Of the whole window.
     pub fn summary(&self) -> Summary {
-        let seconds = self.window.seconds();
+        self.summary_of(self.window.seconds())
+    }
+
+    /// Of a window that ended early, after so many seconds.
+    pub fn summary_of(&self, seconds: f64) -> Summary {
         let piece_seconds = self.window.interval as f64 / 1e9;
         let micros = |ns: u64| ns as f64 / 1e3;
         let point = |(at, piece): (usize, &Piece)| {
             let of = |quantile| micros(piece.latencies.value_at_quantile(quantile));
             let begin = at as u64 * self.window.interval;
             // The last piece may be cut off by the window's end.
-            let seconds = piece_seconds.min((self.window.to - begin) as f64 / 1e9);
+            let left = self.window.from as f64 / 1e9 + seconds - begin as f64 / 1e9;
+            let seconds = piece_seconds.min(left.max(1e-9));
             Point {
                 seconds: begin as f64 / 1e9,
                 records_per_second: piece.records as f64 / seconds,
