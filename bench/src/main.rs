@@ -6,8 +6,10 @@
 #![allow(clippy::disallowed_types)]
 
 mod args;
+mod ceilings;
 mod compare;
 mod endpoint;
+mod find_rate;
 mod host;
 mod load;
 mod progress;
@@ -22,11 +24,13 @@ use host::cost::Watched;
 use host::process;
 use load::plan::Plan;
 use load::reading::{self, Expected};
+use load::schedule::Arrivals;
 use load::stage::Stage;
 use progress::Progress;
-use report::RunReport;
+use report::{Files, Report, RunReport};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use workload::{Consuming, Producing, Records, Timing};
 
 #[global_allocator]
@@ -108,6 +112,25 @@ enum Command {
         #[command(flatten)]
         timing: Timing,
     },
+    /// Find the highest rate at which p99 stays within a bound
+    FindRate {
+        #[command(flatten)]
+        target: Target,
+        /// The bound
+        #[arg(long, default_value = "10ms", value_parser = args::duration, value_name = "DURATION")]
+        p99: Duration,
+        /// Of producing alone, without consumers
+        #[arg(long)]
+        produce_only: bool,
+        #[command(flatten)]
+        records: Records,
+        #[command(flatten)]
+        producing: Producing,
+        #[command(flatten)]
+        consuming: Consuming,
+        #[command(flatten)]
+        timing: Timing,
+    },
     /// Find this tool's own limit: the same load against an endpoint that does nothing with it
     #[command(name = "self")]
     Own {
@@ -119,13 +142,23 @@ enum Command {
         consuming: Consuming,
         #[command(flatten)]
         timing: Timing,
+        #[command(flatten)]
+        files: Files,
+    },
+    /// Measure what the machine can do without a broker: raw writes, loopback, a bare sink
+    Ceilings {
+        /// On the disk to be measured
+        #[arg(long, default_value = ".", value_name = "DIR")]
+        dir: PathBuf,
+        /// Of each of about a dozen measurements
+        #[arg(short, long, default_value = "2s", value_parser = args::duration, value_name = "DURATION")]
+        duration: Duration,
+        #[command(flatten)]
+        files: Files,
     },
     /// Start Apache Kafka and Corelog in turn on this machine, and compare them
     Compare(compare::Compare),
 }
-
-/// What the endpoint of `self` keeps for consumers that are behind.
-const ENDPOINT_BYTES_MAX: usize = 512 << 20;
 
 /// The broker, and the process that is charged.
 #[derive(Args, Clone, Debug)]
@@ -145,54 +178,99 @@ struct Target {
     /// The broker's data directory, to tell what its device writes
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Count the broker's system calls, by perf, which costs it a little
+    #[arg(long)]
+    system_calls: bool,
+    #[command(flatten)]
+    files: Files,
 }
 
 impl Target {
-    fn watched(&self) -> Watched {
-        let first = self.bootstrap.split(',').next().unwrap_or_default();
-        let pid = self.broker_pid.or_else(|| process::listener(first));
-        Watched::new(pid, self.data_dir.as_deref())
-    }
-
     /// Whom to watch; says who it is.
     fn found(&self) -> Result<Watched> {
-        let watched = self.watched();
-        if let Some(pid) = watched.pid {
-            eprintln!("broker: process {pid}: {}", process::program(pid)?.command);
-        } else {
-            eprintln!("broker: not on this machine, or another user's: its CPU and memory are not told");
+        let first = self.bootstrap.split(',').next().unwrap_or_default();
+        let pid = self.broker_pid.or_else(|| process::listener(first));
+        match pid {
+            Some(pid) => eprintln!("broker: process {pid}: {}", process::command(pid)?),
+            None => eprintln!(
+                "broker: no process of this machine that may be looked at (--broker-pid): its CPU and memory are not told"
+            ),
         }
-        Ok(watched)
+        let system_calls = self.system_calls;
+        Ok(Watched { system_calls, ..Watched::new(pid, self.data_dir.as_deref()) })
     }
 
     fn run(&self, name: &str, plan: &Plan) -> Result<ExitCode> {
+        let begun = Report::begin(self.data_dir.as_deref());
         let measured = load::run::run(name, plan, &self.found()?, &Progress::new(name));
-        told(&measured.with_context(|| format!("measuring {}", self.bootstrap))?)
+        told(begun, measured.with_context(|| format!("measuring {}", self.bootstrap))?, &self.files)
+    }
+
+    fn consume(&self, topic: &str, consuming: &Consuming) -> Result<ExitCode> {
+        let begun = Report::begin(self.data_dir.as_deref());
+        let (stage, counts) = Stage::existing(topic, &consuming.plan(&self.bootstrap))?;
+        let progress = Progress::new("consume");
+        let read = reading::read("consume", &stage, &Expected::Counts(counts), &self.found()?, &progress);
+        told(begun, read?, &self.files)
+    }
+
+    fn drain(&self, backlog: u64, cold: bool, plan: &Plan) -> Result<ExitCode> {
+        let begun = Report::begin(self.data_dir.as_deref());
+        let watched = self.found()?;
+        let progress = Progress::new("drain");
+        let stage = Stage::create("drain", plan)?;
+        let sent = stage.fill(backlog, &progress)?;
+        if let Some(directory) = self.data_dir.as_deref().filter(|_| cold) {
+            host::cache::evict(directory)?;
+        }
+        let report = reading::read("drain", &stage, &Expected::Sent(sent), &watched, &progress);
+        stage.delete()?;
+        told(begun, report?, &self.files)
+    }
+
+    fn find_rate(&self, plan: &Plan, arrivals: Arrivals, bound: Duration) -> Result<ExitCode> {
+        let begun = Report::begin(self.data_dir.as_deref());
+        let runs = find_rate::find(plan, arrivals, bound, &self.found()?)?;
+        if let Some(best) = runs.last() {
+            print!("\nthe highest that holds:\n{}", report::terminal::run(best));
+        }
+        self.files.write(&Report { runs, ..begun })?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 
-fn told(report: &RunReport) -> Result<ExitCode> {
-    print!("{}", report::terminal::run(report));
-    Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+/// Prints and writes the report of one run.
+fn told(begun: Report, run: RunReport, files: &Files) -> Result<ExitCode> {
+    print!("{}", report::terminal::run(&run));
+    let code = if run.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    files.write(&Report { runs: vec![run], ..begun })?;
+    Ok(code)
 }
 
-fn consume(target: &Target, topic: &str, consuming: &Consuming) -> Result<ExitCode> {
-    let (stage, counts) = Stage::existing(topic, &consuming.plan(&target.bootstrap))?;
-    let progress = Progress::new("consume");
-    told(&reading::read("consume", &stage, &Expected::Counts(counts), &target.found()?, &progress)?)
-}
+/// What the endpoint of `self` keeps for consumers that are behind.
+const ENDPOINT_BYTES_MAX: usize = 512 << 20;
 
-fn drain(target: &Target, backlog: u64, cold: bool, plan: &Plan) -> Result<ExitCode> {
-    let watched = target.found()?;
-    let progress = Progress::new("drain");
-    let stage = Stage::create("drain", plan)?;
-    let sent = stage.fill(backlog, &progress)?;
-    if let Some(directory) = target.data_dir.as_deref().filter(|_| cold) {
-        host::cache::evict(directory)?;
-    }
-    let report = reading::read("drain", &stage, &Expected::Sent(sent), &watched, &progress);
-    stage.delete()?;
-    told(&report?)
+fn own(
+    records: &Records,
+    producing: &Producing,
+    consuming: &Consuming,
+    timing: &Timing,
+    files: &Files,
+) -> Result<ExitCode> {
+    let begun = Report::begin(None);
+    let watched = Watched::default();
+    let endpoint = Endpoint::start(0)?;
+    let plan = producing.plan(&endpoint.address.to_string(), records, timing);
+    let produce = Plan { read_back: false, ..plan };
+    let alone = load::run::run("self-produce", &produce, &watched, &Progress::new("produce"))?;
+    print!("producing alone\n{}", report::terminal::run(&alone));
+    let endpoint = Endpoint::start(ENDPOINT_BYTES_MAX)?;
+    let plan = producing.plan(&endpoint.address.to_string(), records, timing);
+    let e2e = consuming.add_to(plan, 1);
+    let both = load::run::run("self-e2e", &e2e, &watched, &Progress::new("e2e"))?;
+    print!("\nproducing and consuming\n{}", report::terminal::run(&both));
+    files.write(&Report { runs: vec![alone, both], ..begun })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
@@ -200,10 +278,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Produce { target, records, producing, timing } => {
             target.run("produce", &producing.plan(&target.bootstrap, &records, &timing))
         }
-        Command::Consume { target, topic, consuming } => consume(&target, &topic, &consuming),
+        Command::Consume { target, topic, consuming } => target.consume(&topic, &consuming),
         Command::Drain { target, backlog, cold, records, producing, consuming } => {
             let plan = producing.plan(&target.bootstrap, &records, &Timing::none());
-            drain(&target, backlog, cold, &consuming.add_to(plan, 0))
+            target.drain(backlog, cold, &consuming.add_to(plan, 0))
         }
         Command::E2e { target, records, producing, consuming, timing } => {
             let plan = producing.plan(&target.bootstrap, &records, &timing);
@@ -213,29 +291,43 @@ fn run(cli: Cli) -> Result<ExitCode> {
             let plan = producing.plan(&target.bootstrap, &records, &timing);
             target.run("fanout", &consuming.add_to(plan, groups))
         }
-        Command::Own { records, producing, consuming, timing } => {
-            let endpoint = Endpoint::start(0)?;
-            let plan = producing.plan(&endpoint.address.to_string(), &records, &timing);
-            let watched = Watched::default();
-            let produce = Plan { read_back: false, ..plan };
-            let report = load::run::run("self-produce", &produce, &watched, &Progress::new("produce"))?;
-            print!("producing alone\n{}", report::terminal::run(&report));
-            let endpoint = Endpoint::start(ENDPOINT_BYTES_MAX)?;
-            let plan = producing.plan(&endpoint.address.to_string(), &records, &timing);
-            let e2e = consuming.add_to(plan, 1);
-            let report = load::run::run("self-e2e", &e2e, &watched, &Progress::new("e2e"))?;
-            print!("\nproducing and consuming\n{}", report::terminal::run(&report));
+        Command::FindRate { target, p99, produce_only, records, producing, consuming, timing } => {
+            let plan = producing.plan(&target.bootstrap, &records, &timing);
+            let plan = consuming.add_to(plan, usize::from(!produce_only));
+            target.find_rate(&plan, records.arrivals, p99)
+        }
+        Command::Own { records, producing, consuming, timing, files } => {
+            own(&records, &producing, &consuming, &timing, &files)
+        }
+        Command::Ceilings { dir, duration, files } => {
+            let begun = Report::begin(Some(&dir));
+            let ceilings = ceilings::measure(&dir, duration)?;
+            println!("{}", ceilings::text(&ceilings));
+            files.write(&Report { ceilings: Some(ceilings), ..begun })?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Compare(compare) => compare::run(&compare),
     }
 }
 
+/// An error with its causes, those that it does not tell of itself.
+fn explained(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("corebench: {error:#}");
+            eprintln!("corebench: {}", explained(&error));
             ExitCode::FAILURE
         }
     }

@@ -1,11 +1,12 @@
 //! `corebench compare`: brokers in turn on one machine, run after run, and ratios of what they did in the same round.
 
-mod scenario;
+pub mod scenario;
 mod subject;
-mod tables;
+pub mod tables;
 
 use crate::args;
-use crate::host::machine::Machine;
+use crate::ceilings;
+use crate::report::{Files, Report};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use scenario::Scenario;
@@ -52,6 +53,8 @@ pub struct Compare {
     /// For the brokers' data: on the disk to be measured, and emptied before and after each run
     #[arg(long, default_value = "corebench-data", value_name = "DIR")]
     dir: PathBuf,
+    #[command(flatten)]
+    files: Files,
 }
 
 pub struct Options {
@@ -67,6 +70,8 @@ pub struct Options {
 const QUICK_WARM_UP: Duration = Duration::from_secs(12);
 const QUICK_MEASURED: Duration = Duration::from_secs(8);
 const QUICK_DATA: u64 = 1 << 30;
+/// For each of about a dozen.
+const CEILING_TIME: Duration = Duration::from_millis(500);
 
 impl Compare {
     fn options(&self) -> Options {
@@ -97,8 +102,11 @@ pub fn run(compare: &Compare) -> Result<ExitCode> {
     }
     std::fs::create_dir_all(&compare.dir).with_context(|| format!("--dir {}", compare.dir.display()))?;
     let subjects = Subjects::new(compare)?;
-    let machine = Machine::here(Some(&compare.dir));
-    println!("{}", tables::machine(&machine));
+    let mut report = Report::begin(Some(&compare.dir));
+    println!("{}", tables::machine(&report.machine));
+    let ceilings = ceilings::measure(&compare.dir, CEILING_TIME)?;
+    println!("{}", ceilings::text(&ceilings));
+    report.ceilings = Some(ceilings);
     let scenarios = match compare.scenarios.as_slice() {
         [] => Scenario::value_variants().to_vec(),
         named => named.to_vec(),
@@ -110,6 +118,9 @@ pub fn run(compare: &Compare) -> Result<ExitCode> {
         if results.problems().next().is_some() {
             code = ExitCode::FAILURE;
         }
+        report.comparisons.push(results);
+        // What is done is kept, whatever comes.
+        compare.files.write(&report)?;
     }
     Ok(code)
 }

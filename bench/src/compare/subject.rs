@@ -56,7 +56,7 @@ pub struct Subjects {
     kafka: Option<Kafka>,
     corelog: PathBuf,
     flags: Vec<String>,
-    directory: PathBuf,
+    pub directory: PathBuf,
 }
 
 impl Subjects {

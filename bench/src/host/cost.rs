@@ -1,6 +1,6 @@
 //! What a run cost the broker and the machine: differences between two moments.
 
-use super::process::{self, Usage};
+use super::process::{self, Switches, Usage};
 use anyhow::Result;
 use serde::Serialize;
 use std::fs;
@@ -14,12 +14,14 @@ pub struct Watched {
     pub pid: Option<u32>,
     /// `/sys/dev/block/MAJOR:MINOR` of the device that has its data.
     pub device: Option<PathBuf>,
+    /// Whether its system calls are counted, which costs it a little.
+    pub system_calls: bool,
 }
 
 impl Watched {
     /// The device is that of the file system on which `directory` lies.
     pub fn new(pid: Option<u32>, directory: Option<&Path>) -> Watched {
-        Watched { pid, device: directory.and_then(block_device) }
+        Watched { pid, device: directory.and_then(block_device), system_calls: false }
     }
 }
 
@@ -35,6 +37,7 @@ pub struct Moment {
     at: Instant,
     broker: Option<Usage>,
     machine_busy: Duration,
+    kernel: Duration,
     own: Duration,
     threads: Vec<(u32, String, Duration)>,
     device_written: Option<u64>,
@@ -46,6 +49,7 @@ impl Moment {
             at: Instant::now(),
             broker: watched.pid.map(Usage::of).transpose()?,
             machine_busy: machine_busy()?,
+            kernel: process::kernel_threads_cpu(),
             own: process::own_cpu(),
             threads: process::own_threads(),
             device_written: watched.device.as_deref().and_then(device_written),
@@ -77,6 +81,10 @@ pub struct Cost {
     /// CPU seconds of the whole machine less the client's: with what the kernel does for the broker in threads of its own, and
     /// with what others do on this machine.
     pub machine_less_client_cpu_s: f64,
+    /// Of these, those of threads of the kernel's own.
+    pub kernel_cpu_s: f64,
+    /// Of these, what is neither the broker's nor the kernel's own threads': other processes, interrupts, and what a hypervisor took.
+    pub others_cpu_s: f64,
     pub client_cpu_s: f64,
     /// The busiest thread of the client, as a share of a CPU.
     pub client_busiest_thread: Option<(String, f64)>,
@@ -88,8 +96,9 @@ pub struct BrokerCost {
     pub cpu_s: f64,
     pub user_s: f64,
     pub system_s: f64,
-    pub switches_voluntary: u64,
-    pub switches_forced: u64,
+    pub switches: Switches,
+    /// If they were counted.
+    pub system_calls: Option<u64>,
     pub resident: u64,
     pub resident_peak: u64,
     pub written: Option<u64>,
@@ -101,12 +110,12 @@ impl Cost {
         let seconds = (to.at - from.at).as_secs_f64();
         let less = |to: Duration, from: Duration| to.saturating_sub(from).as_secs_f64();
         let optional = |to: Option<u64>, from: Option<u64>| Some(to?.saturating_sub(from?));
-        let broker = from.broker.zip(to.broker).map(|(from, to)| BrokerCost {
+        let broker = from.broker.as_ref().zip(to.broker.as_ref()).map(|(from, to)| BrokerCost {
             cpu_s: less(to.cpu(), from.cpu()),
             user_s: less(to.user, from.user),
             system_s: less(to.system, from.system),
-            switches_voluntary: to.switches_voluntary.saturating_sub(from.switches_voluntary),
-            switches_forced: to.switches_forced.saturating_sub(from.switches_forced),
+            switches: to.switches_since(from),
+            system_calls: None,
             resident: to.resident,
             resident_peak: to.resident_peak,
             written: optional(to.written, from.written),
@@ -118,10 +127,15 @@ impl Cost {
                 from.threads.iter().find(|(other, ..)| other == id).map_or(Duration::ZERO, |it| it.2);
             (name.clone(), less(*to, before) / seconds)
         };
+        let machine_less_client_cpu_s = (less(to.machine_busy, from.machine_busy) - client_cpu_s).max(0.0);
+        let kernel_cpu_s = less(to.kernel, from.kernel);
+        let known = kernel_cpu_s + broker.as_ref().map_or(0.0, |broker| broker.cpu_s);
         Cost {
             seconds,
             broker,
-            machine_less_client_cpu_s: (less(to.machine_busy, from.machine_busy) - client_cpu_s).max(0.0),
+            machine_less_client_cpu_s,
+            kernel_cpu_s,
+            others_cpu_s: (machine_less_client_cpu_s - known).max(0.0),
             client_cpu_s,
             client_busiest_thread: to.threads.iter().map(ran).max_by(|a, b| a.1.total_cmp(&b.1)),
             device_written: optional(to.device_written, from.device_written),

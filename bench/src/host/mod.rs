@@ -4,3 +4,4 @@ pub mod cache;
 pub mod cost;
 pub mod machine;
 pub mod process;
+pub mod system_calls;

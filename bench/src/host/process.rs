@@ -2,25 +2,31 @@
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
 /// Sums since the process began, and its memory now.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Usage {
     pub user: Duration,
     pub system: Duration,
-    /// Of all threads that live.
-    pub switches_voluntary: u64,
-    pub switches_forced: u64,
+    /// Of each thread that lives.
+    pub switches: HashMap<u32, Switches>,
     pub resident: u64,
     pub resident_peak: u64,
     /// What it made the storage layer write: for the page cache when pages become dirty. None where that may not be read.
     pub written: Option<u64>,
     pub read: Option<u64>,
+}
+
+/// Of the CPU, to another thread: because it waits, or because others shall run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Switches {
+    pub voluntary: u64,
+    pub forced: u64,
 }
 
 impl Usage {
@@ -44,10 +50,23 @@ impl Usage {
         for task in fs::read_dir(format!("{root}/task"))?.flatten() {
             // A thread may end meanwhile.
             let Ok(status) = fs::read_to_string(task.path().join("status")) else { continue };
-            usage.switches_voluntary += field(&status, "voluntary_ctxt_switches").unwrap_or(0);
-            usage.switches_forced += field(&status, "nonvoluntary_ctxt_switches").unwrap_or(0);
+            let Some(id) = task.file_name().to_str().and_then(|id| id.parse().ok()) else { continue };
+            let count = |name| field(&status, name).unwrap_or(0);
+            let (voluntary, forced) = (count("voluntary_ctxt_switches"), count("nonvoluntary_ctxt_switches"));
+            usage.switches.insert(id, Switches { voluntary, forced });
         }
         Ok(usage)
+    }
+
+    /// Switches since an earlier moment, of the threads that live now.
+    pub fn switches_since(&self, before: &Usage) -> Switches {
+        let mut sum = Switches::default();
+        for (id, now) in &self.switches {
+            let then = before.switches.get(id).copied().unwrap_or_default();
+            sum.voluntary += now.voluntary.saturating_sub(then.voluntary);
+            sum.forced += now.forced.saturating_sub(then.forced);
+        }
+        sum
     }
 
     pub fn cpu(&self) -> Duration {
@@ -72,6 +91,23 @@ pub(super) fn ticks(ticks: u64) -> Duration {
     Duration::from_secs_f64(ticks as f64 / per_second.max(1) as f64)
 }
 
+/// CPU time of the kernel's own threads: writeback and block work among them.
+pub fn kernel_threads_cpu() -> Duration {
+    let Ok(processes) = fs::read_dir("/proc") else { return Duration::ZERO };
+    let ticks_of = |entry: fs::DirEntry| {
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        // All of them are children of kthreadd, which is process 2.
+        let parent = stat[stat.rfind(')')? + 1..].split_whitespace().nth(1)?;
+        let (user, system) = cpu_ticks(&stat)?;
+        (parent == "2").then_some(user + system)
+    };
+    ticks(processes.flatten().filter(|entry| is_number(entry)).filter_map(ticks_of).sum())
+}
+
+fn is_number(entry: &fs::DirEntry) -> bool {
+    entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)
+}
+
 /// CPU time of each thread of this process: name, and time since it began.
 pub fn own_threads() -> Vec<(u32, String, Duration)> {
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };
@@ -94,18 +130,11 @@ pub fn own_cpu() -> Duration {
     Duration::new(usage.tv_sec.max(0) as u64, usage.tv_nsec.max(0) as u32)
 }
 
-/// The program that a process runs, as it was started.
-#[derive(Clone, Debug, Serialize)]
-pub struct Program {
-    pub pid: u32,
-    pub command: String,
-}
-
-pub fn program(pid: u32) -> Result<Program> {
+/// The command line that a process was started with.
+pub fn command(pid: u32) -> Result<String> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).with_context(|| format!("process {pid}"))?;
-    let words: Vec<_> = line.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
-    let command = words.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" ");
-    Ok(Program { pid, command })
+    let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    Ok(words.map(String::from_utf8_lossy).collect::<Vec<_>>().join(" "))
 }
 
 /// The process on this machine that listens on the address; none if it is elsewhere, or another user's.

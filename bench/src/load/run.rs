@@ -7,6 +7,7 @@ use super::plan::Plan;
 use super::producer::Produced;
 use super::stage::{self, Stage};
 use crate::host::cost::{Cost, Moment, Watched};
+use crate::host::system_calls::SystemCalls;
 use crate::progress::Progress;
 use crate::report::{ClientFigures, RunReport};
 use crate::stats::recorder::Recorder;
@@ -100,9 +101,16 @@ fn watch(
         }
     };
     wait(from, "warm-up");
+    let counting = match watched.pid.filter(|_| watched.system_calls) {
+        Some(pid) => Some(SystemCalls::count(pid)?),
+        None => None,
+    };
     let before = Moment::now(watched)?;
     wait(to, "measuring");
-    let cost = Cost::between(&before, &Moment::now(watched)?);
+    let mut cost = Cost::between(&before, &Moment::now(watched)?);
+    if let (Some(counting), Some(broker)) = (counting, &mut cost.broker) {
+        broker.system_calls = Some(counting.stop()?);
+    }
     Ok(cost)
 }
 

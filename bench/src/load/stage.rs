@@ -9,7 +9,9 @@ use crate::progress::Progress;
 use crate::report::ReadBack;
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
-use corelog_client::{Client, ClientConfig, Isolation, NewTopic, OffsetSpec, TopicPartition, block_on};
+use corelog_client::{
+    Client, ClientConfig, ErrorCode, Isolation, NewTopic, OffsetSpec, TopicPartition, block_on,
+};
 use corelog_conformance::random::Random;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -69,7 +71,11 @@ impl Stage {
 
     pub fn delete(&self) -> Result<()> {
         for (_, outcome) in block_on(self.client.admin().delete_topics(&[&self.topic]))? {
-            outcome?;
+            match outcome {
+                // A first try that took too long has done it.
+                Err(error) if error.code() == Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => {}
+                outcome => outcome?,
+            }
         }
         Ok(())
     }

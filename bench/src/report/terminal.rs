@@ -99,11 +99,8 @@ pub fn run(report: &RunReport) -> String {
         [] => format!("checked: {} records, all as sent\n", number(report.verdict.acknowledged as f64)),
         problems => format!("NO FIGURE: {}\n", problems.join("; ")),
     };
-    if report.client.unsent > 0 {
-        text += &format!(
-            "the rate was not reached: {} records due were never sent, and latencies are lower than the truth\n",
-            report.client.unsent
-        );
+    for remark in report.remarks() {
+        text += &format!("note: {remark}\n");
     }
     text
 }
@@ -153,7 +150,8 @@ fn course(summary: &Summary) -> String {
     )
 }
 
-fn cost(report: &RunReport) -> String {
+/// What it cost, a line for each who paid.
+pub fn cost(report: &RunReport) -> String {
     let mut text = String::new();
     let cost = &report.cost;
     let gb = report.bytes() as f64 / 1e9;
@@ -169,8 +167,11 @@ fn cost(report: &RunReport) -> String {
             "        resident {} MB (peak {}), {} context switches per MB\n",
             number(broker.resident as f64 / 1e6),
             number(broker.resident_peak as f64 / 1e6),
-            number((broker.switches_voluntary + broker.switches_forced) as f64 / gb / 1e3),
+            number((broker.switches.voluntary + broker.switches.forced) as f64 / gb / 1e3),
         );
+        if let Some(calls) = broker.system_calls {
+            text += &format!("        {} system calls per MB\n", number(calls as f64 / gb / 1e3));
+        }
         let produced = report.produced.as_ref().map_or(0, |side| side.bytes) as f64;
         if let Some(written) = broker.written.filter(|_| produced > 0.0) {
             let device = cost.device_written.map_or("?".into(), |it| number(it as f64 / produced));

@@ -135,10 +135,10 @@ impl Recorder {
         let point = |(at, piece): (usize, &Piece)| {
             let of = |quantile| micros(piece.latencies.value_at_quantile(quantile));
             let begin = at as u64 * self.window.interval;
-            // The last piece may be cut off by the window's end.
+            // The last piece may be cut off by the window's end; of a sliver nothing can be said.
             let left = self.window.from as f64 / 1e9 + seconds - begin as f64 / 1e9;
-            let seconds = piece_seconds.min(left.max(1e-9));
-            Point {
+            let seconds = piece_seconds.min(left);
+            (seconds > piece_seconds / 5.0).then(|| Point {
                 seconds: begin as f64 / 1e9,
                 records_per_second: piece.records as f64 / seconds,
                 bytes_per_second: piece.bytes as f64 / seconds,
@@ -146,7 +146,7 @@ impl Recorder {
                 p99_us: of(0.99),
                 p999_us: of(0.999),
                 max_us: micros(piece.latencies.max()),
-            }
+            })
         };
         Summary {
             records: self.records,
@@ -154,7 +154,7 @@ impl Recorder {
             records_per_second: self.records as f64 / seconds,
             bytes_per_second: self.bytes as f64 / seconds,
             latency: (!self.latencies.is_empty()).then(|| super::summary::Latency::of(&self.latencies)),
-            course: self.pieces.iter().enumerate().map(point).collect(),
+            course: self.pieces.iter().enumerate().filter_map(point).collect(),
         }
     }
 }

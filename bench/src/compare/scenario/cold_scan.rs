@@ -21,11 +21,11 @@ const RECORDS_PER_SECOND: f64 = 10_000.0;
 
 pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result<Outcome> {
     let watched = running.watched()?;
-    let old = Arc::new(Stage::create("cold", &plan(running, options)?)?);
+    let old = Arc::new(Stage::create("cold", &plan(&running.bootstrap()?, options))?);
     let ledger = old.fill(options.data_bytes, progress)?;
     let records_per_second = options.rate.unwrap_or(RECORDS_PER_SECOND);
     let pace = Pace::Rate { records_per_second, arrivals: Arrivals::Even };
-    let producing = Plan { pace, ..plan(running, options)? };
+    let producing = Plan { pace, ..plan(&running.bootstrap()?, options) };
 
     let mut outcome = Outcome::default();
     let quiet = Stage::create("quiet", &producing)?;

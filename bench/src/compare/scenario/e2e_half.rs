@@ -36,7 +36,7 @@ fn highest(subjects: &Subjects, kind: Kind, options: &Options) -> Result<f64> {
     let title = format!("e2e-half, the highest rate of {}", kind.title());
     eprintln!("{title}");
     let running = subjects.start(kind)?;
-    let plan = Plan { groups: 1, ..plan(&running, options)? };
+    let plan = Plan { groups: 1, ..plan(&running.bootstrap()?, options) };
     let report = load::run::run("e2e-highest", &plan, &running.watched()?, &Progress::new(&title))?;
     if let Some(problem) = report.problems.first() {
         bail!("{title}: {problem}");
@@ -49,7 +49,7 @@ pub fn turn(running: &Running, options: &Options, rates: &Rates, progress: &Prog
     let mut outcome = Outcome::default();
     for (of, rate) in rates.iter().filter(|(of, _)| running.kind == Kind::Corelog || running.kind == **of) {
         let pace = Pace::Rate { records_per_second: *rate, arrivals: Arrivals::Even };
-        let plan = Plan { groups: 1, pace, ..plan(running, options)? };
+        let plan = Plan { groups: 1, pace, ..plan(&running.bootstrap()?, options) };
         let mut report = load::run::run("e2e-half", &plan, &running.watched()?, progress)?;
         if report.client.unsent > 0 {
             let unsent = report.client.unsent;

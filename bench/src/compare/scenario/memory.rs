@@ -23,7 +23,7 @@ pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result
     progress.say("idle and empty");
     outcome.figures.push(less("resident, empty", "MB", resident()?));
     progress.say("making partitions");
-    let _stage = Stage::create("memory", &Plan { partitions: MANY, ..plan(running, options)? })?;
+    let _stage = Stage::create("memory", &Plan { partitions: MANY, ..plan(&running.bootstrap()?, options) })?;
     progress.say("idle with partitions");
     outcome.figures.push(less(format!("resident, {MANY} partitions"), "MB", resident()?));
     Ok(outcome)

@@ -10,6 +10,7 @@ mod start;
 
 use super::Options;
 use super::subject::{Kind, Running, Subjects};
+use crate::ceilings;
 use crate::load::plan::Plan;
 use crate::progress::Progress;
 use crate::report::RunReport;
@@ -18,6 +19,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -106,6 +108,8 @@ pub struct Turn {
 pub struct Results {
     pub scenario: Scenario,
     pub about: String,
+    /// What the load generator reaches by itself, in bytes a second, where it saturates.
+    pub own_limit: Option<f64>,
     pub turns: Vec<Turn>,
 }
 
@@ -117,6 +121,33 @@ impl Results {
             all.map(move |problem| format!("{title}, round {round}: {problem}")).collect::<Vec<_>>()
         };
         self.turns.iter().flat_map(of)
+    }
+
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        let of = |turn: &Turn| {
+            let (title, round) = (turn.kind.title(), turn.round + 1);
+            let all = turn.runs.iter().flat_map(RunReport::remarks);
+            all.map(move |remark| format!("{title}, round {round}: {remark}")).collect::<Vec<_>>()
+        };
+        self.own_limit_remarks().into_iter().chain(self.turns.iter().flat_map(of))
+    }
+
+    fn own_limit_remarks(&self) -> Vec<String> {
+        let Some(limit) = self.own_limit else { return Vec::new() };
+        let mut remarks =
+            vec![format!("the load generator alone reaches {:.0} MB/s with this load", limit / 1e6)];
+        for turn in &self.turns {
+            let throughput = turn.figures.iter().find(|figure| figure.name == "throughput");
+            let share = throughput.map_or(0.0, |figure| figure.value * 1e6 / limit);
+            if share > OWN_LIMIT_SHARE {
+                let (title, round) = (turn.kind.title(), turn.round + 1);
+                remarks.push(format!(
+                    "client-bound: {title}, round {round}: its throughput is {:.0} % of that, and may be the client's limit",
+                    share * 100.0
+                ));
+            }
+        }
+        remarks
     }
 
     /// One figure's values by broker and round.
@@ -131,13 +162,25 @@ impl Results {
     }
 }
 
+/// From this share of the load generator's own limit on a throughput may be the client's and not the broker's.
+const OWN_LIMIT_SHARE: f64 = 0.8;
+/// For each of some bare sinks.
+const SINK_TIME: Duration = Duration::from_secs(1);
+
 pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result<Results> {
     let rates = match scenario {
         Scenario::E2eHalf => e2e_half::rates(subjects, options)?,
         _ => BTreeMap::new(),
     };
+    let saturates = produce::plan(scenario, "", options).is_some();
+    let own_limit = produce::own_limit(scenario, options, &Progress::new("the load generator's own limit"))?;
     let mut turns = Vec::new();
     for round in 0..options.rounds {
+        // In every round anew: what else goes on in the machine changes.
+        let sinks = match saturates {
+            true => ceilings::sinks(&subjects.directory, SINK_TIME)?,
+            false => Vec::new(),
+        };
         for kind in subjects.in_round(round) {
             let (rounds, name) = (options.rounds, scenario.name());
             let title = format!("{name}, round {} of {rounds}, {}", round + 1, kind.title());
@@ -145,9 +188,11 @@ pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result
             let progress = Progress::new(&title);
             let mut running = subjects.start(kind)?;
             let done = match scenario {
-                Scenario::Produce1k100p => produce::one_kilobyte(&running, options, &progress),
-                Scenario::Produce64kBatches => produce::large_batches(&running, options, &progress),
-                Scenario::SmallKeyed => produce::small_keyed(&running, options, &progress),
+                Scenario::Produce1k100p | Scenario::Produce64kBatches | Scenario::SmallKeyed => {
+                    let plan = produce::plan(scenario, &running.bootstrap()?, options);
+                    let plan = plan.context("the scenario produces")?;
+                    produce::turn(&name, &plan, &sinks, &running, &progress)
+                }
                 Scenario::E2eHalf => e2e_half::turn(&running, options, &rates, &progress),
                 Scenario::Fanout5 => fanout::turn(&running, options, &progress),
                 Scenario::ColdScan => cold_scan::turn(&running, options, &progress),
@@ -160,13 +205,13 @@ pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result
             turns.push(Turn { round, kind, figures: outcome.figures, runs: outcome.runs });
         }
     }
-    Ok(Results { scenario, about: scenario.about(), turns })
+    Ok(Results { scenario, about: scenario.about(), own_limit, turns })
 }
 
 /// What scenarios begin from.
-fn plan(running: &Running, options: &Options) -> Result<Plan> {
+fn plan(bootstrap: &str, options: &Options) -> Plan {
     let (warm_up, measured) = (options.warm_up, options.measured);
-    Ok(Plan { warm_up, measured, ..Plan::new(&running.bootstrap()?) })
+    Plan { warm_up, measured, ..Plan::new(bootstrap) }
 }
 
 /// Cost of `bytes` in the run's window.
@@ -179,8 +224,11 @@ fn costs(report: &RunReport, bytes: u64) -> Vec<Figure> {
     }
     figures.push(less("machine less client", "CPU s/GB", report.cost.machine_less_client_cpu_s / gb));
     if let Some(broker) = &report.cost.broker {
-        let switches = (broker.switches_voluntary + broker.switches_forced) as f64;
+        let switches = (broker.switches.voluntary + broker.switches.forced) as f64;
         figures.push(less("context switches", "per MB", switches / gb / 1e3));
+        if let Some(calls) = broker.system_calls {
+            figures.push(less("system calls", "per MB", calls as f64 / gb / 1e3));
+        }
         figures.push(less("resident, peak", "MB", broker.resident_peak as f64 / 1e6));
     }
     figures

@@ -13,7 +13,7 @@ pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result
     let mut outcome = Outcome::default();
     let mut rates = Vec::new();
     for partitions in [FEW, MANY] {
-        let plan = Plan { partitions, ..plan(running, options)? };
+        let plan = Plan { partitions, ..plan(&running.bootstrap()?, options) };
         let report = load::run::run("partitions", &plan, &running.watched()?, progress)?;
         let mut figures = Vec::new();
         if let Some(produced) = report.produced.as_ref().filter(|_| report.problems.is_empty()) {
