@@ -50,7 +50,7 @@ pub struct Compare {
     /// The repository, whose tools/clients/kafka fetches Apache Kafka through Maven
     #[arg(long, default_value = ".", value_name = "DIR")]
     repository: PathBuf,
-    /// For the brokers' data: on the disk to be measured, and emptied before and after each run
+    /// For the brokers' data, on the disk to be measured; each has a folder there, which is deleted after each turn
     #[arg(long, default_value = "corebench-data", value_name = "DIR")]
     dir: PathBuf,
     #[command(flatten)]

@@ -96,7 +96,7 @@ impl Subjects {
 
     /// Starts a broker on an empty directory.
     pub fn start(&self, kind: Kind) -> Result<Running> {
-        let directory = self.directory.join(kind.to_string());
+        let directory = self.directory.join(format!("corebench-{kind}"));
         clear(&directory)?;
         let mut running = Running { kind, directory, address: free_address()?, broker: None };
         self.restart(&mut running)?;
