@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Accumulator {
     topics: HashMap<Str, TopicQueues>,
     queues: Vec<Queue>,
-    /// Places in `queues` of those that are not empty, in turn.
+    /// Places in `queues` of those that are listed, in turn: all that are not empty, and some that have run empty since.
     active: VecDeque<usize>,
     buffered: usize,
     /// Numbers of batches without an outcome.
@@ -52,6 +52,8 @@ struct TopicQueues {
 struct Queue {
     at: TopicPartition,
     batches: VecDeque<Batch>,
+    /// Whether it is among the active.
+    is_listed: bool,
     in_flight: usize,
     /// The broker that has those in flight.
     in_flight_on: i32,
@@ -142,6 +144,7 @@ impl Accumulator {
             self.queues.push(Queue {
                 at: TopicPartition { topic: name.clone(), partition: partition as i32 },
                 batches: VecDeque::new(),
+                is_listed: false,
                 in_flight: 0,
                 in_flight_on: -1,
                 retry_at: None,
@@ -239,7 +242,7 @@ impl Accumulator {
             queue.open(self.next_number, config, self.identity);
             self.incomplete.insert(self.next_number);
             self.next_number += 1;
-            if queue.batches.len() == 1 {
+            if !std::mem::replace(&mut queue.is_listed, true) {
                 self.active.push_back(place);
             }
         }
@@ -334,6 +337,7 @@ impl Accumulator {
             self.expire(place, config, now, last_error);
             let queue = &mut self.queues[place];
             if queue.batches.is_empty() {
+                queue.is_listed = false;
                 continue;
             }
             self.active.push_back(place);
@@ -470,11 +474,8 @@ impl Accumulator {
             }
         };
         let batch = queue.batches.remove(at).expect("found above");
-        if queue.batches.is_empty() {
-            if queue.restamp {
-                queue.restart(&mut self.identity);
-            }
-            self.active.retain(|active| *active != place);
+        if queue.batches.is_empty() && queue.restamp {
+            queue.restart(&mut self.identity);
         }
         self.incomplete.remove(&number);
         self.buffered -= batch.bytes;
