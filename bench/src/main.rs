@@ -178,9 +178,9 @@ struct Target {
     /// The broker's data directory, to tell what its device writes
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Count the broker's system calls, by perf, which costs it a little
+    /// Have perf count the broker's system calls and instructions, which costs it a little
     #[arg(long)]
-    system_calls: bool,
+    perf: bool,
     #[command(flatten)]
     files: Files,
 }
@@ -196,8 +196,7 @@ impl Target {
                 "broker: no process of this machine that may be looked at (--broker-pid): its CPU and memory are not told"
             ),
         }
-        let system_calls = self.system_calls;
-        Ok(Watched { system_calls, ..Watched::new(pid, self.data_dir.as_deref()) })
+        Ok(Watched { perf: self.perf, ..Watched::new(pid, self.data_dir.as_deref()) })
     }
 
     fn run(&self, name: &str, plan: &Plan) -> Result<ExitCode> {

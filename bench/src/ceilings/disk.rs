@@ -81,11 +81,13 @@ pub fn write(directory: &Path, block: usize, threads: usize, synced: bool, long:
         thread::spawn(move || -> Result<u64> {
             let buffer = Aligned::new(block);
             let mut writes = 0;
-            while Instant::now() < until {
+            loop {
                 ring.write(buffer.bytes())?;
                 writes += 1;
+                if Instant::now() >= until {
+                    return Ok(writes);
+                }
             }
-            Ok(writes)
         })
     });
     let writing: Vec<_> = writing.collect();

@@ -81,9 +81,12 @@ fn send(mut stream: TcpStream, until: Instant) -> Result<u64> {
     let frame = Aligned::new(FRAME_LEN);
     let mut answer = [0; ANSWER_LEN];
     let (mut answered, mut open) = (0, 0);
-    while Instant::now() < until {
+    loop {
         stream.write_all(frame.bytes())?;
         open += 1;
+        if Instant::now() >= until {
+            break;
+        }
         if open == WINDOW {
             stream.read_exact(&mut answer)?;
             (answered, open) = (answered + 1, open - 1);

@@ -35,6 +35,9 @@ pub struct Compare {
     /// Of each run
     #[arg(short, long, default_value = "20s", value_parser = args::duration, value_name = "DURATION")]
     duration: Duration,
+    /// Have perf count system calls and instructions of the brokers, which costs them a little
+    #[arg(long)]
+    perf: bool,
     /// Records a second, for scenarios that have a rate, in place of their own
     #[arg(long, value_parser = args::rate, value_name = "RATE")]
     rate: Option<args::Rate>,

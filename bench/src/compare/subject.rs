@@ -57,6 +57,7 @@ pub struct Subjects {
     corelog: PathBuf,
     flags: Vec<String>,
     pub directory: PathBuf,
+    perf: bool,
 }
 
 impl Subjects {
@@ -84,6 +85,7 @@ impl Subjects {
             corelog: compare.corelog.clone(),
             flags: compare.corelog_flag.clone(),
             directory,
+            perf: compare.perf,
         })
     }
 
@@ -98,7 +100,8 @@ impl Subjects {
     pub fn start(&self, kind: Kind) -> Result<Running> {
         let directory = self.directory.join(format!("corebench-{kind}"));
         clear(&directory)?;
-        let mut running = Running { kind, directory, address: free_address()?, broker: None };
+        let mut running =
+            Running { kind, directory, address: free_address()?, perf: self.perf, broker: None };
         self.restart(&mut running)?;
         Ok(running)
     }
@@ -135,6 +138,7 @@ pub struct Running {
     pub kind: Kind,
     pub directory: PathBuf,
     address: SocketAddr,
+    perf: bool,
     broker: Option<Broker>,
 }
 
@@ -158,7 +162,8 @@ impl Running {
     }
 
     pub fn watched(&self) -> Result<Watched> {
-        Ok(Watched::new(Some(self.broker()?.pid()), Some(&self.directory)))
+        let watched = Watched::new(Some(self.broker()?.pid()), Some(&self.directory));
+        Ok(Watched { perf: self.perf, ..watched })
     }
 }
 

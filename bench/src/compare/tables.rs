@@ -75,10 +75,12 @@ pub fn cells(results: &Results) -> (Vec<String>, Vec<Vec<String>>) {
     (titles, figures(results).into_iter().map(row).collect())
 }
 
-/// The first figure, by which one sees at a glance who is ahead.
+/// The figure by which one sees at a glance who is ahead: the first throughput or p99, else the first of all.
 fn bars(results: &Results) -> String {
     const WIDTH: usize = 40;
-    let Some(figure) = figures(results).into_iter().next() else { return String::new() };
+    let figures = figures(results);
+    let first = figures.iter().find(|figure| figure.unit == "MB/s" || figure.name.starts_with("p99"));
+    let Some(figure) = first.or(figures.first()) else { return String::new() };
     let values = results.values(&figure.name);
     let medians: Vec<(Kind, f64)> = kinds(results)
         .into_iter()

@@ -1,5 +1,6 @@
 //! What a run cost the broker and the machine: differences between two moments.
 
+use super::perf::Counts;
 use super::process::{self, Switches, Usage};
 use anyhow::Result;
 use serde::Serialize;
@@ -14,14 +15,14 @@ pub struct Watched {
     pub pid: Option<u32>,
     /// `/sys/dev/block/MAJOR:MINOR` of the device that has its data.
     pub device: Option<PathBuf>,
-    /// Whether its system calls are counted, which costs it a little.
-    pub system_calls: bool,
+    /// Whether perf counts its system calls and instructions, which costs it a little.
+    pub perf: bool,
 }
 
 impl Watched {
     /// The device is that of the file system on which `directory` lies.
     pub fn new(pid: Option<u32>, directory: Option<&Path>) -> Watched {
-        Watched { pid, device: directory.and_then(block_device), system_calls: false }
+        Watched { pid, device: directory.and_then(block_device), perf: false }
     }
 }
 
@@ -97,8 +98,8 @@ pub struct BrokerCost {
     pub user_s: f64,
     pub system_s: f64,
     pub switches: Switches,
-    /// If they were counted.
-    pub system_calls: Option<u64>,
+    /// If perf was to count.
+    pub counts: Counts,
     pub resident: u64,
     pub resident_peak: u64,
     pub written: Option<u64>,
@@ -115,7 +116,7 @@ impl Cost {
             user_s: less(to.user, from.user),
             system_s: less(to.system, from.system),
             switches: to.switches_since(from),
-            system_calls: None,
+            counts: Counts::default(),
             resident: to.resident,
             resident_peak: to.resident_peak,
             written: optional(to.written, from.written),

@@ -3,5 +3,5 @@
 pub mod cache;
 pub mod cost;
 pub mod machine;
+pub mod perf;
 pub mod process;
-pub mod system_calls;

@@ -77,6 +77,6 @@ pub fn read(
         cost,
         client: ClientFigures { lag_p99_us: 0.0, unsent: 0 },
         verdict,
-        problems: verdict.problem().into_iter().collect(),
+        problems: stage.explain(&verdict).into_iter().collect(),
     })
 }

@@ -7,7 +7,7 @@ use super::plan::Plan;
 use super::producer::Produced;
 use super::stage::{self, Stage};
 use crate::host::cost::{Cost, Moment, Watched};
-use crate::host::system_calls::SystemCalls;
+use crate::host::perf::Perf;
 use crate::progress::Progress;
 use crate::report::{ClientFigures, RunReport};
 use crate::stats::recorder::Recorder;
@@ -78,7 +78,8 @@ pub fn on_stage(
         }
         groups => (stage.check(&ledger, &consumed, groups), None),
     };
-    let report = report(name, plan, produced, consumed, cost, verdict);
+    let mut report = report(name, plan, produced, consumed, cost, verdict);
+    report.problems.extend(stage.explain(&verdict));
     Ok(RunReport { read_back, ..report })
 }
 
@@ -101,15 +102,15 @@ fn watch(
         }
     };
     wait(from, "warm-up");
-    let counting = match watched.pid.filter(|_| watched.system_calls) {
-        Some(pid) => Some(SystemCalls::count(pid)?),
+    let counting = match watched.pid.filter(|_| watched.perf) {
+        Some(pid) => Some(Perf::count(pid)?),
         None => None,
     };
     let before = Moment::now(watched)?;
     wait(to, "measuring");
     let mut cost = Cost::between(&before, &Moment::now(watched)?);
     if let (Some(counting), Some(broker)) = (counting, &mut cost.broker) {
-        broker.system_calls = Some(counting.stop()?);
+        broker.counts = counting.stop()?;
     }
     Ok(cost)
 }
@@ -137,7 +138,6 @@ fn report(
         let why = first.map_or(String::new(), |error| format!(": {error}"));
         problems.push(format!("{failed} records were not written{why}"));
     }
-    problems.extend(verdict.problem());
     let unsent = produced.iter().map(|one| one.unsent).sum();
     RunReport {
         name: name.to_owned(),

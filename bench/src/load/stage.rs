@@ -59,14 +59,38 @@ impl Stage {
         let partitions = block_on(admin.describe_topic(topic))?.partitions.len();
         stage.plan = Arc::new(Plan { partitions, ..plan.clone() });
         stage.plan.check()?;
+        let counts = stage.counts()?;
+        Ok((stage, counts))
+    }
+
+    /// How many records the broker says that there are in each partition.
+    pub fn counts(&self) -> Result<Vec<u64>> {
         let list = |spec| {
-            let all = (0..partitions).map(|at| (TopicPartition::new(topic, at as i32), spec)).collect();
-            let listed = block_on(admin.list_offsets(all, Isolation::ReadUncommitted)).into_iter();
-            listed.map(|(_, offset)| Ok(offset?.offset.unwrap_or(0))).collect::<Result<Vec<i64>>>()
+            let partition = |at| (TopicPartition::new(self.topic.as_str(), at as i32), spec);
+            let all = (0..self.plan.partitions).map(partition).collect();
+            let listed = block_on(self.client.admin().list_offsets(all, Isolation::ReadUncommitted));
+            listed
+                .into_iter()
+                .map(|(_, offset)| Ok(offset?.offset.unwrap_or(0)))
+                .collect::<Result<Vec<i64>>>()
         };
         let (starts, ends) = (list(OffsetSpec::Earliest)?, list(OffsetSpec::Latest)?);
-        let counts = starts.iter().zip(&ends).map(|(start, end)| (end - start).max(0) as u64).collect();
-        Ok((stage, counts))
+        Ok(starts.iter().zip(&ends).map(|(start, end)| (end - start).max(0) as u64).collect())
+    }
+
+    /// What to say if it is not good: records that were not read may be there all the same.
+    pub fn explain(&self, verdict: &Verdict) -> Option<String> {
+        let problem = verdict.problem()?;
+        Some(match self.counts() {
+            Ok(counts) if verdict.lost > 0 => {
+                let there: u64 = counts.iter().sum();
+                let patience = self.plan.patience;
+                format!(
+                    "{problem}; the broker says that there are {there} records, and for {patience:?} gave no more of them"
+                )
+            }
+            _ => problem,
+        })
     }
 
     pub fn delete(&self) -> Result<()> {

@@ -124,6 +124,11 @@ fn latencies(side: &str, latency: &Latency) -> String {
     for [name, value, bar] in rows.map(|row| <[String; 3]>::try_from(row).expect("three cells")) {
         text += &format!("  {name:<8} {value:>10}  {bar}\n");
     }
+    text += &format!(
+        "  p99 in the first sixth of the window {}, in the last {}\n",
+        micros(latency.p99_first_us),
+        micros(latency.p99_last_us)
+    );
     text
 }
 
@@ -169,8 +174,11 @@ pub fn cost(report: &RunReport) -> String {
             number(broker.resident_peak as f64 / 1e6),
             number((broker.switches.voluntary + broker.switches.forced) as f64 / gb / 1e3),
         );
-        if let Some(calls) = broker.system_calls {
+        if let Some(calls) = broker.counts.system_calls {
             text += &format!("        {} system calls per MB\n", number(calls as f64 / gb / 1e3));
+        }
+        if let Some(instructions) = broker.counts.instructions {
+            text += &format!("        {} instructions per byte\n", number(instructions as f64 / gb / 1e9));
         }
         let produced = report.produced.as_ref().map_or(0, |side| side.bytes) as f64;
         if let Some(written) = broker.written.filter(|_| produced > 0.0) {

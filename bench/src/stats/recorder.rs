@@ -3,7 +3,7 @@
 //! A latency belongs to the moment at which its record was due, whenever the answer came: what a broker owes at the end of the
 //! window is waited for and counted. A volume belongs to the moment at which it was acknowledged or read.
 
-use super::summary::{Point, Summary};
+use super::summary::{Latency, Point, Summary};
 use hdrhistogram::Histogram;
 use std::time::Duration;
 
@@ -123,6 +123,17 @@ impl Recorder {
         }
     }
 
+    /// Latencies of the pieces that begin between the two.
+    fn pieces_of(&self, from: u64, to: u64) -> Histogram<u32> {
+        let mut all = Piece::new().latencies;
+        for (at, piece) in self.pieces.iter().enumerate() {
+            if (from..to).contains(&(at as u64 * self.window.interval)) {
+                all += &piece.latencies;
+            }
+        }
+        all
+    }
+
     /// Of the whole window.
     pub fn summary(&self) -> Summary {
         self.summary_of(self.window.seconds())
@@ -153,7 +164,12 @@ impl Recorder {
             bytes: self.bytes,
             records_per_second: self.records as f64 / seconds,
             bytes_per_second: self.bytes as f64 / seconds,
-            latency: (!self.latencies.is_empty()).then(|| super::summary::Latency::of(&self.latencies)),
+            latency: (!self.latencies.is_empty()).then(|| {
+                let sixth = (self.window.to - self.window.from) / 6;
+                let first = self.pieces_of(self.window.from, self.window.from + sixth);
+                let last = self.pieces_of(self.window.to - sixth, self.window.to);
+                Latency::of(&self.latencies, &first, &last)
+            }),
             course: self.pieces.iter().enumerate().filter_map(point).collect(),
         }
     }
@@ -180,6 +196,17 @@ mod tests {
         let latency = recorder.summary().latency.unwrap();
         assert_eq!(latency.count, 2);
         assert!((latency.max_us / 7e6 - 1.0).abs() < 0.01, "{}", latency.max_us);
+    }
+
+    #[test]
+    fn latencies_that_creep_show() {
+        let mut recorder = Recorder::new(window());
+        for at in 0..300 {
+            recorder.latency(at * 10 * MS, at * 10 * MS + if at < 250 { MS } else { 5 * MS });
+        }
+        let latency = recorder.summary().latency.unwrap();
+        assert!((latency.p99_first_us / 1000.0 - 1.0).abs() < 0.02, "{}", latency.p99_first_us);
+        assert!((latency.p99_last_us / 5000.0 - 1.0).abs() < 0.02, "{}", latency.p99_last_us);
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub struct Latency {
     pub p999_us: f64,
     pub p9999_us: f64,
     pub max_us: f64,
+    /// p99 in the first and in the last sixth of the window: of half an hour, five minutes each.
+    pub p99_first_us: f64,
+    pub p99_last_us: f64,
     /// Quantiles and latencies, dense towards 1.
     pub curve: Vec<(f64, f64)>,
 }
@@ -49,8 +52,8 @@ const CURVE_STEPS: u32 = 10;
 const CURVE_DECADES: u32 = 6;
 
 impl Latency {
-    /// Of nanoseconds.
-    pub fn of(histogram: &Histogram<u64>) -> Latency {
+    /// Of nanoseconds; `first` and `last` are of the two ends of the window.
+    pub fn of(histogram: &Histogram<u64>, first: &Histogram<u32>, last: &Histogram<u32>) -> Latency {
         let micros = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
         let steps = 0..=CURVE_STEPS * CURVE_DECADES;
         let rarity = |step: u32| 10f64.powf(-f64::from(step) / f64::from(CURVE_STEPS));
@@ -66,6 +69,8 @@ impl Latency {
             p999_us: micros(0.999),
             p9999_us: micros(0.9999),
             max_us: histogram.max() as f64 / 1e3,
+            p99_first_us: first.value_at_quantile(0.99) as f64 / 1e3,
+            p99_last_us: last.value_at_quantile(0.99) as f64 / 1e3,
             curve: seen.map(|rarity| (1.0 - rarity, micros(1.0 - rarity))).collect(),
         }
     }

@@ -60,13 +60,14 @@ pub fn turn(running: &Running, options: &Options, rates: &Rates, progress: &Prog
             Kind::KafkaFsync => ", half of fsync",
             Kind::Corelog => "",
         };
-        let mut figures = vec![more(format!("rate{suffix}"), "records/s", *rate)];
+        let mut figures = Vec::new();
         if let Some(consumed) = &report.consumed {
             figures.extend(consumed.latency.iter().flat_map(|latency| latencies(suffix, latency)));
             for figure in costs(&report, consumed.bytes).into_iter().take(1) {
                 figures.push(more(format!("{}{suffix}", figure.name), figure.unit, figure.value));
             }
         }
+        figures.push(more(format!("rate{suffix}"), "records/s", *rate));
         outcome.add(figures, report);
     }
     Ok(outcome)

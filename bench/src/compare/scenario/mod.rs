@@ -226,8 +226,11 @@ fn costs(report: &RunReport, bytes: u64) -> Vec<Figure> {
     if let Some(broker) = &report.cost.broker {
         let switches = (broker.switches.voluntary + broker.switches.forced) as f64;
         figures.push(less("context switches", "per MB", switches / gb / 1e3));
-        if let Some(calls) = broker.system_calls {
+        if let Some(calls) = broker.counts.system_calls {
             figures.push(less("system calls", "per MB", calls as f64 / gb / 1e3));
+        }
+        if let Some(instructions) = broker.counts.instructions {
+            figures.push(less("instructions", "per byte", instructions as f64 / gb / 1e9));
         }
         figures.push(less("resident, peak", "MB", broker.resident_peak as f64 / 1e6));
     }
