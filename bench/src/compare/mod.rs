@@ -20,8 +20,8 @@ pub struct Compare {
     /// What to compare; all of it if nothing is named
     #[arg(value_enum, value_name = "SCENARIO")]
     scenarios: Vec<Scenario>,
-    /// Whom to compare
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL, value_name = "BROKERS")]
+    /// Whom to compare, separated by commas; if nothing is named, those that the scenario has a target against
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "BROKERS")]
     brokers: Vec<Kind>,
     /// Rounds; in each, every broker has its turn
     #[arg(long, default_value_t = 3, value_name = "COUNT")]

@@ -1,6 +1,7 @@
 //! The brokers that are compared, and how each is started.
 
 use super::Compare;
+use super::scenario::Scenario;
 use crate::host::cost::Watched;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -22,8 +23,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 3] = [Kind::Kafka, Kind::KafkaFsync, Kind::Corelog];
-
     pub fn title(self) -> &'static str {
         match self {
             Kind::Kafka => "Kafka as it ships",
@@ -52,7 +51,8 @@ const JAVA: [&str; 8] = [
 ];
 
 pub struct Subjects {
-    pub kinds: Vec<Kind>,
+    /// On the command line; none for what the scenario says.
+    named: Vec<Kind>,
     kafka: Option<Kafka>,
     corelog: PathBuf,
     flags: Vec<String>,
@@ -63,10 +63,10 @@ pub struct Subjects {
 impl Subjects {
     pub fn new(compare: &Compare) -> Result<Subjects> {
         let directory = compare.dir.canonicalize()?;
-        let mut kinds = compare.brokers.clone();
-        kinds.sort();
-        kinds.dedup();
-        let kafka = match kinds.iter().any(|kind| *kind != Kind::Corelog) {
+        let mut named = compare.brokers.clone();
+        named.sort();
+        named.dedup();
+        let kafka = match named.is_empty() || named.iter().any(|kind| *kind != Kind::Corelog) {
             true => {
                 let found = Kafka::find(&compare.repository).context(
                     "Apache Kafka cannot be had; --brokers corelog measures Corelog alone, --repository says where tools/clients/kafka lies",
@@ -80,7 +80,7 @@ impl Subjects {
             false => None,
         };
         Ok(Subjects {
-            kinds,
+            named,
             kafka,
             corelog: compare.corelog.clone(),
             flags: compare.corelog_flag.clone(),
@@ -89,11 +89,13 @@ impl Subjects {
         })
     }
 
-    /// In another order each round: who comes first meets a machine that rested.
-    pub fn in_round(&self, round: usize) -> Vec<Kind> {
-        let mut kinds = self.kinds.clone();
-        kinds.rotate_left(round % self.kinds.len());
-        kinds
+    /// Those who take part in a scenario.
+    pub fn of(&self, scenario: Scenario) -> Vec<Kind> {
+        match (self.named.as_slice(), scenario.is_about_durability()) {
+            ([], true) => vec![Kind::Kafka, Kind::KafkaFsync, Kind::Corelog],
+            ([], false) => vec![Kind::Kafka, Kind::Corelog],
+            (named, _) => named.to_vec(),
+        }
     }
 
     /// Starts a broker on an empty directory.

@@ -1,7 +1,7 @@
 //! End to end at half of the highest rate that each Kafka reaches with a consumer beside the producer. Corelog is measured at
 //! both rates, and compared at each with the Kafka that it comes from.
 
-use super::{Options, Outcome, Running, Subjects, costs, latencies, more, plan};
+use super::{Options, Outcome, Running, Scenario, Subjects, costs, latencies, more, plan};
 use crate::compare::subject::Kind;
 use crate::load;
 use crate::load::plan::{Pace, Plan};
@@ -15,7 +15,7 @@ pub type Rates = BTreeMap<Kind, f64>;
 
 pub fn rates(subjects: &Subjects, options: &Options) -> Result<Rates> {
     let mut rates = Rates::new();
-    for kind in subjects.kinds.iter().copied().filter(|kind| *kind != Kind::Corelog) {
+    for kind in subjects.of(Scenario::E2eHalf).into_iter().filter(|kind| *kind != Kind::Corelog) {
         let rate = match options.rate {
             Some(rate) => rate,
             None => highest(subjects, kind, options)? / 2.0,

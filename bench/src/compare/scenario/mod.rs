@@ -53,6 +53,21 @@ impl Scenario {
         self.to_possible_value().expect("none is skipped").get_name().to_owned()
     }
 
+    /// Whether a broker that syncs is another one in it.
+    pub fn is_about_durability(self) -> bool {
+        match self {
+            Scenario::Produce1k100p
+            | Scenario::Produce64kBatches
+            | Scenario::SmallKeyed
+            | Scenario::E2eHalf => true,
+            Scenario::Fanout5
+            | Scenario::ColdScan
+            | Scenario::Partitions5000
+            | Scenario::IdleMemory
+            | Scenario::StartToReady => false,
+        }
+    }
+
     pub fn about(self) -> String {
         self.to_possible_value()
             .and_then(|value| value.get_help().map(ToString::to_string))
@@ -175,13 +190,14 @@ pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result
     let saturates = produce::plan(scenario, "", options).is_some();
     let own_limit = produce::own_limit(scenario, options, &Progress::new("the load generator's own limit"))?;
     let mut turns = Vec::new();
+    let mut kinds = subjects.of(scenario);
     for round in 0..options.rounds {
         // In every round anew: what else goes on in the machine changes.
         let sinks = match saturates {
             true => ceilings::sinks(&subjects.directory, SINK_TIME)?,
             false => Vec::new(),
         };
-        for kind in subjects.in_round(round) {
+        for kind in kinds.iter().copied() {
             let (rounds, name) = (options.rounds, scenario.name());
             let title = format!("{name}, round {} of {rounds}, {}", round + 1, kind.title());
             eprintln!("{title}");
@@ -204,6 +220,8 @@ pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result
             let outcome = done.with_context(|| format!("{title}; the broker's log ends:\n{}", log()))?;
             turns.push(Turn { round, kind, figures: outcome.figures, runs: outcome.runs });
         }
+        // Who comes first meets a machine that rested: another one each time.
+        kinds.rotate_left(1);
     }
     Ok(Results { scenario, about: scenario.about(), own_limit, turns })
 }
