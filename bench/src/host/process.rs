@@ -101,7 +101,7 @@ pub fn kernel_threads_cpu() -> Duration {
         let (user, system) = cpu_ticks(&stat)?;
         (parent == "2").then_some(user + system)
     };
-    ticks(processes.flatten().filter(|entry| is_number(entry)).filter_map(ticks_of).sum())
+    ticks(processes.flatten().filter(is_number).filter_map(ticks_of).sum())
 }
 
 fn is_number(entry: &fs::DirEntry) -> bool {

@@ -34,6 +34,8 @@ pub struct Consumed {
     pub recorder: Recorder,
     /// From the first record to the last.
     pub reading: Duration,
+    /// The longest time without a record between two.
+    pub pause: Duration,
     pub count: u64,
     pub bytes: u64,
 }
@@ -90,6 +92,7 @@ impl ConsumerThread {
     pub fn run(mut self, origin: Instant, sent: Arc<OnceLock<Vec<u64>>>) -> Result<Consumed> {
         let (mut count, mut bytes) = (0, 0);
         let mut first = None;
+        let mut pause = Duration::ZERO;
         let mut last = Instant::now();
         let mut due: Option<u64> = None;
         loop {
@@ -108,13 +111,17 @@ impl ConsumerThread {
                 }
                 continue;
             }
-            last = Instant::now();
+            let now = Instant::now();
+            if first.is_some() {
+                pause = pause.max(now - last);
+            }
+            last = now;
             first.get_or_insert(last);
             count += records.len() as u64;
             bytes += self.take(origin, &records);
         }
         let reading = first.map_or(Duration::ZERO, |first| last - first);
-        Ok(Consumed { ledger: self.ledger, recorder: self.recorder, reading, count, bytes })
+        Ok(Consumed { ledger: self.ledger, recorder: self.recorder, reading, pause, count, bytes })
     }
 
     fn take(&mut self, origin: Instant, records: &[ConsumerRecord]) -> u64 {

@@ -44,7 +44,8 @@ pub struct Plan {
     /// In each group; they share the partitions.
     pub consumers: usize,
     pub fetch_bytes_min: usize,
-    /// Without a record for so long after producing is over, what is missing counts as lost.
+    /// Without a record for so long after producing is over, what is missing counts as lost. Longer than the client waits for an
+    /// answer: then it tries again.
     pub patience: Duration,
     pub warm_up: Duration,
     pub measured: Duration,
@@ -78,7 +79,7 @@ impl Plan {
             read_back: true,
             consumers: 1,
             fetch_bytes_min: 1,
-            patience: Duration::from_secs(20),
+            patience: Duration::from_secs(45),
             warm_up: Duration::from_secs(5),
             measured: Duration::from_secs(10),
             seed: 1,

@@ -169,7 +169,8 @@ impl Stage {
         let read = join(reading)?;
         let bytes = read.iter().map(|one| one.bytes).sum();
         let seconds = read.iter().map(|one| one.reading.as_secs_f64()).fold(0.0, f64::max);
-        Ok((self.check(sent, &read, 1), ReadBack { bytes, seconds }))
+        let pause_s = read.iter().map(|one| one.pause.as_secs_f64()).fold(0.0, f64::max);
+        Ok((self.check(sent, &read, 1), ReadBack { bytes, seconds, pause_s }))
     }
 
     /// Every group must have read everything.

@@ -98,6 +98,8 @@ pub struct RunReport {
 pub struct ReadBack {
     pub bytes: u64,
     pub seconds: f64,
+    /// The longest time in which a consumer got nothing.
+    pub pause_s: f64,
 }
 
 /// What the load generator says of itself.
@@ -111,6 +113,8 @@ pub struct ClientFigures {
 
 /// From this share of a CPU on a thread may be what limits a run.
 const THREAD_BUSY: f64 = 0.9;
+/// A reader that has all there is ahead of it should not wait so long, in seconds.
+const PAUSE_LONG_S: f64 = 5.0;
 /// From this share of the machine on others disturb a run.
 const OTHERS_BUSY: f64 = 0.1;
 
@@ -140,6 +144,9 @@ impl RunReport {
                 "client-bound: its thread {name} was busy {:.0} % of the time; more --threads, or `corebench self` for its limit",
                 share * 100.0
             ));
+        }
+        if let Some(back) = self.read_back.filter(|back| back.pause_s > PAUSE_LONG_S) {
+            remarks.push(format!("reading it back paused for {:.1} s", back.pause_s));
         }
         // Where the broker is elsewhere, others are not known.
         if self.cost.broker.is_some() {

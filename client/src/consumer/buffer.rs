@@ -30,8 +30,6 @@ pub(super) struct Buffer {
     pub(super) rebalance: Rebalance,
     /// Since when nobody polls; none while somebody does.
     pub(super) idle_since: Option<Instant>,
-    /// Positions up to which polled records count as processed: those at the beginning of the latest poll.
-    processed: BTreeMap<TopicPartition, Position>,
     /// Offsets known to be committed, so as not to commit them again.
     pub(super) committed: BTreeMap<TopicPartition, i64>,
     /// What the group is joined for; none while partitions are assigned by hand.
@@ -67,12 +65,16 @@ pub(super) struct Place {
     pub(super) version: u64,
     /// Of polling.
     pub(super) position: Option<Position>,
+    /// Up to which polled records count as processed: the position at the beginning of the latest poll.
+    processed: Option<Position>,
     pub(super) start: Start,
     chunks: VecDeque<Chunk>,
     records: VecDeque<ConsumerRecord>,
     /// Where polling is once `records` is empty.
     records_end: Option<Position>,
     pub(super) bytes: usize,
+    /// Whether it is among those with something to poll.
+    is_ready: bool,
     pub(super) paused: bool,
     /// After an error that only seeking can mend.
     pub(super) halted: bool,
@@ -178,7 +180,6 @@ impl Buffer {
             if let Some(place) = self.partitions.remove(at) {
                 self.bytes -= place.bytes;
             }
-            self.processed.remove(at);
             self.committed.remove(at);
         }
         self.ready.retain(|at| !partitions.contains(at));
@@ -194,10 +195,7 @@ impl Buffer {
         if let Start::At(offset) = start {
             // Where one seeks to is where one has read up to.
             let position = Position { offset, leader_epoch: None };
-            place.position = Some(position);
-            self.processed.insert(at.clone(), position);
-        } else {
-            self.processed.remove(at);
+            (place.position, place.processed) = (Some(position), Some(position));
         }
         self.ready.retain(|ready| ready != at);
         self.tell_driver();
@@ -239,8 +237,8 @@ impl Buffer {
     }
 
     fn enqueue(&mut self, at: &TopicPartition) {
-        let Some(place) = self.partitions.get(at) else { return };
-        if place.has_records() && !place.paused && !self.ready.contains(at) {
+        let Some(place) = self.partitions.get_mut(at) else { return };
+        if place.has_records() && !place.paused && !std::mem::replace(&mut place.is_ready, true) {
             self.ready.push_back(at.clone());
         }
     }
@@ -271,16 +269,15 @@ impl Buffer {
     }
 
     fn set_processed(&mut self) {
-        for (at, place) in &self.partitions {
-            if let Some(position) = place.position {
-                self.processed.insert(at.clone(), position);
-            }
+        for place in self.partitions.values_mut() {
+            place.processed = place.position.or(place.processed);
         }
     }
 
     /// What may be committed without a word of the application's.
-    pub(super) fn processed(&self) -> &BTreeMap<TopicPartition, Position> {
-        &self.processed
+    pub(super) fn processed(&self) -> BTreeMap<TopicPartition, Position> {
+        let known = self.partitions.iter().filter_map(|(at, place)| Some((at.clone(), place.processed?)));
+        known.collect()
     }
 
     pub(super) fn positions(&self) -> BTreeMap<TopicPartition, Position> {
@@ -307,11 +304,16 @@ impl Buffer {
             Rebalance::Granted => return Step::Nothing,
         }
         while let Some(at) = self.ready.pop_front() {
-            let Some(place) = self.partitions.get_mut(&at).filter(|place| !place.paused) else { continue };
-            if place.records.is_empty() {
-                if let Some(chunk) = place.chunks.pop_front() {
-                    return Step::Parse(at, place.version, chunk);
-                }
+            let Some(place) = self.partitions.get_mut(&at) else { continue };
+            if !place.paused
+                && place.records.is_empty()
+                && let Some(chunk) = place.chunks.pop_front()
+            {
+                // It stays ready: what comes for it meanwhile does not give it another turn.
+                return Step::Parse(at, place.version, chunk);
+            }
+            place.is_ready = false;
+            if place.paused || place.records.is_empty() {
                 continue;
             }
             let mut bytes = 0;
@@ -363,7 +365,7 @@ impl Buffer {
                 self.tell_driver();
             }
             Err(error) => {
-                place.halted = true;
+                (place.halted, place.is_ready) = (true, false);
                 place.bytes -= chunk.len;
                 self.bytes -= chunk.len;
                 for chunk in place.chunks.drain(..) {
@@ -374,8 +376,9 @@ impl Buffer {
             }
         }
         // Whole batches of one partition are polled before it is another one's turn.
-        let place = &self.partitions[at];
-        if place.has_records() && !place.paused {
+        let Some(place) = self.partitions.get_mut(at) else { return Ok(()) };
+        place.is_ready = place.has_records() && !place.paused;
+        if place.is_ready {
             self.ready.push_front(at.clone());
         }
         Ok(())
@@ -387,6 +390,8 @@ impl Place {
         Place {
             version,
             position: None,
+            processed: None,
+            is_ready: false,
             start,
             chunks: VecDeque::new(),
             records: VecDeque::new(),

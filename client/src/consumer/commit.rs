@@ -25,7 +25,7 @@ pub(super) fn offsets(positions: BTreeMap<TopicPartition, Position>) -> BTreeMap
 
 /// Commits what earlier polls gave, where it is not committed yet.
 pub(super) async fn processed(core: &Rc<Core>, shared: &Arc<Shared>, group: &Str) -> Result<()> {
-    let mut new = shared.lock().processed().clone();
+    let mut new = shared.lock().processed();
     {
         let committed = &shared.lock().committed;
         new.retain(|at, position| committed.get(at) != Some(&position.offset));
