@@ -1,5 +1,6 @@
 //! One broker's side of a case: what was asked, what was answered, and what must be ready before a case can begin.
 
+use super::fetch_answer;
 use super::normalise::Marks;
 use crate::broker::NODE_ID;
 use crate::connection::{Connection, NoAnswer};
@@ -137,7 +138,10 @@ impl<'a> Session<'a> {
             None => Err(NoAnswer::Closed),
         };
         let value = match &answer {
-            Ok(response) => with_order(R::API_KEY, self.marks.normalise(Value::of(response))),
+            Ok(response) if R::API_KEY == ApiKey::Fetch => {
+                fetch_answer::arranged(self.marks.normalise(Value::of(response)))
+            }
+            Ok(response) => self.marks.normalise(Value::of(response)),
             Err(e) => {
                 self.connections.remove(&connection);
                 Value::scalar(format!("<{e}>"))
@@ -336,24 +340,4 @@ pub fn produce_request(name: &Str, id: Uuid, partition: i32, acks: i16, records:
     let data = PartitionProduceData { index: partition, records: Some(records) };
     let topic = TopicProduceData { name: name.clone(), topic_id: id, partition_data: vec![data] };
     ProduceRequest { transactional_id: None, acks, timeout_ms: 30_000, topic_data: vec![topic] }
-}
-
-/// Fetch answers in the order of the request (KIP-74), so the order is a field of its own. Elsewhere it means nothing.
-fn with_order(key: ApiKey, mut value: Value) -> Value {
-    if let (ApiKey::Fetch, Some(Value::List(topics))) = (key, value.field("responses")) {
-        let order = topics.iter().flat_map(|topic| {
-            let name =
-                topic.field("topic").filter(|name| !name.is_empty()).or_else(|| topic.field("topic_id"));
-            let name = name.map_or_else(String::new, Value::to_string);
-            let Some(Value::List(partitions)) = topic.field("partitions") else { return Vec::new() };
-            let index =
-                |partition: &Value| partition.field("partition_index").and_then(Value::number).unwrap_or(-1);
-            partitions.iter().map(|partition| format!("{name} {}", index(partition))).collect()
-        });
-        let order = Value::scalar(order.collect::<Vec<_>>().join(", "));
-        if let Value::Struct(fields) = &mut value {
-            fields.push(("order".into(), order));
-        }
-    }
-    value
 }

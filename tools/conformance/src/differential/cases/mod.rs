@@ -19,6 +19,7 @@ mod metadata;
 mod produce;
 mod produce_bad_batches;
 mod records;
+mod restricted_topics;
 mod static_members;
 
 use super::Case;
@@ -35,6 +36,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         produce::CASES,
         produce_bad_batches::CASES,
         idempotence::CASES,
+        restricted_topics::CASES,
         fetch::CASES,
         fetch_sessions::CASES,
         list_offsets::CASES,
