@@ -73,7 +73,8 @@ pub fn run(kafka: &Program, subject: &Program, directory: &Path, options: &Optio
     for case in cases::all().filter(|case| case.name.contains(options.filter)) {
         let found_before = unlisted.len() + failed.len();
         let at = Instant::now();
-        let (on_kafka, on_subject) = on_both(case, kafka.address, subject.address, &versions);
+        let brokers = [(kafka.address, true), (subject.address, same_program)];
+        let (on_kafka, on_subject) = on_both(case, brokers, &versions);
         let took = at.elapsed();
         if options.verbose || took > Duration::from_secs(5) {
             println!("{} took {took:.2?}", case.name);
@@ -166,12 +167,14 @@ fn offered(address: SocketAddr) -> Result<Versions> {
 
 type Outcome = (Vec<Entry>, Result<()>);
 
-fn on_both(case: &Case, kafka: SocketAddr, subject: SocketAddr, versions: &Versions) -> (Outcome, Outcome) {
-    let on = |address| {
-        let mut session = Session::new(case.name, address, versions);
+/// Each broker comes with whether it is Apache Kafka.
+fn on_both(case: &Case, brokers: [(SocketAddr, bool); 2], versions: &Versions) -> (Outcome, Outcome) {
+    let on = |(address, kafka)| {
+        let mut session = Session::new(case.name, address, kafka, versions);
         let outcome = (case.run)(&mut session);
         (session.transcript, outcome)
     };
+    let [kafka, subject] = brokers;
     std::thread::scope(|scope| {
         let on_kafka = scope.spawn(|| on(kafka));
         let on_subject = on(subject);

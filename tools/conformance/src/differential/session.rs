@@ -48,6 +48,8 @@ pub struct Topic {
 pub struct Session<'a> {
     case: &'static str,
     address: SocketAddr,
+    /// The broker is Apache Kafka.
+    kafka: bool,
     versions: &'a Versions,
     connections: BTreeMap<usize, Connection>,
     marks: Marks,
@@ -55,10 +57,11 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub fn new(case: &'static str, address: SocketAddr, versions: &'a Versions) -> Self {
+    pub fn new(case: &'static str, address: SocketAddr, kafka: bool, versions: &'a Versions) -> Self {
         Session {
             case,
             address,
+            kafka,
             versions,
             connections: BTreeMap::new(),
             marks: Marks::new(address.port()),
@@ -97,13 +100,15 @@ impl<'a> Session<'a> {
         self.answer::<R>(0, step, version)
     }
 
-    /// As `ask`, where Kafka is known not to answer: waits no longer than that takes to be sure.
+    /// As `ask`, where Kafka is known not to answer: there, waits no longer than that takes to be sure.
     pub fn ask_in_vain<R: Request>(&mut self, step: &str, version: i16, request: &R)
     where
         R::Response: Debug + Default,
     {
         self.connections.remove(&0);
-        if let Ok(connection) = self.connection(0) {
+        if self.kafka
+            && let Ok(connection) = self.connection(0)
+        {
             let _ = connection.set_timeout(Some(SILENCE));
         }
         self.ask(step, version, request);
