@@ -13,6 +13,7 @@ mod fetch_sessions;
 mod group_admin;
 mod group_life;
 mod group_offsets;
+mod group_rebalance;
 mod idempotence;
 mod list_offsets;
 mod metadata;
@@ -44,6 +45,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         describe_configs::CASES,
         alter_configs::CASES,
         group_life::CASES,
+        group_rebalance::CASES,
         static_members::CASES,
         group_offsets::CASES,
         group_admin::CASES,
