@@ -1,5 +1,6 @@
 use super::super::Case;
 use super::super::session::Session;
+use super::describe_configs::describe_topic;
 use anyhow::Result;
 use corelog_wire::Str;
 use corelog_wire::messages::create_topics_request::{
@@ -135,6 +136,10 @@ fn configs(s: &mut Session) -> Result<()> {
         let shown = value.map_or("null".into(), |value| format!("{value:?}"));
         s.ask(&format!("{name} = {shown}"), newest, &only_validate(vec![topic]));
     }
+    let spelled =
+        [("preallocate", "TRUE"), ("max.message.bytes", " 100 "), ("cleanup.policy", "delete,delete")];
+    let topic = s.topic("spelled", 1, &spelled)?.name;
+    describe_topic(s, "as described", &topic, &spelled.map(|(name, _)| name));
     let twice = with_configs(s.name("twice"), &[("retention.ms", Some("1")), ("retention.ms", Some("2"))]);
     s.ask("a config twice", newest, &only_validate(vec![twice]));
     let two_bad =
