@@ -74,7 +74,7 @@ test-clients: corelog
 
 # Built here unless CORELOG names another.
 corelog:
-	@[ $(origin CORELOG) != file ] || cargo build --release --bin corelog
+	@[ '$(origin CORELOG)' != file ] || cargo build --release --bin corelog
 
 test-kcat: corelog
 	@$(CLIENTS) --binary $(CORELOG) kcat
