@@ -30,6 +30,8 @@ use crate::shard::{Shard, ShardId};
 
 /// A response takes at least this much of the shard's fetch budget before it reads.
 const GRANT_MIN: u64 = 64 * 1024;
+/// Grants from this many bytes on are dealt among the shards.
+const DEALT_FROM: u64 = 1 << 20;
 /// Below this version responses carry message format 0 or 1 (KIP-98).
 const V2_BATCHES_FROM: i16 = 4;
 /// Below this version responses carry message format 0.
@@ -111,9 +113,10 @@ async fn gather(
         let most = shard.fetch_budget.available() / 4;
         let grant = (limits.max_bytes as u64).min(most.max(GRANT_MIN)).min(shard.fetch_budget.total());
         let mut held = shard.fetch_budget.acquire(grant).await;
+        let all = wanted.iter().map(|(_, list)| bytes_asked(list)).sum();
         let reads = wanted.iter().map(|(owner, list)| {
-            let list = list.clone();
-            shard.on(*owner, move |shard| read::read(shard, list, grant as usize))
+            let (list, share) = (list.clone(), share(grant, bytes_asked(list), all));
+            shard.on(*owner, move |shard| read::read(shard, list, share))
         });
         for (read, (_, list)) in join_all(reads).await.into_iter().zip(&wanted) {
             match read {
@@ -123,8 +126,8 @@ async fn gather(
                 }
             }
         }
-        // Each shard was given the whole budget and a first batch of any size. The answer keeps to the limits in the
-        // request's order, and only its own first batch may exceed them (KIP-74).
+        // Small limits were given to each shard whole, and to each a first batch of any size. The answer keeps to the
+        // limits in the request's order, and only its own first batch may exceed them (KIP-74).
         got.sort_unstable_by_key(|got| got.place);
         let mut total = 0;
         for got in &mut got {
@@ -146,6 +149,20 @@ async fn gather(
         let news = std::pin::pin!(wait(shard, &wanted, &got, limits.deadline));
         select(news, std::pin::pin!(shard.stopping())).await;
     }
+}
+
+fn bytes_asked(list: &[Wanted]) -> u64 {
+    list.iter().map(|wanted| wanted.max_bytes as u64).sum()
+}
+
+/// How much of `grant` an owner may read of which `own` of `all` bytes are asked. Large grants are dealt among the
+/// owners: what several read for the same room is read in vain. Small ones are each owner's whole, so that an answer
+/// is filled in the request's order (KIP-74).
+fn share(grant: u64, own: u64, all: u64) -> usize {
+    if grant < DEALT_FROM || all <= grant {
+        return grant as usize;
+    }
+    (u128::from(grant) * u128::from(own) / u128::from(all)) as usize
 }
 
 /// Partitions to read by owner, beginning with a random one so that a small budget starves none; and what can be
@@ -307,4 +324,24 @@ fn down_convert(
     records::down_convert(&batches, format, from_offset, limits)
         .map(|converted| vec![converted.records])
         .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_grants_are_dealt_and_small_ones_are_not() {
+        const MIB: u64 = 1 << 20;
+        for (grant, own, all, expected) in [
+            (16 * MIB, 25 * MIB, 100 * MIB, 4 * MIB),
+            // There is room for all that is asked.
+            (16 * MIB, 4 * MIB, 16 * MIB, 16 * MIB),
+            (MIB - 1, 25 * MIB, 100 * MIB, MIB - 1),
+            (16 * MIB, 0, 100 * MIB, 0),
+            (u64::MAX, u64::MAX / 2, u64::MAX, u64::MAX),
+        ] {
+            assert_eq!(share(grant, own, all), expected as usize, "{grant} {own} of {all}");
+        }
+    }
 }
