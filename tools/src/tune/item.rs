@@ -122,11 +122,6 @@ impl Finding {
         self
     }
 
-    pub fn now(mut self, now: impl Into<String>) -> Finding {
-        self.now = now.into();
-        self
-    }
-
     pub fn change(mut self, path: impl Into<String>, value: impl Into<String>) -> Finding {
         self.changes.push(Change { path: path.into(), value: value.into() });
         self

@@ -4,13 +4,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 /// The lines of the unit that an installed one is held against.
-pub const LIMITS: [&str; 5] = [
-    "LimitNOFILE=1048576",
-    "LimitMEMLOCK=infinity",
-    "MemorySwapMax=0",
-    "OOMScoreAdjust=-500",
-    "Environment=MIMALLOC_ALLOW_THP=0",
-];
+pub const LIMITS: [&str; 4] =
+    ["LimitNOFILE=1048576", "LimitMEMLOCK=infinity", "MemorySwapMax=0", "OOMScoreAdjust=-500"];
 
 const DEFAULT_DATA_DIR: &str = "/var/lib/corelog";
 

@@ -1,6 +1,6 @@
 //! Memory: what keeps the broker's pages where they are.
 
-use crate::tune::item::{Apply, Effect, Finding, Group, Item, single, value_in};
+use crate::tune::item::{Apply, Effect, Finding, Group, Item, single};
 
 pub const GROUP: Group = Group { title: "Memory", items: &[SWAP, HUGE_PAGES] };
 
@@ -39,40 +39,23 @@ const SWAP: Item = Item {
 const HUGE_PAGES: Item = Item {
     name: "huge-pages",
     title: "Transparent huge pages",
-    looks_at: "/sys/kernel/mm/transparent_hugepage/enabled, /proc/PID/status",
-    wanted: "off in the broker (THP_enabled 0), or never for the machine",
-    reason: "The first touch of any 2 MiB of heap takes a whole huge page, zeroed on the spot by the core that touched it, \
-             used or not: an idle broker is almost three times as large, and growing costs more. `madvise` does not help, \
-             as the allocator asks for huge pages itself. Once the caches are full it makes no difference.",
+    looks_at: "/sys/kernel/mm/transparent_hugepage/enabled",
+    wanted: "madvise or never",
+    reason: "With always, the first touch of any 2 MiB of heap takes a whole huge page, zeroed on the spot by the core that \
+             touched it, used or not: an idle broker is almost three times as large, and growing costs more. The broker \
+             asks for none itself, so with madvise it has none. Once the caches are full it makes no difference.",
     effect: Effect::Measured(
-        "2 virtual CPUs, Linux 6.18, medians of 6 rounds by turns. Idle: 32 MB resident with madvise and with \
-                              always, 12 MB with never or with MIMALLOC_ALLOW_THP=0. CPU time of the broker for 820 MB \
-                              produced to 100 partitions just after the start: 1.89 s with madvise, 1.34 s with never, \
-                              1.38 s with MIMALLOC_ALLOW_THP=0. For 2 GB after the first 2 GB: 3.20 s with madvise, 3.32 s \
-                              with MIMALLOC_ALLOW_THP=0, less apart than rounds of the same kind.",
+        "2 virtual CPUs, Linux 6.18, medians of 6 rounds by turns. Idle: 32 MB resident with huge pages, 12 MB without. \
+         CPU time of the broker for 820 MB produced to 100 partitions just after the start: 1.89 s with, 1.34 s without. \
+         For 2 GB after the first 2 GB: 3.20 s with, 3.32 s without, less apart than rounds of the same kind.",
     ),
-    apply: Apply::ByHand {
-        how: "start the broker with MIMALLOC_ALLOW_THP=0 in its environment, as the unit that `corectl tune unit` prints \
-              does: other programs keep theirs. On a machine with no other, `echo never > \
-              /sys/kernel/mm/transparent_hugepage/enabled` before it starts does the same",
-        undo: "start the broker without it",
-    },
-    lasting: "`Environment=MIMALLOC_ALLOW_THP=0` in the systemd unit",
+    apply: Apply::Writes,
+    lasting: "`transparent_hugepage=madvise` on the kernel command line",
     check: |machine| {
-        let process = machine.broker();
-        let status = machine.read(&format!("{}/status", process.dir)).unwrap_or_default();
-        let enabled = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")).map(str::trim);
-        if enabled == Some("0") && process.who.starts_with("broker") {
-            return vec![Finding::ok("off in the broker").of(process.who)];
-        }
-        vec![match machine.read(HUGE) {
-            Err(error) => Finding::unreadable(HUGE, &error),
-            Ok(text) if value_in(&text) == "never" => Finding::ok("never"),
-            Ok(text) if process.who.starts_with("broker") => {
-                Finding::differs(value_in(&text), "the broker starts large and grows slowly").of(process.who)
-            }
-            Ok(text) => Finding::unknown("no broker runs that could have it off").now(value_in(&text)),
-        }]
+        vec![single(machine, HUGE, |now| match now {
+            "madvise" | "never" => None,
+            _ => Some(("madvise".to_owned(), "the broker starts large and grows slowly".to_owned())),
+        })]
     },
 };
 
@@ -96,18 +79,13 @@ mod tests {
     }
 
     #[test]
-    fn huge_pages_may_be_off_in_the_broker_alone() {
+    fn huge_pages_are_for_those_who_ask() {
         let fixture = Fixture::new("huge");
         let look = || (HUGE_PAGES.check)(&fixture.machine()).remove(0).verdict;
-        fixture.file(HUGE, "always [madvise] never");
-        fixture.file("/proc/self/status", "THP_enabled:\t0");
-        assert_eq!(look(), Verdict::Unknown, "what this shell has says nothing about a broker");
-        fixture.file("/proc/77/comm", "corelog");
-        fixture.file("/proc/77/status", "THP_enabled:\t1");
+        fixture.file(HUGE, "[always] madvise never");
         assert_eq!(look(), Verdict::Differs);
-        fixture.file("/proc/77/status", "THP_enabled:\t0");
+        fixture.file(HUGE, "always [madvise] never");
         assert_eq!(look(), Verdict::Ok);
-        fixture.file("/proc/77/status", "");
         fixture.file(HUGE, "always madvise [never]");
         assert_eq!(look(), Verdict::Ok);
     }
