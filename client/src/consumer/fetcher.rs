@@ -113,6 +113,7 @@ impl Fetcher {
             let active = buffer.partitions.values().filter(|place| !place.paused);
             let is_full = active.map(|place| place.bytes).sum::<usize>() >= config.buffer_bytes_max;
             let metadata = self.core.metadata.borrow();
+            let nodes = self.nodes.borrow();
             for (at, place) in &buffer.partitions {
                 if let Some(retry_at) = place.retry_at.filter(|at| *at > now) {
                     next.at(Some(retry_at));
@@ -131,6 +132,10 @@ impl Fetcher {
                     leaderless.insert(at.topic.clone());
                     continue;
                 };
+                // One fetch at a time: the next one is made when this one is answered.
+                if nodes.get(&leader).is_some_and(|broker| broker.in_flight) {
+                    continue;
+                }
                 if is_full || place.bytes >= config.partition_bytes_max {
                     full.insert(leader);
                     continue;

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Room made for an answer at a time, beyond doubling: what it announces is taken only as it comes.
+/// Room made for an answer at a time, beyond doubling: what it announces is taken only as it comes, or as such have come before.
 const READ_ROOM: usize = 64 << 10;
 /// Slices given to one vectored write.
 const WRITE_SLICES_MAX: usize = 64;
@@ -127,14 +127,14 @@ impl Connection {
             client_software_version: env!("CARGO_PKG_VERSION").into(),
         };
         let mut version = ApiVersionsRequest::MAX_VERSION;
-        let mut buffer = BytesMut::new();
+        let (mut buffer, mut largest) = (BytesMut::new(), 0);
         loop {
             let parts = frame::request(&request, version, 0, Some(&self.client_id))?;
             self.out.borrow_mut().extend(parts);
             while !self.out.borrow().is_empty() {
                 self.write_some().await?;
             }
-            let mut frame = self.read_frame(&mut buffer).await?;
+            let mut frame = self.read_frame(&mut buffer, &mut largest).await?;
             let code = frame.get(4..6).map_or(0, |code| i16::from_be_bytes([code[0], code[1]]));
             let unsupported = ErrorCode(code) == ErrorCode::UNSUPPORTED_VERSION;
             let answered = if unsupported { 0 } else { version };
@@ -298,7 +298,9 @@ impl Connection {
     }
 
     /// The next frame, without its length.
-    async fn read_frame(&self, buffer: &mut BytesMut) -> Result<Bytes> {
+    ///
+    /// Room is made at once for as much as some earlier answer had, `largest`; beyond that, as it comes.
+    async fn read_frame(&self, buffer: &mut BytesMut, largest: &mut usize) -> Result<Bytes> {
         loop {
             let mut needed = 4;
             if let Some(length) = buffer.first_chunk::<4>() {
@@ -315,12 +317,13 @@ impl Connection {
                 };
                 if buffer.len() >= needed {
                     buffer.advance(4);
+                    *largest = needed.max(*largest);
                     return Ok(buffer.split_to(length as usize).freeze());
                 }
             }
             let missing = needed - buffer.len();
             if buffer.capacity() - buffer.len() < missing.min(READ_ROOM / 4) {
-                buffer.reserve(missing.min(buffer.len()).max(READ_ROOM));
+                buffer.reserve(missing.min(buffer.len().max(*largest)).max(READ_ROOM));
             }
             match self.stream.read(buffer).await {
                 Ok(0) => return Err(self.lost("it closed the connection")),
@@ -331,9 +334,9 @@ impl Connection {
     }
 
     async fn read_loop(self: Rc<Self>) {
-        let mut buffer = BytesMut::new();
+        let (mut buffer, mut largest) = (BytesMut::new(), 0);
         let error = loop {
-            let frame = match self.read_frame(&mut buffer).await {
+            let frame = match self.read_frame(&mut buffer, &mut largest).await {
                 Ok(frame) => frame,
                 Err(error) => break error,
             };

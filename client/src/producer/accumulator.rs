@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Accumulator {
     topics: HashMap<Str, TopicQueues>,
     queues: Vec<Queue>,
-    /// Places in `queues` of those that are not empty, in turn.
+    /// Places in `queues` of those that are listed, in turn: all that are not empty, and some that have run empty since.
     active: VecDeque<usize>,
     buffered: usize,
     /// Numbers of batches without an outcome.
@@ -52,6 +52,8 @@ struct TopicQueues {
 struct Queue {
     at: TopicPartition,
     batches: VecDeque<Batch>,
+    /// Whether it is among the active.
+    is_listed: bool,
     in_flight: usize,
     /// The broker that has those in flight.
     in_flight_on: i32,
@@ -142,6 +144,7 @@ impl Accumulator {
             self.queues.push(Queue {
                 at: TopicPartition { topic: name.clone(), partition: partition as i32 },
                 batches: VecDeque::new(),
+                is_listed: false,
                 in_flight: 0,
                 in_flight_on: -1,
                 retry_at: None,
@@ -187,6 +190,16 @@ impl Accumulator {
         }
         let Some(topic) = self.topics.get_mut(&record.topic) else { return Ok(Append::UnknownTopic) };
         let count = topic.queues.len();
+        let mut sealed = false;
+        if record.partition.is_none() && record.key.is_none() {
+            // A full batch goes out, and the next one begins elsewhere. Else each would leave a remainder behind, to go out alone.
+            if let Some(&place) = topic.chooser.sticky().and_then(|sticky| topic.queues.get(sticky as usize))
+                && self.queues[place].seal_full(len, config)
+            {
+                topic.chooser.leave();
+                sealed = true;
+            }
+        }
         let partition = record.partition.unwrap_or_else(|| {
             topic.chooser.choose(
                 &config.partitioner,
@@ -205,6 +218,9 @@ impl Accumulator {
             });
         };
         let delivery = self.append_to(place, config, record, record.timestamp.unwrap_or(now_ms), len)?;
+        if sealed {
+            self.tell_sender();
+        }
         Ok(Append::Done(delivery))
     }
 
@@ -220,22 +236,13 @@ impl Accumulator {
         let partition = queue.at.partition;
         let build_error =
             |source| Error::Build { topic: record.topic.as_str().to_owned(), partition, source };
-        let mut sealed = false;
-        let has_open = match queue.batches.back_mut().filter(|last| last.is_open()) {
-            Some(last) if last.bytes + len > config.batch_bytes => {
-                queue.room = last.bytes;
-                last.seal();
-                sealed = true;
-                false
-            }
-            Some(_) => true,
-            None => false,
-        };
+        let mut sealed = queue.seal_full(len, config);
+        let has_open = queue.batches.back().is_some_and(Batch::is_open);
         if !has_open {
             queue.open(self.next_number, config, self.identity);
             self.incomplete.insert(self.next_number);
             self.next_number += 1;
-            if queue.batches.len() == 1 {
+            if !std::mem::replace(&mut queue.is_listed, true) {
                 self.active.push_back(place);
             }
         }
@@ -330,6 +337,7 @@ impl Accumulator {
             self.expire(place, config, now, last_error);
             let queue = &mut self.queues[place];
             if queue.batches.is_empty() {
+                queue.is_listed = false;
                 continue;
             }
             self.active.push_back(place);
@@ -466,11 +474,8 @@ impl Accumulator {
             }
         };
         let batch = queue.batches.remove(at).expect("found above");
-        if queue.batches.is_empty() {
-            if queue.restamp {
-                queue.restart(&mut self.identity);
-            }
-            self.active.retain(|active| *active != place);
+        if queue.batches.is_empty() && queue.restamp {
+            queue.restart(&mut self.identity);
         }
         self.incomplete.remove(&number);
         self.buffered -= batch.bytes;
@@ -503,6 +508,15 @@ impl Accumulator {
 }
 
 impl Queue {
+    /// Seals the open batch if it has no room for so many bytes; says whether it did.
+    fn seal_full(&mut self, len: usize, config: &ProducerConfig) -> bool {
+        let open = self.batches.back_mut().filter(|last| last.is_open());
+        let Some(full) = open.filter(|open| open.bytes + len > config.batch_bytes) else { return false };
+        self.room = full.bytes;
+        full.seal();
+        true
+    }
+
     fn open(&mut self, number: u64, config: &ProducerConfig, identity: Option<(i64, i16)>) {
         if self.batches.is_empty() && self.identity.map(|(id, _)| id) != identity.map(|(id, _)| id) {
             (self.identity, self.next_sequence, self.is_known) = (identity, 0, false);
@@ -535,4 +549,46 @@ impl Queue {
 
 fn sooner(next: &mut Option<Instant>, at: Instant) {
     *next = Some(next.map_or(at, |next| next.min(at)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::Partition;
+
+    fn topic(partitions: i32) -> Topic {
+        let partition = |partition| Partition {
+            partition,
+            leader: Some(1),
+            leader_epoch: 0,
+            replicas: vec![1],
+            isr: vec![1],
+            offline_replicas: Vec::new(),
+        };
+        let partitions = (0..partitions).map(partition).collect();
+        Topic { name: "t".into(), id: corelog_wire::Uuid::ZERO, is_internal: false, partitions }
+    }
+
+    #[test]
+    fn batches_of_the_keyless_are_full_and_leave_no_remainder() {
+        let config = ProducerConfig { idempotent: false, batch_bytes: 4096, ..Default::default() };
+        for len in [10, 100, 1000, 1300] {
+            let mut accumulator = Accumulator::new();
+            accumulator.set_topic(&"t".into(), &topic(6));
+            for _ in 0..40_000 / len {
+                let record = ProducerRecord::to("t").value(vec![7; len]);
+                assert!(matches!(accumulator.append(&config, &record, 0), Ok(Append::Done(_))));
+            }
+            let batches = accumulator.queues.iter().flat_map(|queue| &queue.batches);
+            let (open, sealed): (Vec<&Batch>, Vec<&Batch>) = batches.partition(|batch| batch.is_open());
+            assert!(
+                open.len() <= 1 && sealed.len() >= 8,
+                "{len}: {} open, {} sealed",
+                open.len(),
+                sealed.len()
+            );
+            let largest = ProducerRecord::to("t").value(vec![7; len]).size_max();
+            assert!(sealed.iter().all(|batch| batch.bytes + largest > config.batch_bytes), "{len}");
+        }
+    }
 }

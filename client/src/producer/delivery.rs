@@ -79,6 +79,11 @@ impl Delivery {
     pub fn partition(&self) -> &TopicPartition {
         &self.batch.partition
     }
+
+    /// Whether both records are in the same batch, and so are written, or fail, together.
+    pub fn shares_batch(&self, other: &Delivery) -> bool {
+        Arc::ptr_eq(&self.batch, &other.batch)
+    }
 }
 
 impl Future for Delivery {
@@ -115,6 +120,8 @@ mod tests {
     fn records_of_a_batch_learn_their_offsets() {
         let batch = BatchOutcome::new(TopicPartition::new("t", 3));
         let (first, second) = (batch.delivery(0, 7), batch.delivery(1, 8));
+        assert!(first.shares_batch(&second));
+        assert!(!first.shares_batch(&BatchOutcome::new(TopicPartition::new("t", 3)).delivery(1, 8)));
         let teller =
             std::thread::spawn(move || batch.complete(Ok(Written { base_offset: 40, append_time: -1 })));
         let (first, second) = block_on(join(first, second));

@@ -40,6 +40,16 @@ pub(super) struct Chooser {
 }
 
 impl Chooser {
+    /// Where records without a key go now, if that is settled.
+    pub(super) fn sticky(&self) -> Option<u32> {
+        self.sticky
+    }
+
+    /// The next record without a key goes elsewhere.
+    pub(super) fn leave(&mut self) {
+        self.sticky_bytes = usize::MAX;
+    }
+
     /// A partition below `count`, which is not 0. `available` are those with a leader: where any will do, one of them is taken.
     pub(super) fn choose(
         &mut self,
@@ -52,7 +62,7 @@ impl Chooser {
         let chosen = match (partitioner, &record.key) {
             (Partitioner::KeyHash, Some(key)) => (murmur2(key) & 0x7fff_ffff) % count,
             (Partitioner::KeyHash, None) => {
-                return self.stick(record.size_max(), count, available, batch_bytes);
+                return self.stick(record.size(), count, available, batch_bytes);
             }
             (Partitioner::RoundRobin, _) => {
                 self.turn = self.turn.wrapping_add(1);
@@ -81,7 +91,7 @@ impl Chooser {
             }
         };
         self.sticky = Some(partition);
-        self.sticky_bytes += bytes;
+        self.sticky_bytes = self.sticky_bytes.saturating_add(bytes);
         partition as i32
     }
 }

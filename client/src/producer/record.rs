@@ -62,11 +62,17 @@ impl ProducerRecord {
         self
     }
 
+    /// Bytes of key, value and headers.
+    pub(super) fn size(&self) -> usize {
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers = self.headers.iter().map(|header| header.key.len() + len(&header.value));
+        len(&self.key) + len(&self.value) + headers.sum::<usize>()
+    }
+
     /// Bytes that it takes in a batch at most: lengths, deltas and counts at their longest.
     pub(super) fn size_max(&self) -> usize {
         const FIXED: usize = 5 + 1 + 10 + 5 + 5 + 5 + 5;
-        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-        let headers = self.headers.iter().map(|header| 10 + header.key.len() + len(&header.value));
-        FIXED + len(&self.key) + len(&self.value) + headers.sum::<usize>()
+        const PER_HEADER: usize = 5 + 5;
+        FIXED + PER_HEADER * self.headers.len() + self.size()
     }
 }

@@ -34,13 +34,19 @@ pub enum Program {
 pub struct Kafka {
     /// The folder of jars.
     pub libs: PathBuf,
-    /// The folder of `server.properties` and `log4j2.yaml`.
-    pub folder: PathBuf,
+    /// A configuration with @PORT@, @CONTROLLER_PORT@ and @DATA_DIR@ in it.
+    pub properties: String,
+    /// Of Log4j.
+    pub logging: PathBuf,
+    /// Flags for the Java machine.
+    pub java: Vec<String>,
 }
 
 impl Kafka {
     /// Finds Kafka's jars, downloading them through Maven if need be; the error says what is missing.
     pub fn find(root: &Path) -> Result<Kafka> {
+        // Maven would take a relative path as its own.
+        let root = root.canonicalize().with_context(|| format!("{}", root.display()))?;
         let folder = root.join("tools/clients/kafka");
         let libs = match std::env::var_os("KAFKA_LIBS") {
             Some(libs) => PathBuf::from(libs),
@@ -56,13 +62,18 @@ impl Kafka {
         if !status.success() {
             bail!("{}/prepare: {status}", folder.display());
         }
-        Ok(Kafka { libs, folder })
+        let properties = folder.join("server.properties");
+        let properties =
+            fs::read_to_string(&properties).with_context(|| format!("{}", properties.display()))?;
+        // An oracle is to start soon and to take little.
+        let java = ["-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"].map(str::to_owned).to_vec();
+        Ok(Kafka { libs, properties, logging: folder.join("log4j2.yaml"), java })
     }
 
     fn java(&self) -> Command {
         let mut command = Command::new("java");
-        let logging = format!("-Dlog4j2.configurationFile={}", self.folder.join("log4j2.yaml").display());
-        command.args(["-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", &logging]);
+        command.args(&self.java);
+        command.arg(format!("-Dlog4j2.configurationFile={}", self.logging.display()));
         command.arg("-cp").arg(format!("{}/*", self.libs.display()));
         command
     }
@@ -245,7 +256,8 @@ fn kafka_command(
 ) -> Result<Command> {
     let properties = directory.join("server.properties");
     if !properties.exists() {
-        let mut text = fs::read_to_string(kafka.folder.join("server.properties"))?
+        let mut text = kafka
+            .properties
             .replace("@PORT@", &address.port().to_string())
             .replace("@CONTROLLER_PORT@", &free_address()?.port().to_string())
             .replace("@DATA_DIR@", &directory.join("data").display().to_string());

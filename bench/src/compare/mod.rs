@@ -1,0 +1,129 @@
+//! `corebench compare`: brokers in turn on one machine, run after run, and ratios of what they did in the same round.
+
+pub mod scenario;
+mod subject;
+pub mod tables;
+
+use crate::args;
+use crate::ceilings;
+use crate::report::{Files, Report};
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use scenario::Scenario;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use subject::{Kind, Subjects};
+
+#[derive(Args)]
+pub struct Compare {
+    /// What to compare; all of it if nothing is named
+    #[arg(value_enum, value_name = "SCENARIO")]
+    scenarios: Vec<Scenario>,
+    /// Whom to compare
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL, value_name = "BROKERS")]
+    brokers: Vec<Kind>,
+    /// Rounds; in each, every broker has its turn
+    #[arg(long, default_value_t = 3, value_name = "COUNT")]
+    rounds: usize,
+    /// One round and short runs: to see that it works, not to conclude anything
+    #[arg(long, conflicts_with_all = ["rounds", "duration", "warm_up"])]
+    quick: bool,
+    /// Of each run, before anything counts
+    #[arg(long, default_value = "20s", value_parser = args::duration, value_name = "DURATION")]
+    warm_up: Duration,
+    /// Of each run
+    #[arg(short, long, default_value = "20s", value_parser = args::duration, value_name = "DURATION")]
+    duration: Duration,
+    /// Have perf count system calls and instructions of the brokers, which costs them a little
+    #[arg(long)]
+    perf: bool,
+    /// Records a second, for scenarios that have a rate, in place of their own
+    #[arg(long, value_parser = args::rate, value_name = "RATE")]
+    rate: Option<args::Rate>,
+    /// How much is there for cold-scan and start-to-ready
+    #[arg(long, default_value = "10GiB", value_parser = args::size, value_name = "SIZE")]
+    data: u64,
+    /// The Corelog binary
+    #[arg(long, default_value = "target/release/corelog", value_name = "FILE")]
+    corelog: PathBuf,
+    /// A flag for Corelog, such as --corelog-flag=--cores=0; may be given more than once
+    #[arg(long, allow_hyphen_values = true, value_name = "FLAG")]
+    corelog_flag: Vec<String>,
+    /// The repository, whose tools/clients/kafka fetches Apache Kafka through Maven
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    repository: PathBuf,
+    /// For the brokers' data, on the disk to be measured; each has a folder there, which is deleted after each turn
+    #[arg(long, default_value = "corebench-data", value_name = "DIR")]
+    dir: PathBuf,
+    #[command(flatten)]
+    files: Files,
+}
+
+pub struct Options {
+    pub warm_up: Duration,
+    pub measured: Duration,
+    pub rounds: usize,
+    /// Records of 1 KB a second, in place of a scenario's own.
+    pub rate: Option<f64>,
+    pub data_bytes: u64,
+}
+
+/// A Java machine takes this long to compile what matters: shorter, and Kafka's figures are those of an interpreter.
+const QUICK_WARM_UP: Duration = Duration::from_secs(12);
+const QUICK_MEASURED: Duration = Duration::from_secs(8);
+const QUICK_DATA: u64 = 1 << 30;
+/// For each of about a dozen.
+const CEILING_TIME: Duration = Duration::from_millis(500);
+
+impl Compare {
+    fn options(&self) -> Options {
+        let rate = self.rate.map(|rate| rate.records_per_second(1000.0));
+        match self.quick {
+            true => Options {
+                warm_up: QUICK_WARM_UP,
+                measured: QUICK_MEASURED,
+                rounds: 1,
+                rate,
+                data_bytes: self.data.min(QUICK_DATA),
+            },
+            false => Options {
+                warm_up: self.warm_up,
+                measured: self.duration,
+                rounds: self.rounds,
+                rate,
+                data_bytes: self.data,
+            },
+        }
+    }
+}
+
+pub fn run(compare: &Compare) -> Result<ExitCode> {
+    let options = compare.options();
+    if options.rounds == 0 {
+        bail!("--rounds is 0: use at least 1, better 3");
+    }
+    std::fs::create_dir_all(&compare.dir).with_context(|| format!("--dir {}", compare.dir.display()))?;
+    let subjects = Subjects::new(compare)?;
+    let mut report = Report::begin(Some(&compare.dir));
+    println!("{}", tables::machine(&report.machine));
+    let ceilings = ceilings::measure(&compare.dir, CEILING_TIME)?;
+    println!("{}", ceilings::text(&ceilings));
+    report.ceilings = Some(ceilings);
+    let scenarios = match compare.scenarios.as_slice() {
+        [] => Scenario::value_variants().to_vec(),
+        named => named.to_vec(),
+    };
+    let mut code = ExitCode::SUCCESS;
+    for scenario in scenarios {
+        let results = scenario::run(scenario, &subjects, &options)?;
+        println!("{}", tables::scenario(&results));
+        if results.problems().next().is_some() {
+            code = ExitCode::FAILURE;
+        }
+        report.comparisons.push(results);
+        // What is done is kept, whatever comes.
+        compare.files.write(&report)?;
+    }
+    Ok(code)
+}

@@ -1,0 +1,74 @@
+//! End to end at half of the highest rate that each Kafka reaches with a consumer beside the producer. Corelog is measured at
+//! both rates, and compared at each with the Kafka that it comes from.
+
+use super::{Options, Outcome, Running, Subjects, costs, latencies, more, plan};
+use crate::compare::subject::Kind;
+use crate::load;
+use crate::load::plan::{Pace, Plan};
+use crate::load::schedule::Arrivals;
+use crate::progress::Progress;
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+
+/// Records a second, by the Kafka that they are half of.
+pub type Rates = BTreeMap<Kind, f64>;
+
+pub fn rates(subjects: &Subjects, options: &Options) -> Result<Rates> {
+    let mut rates = Rates::new();
+    for kind in subjects.kinds.iter().copied().filter(|kind| *kind != Kind::Corelog) {
+        let rate = match options.rate {
+            Some(rate) => rate,
+            None => highest(subjects, kind, options)? / 2.0,
+        };
+        eprintln!("e2e-half: {rate:.0} records/s for {}", kind.title());
+        rates.insert(kind, rate);
+    }
+    if let (true, Some(rate)) = (rates.is_empty(), options.rate) {
+        rates.insert(Kind::Corelog, rate);
+    }
+    if rates.is_empty() {
+        bail!("e2e-half takes its rate from Kafka: add kafka to --brokers, or give a --rate");
+    }
+    Ok(rates)
+}
+
+fn highest(subjects: &Subjects, kind: Kind, options: &Options) -> Result<f64> {
+    let title = format!("e2e-half, the highest rate of {}", kind.title());
+    eprintln!("{title}");
+    let running = subjects.start(kind)?;
+    let plan = Plan { groups: 1, ..plan(&running.bootstrap()?, options) };
+    let report = load::run::run("e2e-highest", &plan, &running.watched()?, &Progress::new(&title))?;
+    if let Some(problem) = report.problems.first() {
+        bail!("{title}: {problem}");
+    }
+    let produced = report.produced.context("a producing run has a producing side")?;
+    Ok(produced.records_per_second)
+}
+
+pub fn turn(running: &Running, options: &Options, rates: &Rates, progress: &Progress) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    for (of, rate) in rates.iter().filter(|(of, _)| running.kind == Kind::Corelog || running.kind == **of) {
+        let pace = Pace::Rate { records_per_second: *rate, arrivals: Arrivals::Even };
+        let plan = Plan { groups: 1, pace, ..plan(&running.bootstrap()?, options) };
+        let mut report = load::run::run("e2e-half", &plan, &running.watched()?, progress)?;
+        if report.client.unsent > 0 {
+            let unsent = report.client.unsent;
+            report.problems.push(format!("{rate:.0} records/s were not reached: {unsent} were not sent"));
+        }
+        let suffix = match of {
+            Kind::Kafka => ", half of Kafka",
+            Kind::KafkaFsync => ", half of fsync",
+            Kind::Corelog => "",
+        };
+        let mut figures = Vec::new();
+        if let Some(consumed) = &report.consumed {
+            figures.extend(consumed.latency.iter().flat_map(|latency| latencies(suffix, latency)));
+            for figure in costs(&report, consumed.bytes).into_iter().take(1) {
+                figures.push(more(format!("{}{suffix}", figure.name), figure.unit, figure.value));
+            }
+        }
+        figures.push(more(format!("rate{suffix}"), "records/s", *rate));
+        outcome.add(figures, report);
+    }
+    Ok(outcome)
+}

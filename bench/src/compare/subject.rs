@@ -1,0 +1,176 @@
+//! The brokers that are compared, and how each is started.
+
+use super::Compare;
+use crate::host::cost::Watched;
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use corelog_conformance::broker::{Broker, Kafka, Program, free_address};
+use serde::Serialize;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Apache Kafka as it ships: what it acknowledges is in memory
+    Kafka,
+    /// Apache Kafka with log.flush.interval.messages=1: what it acknowledges is on disk
+    KafkaFsync,
+    /// What it acknowledges is on disk
+    Corelog,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 3] = [Kind::Kafka, Kind::KafkaFsync, Kind::Corelog];
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Kind::Kafka => "Kafka as it ships",
+            Kind::KafkaFsync => "Kafka, fsync",
+            Kind::Corelog => "Corelog",
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(self.to_possible_value().expect("none is skipped").get_name())
+    }
+}
+
+/// As bin/kafka-server-start.sh and bin/kafka-run-class.sh run it.
+const JAVA: [&str; 8] = [
+    "-Xmx1G",
+    "-Xms1G",
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+    "-Djava.awt.headless=true",
+];
+
+pub struct Subjects {
+    pub kinds: Vec<Kind>,
+    kafka: Option<Kafka>,
+    corelog: PathBuf,
+    flags: Vec<String>,
+    pub directory: PathBuf,
+    perf: bool,
+}
+
+impl Subjects {
+    pub fn new(compare: &Compare) -> Result<Subjects> {
+        let directory = compare.dir.canonicalize()?;
+        let mut kinds = compare.brokers.clone();
+        kinds.sort();
+        kinds.dedup();
+        let kafka = match kinds.iter().any(|kind| *kind != Kind::Corelog) {
+            true => {
+                let found = Kafka::find(&compare.repository).context(
+                    "Apache Kafka cannot be had; --brokers corelog measures Corelog alone, --repository says where tools/clients/kafka lies",
+                )?;
+                let logging = directory.join("log4j2.yaml");
+                fs::write(&logging, include_str!("../../kafka/log4j2.yaml"))?;
+                let properties = include_str!("../../kafka/server.properties").to_owned();
+                let java = JAVA.map(str::to_owned).to_vec();
+                Some(Kafka { libs: found.libs.canonicalize()?, properties, logging, java })
+            }
+            false => None,
+        };
+        Ok(Subjects {
+            kinds,
+            kafka,
+            corelog: compare.corelog.clone(),
+            flags: compare.corelog_flag.clone(),
+            directory,
+            perf: compare.perf,
+        })
+    }
+
+    /// In another order each round: who comes first meets a machine that rested.
+    pub fn in_round(&self, round: usize) -> Vec<Kind> {
+        let mut kinds = self.kinds.clone();
+        kinds.rotate_left(round % self.kinds.len());
+        kinds
+    }
+
+    /// Starts a broker on an empty directory.
+    pub fn start(&self, kind: Kind) -> Result<Running> {
+        let directory = self.directory.join(format!("corebench-{kind}"));
+        clear(&directory)?;
+        let mut running =
+            Running { kind, directory, address: free_address()?, perf: self.perf, broker: None };
+        self.restart(&mut running)?;
+        Ok(running)
+    }
+
+    /// Starts a broker that is down on the data that it left.
+    pub fn restart(&self, running: &mut Running) -> Result<()> {
+        let settings: &[(&str, &str)] = match running.kind {
+            Kind::KafkaFsync => &[("log.flush.interval.messages", "1")],
+            Kind::Kafka | Kind::Corelog => &[],
+        };
+        let program = match running.kind {
+            Kind::Corelog => Program::Corelog { binary: self.corelog.clone(), flags: self.flags.clone() },
+            Kind::Kafka | Kind::KafkaFsync => {
+                Program::Kafka(self.kafka.clone().context("Kafka was not asked for")?)
+            }
+        };
+        // Kafka has it in its configuration from the first start on.
+        let address = running.address;
+        let started = Broker::start(&program, &running.directory, address, settings);
+        running.broker = Some(started.with_context(|| format!("starting {}", running.kind.title()))?);
+        Ok(())
+    }
+}
+
+fn clear(directory: &PathBuf) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory).with_context(|| format!("emptying {}", directory.display()))?;
+    }
+    Ok(())
+}
+
+/// A broker with its data, which goes when this does.
+pub struct Running {
+    pub kind: Kind,
+    pub directory: PathBuf,
+    address: SocketAddr,
+    perf: bool,
+    broker: Option<Broker>,
+}
+
+impl Running {
+    pub fn broker(&self) -> Result<&Broker> {
+        self.broker.as_ref().context("the broker is down")
+    }
+
+    pub fn bootstrap(&self) -> Result<String> {
+        Ok(self.broker()?.address.to_string())
+    }
+
+    /// SIGTERM.
+    pub fn stop(&mut self) -> Result<()> {
+        self.broker.take().context("the broker is down")?.stop()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        self.broker.take().context("the broker is down")?.kill()
+    }
+
+    pub fn watched(&self) -> Result<Watched> {
+        let watched = Watched::new(Some(self.broker()?.pid()), Some(&self.directory));
+        Ok(Watched { perf: self.perf, ..watched })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It is killed: nothing of it is kept.
+        self.broker = None;
+        let _ = clear(&self.directory);
+    }
+}

@@ -1,0 +1,136 @@
+//! A consuming thread: reads its partitions to the end of what was sent, and checks every record.
+
+use super::ledger::Ledger;
+use super::producer::nanos;
+use super::run::Counters;
+use super::stage::Stage;
+use crate::stats::recorder::{Recorder, Window};
+use anyhow::{Result, bail};
+use corelog_client::{Client, ClientConfig, Consumer, ConsumerRecord, TopicPartition, block_on};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+const POLL: Duration = Duration::from_millis(100);
+/// Finding where to begin may take so long.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub struct ConsumerThread {
+    /// Keeps the client's thread alive.
+    _client: Client,
+    consumer: Consumer,
+    partitions: Vec<i32>,
+    patience: Duration,
+    ledger: Ledger,
+    recorder: Recorder,
+    counters: Arc<Counters>,
+    until: Option<Instant>,
+    /// Whether times due mean anything: they are of this run.
+    timed: bool,
+}
+
+pub struct Consumed {
+    pub ledger: Ledger,
+    pub recorder: Recorder,
+    /// From the first record to the last.
+    pub reading: Duration,
+    pub count: u64,
+    pub bytes: u64,
+}
+
+impl ConsumerThread {
+    /// Connects, and finds where its partitions begin.
+    pub fn connect(stage: &Stage, partitions: Vec<i32>) -> Result<ConsumerThread> {
+        let (plan, topic) = (&stage.plan, stage.topic.as_str());
+        let mut config = ClientConfig::new(&plan.bootstrap);
+        config.client_id = "corebench-consume".to_owned();
+        let client = block_on(Client::connect(config))?;
+        let consumer = client.consumer(plan.consumer_config())?;
+        let all: Vec<TopicPartition> = partitions.iter().map(|at| TopicPartition::new(topic, *at)).collect();
+        consumer.assign(all.clone())?;
+        let started = Instant::now();
+        for at in &all {
+            while consumer.position(at)?.is_none() {
+                if started.elapsed() > START_TIMEOUT {
+                    bail!("the broker did not say within {START_TIMEOUT:?} where {at} begins");
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(ConsumerThread {
+            _client: client,
+            consumer,
+            partitions,
+            patience: plan.patience,
+            ledger: Ledger::new(stage.run, plan.producers, plan.partitions),
+            recorder: Recorder::new(Window::new(plan.warm_up, plan.measured)),
+            counters: stage.counters.clone(),
+            until: None,
+            timed: true,
+        })
+    }
+
+    /// Stops then, whatever there is left.
+    pub fn until(self, until: Instant) -> ConsumerThread {
+        ConsumerThread { until: Some(until), ..self }
+    }
+
+    /// Records were written before, and it takes as long as it takes.
+    pub fn untimed(self) -> ConsumerThread {
+        ConsumerThread { timed: false, recorder: Recorder::new(Window::open()), ..self }
+    }
+
+    /// Records may be anybody's.
+    pub fn of_strangers(self) -> ConsumerThread {
+        let partitions = self.ledger.partitions();
+        ConsumerThread { ledger: Ledger::of_strangers(partitions), ..self }
+    }
+
+    /// Reads until it has as many records as were `sent` to its partitions, which is known once producing is over.
+    pub fn run(mut self, origin: Instant, sent: Arc<OnceLock<Vec<u64>>>) -> Result<Consumed> {
+        let (mut count, mut bytes) = (0, 0);
+        let mut first = None;
+        let mut last = Instant::now();
+        let mut due: Option<u64> = None;
+        loop {
+            if due.is_none() {
+                due = sent.get().map(|sent| self.partitions.iter().map(|at| sent[*at as usize]).sum());
+            }
+            if due.is_some_and(|due| count >= due || last.elapsed() > self.patience)
+                || self.until.is_some_and(|until| Instant::now() >= until)
+            {
+                break;
+            }
+            let records = block_on(self.consumer.poll(POLL))?;
+            if records.is_empty() {
+                if due.is_none() {
+                    last = Instant::now();
+                }
+                continue;
+            }
+            last = Instant::now();
+            first.get_or_insert(last);
+            count += records.len() as u64;
+            bytes += self.take(origin, &records);
+        }
+        let reading = first.map_or(Duration::ZERO, |first| last - first);
+        Ok(Consumed { ledger: self.ledger, recorder: self.recorder, reading, count, bytes })
+    }
+
+    fn take(&mut self, origin: Instant, records: &[ConsumerRecord]) -> u64 {
+        let now = nanos(origin);
+        let mut bytes = 0;
+        for record in records {
+            bytes += record.size() as u64;
+            let value = record.value.as_deref();
+            if let Some(stamp) = self.ledger.read(record.partition, record.offset, value)
+                && self.timed
+            {
+                self.recorder.latency(stamp.due, now);
+            }
+        }
+        self.recorder.volume(now, records.len() as u64, bytes);
+        self.counters.consumed.fetch_add(bytes, Ordering::Relaxed);
+        bytes
+    }
+}

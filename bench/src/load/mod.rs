@@ -1,0 +1,11 @@
+//! Making load and measuring it: producing and consuming threads, each with a client of its own, and the run that they are part of.
+
+pub mod consumer;
+pub mod ledger;
+pub mod payload;
+pub mod plan;
+pub mod producer;
+pub mod reading;
+pub mod run;
+pub mod schedule;
+pub mod stage;

@@ -1,0 +1,366 @@
+//! A producing thread: sends records of its producers in turn, by a schedule or as fast as they are taken, and follows what
+//! becomes of them.
+//!
+//! It follows batches, not records: the first record of a batch has a waker, which notes the time on the client's own thread at
+//! the moment of the answer and queues it here. So what this thread is doing then makes no latency longer.
+
+use super::ledger::Ledger;
+use super::payload::Payloads;
+use super::plan::{Pace, Plan};
+use super::run::Counters;
+use super::schedule::Schedule;
+use super::stage::Stage;
+use crate::stats::recorder::{Recorder, Window};
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use corelog_client::{
+    Client, ClientConfig, Delivery, Error, Producer, ProducerRecord, Str, TrySendError, block_on,
+};
+use corelog_conformance::random::Random;
+use hdrhistogram::Histogram;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+/// Records sent between two looks at what has been acknowledged.
+const BURST: usize = 128;
+/// The scheduler is not asked for shorter sleeps.
+const SLEEP_MIN: Duration = Duration::from_micros(20);
+/// How long after the window's end what was due in it is still sent.
+const GRACE: Duration = Duration::from_secs(10);
+/// Waiting for room is looked after this often.
+const ROOM_WAIT: Duration = Duration::from_millis(50);
+
+pub struct ProducerThread {
+    plan: Arc<Plan>,
+    window: Window,
+    topic: Str,
+    index: usize,
+    /// Keeps the client's thread alive.
+    _client: Client,
+    lanes: Vec<Lane>,
+    /// The number of its first lane among all producers.
+    first: usize,
+    payloads: Payloads,
+    keys: Arc<[Bytes]>,
+    random: Random,
+    batches: Vec<Option<Batch>>,
+    free: Vec<usize>,
+    in_flight: usize,
+    done: (Sender<Done>, Receiver<Done>),
+    counters: Arc<Counters>,
+    /// Bytes that may still be sent.
+    left: Option<u64>,
+    origin: Instant,
+    outcome: Produced,
+}
+
+/// One producer.
+struct Lane {
+    producer: Producer,
+    sequence: u64,
+    /// By partition the batch that its last record went to: its place in `batches`, which may have another batch by now.
+    last: Vec<usize>,
+    /// A record that there was no room for.
+    refused: Option<Sending>,
+}
+
+struct Sending {
+    record: ProducerRecord,
+    due: u64,
+    digest: u64,
+    bytes: u64,
+}
+
+struct Batch {
+    delivery: Delivery,
+    lane: usize,
+    dues: Vec<u64>,
+    digest: u64,
+    bytes: u64,
+}
+
+/// A batch has an outcome: its place, and when.
+type Done = (usize, u64);
+
+struct Note {
+    place: usize,
+    done: Sender<Done>,
+    origin: Instant,
+}
+
+impl Wake for Note {
+    fn wake(self: Arc<Self>) {
+        // The thread may have given up.
+        let _ = self.done.send((self.place, nanos(self.origin)));
+    }
+}
+
+pub struct Produced {
+    pub ledger: Ledger,
+    pub recorder: Recorder,
+    /// How much later than due records were handed to the client, in nanoseconds: what the generator itself adds.
+    pub lag: Histogram<u64>,
+    pub failed: u64,
+    pub first_error: Option<Error>,
+    /// Due in the window and not sent in time.
+    pub unsent: u64,
+}
+
+pub fn nanos(origin: Instant) -> u64 {
+    origin.elapsed().as_nanos() as u64
+}
+
+impl ProducerThread {
+    /// Connects `count` producers, the first of them the `first` of all. With a `limit` they stop after so many bytes.
+    pub fn connect(
+        stage: &Stage,
+        index: usize,
+        (first, count): (usize, usize),
+        keys: Arc<[Bytes]>,
+        limit: Option<u64>,
+    ) -> Result<ProducerThread> {
+        let (plan, topic, run) = (&stage.plan, stage.topic.as_str(), stage.run);
+        let mut config = ClientConfig::new(&plan.bootstrap);
+        config.client_id = format!("corebench-produce-{index}");
+        let client = block_on(Client::connect(config))?;
+        let mut lanes = Vec::with_capacity(count);
+        for _ in 0..count {
+            let producer = client.producer(plan.producer_config())?;
+            let known = block_on(producer.prepare(topic))?;
+            if known != plan.partitions {
+                bail!("topic {topic:?} has {known} partitions, not {}", plan.partitions);
+            }
+            lanes.push(Lane { producer, sequence: 0, last: vec![usize::MAX; known], refused: None });
+        }
+        let window = Window::new(plan.warm_up, plan.measured);
+        let seed = plan.seed.wrapping_mul(1000).wrapping_add(index as u64);
+        let outcome = Produced {
+            ledger: Ledger::new(run, plan.producers, plan.partitions),
+            recorder: Recorder::new(window),
+            lag: Histogram::new(3).expect("constant"),
+            failed: 0,
+            first_error: None,
+            unsent: 0,
+        };
+        Ok(ProducerThread {
+            window,
+            topic: topic.into(),
+            index,
+            _client: client,
+            lanes,
+            first,
+            payloads: Payloads::new(run, plan.sizes.clone(), plan.filler, seed),
+            keys,
+            random: Random::new(!seed),
+            batches: Vec::new(),
+            free: Vec::new(),
+            in_flight: 0,
+            done: mpsc::channel(),
+            counters: stage.counters.clone(),
+            left: limit,
+            origin: Instant::now(),
+            outcome,
+            plan: plan.clone(),
+        })
+    }
+
+    /// Sends until the window's end, and waits until everything has an outcome.
+    pub fn run(mut self, origin: Instant) -> Result<Produced> {
+        self.origin = origin;
+        short_sleeps();
+        std::thread::sleep(origin.saturating_duration_since(Instant::now()));
+        match self.plan.pace {
+            Pace::Saturate => self.saturate()?,
+            Pace::Rate { records_per_second, arrivals } => {
+                let (part, parts) = (self.index, self.plan.producer_threads);
+                self.follow(Schedule::new(records_per_second, part, parts, arrivals, self.plan.seed))?;
+            }
+        }
+        for lane in 0..self.lanes.len() {
+            block_on(self.lanes[lane].producer.flush())?;
+        }
+        while self.in_flight > 0 {
+            self.wait(ROOM_WAIT);
+        }
+        Ok(self.outcome)
+    }
+
+    fn now(&self) -> u64 {
+        nanos(self.origin)
+    }
+
+    fn saturate(&mut self) -> Result<()> {
+        let mut lane = 0;
+        loop {
+            self.settle_ready();
+            let mut refusals = 0;
+            for _ in 0..BURST {
+                let now = self.now();
+                if now >= self.window.to || self.left == Some(0) {
+                    return Ok(());
+                }
+                match self.send(lane, now)? {
+                    true => refusals = 0,
+                    false => refusals += 1,
+                }
+                lane = (lane + 1) % self.lanes.len();
+                if refusals == self.lanes.len() {
+                    self.wait(ROOM_WAIT);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn follow(&mut self, mut schedule: Schedule) -> Result<()> {
+        let give_up = self.window.to + GRACE.as_nanos() as u64;
+        let mut sent = 0;
+        while schedule.due() < self.window.to {
+            let (due, now) = (schedule.due(), self.now());
+            if due > now {
+                self.wait(Duration::from_nanos(due - now).max(SLEEP_MIN));
+                continue;
+            }
+            let lane = sent % self.lanes.len();
+            // Waits for its turn: later records are sent later, and their latencies say so.
+            while !self.send(lane, due)? && self.now() < give_up {
+                self.wait(ROOM_WAIT);
+            }
+            if self.now() >= give_up {
+                while schedule.due() < self.window.to {
+                    self.outcome.unsent += 1;
+                    schedule.advance();
+                }
+                return Ok(());
+            }
+            if self.window.has(due) {
+                self.outcome.lag.saturating_record(now - due);
+            }
+            schedule.advance();
+            sent += 1;
+            if sent.is_multiple_of(BURST) {
+                self.settle_ready();
+            }
+        }
+        Ok(())
+    }
+
+    /// False if there is no room: then the record is sent the next time.
+    fn send(&mut self, at: usize, due: u64) -> Result<bool> {
+        let sending = match self.lanes[at].refused.take() {
+            Some(refused) => refused,
+            None => self.make(at, due),
+        };
+        let lane = &mut self.lanes[at];
+        let Sending { record, due, digest, bytes } = sending;
+        match lane.producer.try_send(record) {
+            Ok(delivery) => {
+                self.sent(at, delivery, due, digest, bytes);
+                Ok(true)
+            }
+            Err(TrySendError::NoRoom(record)) => {
+                lane.refused = Some(Sending { record, due, digest, bytes });
+                Ok(false)
+            }
+            Err(TrySendError::NotPrepared(record)) => {
+                lane.refused = Some(Sending { record, due, digest, bytes });
+                block_on(lane.producer.prepare(&self.topic))?;
+                Ok(false)
+            }
+            Err(TrySendError::Failed(_, error)) => Err(error).context("the client does not take a record"),
+        }
+    }
+
+    fn make(&mut self, at: usize, due: u64) -> Sending {
+        let lane = &mut self.lanes[at];
+        let (value, digest) = self.payloads.make((self.first + at) as u32, lane.sequence, due);
+        lane.sequence += 1;
+        let mut bytes = value.len() as u64;
+        let mut record =
+            ProducerRecord { topic: self.topic.clone(), value: Some(value), ..Default::default() };
+        if !self.keys.is_empty() {
+            let key = &self.keys[self.random.below(self.keys.len() as u64) as usize];
+            bytes += key.len() as u64;
+            record.key = Some(key.clone());
+        }
+        Sending { record, due, digest, bytes }
+    }
+
+    fn sent(&mut self, at: usize, delivery: Delivery, due: u64, digest: u64, bytes: u64) {
+        self.left = self.left.map(|left| left.saturating_sub(bytes));
+        let last = &mut self.lanes[at].last[delivery.partition().partition as usize];
+        if let Some(Some(batch)) = self.batches.get_mut(*last)
+            && batch.delivery.shares_batch(&delivery)
+        {
+            batch.dues.push(due);
+            batch.digest = batch.digest.wrapping_add(digest);
+            batch.bytes += bytes;
+            return;
+        }
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.batches.push(None);
+            self.batches.len() - 1
+        });
+        *last = place;
+        let batch = Batch { delivery, lane: at, dues: vec![due], digest, bytes };
+        self.batches[place] = Some(batch);
+        self.in_flight += 1;
+        let note = Note { place, done: self.done.0.clone(), origin: self.origin };
+        self.look((place, self.now()), &Waker::from(Arc::new(note)));
+    }
+
+    /// Enters a batch's outcome if it has one; else its waker will tell.
+    fn look(&mut self, (place, at): Done, waker: &Waker) {
+        let Some(batch) = &mut self.batches[place] else { return };
+        let Poll::Ready(outcome) = Pin::new(&mut batch.delivery).poll(&mut Context::from_waker(waker)) else {
+            return;
+        };
+        let Some(batch) = self.batches[place].take() else { return };
+        self.free.push(place);
+        self.in_flight -= 1;
+        let count = batch.dues.len() as u64;
+        match outcome {
+            Ok(written) => {
+                let partition = written.partition.partition as usize;
+                self.outcome.ledger.sent(self.first + batch.lane, partition, count, batch.digest);
+                self.outcome.recorder.volume(at, count, batch.bytes);
+                for due in batch.dues {
+                    self.outcome.recorder.latency(due, at);
+                }
+                self.counters.produced.fetch_add(batch.bytes, Ordering::Relaxed);
+            }
+            Err(error) => {
+                self.outcome.failed += count;
+                self.outcome.first_error.get_or_insert(error);
+            }
+        }
+    }
+
+    fn settle_ready(&mut self) {
+        while let Ok(done) = self.done.1.try_recv() {
+            self.look(done, Waker::noop());
+        }
+    }
+
+    /// Until something is done, or for so long.
+    fn wait(&mut self, long: Duration) {
+        match self.done.1.recv_timeout(long) {
+            Ok(done) => {
+                self.look(done, Waker::noop());
+                self.settle_ready();
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+    }
+}
+
+/// By default the kernel lets a thread sleep up to 50 us longer, to wake several at once.
+fn short_sleeps() {
+    // SAFETY: no memory is involved.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+}

@@ -1,0 +1,5 @@
+//! Figures from measurements: percentiles, courses over time, spreads of repeated runs.
+
+pub mod recorder;
+pub mod spread;
+pub mod summary;
