@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use corelog_io::{RemoteSender, RunConfig};
+use corelog_io::{Problem, RemoteSender, RunConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -23,6 +23,19 @@ const READY_MAX: Duration = Duration::from_secs(120);
 /// A shard that does not answer a scrape within this long is left out of it.
 const SCRAPE_MAX: Duration = Duration::from_secs(2);
 
+/// Tells what is wrong with the machine; an error if the broker cannot run on it.
+fn heed(problems: &[Problem]) -> anyhow::Result<()> {
+    for problem in problems {
+        eprintln!("corelog: {}\n  remedy: {}", problem.what, problem.remedy);
+    }
+    match problems.iter().filter(|problem| problem.fatal).count() {
+        0 => Ok(()),
+        fatal => bail!(
+            "this machine is not ready to run the broker ({fatal} of the problems above are in the way)"
+        ),
+    }
+}
+
 /// Runs the broker until it is told to stop.
 pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
     let settings = Arc::new(Settings::load(args, std::env::vars_os())?);
@@ -30,10 +43,7 @@ pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
     let _logging = logging::init(&config.log_levels, config.log_json)?;
     let (identity, _lock) = identity::open(&config.data_dir, config.node_id)?;
     if let Err(problems) = corelog_io::preflight(&config.data_dir, config.cores.len()) {
-        for problem in &problems {
-            eprintln!("corelog: {}\n  remedy: {}", problem.what, problem.remedy);
-        }
-        bail!("this machine is not ready to run the broker ({} problems above)", problems.len());
+        heed(&problems)?;
     }
     let cores = config.cores.len();
     let (report_sender, reports) = mpsc::channel(cores + 1);
@@ -166,4 +176,18 @@ fn announce(config: &config::BrokerConfig, address: std::net::SocketAddr, took: 
         data = data_dir.display(),
         admin = config.admin,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_fatal_problems_are_in_the_way() {
+        let problem = |fatal| Problem { what: "few open files".into(), remedy: "ulimit".into(), fatal };
+        assert!(heed(&[]).is_ok());
+        assert!(heed(&[problem(false), problem(false)]).is_ok());
+        let refusal = heed(&[problem(false), problem(true)]).expect_err("one is fatal").to_string();
+        assert!(refusal.contains("(1 of"), "{refusal}");
+    }
 }

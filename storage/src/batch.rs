@@ -1,8 +1,8 @@
 //! What the log does with a record batch beyond reading its header.
 //!
 //! The batch's CRC covers everything from the attributes on; what stands before (base offset, length, leader epoch,
-//! magic, the CRC itself) is the broker's to set and is protected by the journal group's checksum and by the
-//! continuity of offsets.
+//! magic, the CRC itself) is the broker's to set and is protected by the journal group's checksum in the journal, and
+//! in segments by what the log knows of it: its offsets have no gaps, and its leader epochs are in its history.
 
 use crate::producers::Claim;
 use corelog_wire::records::{

@@ -148,3 +148,48 @@ fn what_turns_over_many_times_is_read_back_from_memory_and_segments_alike() {
         }
     }
 }
+
+/// A batch's checksum begins behind its base offset, length, leader epoch and magic: damage there must be found by
+/// what else the log knows.
+#[test]
+fn no_flipped_bit_of_a_batch_header_is_served() {
+    const N: usize = 100;
+    /// Up to the checksum, and with it.
+    const HEADER_BITS: u64 = 21 * 8;
+    let sim = Sim::new(3);
+    let machine = sim.process("broker");
+    let disk = machine.disk();
+    run(&sim, &machine, async move {
+        let storage = open().await;
+        storage.settle_recovery();
+        let log = log_of(&storage, 1).await;
+        for bytes in values(N, 20_000) {
+            append(&log, bytes).await;
+        }
+        let truth = read_all(&log).await;
+        let files: Vec<_> =
+            disk.files().into_iter().filter(|f| f.extension().is_some_and(|e| e == "log")).collect();
+        let mut struck = 0;
+        for file in &files {
+            let contents = disk.contents(file).expect("it is there");
+            for (offset, bytes) in &truth {
+                let Some(at) = contents.windows(61).position(|w| w == &bytes[..61]) else { continue };
+                for bit in 0..HEADER_BITS {
+                    disk.flip_bit(file, at as u64 * 8 + bit).expect("the bit is there");
+                    match log.read(*offset, 1, true).await {
+                        Ok(read) => {
+                            assert_eq!(batches(&read), [(*offset, bytes.clone())], "bit {bit} at {offset}")
+                        }
+                        Err(_) => struck += 1,
+                    }
+                    disk.flip_bit(file, at as u64 * 8 + bit).expect("the bit is there");
+                }
+            }
+        }
+        assert!(
+            struck > 10 * HEADER_BITS,
+            "{struck} damaged batches were refused: too few were read from segments"
+        );
+        assert_eq!(read_all(&log).await, truth);
+    });
+}

@@ -1,4 +1,4 @@
-//! corectl: topics, groups, produce, consume, log dump.
+//! corectl: topics, groups, produce, consume, log dump, tune.
 
 mod cluster;
 mod consume;
@@ -13,6 +13,7 @@ mod record_json;
 mod table;
 mod time;
 mod topic;
+mod tune;
 
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -73,6 +74,8 @@ enum Command {
     /// Look into a broker's files, offline
     #[command(subcommand)]
     Log(log::Command),
+    /// Check the machine under the broker, explain, change it, and undo
+    Tune(Box<tune::Tune>),
     /// Print a completion script, to be sourced by the shell
     Completions { shell: clap_complete::Shell },
 }
@@ -100,6 +103,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Command::Group(command) => group::run(&global.connect().await?, command, &out).await,
             Command::Cluster(command) => cluster::run(&global.connect().await?, command, &out).await,
             Command::Log(command) => log::run(command, &out),
+            Command::Tune(command) => tune::run(*command, &out),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "corectl", &mut std::io::stdout());
                 Ok(ExitCode::SUCCESS)

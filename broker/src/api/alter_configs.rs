@@ -99,12 +99,7 @@ async fn alter_all(context: &Context, resources: Vec<(i8, Str, Asked)>, validate
     }
     let mut answers: Vec<Answer> = Vec::with_capacity(resources.len());
     for (resource_type, resource_name, asked) in resources {
-        let same =
-            |answer: &Answer| answer.resource_type == resource_type && answer.resource_name == resource_name;
         let result = if named[&(resource_type, resource_name.clone())] > 1 {
-            if answers.iter().any(same) {
-                continue;
-            }
             Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "Each resource must appear at most once."))
         } else {
             alter_one(context, resource_type, &resource_name, asked, validate_only).await

@@ -14,7 +14,7 @@ const NO_LOW_WATERMARK: i64 = -1;
 
 pub async fn handle(context: Context, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
+    for topic in request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()) {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
             let result = delete(&context, &topic.name, asked.partition_index, asked.offset).await;

@@ -36,7 +36,11 @@ pub async fn handle(context: Context, request: DescribeConfigsRequest) -> Descri
             ..Default::default()
         };
         match described {
-            Ok(entries) => result.configs = entries.into_iter().map(|entry| shown.result(entry)).collect(),
+            Ok(entries) => {
+                result.configs = entries.into_iter().map(|entry| shown.result(entry)).collect();
+                // As Kafka has it: null would mean that a code comes without a message.
+                result.error_message = Some(Str::default());
+            }
             Err((code, message)) => {
                 result.error_code = code.0;
                 result.error_message = Some(message.into());

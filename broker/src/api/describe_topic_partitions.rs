@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use corelog_wire::messages::describe_topic_partitions_request::TopicRequest;
 use corelog_wire::messages::describe_topic_partitions_response::{Cursor, Partition, Topic};
 use corelog_wire::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 use corelog_wire::{ErrorCode, Str};
@@ -18,7 +19,14 @@ pub async fn handle(
     let shard = &context.shard;
     let image = shard.image();
     let (first_topic, first_partition) = match request.cursor {
-        Some(cursor) => (cursor.topic_name, cursor.partition_index.max(0)),
+        Some(cursor) => {
+            let named = |topic: &TopicRequest| topic.name == cursor.topic_name;
+            let among = request.topics.is_empty() || request.topics.iter().any(named);
+            if cursor.partition_index < 0 || !among {
+                return refuse(request.topics);
+            }
+            (cursor.topic_name, cursor.partition_index)
+        }
         None => (Str::default(), 0),
     };
     // All topics, if none is named; in the order of their names, so that a cursor means something.
@@ -39,7 +47,12 @@ pub async fn handle(
             } else {
                 ErrorCode::INVALID_TOPIC_EXCEPTION
             };
-            topics.push(Topic { error_code: code.0, name: Some(name), ..Default::default() });
+            topics.push(Topic {
+                error_code: code.0,
+                name: Some(name),
+                topic_authorized_operations: TOPIC_OPERATIONS,
+                ..Default::default()
+            });
             continue;
         };
         let start = if name == first_topic { first_partition } else { 0 };
@@ -76,4 +89,14 @@ pub async fn handle(
         }
     }
     DescribeTopicPartitionsResponse { topics, next_cursor, ..Default::default() }
+}
+
+/// For a cursor at a negative partition, or at none of the topics.
+fn refuse(topics: Vec<TopicRequest>) -> DescribeTopicPartitionsResponse {
+    let topics = topics.into_iter().map(|topic| Topic {
+        error_code: ErrorCode::INVALID_REQUEST.0,
+        name: Some(topic.name),
+        ..Default::default()
+    });
+    DescribeTopicPartitionsResponse { topics: topics.collect(), ..Default::default() }
 }

@@ -39,6 +39,7 @@ pub async fn handle(context: Context, request: FindCoordinatorRequest) -> FindCo
             node_id: shard.identity.node_id,
             host: host.clone(),
             port,
+            error_message: Some(Str::default()),
             ..Default::default()
         },
     });
@@ -47,10 +48,11 @@ pub async fn handle(context: Context, request: FindCoordinatorRequest) -> FindCo
         return FindCoordinatorResponse { coordinators, ..Default::default() };
     }
     let one = coordinators.remove(0);
+    // Kafka says "NONE" to a success here, and older clients print it.
+    let message = one.error_message.filter(|message| !message.is_empty());
     FindCoordinatorResponse {
         error_code: one.error_code,
-        // Kafka says "NONE" to a success here, and older clients print it.
-        error_message: Some(one.error_message.unwrap_or_else(|| Str::from("NONE"))),
+        error_message: Some(message.unwrap_or_else(|| Str::from("NONE"))),
         node_id: one.node_id,
         host: one.host,
         port: one.port,

@@ -16,7 +16,6 @@ use corelog_wire::{ErrorCode, Str};
 use futures_util::future::join_all;
 
 use super::Context;
-use super::metadata::OPERATIONS_UNKNOWN;
 use crate::controller::OFFSETS_TOPIC;
 use crate::groups::{GroupRequest, GroupResponse, RequestContext, group_partition};
 use crate::partition;
@@ -25,9 +24,6 @@ use crate::partition;
 const TOPIC_IDS_FROM: i16 = 10;
 /// First version of OffsetFetch that asks of several groups (KIP-709).
 const GROUPS_FROM: i16 = 8;
-
-/// All that a group may be asked to do, by Kafka's AclOperation codes: read, delete, describe.
-pub const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
 
 macro_rules! forwarded {
     ($($name:ident: $request:ident -> $response:ident as $variant:ident;)*) => {
@@ -305,12 +301,7 @@ pub async fn describe(context: Context, request: DescribeGroupsRequest) -> Descr
         let ask = GroupRequest::Describe { groups: names, include_authorized_operations };
         match ask_partition(&context, index, ask).await {
             GroupResponse::Describe(described) => {
-                for (place, mut group) in places.into_iter().zip(described) {
-                    group.authorized_operations = if include_authorized_operations && group.error_code == 0 {
-                        GROUP_OPERATIONS
-                    } else {
-                        OPERATIONS_UNKNOWN
-                    };
+                for (place, group) in places.into_iter().zip(described) {
                     groups[place] = group;
                 }
             }

@@ -5,6 +5,9 @@ use corelog_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
 use super::Context;
 
+const NO_PRODUCER_ID: i64 = -1;
+const NO_PRODUCER_EPOCH: i16 = -1;
+
 pub async fn handle(context: Context, request: InitProducerIdRequest) -> InitProducerIdResponse {
     let refuse = |code: ErrorCode| InitProducerIdResponse {
         error_code: code.0,
@@ -14,6 +17,10 @@ pub async fn handle(context: Context, request: InitProducerIdRequest) -> InitPro
     };
     if request.transactional_id.is_some() {
         // Transactions are not advertised; a client that asks regardless must not wait for them.
+        return refuse(ErrorCode::INVALID_REQUEST);
+    }
+    // A producer that has an id and an epoch names both (KIP-360); it gets a new id all the same.
+    if (request.producer_id == NO_PRODUCER_ID) != (request.producer_epoch == NO_PRODUCER_EPOCH) {
         return refuse(ErrorCode::INVALID_REQUEST);
     }
     match context.shard.next_producer_id().await {

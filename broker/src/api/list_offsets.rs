@@ -32,6 +32,7 @@ fn known_from(timestamp: i64) -> i16 {
 pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let version = context.api_version;
     let shard = &context.shard;
+    let isolation_known = matches!(request.isolation_level, 0 | 1);
     let lookups = request
         .topics
         .iter()
@@ -41,7 +42,9 @@ pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffset
             (partition.partition_index, partition.current_leader_epoch, partition.timestamp);
         async move {
             let mut answer = PartitionResponse { partition_index: index, ..Default::default() };
-            if version == 0 {
+            if !isolation_known {
+                answer.error_code = ErrorCode::INVALID_REQUEST.0;
+            } else if version == 0 {
                 // Version 0 spoke of segment boundaries; the oldest and newest offset is what its clients use.
                 answer = version_0(shard, &topic, index, timestamp).await;
             } else {
@@ -60,7 +63,8 @@ pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffset
         }
     });
     let mut answers = futures_util::future::join_all(lookups).await.into_iter();
-    let topics = request.topics.iter().map(|topic| TopicResponse {
+    let topics = request.topics.iter().filter(|topic| !topic.partitions.is_empty());
+    let topics = topics.map(|topic| TopicResponse {
         name: topic.name.clone(),
         partitions: answers.by_ref().take(topic.partitions.len()).collect(),
     });
@@ -91,9 +95,12 @@ async fn one(
                 tracing::error!(?id, %error, "ListOffsets");
                 ErrorCode::KAFKA_STORAGE_ERROR
             };
-            let at = |offset: i64| (offset, -1, log.epoch_at(offset));
+            // A log that never had a record has begun in its leader's epoch.
+            let epoch_at = |offset| Some(log.epoch_at(offset)).filter(|epoch| *epoch >= 0);
+            let at = |offset: i64| (offset, -1, epoch_at(offset).unwrap_or(route.leader_epoch));
             Ok(match timestamp {
-                LATEST => at(log.high_watermark()),
+                // What comes next comes in the leader's epoch.
+                LATEST => (log.high_watermark(), -1, route.leader_epoch),
                 EARLIEST | EARLIEST_LOCAL => at(log.log_start_offset()),
                 // Nothing is tiered: no newest tiered offset, and nothing waits to be.
                 LATEST_TIERED | EARLIEST_PENDING_UPLOAD => (-1, -1, -1),

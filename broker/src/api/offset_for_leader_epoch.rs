@@ -1,5 +1,6 @@
 //! OffsetForLeaderEpoch (KIP-101, KIP-320): where an epoch's records end.
 
+use corelog_storage::EpochEnd;
 use corelog_wire::ErrorCode;
 use corelog_wire::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use corelog_wire::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
@@ -26,7 +27,13 @@ pub async fn handle(context: Context, request: OffsetForLeaderEpochRequest) -> O
                     Ok(()) => shard
                         .on(route.owner, move |shard| async move {
                             let log = shard.sound_log(route.log)?;
-                            Ok(log.epoch_end_offset(asked.leader_epoch))
+                            Ok(match asked.leader_epoch {
+                                // The leader's own, which lasts, though nothing may have been written in it yet.
+                                epoch if epoch == route.leader_epoch => {
+                                    EpochEnd { epoch, end_offset: log.high_watermark() }
+                                }
+                                epoch => log.epoch_end_offset(epoch),
+                            })
                         })
                         .await
                         .unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER)),

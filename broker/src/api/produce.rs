@@ -27,8 +27,8 @@ use crate::shard::{Shard, ShardId};
 /// The client id of Kafka's own administration, which alone may write internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
-/// "All replicas in sync".
-const ACKS_ALL: i16 = -1;
+/// Where records keep the time that their producer gave them.
+const NO_TIME: i64 = -1;
 
 /// Batches for one shard, each with its place in the answer.
 struct Batch {
@@ -101,7 +101,8 @@ fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Ba
     let mut batches = Vec::new();
     let mut responses = Vec::with_capacity(request.topic_data.len());
     let acks_known = matches!(request.acks, -1..=1);
-    for (topic_index, data) in request.topic_data.into_iter().enumerate() {
+    let topic_data = request.topic_data.into_iter().filter(|topic| !topic.partition_data.is_empty());
+    for (topic_index, data) in topic_data.enumerate() {
         let by_id = context.api_version >= 13;
         let topic = if by_id { image.topic_by_id(data.topic_id) } else { image.topic(&data.name) };
         let mut partitions = Vec::with_capacity(data.partition_data.len());
@@ -109,7 +110,7 @@ fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Ba
             let mut answer = PartitionProduceResponse {
                 index: partition.index,
                 base_offset: -1,
-                log_append_time_ms: -1,
+                log_append_time_ms: NO_TIME,
                 log_start_offset: -1,
                 ..Default::default()
             };
@@ -119,7 +120,7 @@ fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Ba
                 match topic {
                     None if by_id => Some(refused(ErrorCode::UNKNOWN_TOPIC_ID)),
                     None => Some(refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)),
-                    Some(topic) => match check_one(context, topic, partition, request.acks) {
+                    Some(topic) => match check_one(context, topic, partition) {
                         Ok(mut batch) => {
                             batch.place = (topic_index, partition_index);
                             batches.push(batch);
@@ -160,17 +161,12 @@ fn check_one(
     context: &Context,
     topic: &TopicImage,
     partition: PartitionProduceData,
-    acks: i16,
 ) -> Result<Batch, Refusal> {
     if partition.index < 0 || partition.index as usize >= topic.partitions.len() {
         return Err(refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     }
     if is_internal(&topic.name) && context.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
         return Err(refused(ErrorCode::INVALID_TOPIC_EXCEPTION));
-    }
-    // One broker is one replica in sync.
-    if acks == ACKS_ALL && topic.config.min_insync_replicas > 1 {
-        return Err(refused(ErrorCode::NOT_ENOUGH_REPLICAS));
     }
     let rules = topic.config.produce_rules(context.api_version, wall_clock_ms());
     let records = partition.records.unwrap_or_default();
@@ -197,7 +193,7 @@ fn check_one(
         place: (0, 0),
         log: LogId { topic: topic.id, partition: partition.index },
         topic: topic.name.clone(),
-        log_append_time_ms: checked.log_append_time_ms.unwrap_or(-1),
+        log_append_time_ms: checked.log_append_time_ms.unwrap_or(NO_TIME),
         append: AppendBatch {
             bytes: checked.batch,
             kind: BatchKind::Client,
@@ -263,7 +259,7 @@ impl Pending {
                     let gone = (ErrorCode::NOT_LEADER_OR_FOLLOWER, "the broker is shutting down".to_string());
                     places
                         .into_iter()
-                        .map(|place| Done { place, log_append_time_ms: -1, result: Err(gone.clone()) })
+                        .map(|place| Done { place, log_append_time_ms: NO_TIME, result: Err(gone.clone()) })
                         .collect()
                 })
             }
@@ -277,16 +273,21 @@ async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
     let _turn = shard.append_turn.acquire(1).await;
     let mut ordered = Vec::with_capacity(batches.len());
     for batch in batches {
+        let mut log_append_time_ms = batch.log_append_time_ms;
         let result = match shard.log(batch.log) {
             None => Err((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, String::new())),
             Some(log) => match log.append(batch.append).await {
-                Ok(appended) => Ok((
-                    Offsets {
+                Ok(appended) => {
+                    // The time that a retried batch was given at first.
+                    if appended.duplicate && log_append_time_ms != NO_TIME {
+                        log_append_time_ms = appended.max_timestamp;
+                    }
+                    let offsets = Offsets {
                         base_offset: appended.base_offset,
                         log_start_offset: appended.log_start_offset,
-                    },
-                    appended.durable,
-                )),
+                    };
+                    Ok((offsets, appended.durable))
+                }
                 Err(error) => {
                     let (code, message) = append_error(&error);
                     tracing::debug!(topic = %batch.topic, partition = batch.log.partition, %message, "append refused");
@@ -294,7 +295,7 @@ async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
                 }
             },
         };
-        ordered.push(Ordered { place: batch.place, log_append_time_ms: batch.log_append_time_ms, result });
+        ordered.push(Ordered { place: batch.place, log_append_time_ms, result });
     }
     ordered
 }

@@ -45,7 +45,6 @@ pub struct TopicConfig {
     pub compression: Compression,
     /// The largest record batch, in bytes on the wire.
     pub max_message_bytes: usize,
-    pub min_insync_replicas: u32,
     pub timestamp_type: TimestampType,
     /// How far a record's timestamp may lie before and after the clock, in milliseconds; `i64::MAX` is any.
     pub timestamp_before_max_ms: i64,
@@ -84,7 +83,6 @@ impl TopicConfig {
                 _ => Compression::Producer,
             },
             max_message_bytes: from.number("max.message.bytes"),
-            min_insync_replicas: from.number("min.insync.replicas"),
             timestamp_type: match from.text("message.timestamp.type").as_str() {
                 "LogAppendTime" => TimestampType::LogAppendTime,
                 _ => TimestampType::CreateTime,
@@ -132,7 +130,6 @@ mod tests {
             cleanup_policy: CleanupPolicy { delete: true, compact: false },
             compression: Compression::Producer,
             max_message_bytes: 1_048_588,
-            min_insync_replicas: 1,
             timestamp_type: TimestampType::CreateTime,
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: 3_600_000,

@@ -25,7 +25,7 @@ impl GroupCoordinator {
         include_authorized_operations: bool,
     ) {
         let described = group_ids.into_iter().map(|group_id| {
-            let mut described = match self.groups.get(&group_id).filter(|group| group.creating.is_none()) {
+            let mut described = match self.groups.get(&group_id).filter(|group| group.is_shown()) {
                 Some(group) => describe_group(group),
                 None => missing(group_id, context.api_version),
             };

@@ -95,7 +95,7 @@ pub struct Group {
     pub join_phase: Option<JoinPhase>,
     /// A member came since the initial delay was last set.
     pub new_member_added: bool,
-    /// The write that makes the group exist, while it is on its way: until then readers don't see the group.
+    /// The write that makes the group exist, while it is on its way; see [`Group::is_shown`].
     pub creating: Option<WriteId>,
     /// The write that removes the group, while it is on its way: until then readers see it, and writers don't.
     pub deleting: Option<WriteId>,
@@ -225,6 +225,12 @@ impl Group {
 
     pub fn member(&self, id: &str) -> Option<&Member> {
         self.members.get(id)
+    }
+
+    /// Whether readers see the group. Until the write that makes it is durable they do not, but for members: these may
+    /// have their answer already, and look.
+    pub fn is_shown(&self) -> bool {
+        self.creating.is_none() || !self.members.is_empty()
     }
 
     pub fn member_count(&self) -> usize {

@@ -19,9 +19,7 @@ impl GroupCoordinator {
         let groups = if matches(&request.types_filter, CLASSIC) {
             self.groups
                 .values()
-                .filter(|group| {
-                    group.creating.is_none() && matches(&request.states_filter, group.state().name())
-                })
+                .filter(|group| group.is_shown() && matches(&request.states_filter, group.state().name()))
                 .map(|group| ListedGroup {
                     group_id: group.id.clone(),
                     protocol_type: group.protocol_type.clone().unwrap_or_default(),

@@ -25,7 +25,7 @@ pub use file::{File, OpenOptions};
 pub use memory::{ALIGN, AlignedBuf, Block, is_aligned};
 pub use mesh::{Disconnected, Receiver, Seat, Senders, TrySendError, mesh};
 pub use net::{ListenOptions, Listener, Part, Stream};
-pub use preflight::{Problem, preflight};
+pub use preflight::{MEMLOCK_MIN, MEMLOCK_PER_CORE, NOFILE_MIN, Problem, preflight};
 pub use random::random_u64;
 pub use remote::{RemoteReceiver, RemoteSender, remote};
 pub use run::{CoreCtx, Handle, RunConfig, available_cpus, run_glommio, run_glommio_with};

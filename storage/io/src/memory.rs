@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use std::alloc::{self, Layout};
+use std::cell::RefCell;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -16,6 +17,73 @@ pub const ALIGN: usize = 4096;
 /// Whether `n` is a multiple of [`ALIGN`].
 pub const fn is_aligned(n: u64) -> bool {
     n.is_multiple_of(ALIGN as u64)
+}
+
+/// Sizes that a [`Pool`] keeps: this many bytes, and twice, four times ... as much.
+const POOLED_MIN: usize = 64 << 10;
+const POOLED_SIZES: usize = 5;
+const POOLED_MAX: usize = POOLED_MIN << (POOLED_SIZES - 1);
+/// Most bytes a core keeps for its next allocations.
+const POOL_BYTES_MAX: usize = 16 << 20;
+
+/// Large pieces of memory that were freed on this core, for its next allocations. The journal's blocks and the
+/// flusher's buffers come and go by the megabyte; from the allocator each would be fresh pages, which the kernel clears
+/// one fault at a time.
+#[derive(Default)]
+struct Pool {
+    free: [Vec<NonNull<u8>>; POOLED_SIZES],
+    bytes: usize,
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = RefCell::default();
+}
+
+impl Pool {
+    /// The size that `capacity` bytes take, and its place; `None` for sizes that are not pooled.
+    fn size(capacity: usize) -> Option<(usize, usize)> {
+        let size = capacity.next_power_of_two();
+        (POOLED_MIN..=POOLED_MAX)
+            .contains(&size)
+            .then(|| (size, (size / POOLED_MIN).trailing_zeros() as usize))
+    }
+
+    fn take(capacity: usize) -> Option<NonNull<u8>> {
+        let (size, place) = Pool::size(capacity)?;
+        let pool = |pool: &RefCell<Pool>| {
+            let pool = &mut *pool.borrow_mut();
+            let ptr = pool.free[place].pop()?;
+            pool.bytes -= size;
+            Some(ptr)
+        };
+        POOL.try_with(pool).ok().flatten()
+    }
+
+    /// Whether it was taken.
+    fn give(ptr: NonNull<u8>, capacity: usize) -> bool {
+        let Some((size, place)) = Pool::size(capacity) else { return false };
+        let pool = |pool: &RefCell<Pool>| {
+            let pool = &mut *pool.borrow_mut();
+            let taken = pool.bytes + size <= POOL_BYTES_MAX;
+            if taken {
+                pool.free[place].push(ptr);
+                pool.bytes += size;
+            }
+            taken
+        };
+        POOL.try_with(pool).unwrap_or(false)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        for (place, free) in self.free.iter().enumerate() {
+            for ptr in free {
+                // SAFETY: allocated with this layout in `Memory::allocate`, and nobody else's.
+                unsafe { alloc::dealloc(ptr.as_ptr(), Memory::layout(POOLED_MIN << place)) }
+            }
+        }
+    }
 }
 
 /// Heap memory at [`ALIGN`], of a fixed size.
@@ -29,9 +97,11 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
+    /// What is allocated for `capacity` bytes.
     fn layout(capacity: usize) -> Layout {
+        let size = Pool::size(capacity).map_or(capacity, |(size, _)| size);
         // Fails only above isize::MAX, which no caller can mean.
-        Layout::from_size_align(capacity, ALIGN).expect("buffer size exceeds the address space")
+        Layout::from_size_align(size, ALIGN).expect("buffer size exceeds the address space")
     }
 
     fn allocate(capacity: usize, zeroed: bool) -> Memory {
@@ -40,6 +110,13 @@ impl Memory {
                 ptr: NonNull::without_provenance(const { std::num::NonZero::new(ALIGN).unwrap() }),
                 capacity,
             };
+        }
+        if let Some(ptr) = Pool::take(capacity) {
+            if zeroed {
+                // SAFETY: a pooled piece has at least `capacity` bytes, and is nobody else's.
+                unsafe { ptr.as_ptr().write_bytes(0, capacity) };
+            }
+            return Memory { ptr, capacity };
         }
         let layout = Memory::layout(capacity);
         // SAFETY: the layout's size is not zero.
@@ -51,7 +128,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if self.capacity > 0 {
+        if self.capacity > 0 && !Pool::give(self.ptr, self.capacity) {
             // SAFETY: allocated with this layout in `allocate`.
             unsafe { alloc::dealloc(self.ptr.as_ptr(), Memory::layout(self.capacity)) }
         }
@@ -252,6 +329,38 @@ mod tests {
         assert_eq!(address as usize % ALIGN, 0);
         assert_eq!(frozen[4999], 7);
         assert!(AlignedBuf::new(0).freeze().is_empty());
+    }
+
+    #[test]
+    fn pooled_memory_is_used_again_and_zeroed() {
+        let sizes = [POOLED_MIN / 2 + 1, 100_000, POOLED_MAX - 1, POOLED_MAX];
+        let addresses = sizes.map(|size| {
+            let mut buf = AlignedBuf::new(size);
+            buf.fill(7);
+            buf.as_ptr()
+        });
+        for (size, address) in sizes.into_iter().zip(addresses).rev() {
+            let buf = AlignedBuf::new(size);
+            assert_eq!(buf.len(), size);
+            assert!(buf.iter().all(|b| *b == 0), "{size} bytes");
+            assert!(addresses.contains(&buf.as_ptr()), "{size} bytes at {address:?} and then elsewhere");
+        }
+    }
+
+    #[test]
+    fn a_pool_keeps_no_more_than_its_bound() {
+        std::thread::spawn(|| {
+            let many: Vec<_> =
+                (0..2 * POOL_BYTES_MAX / POOLED_MAX).map(|_| AlignedBuf::new(POOLED_MAX)).collect();
+            drop(many);
+            POOL.with_borrow(|pool| assert_eq!(pool.bytes, POOL_BYTES_MAX));
+            let large = AlignedBuf::new(POOLED_MAX + 1);
+            let small = AlignedBuf::new(POOLED_MIN / 2);
+            drop((large, small));
+            POOL.with_borrow(|pool| assert_eq!(pool.bytes, POOL_BYTES_MAX));
+        })
+        .join()
+        .expect("the pool is dropped with its thread");
     }
 
     #[test]

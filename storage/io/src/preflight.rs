@@ -23,11 +23,11 @@ impl fmt::Display for Problem {
 
 /// Locked memory that one core's four rings count as, twice over: 6.18 counts about 260 KiB, and a process that has
 /// just ended (a restart) is still counted for a moment.
-const MEMLOCK_PER_CORE: u64 = 512 << 10;
+pub const MEMLOCK_PER_CORE: u64 = 512 << 10;
 /// glommio refuses to start below this, whatever it needs.
-const MEMLOCK_MIN: u64 = 512 << 10;
+pub const MEMLOCK_MIN: u64 = 512 << 10;
 /// Open files below which a broker with many partitions and connections soon runs out.
-const NOFILE_MIN: u64 = 10_000;
+pub const NOFILE_MIN: u64 = 10_000;
 
 /// Checks io_uring, locked memory, open files (raising the soft limits to the hard ones) and O_DIRECT in `data_dir`,
 /// which must exist. `cores` is how many cores are to run. Blocking: call it before the cores start.

@@ -4,9 +4,9 @@ use super::Log;
 use crate::batch;
 use crate::error::StorageError;
 use crate::format::index_page::Footer;
-use crate::format::segment_file::FIRST_BATCH;
 use crate::segment::{
-    Body, INTERVAL, Scanner, Sealed, SegmentSpan, SparseIndex, check_header, load_sealed, rewrite_index,
+    BatchStart, Body, INTERVAL, Scanner, Sealed, SegmentSpan, SparseIndex, check_header, load_sealed,
+    rewrite_index,
 };
 use bytes::{Bytes, BytesMut};
 use corelog_wire::records::{BatchHeader, BatchView, TimestampType, with_scratch};
@@ -47,9 +47,10 @@ impl Log {
                 None => self.footer(segment).await?.max_timestamp,
             };
             if max_timestamp >= timestamp {
-                let position =
-                    self.position_in(segment, |index| index.position_of_timestamp(timestamp)).await?;
-                let mut scanner = self.scanner(segment, position, INTERVAL).await?;
+                let base_offset = segment.base_offset;
+                let from =
+                    self.start_in(segment, |index| index.start_for_timestamp(base_offset, timestamp)).await?;
+                let mut scanner = self.scanner(segment, from, INTERVAL).await?;
                 while let Some(header) = scanner.peek().await? {
                     if header.base_offset >= limit {
                         return Ok(None);
@@ -58,7 +59,7 @@ impl Log {
                         scanner.skip(&header);
                         continue;
                     }
-                    let found = scanner.take(header).await?;
+                    let found = self.take(&mut scanner, header).await?;
                     if let Some(record) = first_record(&found.header, whole(found.body), timestamp, start) {
                         return Ok(Some(record).filter(|r| r.offset < limit));
                     }
@@ -132,7 +133,8 @@ impl Log {
         let mut greatest = -1;
         let mut at = self.log_start_offset();
         while let Some((segment, end, _)) = self.segment_at(at) {
-            let mut scanner = self.scanner(segment, FIRST_BATCH, 1 << 20).await?;
+            let first = BatchStart::of_segment(segment.base_offset);
+            let mut scanner = self.scanner(segment, first, 1 << 20).await?;
             while let Some(header) = scanner.peek().await? {
                 if header.next_offset() > at {
                     greatest = greatest.max(batch::timestamp(&header));
@@ -166,19 +168,20 @@ impl Log {
         }
     }
 
-    /// A position that the segment's index gives; the index is loaded if it is not in memory.
-    pub(super) async fn position_in(
+    /// A start that the segment's index gives; the index is loaded if it is not in memory.
+    pub(super) async fn start_in(
         &self,
         segment: SegmentSpan,
-        look_up: impl Fn(&SparseIndex) -> u64,
-    ) -> Result<u64, StorageError> {
+        look_up: impl Fn(&SparseIndex) -> BatchStart,
+    ) -> Result<BatchStart, StorageError> {
         if !segment.sealed {
             let state = self.state.borrow();
             let active = state.segments.as_ref().and_then(|s| s.active.as_ref());
             if let Some(active) = active.filter(|a| a.base_offset == segment.base_offset) {
                 // The index may be ahead of what is synced.
-                let position = look_up(&active.index.borrow());
-                return Ok(if position < segment.end { position } else { FIRST_BATCH });
+                let start = look_up(&active.index.borrow());
+                let first = BatchStart::of_segment(segment.base_offset);
+                return Ok(if start.position < segment.end { start } else { first });
             }
         }
         match self.shard.indexes.get(self.id, segment.base_offset) {
@@ -232,8 +235,8 @@ impl Log {
             max_timestamp: -1,
             sealed_ms: corelog_io::wall_clock_ms(),
         };
-        let mut scanner =
-            Scanner::new(file, path, FIRST_BATCH, segment.end, 1 << 20).expect_offset(segment.base_offset);
+        let first = BatchStart::of_segment(segment.base_offset);
+        let mut scanner = Scanner::new(file, path, first, segment.end, 1 << 20);
         while let Some(found) = scanner.next().await? {
             let max_timestamp = footer.max_timestamp;
             index.note(base, found.header.base_offset, footer.next_index, found.position, max_timestamp);

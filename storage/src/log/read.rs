@@ -2,9 +2,9 @@
 
 use super::{Log, State};
 use crate::error::{ReadError, StorageError};
-use crate::format::segment_file::FIRST_BATCH;
-use crate::segment::{Body, INTERVAL, Scanner, SegmentSpan};
+use crate::segment::{BatchStart, Body, Found, INTERVAL, Scanner, SegmentSpan};
 use bytes::Bytes;
+use corelog_wire::records::BatchHeader;
 
 /// Places where recent reads ended, so that a reader that goes on there need not search.
 const HINTS: usize = 4;
@@ -24,12 +24,11 @@ pub struct Read {
     pub last_stable_offset: i64,
 }
 
-/// A read from `segment` that ended before `offset` ended at `position`.
+/// A read from `segment` ended before the batch at `next`.
 #[derive(Clone, Copy)]
 pub(super) struct Hint {
-    offset: i64,
     segment: i64,
-    position: u64,
+    next: BatchStart,
 }
 
 #[derive(Default)]
@@ -39,10 +38,10 @@ pub(super) struct Hints {
 }
 
 impl Hints {
-    fn find(&mut self, offset: i64, segment: i64) -> Option<u64> {
-        let found =
-            self.places.iter_mut().find(|h| h.is_some_and(|h| h.offset == offset && h.segment == segment))?;
-        found.take().map(|h| h.position)
+    fn find(&mut self, offset: i64, segment: i64) -> Option<BatchStart> {
+        let is_it = |h: Hint| h.next.offset == offset && h.segment == segment;
+        let found = self.places.iter_mut().find(|h| h.is_some_and(is_it))?;
+        found.take().map(|h| h.next)
     }
 
     fn note(&mut self, hint: Hint) {
@@ -77,7 +76,7 @@ impl Log {
     pub async fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<Read, ReadError> {
         let mut read = Read { next_offset: offset, ..Read::default() };
         loop {
-            let (segment, position, limit) = {
+            let (segment, hint, limit) = {
                 let state = self.state.borrow();
                 self.check_readable(&state, offset)?;
                 let at = read.next_offset;
@@ -93,7 +92,7 @@ impl Log {
                     break;
                 }
                 match &state.segments {
-                    None => (None, 0, 0),
+                    None => (None, None, 0),
                     Some(segments) => {
                         let Some(span) = segments.holding(at) else {
                             drop(state);
@@ -101,7 +100,7 @@ impl Log {
                         };
                         let hint = self.hints.borrow_mut().find(at, span.base_offset);
                         let limit = state.flushed.offset.min(state.committed.offset);
-                        (Some(span), hint.unwrap_or(0), limit)
+                        (Some(span), hint, limit)
                     }
                 }
             };
@@ -110,7 +109,7 @@ impl Log {
                 self.load_in_turn().await?;
                 continue;
             };
-            match self.read_segment(segment, position, limit, &mut read, max_bytes, at_least_one).await {
+            match self.read_segment(segment, hint, limit, &mut read, max_bytes, at_least_one).await {
                 Ok(true) => {}
                 Ok(false) => break,
                 // Retention may have taken the segment while we read it.
@@ -146,11 +145,11 @@ impl Log {
     }
 
     /// Goes on with `read` in `segment`, not beyond offset `limit`. `true`: it ended at the segment's end.
-    /// `position`: where the batch at `read.next_offset` begins, 0 if unknown.
+    /// `start`: where the batch at `read.next_offset` begins, if known.
     async fn read_segment(
         &self,
         segment: SegmentSpan,
-        position: u64,
+        start: Option<BatchStart>,
         limit: i64,
         read: &mut Read,
         max_bytes: usize,
@@ -158,13 +157,15 @@ impl Log {
     ) -> Result<bool, StorageError> {
         let sought = read.next_offset;
         let mut ahead = max_bytes.saturating_sub(read.len) as u64;
-        let mut from = position;
-        if from == 0 {
-            let relative = u32::try_from(sought - segment.base_offset).unwrap_or(u32::MAX);
-            from = self.position_in(segment, |index| index.position_of_offset(relative)).await?;
-            ahead += INTERVAL;
-        }
-        let mut scanner = self.scanner(segment, from, ahead).await?;
+        let start = match start {
+            Some(start) => start,
+            None => {
+                ahead += INTERVAL;
+                let base_offset = segment.base_offset;
+                self.start_in(segment, |index| index.start_for_offset(base_offset, sought)).await?
+            }
+        };
+        let mut scanner = self.scanner(segment, start, ahead).await?;
         let before = read.len;
         let mut more = true;
         while let Some(header) = scanner.peek().await? {
@@ -176,7 +177,7 @@ impl Log {
                 more = false;
                 break;
             }
-            let found = scanner.take(header).await?;
+            let found = self.take(&mut scanner, header).await?;
             match found.body {
                 Body::Whole(bytes) => read.push(bytes),
                 Body::Parts(parts) => parts.into_iter().for_each(|part| read.push(part)),
@@ -193,24 +194,45 @@ impl Log {
         }
         self.shard.counters.note_cold_read(read.len - before);
         if !more {
-            let hint =
-                Hint { offset: read.next_offset, segment: segment.base_offset, position: scanner.position() };
-            self.hints.borrow_mut().note(hint);
+            self.hints.borrow_mut().note(Hint { segment: segment.base_offset, next: scanner.at() });
         }
         Ok(more)
     }
 
-    /// A scanner of `segment` from `position` on.
+    /// A scanner of `segment` from the batch that begins at `start` on.
     pub(super) async fn scanner(
         &self,
         segment: SegmentSpan,
-        position: u64,
+        start: BatchStart,
         ahead: u64,
     ) -> Result<Scanner, StorageError> {
         let path = self.dir.join(crate::paths::segment_file(segment.base_offset));
         let file = self.shard.files.open(&path, false).await?;
-        let scanner = Scanner::new(file, path, position, segment.end, ahead);
-        Ok(if position == FIRST_BATCH { scanner.expect_offset(segment.base_offset) } else { scanner })
+        Ok(Scanner::new(file, path, start, segment.end, ahead))
+    }
+
+    /// The batch of `header`, which the scanner is at, with all of it checked: its leader epoch, which no checksum
+    /// covers, must be what the log's history says.
+    pub(super) async fn take(
+        &self,
+        scanner: &mut Scanner,
+        header: BatchHeader,
+    ) -> Result<Found, StorageError> {
+        let found = scanner.take(header).await?;
+        let state = self.state.borrow();
+        // Of what is deleted the history knows nothing any more: a batch that reaches beyond bears the epoch there.
+        let known = state.epochs.epoch_at(header.base_offset.max(state.log_start_offset));
+        match known {
+            Some(epoch) if epoch == header.partition_leader_epoch => Ok(found),
+            // Deleted while it was read: nobody is given it.
+            _ if header.next_offset() <= state.log_start_offset => Ok(found),
+            _ => {
+                let (offset, epoch) = (header.base_offset, header.partition_leader_epoch);
+                let known = known.map_or("none".into(), |epoch| epoch.to_string());
+                let what = format!("the batch at offset {offset} bears leader epoch {epoch}, not {known}");
+                Err(scanner.corrupt(found.position, what))
+            }
+        }
     }
 }
 

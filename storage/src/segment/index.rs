@@ -10,6 +10,20 @@ use std::rc::Rc;
 /// Bytes of batches between two entries, at the least.
 pub const INTERVAL: u64 = 64 << 10;
 
+/// Where a batch begins: in its segment's file, and in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchStart {
+    pub position: u64,
+    pub offset: i64,
+}
+
+impl BatchStart {
+    /// The first batch of the segment of `base_offset`.
+    pub fn of_segment(base_offset: i64) -> BatchStart {
+        BatchStart { position: FIRST_BATCH, offset: base_offset }
+    }
+}
+
 /// Points of a segment where a batch begins, in order. The segment's first batch needs no entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SparseIndex {
@@ -38,20 +52,25 @@ impl SparseIndex {
         }
     }
 
-    /// Where a scan for `relative_offset` begins.
-    pub fn position_of_offset(&self, relative_offset: u32) -> u64 {
-        let after = self.entries.partition_point(|e| e.relative_offset <= relative_offset);
-        self.at(after)
+    /// Where a scan for `offset` begins, in the segment of `base_offset`.
+    pub fn start_for_offset(&self, base_offset: i64, offset: i64) -> BatchStart {
+        let relative = u32::try_from(offset - base_offset).unwrap_or(u32::MAX);
+        self.start(base_offset, self.entries.partition_point(|e| e.relative_offset <= relative))
     }
 
     /// Where a scan for the first record with a timestamp of at least `timestamp` begins.
-    pub fn position_of_timestamp(&self, timestamp: i64) -> u64 {
-        let after = self.entries.partition_point(|e| e.max_timestamp_before < timestamp);
-        self.at(after)
+    pub fn start_for_timestamp(&self, base_offset: i64, timestamp: i64) -> BatchStart {
+        self.start(base_offset, self.entries.partition_point(|e| e.max_timestamp_before < timestamp))
     }
 
-    fn at(&self, after: usize) -> u64 {
-        after.checked_sub(1).map_or(FIRST_BATCH, |i| u64::from(self.entries[i].position))
+    fn start(&self, base_offset: i64, after: usize) -> BatchStart {
+        match after.checked_sub(1).map(|i| &self.entries[i]) {
+            None => BatchStart::of_segment(base_offset),
+            Some(entry) => BatchStart {
+                position: u64::from(entry.position),
+                offset: base_offset + i64::from(entry.relative_offset),
+            },
+        }
     }
 
     fn bytes(&self) -> u64 {
@@ -139,14 +158,18 @@ mod tests {
     #[test]
     fn a_scan_begins_at_or_before_what_is_sought() {
         let index = sample();
-        assert_eq!(index.position_of_offset(0), FIRST_BATCH);
-        assert_eq!(index.position_of_offset(19), FIRST_BATCH);
-        assert_eq!(index.position_of_offset(20), FIRST_BATCH + INTERVAL);
-        assert_eq!(index.position_of_offset(39), FIRST_BATCH + INTERVAL);
-        assert_eq!(index.position_of_offset(u32::MAX), FIRST_BATCH + 49 * INTERVAL);
-        assert_eq!(index.position_of_timestamp(0), FIRST_BATCH);
-        assert_eq!(index.position_of_timestamp(199), FIRST_BATCH);
-        assert_eq!(index.position_of_timestamp(200), FIRST_BATCH + INTERVAL);
+        let interval =
+            |n: u64| BatchStart { position: FIRST_BATCH + n * INTERVAL, offset: 1000 + n as i64 * 20 };
+        for (offset, expected) in [(1000, 0), (1019, 0), (1020, 1), (1039, 1), (i64::MAX, 49)] {
+            assert_eq!(index.start_for_offset(1000, offset), interval(expected), "offset {offset}");
+        }
+        for (timestamp, expected) in [(0, 0), (199, 0), (200, 1)] {
+            assert_eq!(
+                index.start_for_timestamp(1000, timestamp),
+                interval(expected),
+                "timestamp {timestamp}"
+            );
+        }
     }
 
     #[test]

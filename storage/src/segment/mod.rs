@@ -9,9 +9,9 @@ mod load;
 mod scan;
 mod write;
 
-pub use index::{INTERVAL, IndexCache, SparseIndex};
+pub use index::{BatchStart, INTERVAL, IndexCache, SparseIndex};
 pub use load::{Expected, check_header, load, load_sealed, remove};
-pub use scan::{Body, Scanner};
+pub use scan::{Body, Found, Scanner};
 pub use write::{SegmentWriter, rewrite_index};
 
 use crate::format::checkpoint::ActiveSegmentState;

@@ -1,5 +1,6 @@
 //! Goes through the batches of a segment file from some position on, in large aligned reads.
 
+use super::BatchStart;
 use crate::batch;
 use crate::error::StorageError;
 use crate::format::{PAGE, page_ceil, page_floor};
@@ -18,8 +19,8 @@ pub struct Scanner {
     /// Where the batches end.
     end: u64,
     position: u64,
-    /// The offset the next batch must begin at, once known.
-    expected_offset: Option<i64>,
+    /// The offset the next batch must begin at: a batch's checksum does not cover its base offset.
+    expected_offset: i64,
     /// Bytes to read at once when nothing is at hand.
     ahead: u64,
     /// The last read: where it begins, and its bytes up to `end`.
@@ -52,20 +53,16 @@ impl Body {
 }
 
 impl Scanner {
-    /// From the batch that begins at `position`; `ahead` bytes are about to be used.
-    pub fn new(file: File, path: PathBuf, position: u64, end: u64, ahead: u64) -> Scanner {
+    /// From the batch that begins at `start`; `ahead` bytes are about to be used.
+    pub fn new(file: File, path: PathBuf, start: BatchStart, end: u64, ahead: u64) -> Scanner {
         let ahead = page_ceil(ahead).clamp(PAGE as u64, READ_MAX);
-        Scanner { file, path, end, position, expected_offset: None, ahead, chunk_at: 0, chunk: Bytes::new() }
+        let BatchStart { position, offset: expected_offset } = start;
+        Scanner { file, path, end, position, expected_offset, ahead, chunk_at: 0, chunk: Bytes::new() }
     }
 
-    /// The first batch must begin at this offset.
-    pub fn expect_offset(mut self, offset: i64) -> Scanner {
-        self.expected_offset = Some(offset);
-        self
-    }
-
-    pub fn position(&self) -> u64 {
-        self.position
+    /// Where the next batch begins.
+    pub fn at(&self) -> BatchStart {
+        BatchStart { position: self.position, offset: self.expected_offset }
     }
 
     pub fn corrupt(&self, position: u64, what: impl Into<String>) -> StorageError {
@@ -85,10 +82,9 @@ impl Scanner {
             let what = format!("a batch of {} bytes runs past the end at {}", header.size(), self.end);
             return Err(self.corrupt(self.position, what));
         }
-        if let Some(expected) = self.expected_offset
-            && header.base_offset != expected
-        {
-            let what = format!("a batch begins at offset {}, expected {expected}", header.base_offset);
+        if header.base_offset != self.expected_offset {
+            let what =
+                format!("a batch begins at offset {}, expected {}", header.base_offset, self.expected_offset);
             return Err(self.corrupt(self.position, what));
         }
         Ok(Some(header))
@@ -97,7 +93,7 @@ impl Scanner {
     /// Moves past the batch that [`Scanner::peek`] gave.
     pub fn skip(&mut self, header: &BatchHeader) {
         self.position += header.size() as u64;
-        self.expected_offset = Some(header.next_offset());
+        self.expected_offset = header.next_offset();
     }
 
     /// The bytes of the batch that [`Scanner::peek`] gave, its checksum verified; moves past it.

@@ -30,14 +30,18 @@ use crate::shard::{Shard, ShardId};
 
 /// A response takes at least this much of the shard's fetch budget before it reads.
 const GRANT_MIN: u64 = 64 * 1024;
+/// Grants from this many bytes on are dealt among the shards.
+const DEALT_FROM: u64 = 1 << 20;
 /// Below this version responses carry message format 0 or 1 (KIP-98).
 const V2_BATCHES_FROM: i16 = 4;
 /// Below this version responses carry message format 0.
 const V1_MESSAGES_FROM: i16 = 2;
 /// From this version on topics are named by id (KIP-516).
 const TOPIC_IDS_FROM: i16 = 13;
-/// Replicas are brokers; clients fetch with this id.
+/// Clients fetch with this id. Greater ones are of brokers, and none copies its log by Fetch here.
 const CONSUMER_REPLICA_ID: i32 = -1;
+const READ_UNCOMMITTED: i8 = 0;
+const READ_COMMITTED: i8 = 1;
 /// What down-conversion may make of one partition's batches when it decompresses them.
 const DOWN_CONVERT_BYTES_MAX: usize = 64 << 20;
 
@@ -63,11 +67,15 @@ pub async fn handle(context: Context, header: RequestHeader, mut reader: Reader)
 async fn fetch(context: &Context, request: FetchRequest) -> (FetchResponse, Option<Permit>) {
     let shard = &context.shard;
     let by_id = context.api_version >= TOPIC_IDS_FROM;
-    let refuse = |code: ErrorCode| FetchResponse { error_code: code.0, ..Default::default() };
     let replica = request.replica_id.max(request.replica_state.replica_id);
-    if replica > CONSUMER_REPLICA_ID {
-        return (refuse(ErrorCode::INVALID_REQUEST), None);
-    }
+    let isolation = request.isolation_level;
+    let refusal = if replica > CONSUMER_REPLICA_ID {
+        Some(ErrorCode::NOT_LEADER_OR_FOLLOWER)
+    } else if !matches!(isolation, READ_UNCOMMITTED | READ_COMMITTED) {
+        Some(ErrorCode::INVALID_REQUEST)
+    } else {
+        None
+    };
     let limits = Limits {
         max_bytes: (request.max_bytes.max(0) as usize).min(shard.config().fetch_bytes_max),
         min_bytes: request.min_bytes.max(0) as usize,
@@ -75,10 +83,14 @@ async fn fetch(context: &Context, request: FetchRequest) -> (FetchResponse, Opti
     };
     let mut plan = match shard.sessions.begin(request, by_id, corelog_io::now()) {
         Ok(plan) => plan,
-        Err(code) => return (refuse(code), None),
+        Err(code) => return (FetchResponse { error_code: code.0, ..Default::default() }, None),
     };
-    let (got, held) = gather(shard, &plan.asked, by_id, limits).await;
-    let response = respond(context, &mut plan, got);
+    let (got, held) = match refusal {
+        // In each partition: before version 7 there is no error for the whole.
+        Some(code) => ((0..plan.asked.len()).map(|place| Got::refused(place, code)).collect(), None),
+        None => gather(shard, &plan.asked, by_id, limits).await,
+    };
+    let response = respond(context, &mut plan, got, isolation == READ_COMMITTED);
     (response, held)
 }
 
@@ -101,9 +113,10 @@ async fn gather(
         let most = shard.fetch_budget.available() / 4;
         let grant = (limits.max_bytes as u64).min(most.max(GRANT_MIN)).min(shard.fetch_budget.total());
         let mut held = shard.fetch_budget.acquire(grant).await;
+        let all = wanted.iter().map(|(_, list)| bytes_asked(list)).sum();
         let reads = wanted.iter().map(|(owner, list)| {
-            let list = list.clone();
-            shard.on(*owner, move |shard| read::read(shard, list, grant as usize))
+            let (list, share) = (list.clone(), share(grant, bytes_asked(list), all));
+            shard.on(*owner, move |shard| read::read(shard, list, share))
         });
         for (read, (_, list)) in join_all(reads).await.into_iter().zip(&wanted) {
             match read {
@@ -113,8 +126,8 @@ async fn gather(
                 }
             }
         }
-        // Each shard was given the whole budget and a first batch of any size. The answer keeps to the limits in the
-        // request's order, and only its own first batch may exceed them (KIP-74).
+        // Small limits were given to each shard whole, and to each a first batch of any size. The answer keeps to the
+        // limits in the request's order, and only its own first batch may exceed them (KIP-74).
         got.sort_unstable_by_key(|got| got.place);
         let mut total = 0;
         for got in &mut got {
@@ -138,6 +151,20 @@ async fn gather(
     }
 }
 
+fn bytes_asked(list: &[Wanted]) -> u64 {
+    list.iter().map(|wanted| wanted.max_bytes as u64).sum()
+}
+
+/// How much of `grant` an owner may read of which `own` of `all` bytes are asked. Large grants are dealt among the
+/// owners: what several read for the same room is read in vain. Small ones are each owner's whole, so that an answer
+/// is filled in the request's order (KIP-74).
+fn share(grant: u64, own: u64, all: u64) -> usize {
+    if grant < DEALT_FROM || all <= grant {
+        return grant as usize;
+    }
+    (u128::from(grant) * u128::from(own) / u128::from(all)) as usize
+}
+
 /// Partitions to read by owner, beginning with a random one so that a small budget starves none; and what can be
 /// answered at once.
 fn resolve(shard: &Rc<Shard>, asked: &[Asked], by_id: bool) -> (Vec<(ShardId, Vec<Wanted>)>, Vec<Got>) {
@@ -150,7 +177,9 @@ fn resolve(shard: &Rc<Shard>, asked: &[Asked], by_id: bool) -> (Vec<(ShardId, Ve
             partition::route(shard, &asked.topic, asked.partition)
         };
         let checked = route.and_then(|route| {
-            partition::check_epoch(asked.current_leader_epoch, route.leader_epoch).map(|()| route)
+            // As Kafka does, any negative epoch is taken for "does not say" here, and here alone.
+            let epoch = asked.current_leader_epoch.max(-1);
+            partition::check_epoch(epoch, route.leader_epoch).map(|()| route)
         });
         match checked {
             Err(code) => got.push(Got::refused(place, code)),
@@ -219,7 +248,7 @@ impl Drop for CancelWait<'_> {
 }
 
 /// Puts the answer together: for a session only what is new to the client.
-fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>) -> FetchResponse {
+fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bool) -> FetchResponse {
     let mut served = vec![false; plan.asked.len()];
     let mut topics: Vec<FetchableTopicResponse> = Vec::new();
     let mut records_bytes = 0;
@@ -233,7 +262,7 @@ fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>) -> FetchResponse {
         asked.told = Some(news);
         served[got.place] = got.len > 0;
         records_bytes += got.len;
-        let partition = answer(context, asked, got);
+        let partition = answer(context, asked, got, read_committed);
         match topics.last_mut() {
             Some(last) if last.topic == asked.topic && last.topic_id == asked.topic_id => {
                 last.partitions.push(partition);
@@ -252,7 +281,7 @@ fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>) -> FetchResponse {
     FetchResponse { session_id: plan.session_id, responses: topics, ..Default::default() }
 }
 
-fn answer(context: &Context, asked: &Asked, got: Got) -> PartitionData {
+fn answer(context: &Context, asked: &Asked, got: Got, read_committed: bool) -> PartitionData {
     let mut error = got.error;
     let mut records = got.parts;
     if context.api_version < V2_BATCHES_FROM && !records.is_empty() {
@@ -275,6 +304,8 @@ fn answer(context: &Context, asked: &Asked, got: Got) -> PartitionData {
         diverging_epoch: got
             .diverging
             .map_or_else(Default::default, |(epoch, end_offset)| EpochEndOffset { epoch, end_offset }),
+        // None are aborted; who reads what is not committed is not told of any.
+        aborted_transactions: read_committed.then(Vec::new),
         records: Some(records),
         ..Default::default()
     }
@@ -293,4 +324,24 @@ fn down_convert(
     records::down_convert(&batches, format, from_offset, limits)
         .map(|converted| vec![converted.records])
         .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_grants_are_dealt_and_small_ones_are_not() {
+        const MIB: u64 = 1 << 20;
+        for (grant, own, all, expected) in [
+            (16 * MIB, 25 * MIB, 100 * MIB, 4 * MIB),
+            // There is room for all that is asked.
+            (16 * MIB, 4 * MIB, 16 * MIB, 16 * MIB),
+            (MIB - 1, 25 * MIB, 100 * MIB, MIB - 1),
+            (16 * MIB, 0, 100 * MIB, 0),
+            (u64::MAX, u64::MAX / 2, u64::MAX, u64::MAX),
+        ] {
+            assert_eq!(share(grant, own, all), expected as usize, "{grant} {own} of {all}");
+        }
+    }
 }

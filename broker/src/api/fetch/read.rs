@@ -85,7 +85,7 @@ async fn read_one(shard: &Shard, wanted: &Wanted, budget: usize, first: bool) ->
     if wanted.last_fetched_epoch >= 0 {
         let EpochEnd { epoch, end_offset } = log.epoch_end_offset(wanted.last_fetched_epoch);
         if epoch < 0 {
-            return Got { error: ErrorCode::OFFSET_OUT_OF_RANGE, ..got };
+            return Got::refused(place, ErrorCode::OFFSET_OUT_OF_RANGE);
         }
         if epoch < wanted.last_fetched_epoch || end_offset < wanted.offset {
             got.diverging = Some((epoch, end_offset));
@@ -106,10 +106,10 @@ async fn read_one(shard: &Shard, wanted: &Wanted, budget: usize, first: bool) ->
             len: read.len,
             ..got
         },
-        Err(ReadError::OffsetOutOfRange { .. }) => Got { error: ErrorCode::OFFSET_OUT_OF_RANGE, ..got },
+        Err(ReadError::OffsetOutOfRange { .. }) => Got::refused(place, ErrorCode::OFFSET_OUT_OF_RANGE),
         Err(error) => {
             tracing::error!(log = ?wanted.log, %error, "fetch");
-            Got { error: ErrorCode::KAFKA_STORAGE_ERROR, ..got }
+            Got::refused(place, ErrorCode::KAFKA_STORAGE_ERROR)
         }
     }
 }

@@ -106,6 +106,12 @@ impl Sessions {
             });
         }
         merge(&mut session.asked, asked(&request), by_id);
+        if session.asked.is_empty() {
+            // As Kafka does: its client begins a new session when there is something to fetch again.
+            drop(sessions);
+            self.remove(id);
+            return Ok(Plan { session_id: 0, asked: Vec::new(), incremental: false, sessions: None });
+        }
         let asked = std::mem::take(&mut session.asked);
         Ok(Plan { session_id: id, asked, incremental: true, sessions: Some(self.clone()) })
     }

@@ -2,6 +2,7 @@
 
 use super::super::listener;
 use super::super::spec::{Check, Spec, boolean, int, list, long, short, string};
+use super::ALL_IN_SYNC;
 use super::forms;
 
 const THREAD_PER_CORE: &str = "one pinned thread per core does all the work; corelog.cores says which cores.";
@@ -196,7 +197,8 @@ pub(super) static ROWS: &[Spec] = &[
         Check::AtLeast(1),
         "How many replicas must have a record before acks=all is answered; with fewer in sync, produce is refused.",
     )
-    .dynamic(),
+    .dynamic()
+    .no_effect(ALL_IN_SYNC),
     // Replication, which isn't there yet, and what Raft makes needless.
     boolean(
         "unclean.leader.election.enable",

@@ -24,6 +24,8 @@ pub use topic::{REMOTE_STORAGE, TIERS_REFUSED, TopicSpec};
 
 // Reasons that rows of several tables share.
 const NOT_COMPACTED: &str = "compaction isn't built yet: logs are kept whole.";
+const ALL_IN_SYNC: &str =
+    "a topic has one replica yet, which is in sync; Kafka too asks for no more than a topic has.";
 const NO_TIERS: &str = "tiered storage isn't built yet.";
 const OWN_INDEX: &str = "Corelog chooses the step and the size of its sparse index itself.";
 const PREALLOCATED: &str = "space is always reserved in steps, off the latency path.";

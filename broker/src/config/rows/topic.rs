@@ -1,7 +1,9 @@
 //! Topic configs, with the broker configs that give their defaults.
 
 use super::super::spec::{Check, Spec, boolean, double, int, list, long, string};
-use super::{NO_TIERS, NOT_COMPACTED, ONE_LZ4, OWN_INDEX, PREALLOCATED, SYNCED, UNLINKED, forms};
+use super::{
+    ALL_IN_SYNC, NO_TIERS, NOT_COMPACTED, ONE_LZ4, OWN_INDEX, PREALLOCATED, SYNCED, UNLINKED, forms,
+};
 
 pub(super) const CLEANUP_POLICIES: &[&str] = &["compact", "delete"];
 /// In the order in which Kafka's refusal names them.
@@ -232,7 +234,8 @@ pub(super) static ROWS: &[TopicSpec] = &[
             "1",
             Check::AtLeast(1),
             "How many replicas must have a record before acks=all is answered; with fewer in sync, produce is refused.",
-        ),
+        )
+        .no_effect(ALL_IN_SYNC),
         &[("min.insync.replicas", 1)],
     ),
     topic(

@@ -43,6 +43,21 @@ fn a_failed_commit_changes_nothing() {
     assert_eq!(bench.coordinator.env.memory.used(), 0);
 }
 
+/// A member has its answer before the group's first write is durable. Whoever asks then must not be told otherwise.
+#[test]
+fn a_group_is_seen_as_soon_as_it_has_members() {
+    let mut bench = Bench::new(config());
+    bench.durable = false;
+    let member = bench.join(&Joiner { version: 2, ..Joiner::default() });
+    assert_eq!(bench.joined(member).error_code, 0);
+    assert_eq!(bench.state(), "CompletingRebalance");
+    let request = GroupRequest::List(Default::default());
+    let GroupResponse::List(listed) = bench.call(4, request) else { panic!("no ListGroups answer") };
+    assert_eq!(listed.groups.len(), 1);
+    bench.write(Ok(()));
+    assert_eq!(bench.state(), "CompletingRebalance");
+}
+
 #[test]
 fn an_assignment_is_handed_out_when_it_is_durable() {
     let mut bench = Bench::new(config());

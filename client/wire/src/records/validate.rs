@@ -170,6 +170,8 @@ impl ProduceError {
         const INVALID_RECORD: i16 = 87;
         match self {
             ProduceError::Batch(BatchError::Checksum { .. } | BatchError::Length { .. }) => CORRUPT_MESSAGE,
+            // No format has these: bytes were damaged on the way, and a retry may help.
+            ProduceError::Format { found, .. } if !(0..=1).contains(found) => CORRUPT_MESSAGE,
             ProduceError::MessageSet(LegacyError::Checksum { .. } | LegacyError::Size { .. }) => {
                 CORRUPT_MESSAGE
             }
@@ -245,6 +247,8 @@ fn check_frame(header: &BatchHeader, records: &[u8], rules: &ProduceRules) -> Re
         return Err(ProduceError::ZstdVersion { version });
     }
     if size < records.len() {
+        // A length that was damaged on the way shows in the checksum.
+        verify_checksum(header, &records[..size])?;
         return Err(ProduceError::NotOneBatch { version, bytes: records.len() - size });
     }
     if header.base_offset != 0 {

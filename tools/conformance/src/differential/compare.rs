@@ -34,6 +34,9 @@ const KEYS: [&str; 13] = [
 /// Lists whose order has a meaning. In all others, elements are found by their keys.
 const IN_ORDER: [&str; 4] = ["synonyms", "batches", "records", "headers"];
 const NOT_THERE: &str = "absent";
+const ERROR_CODE: &str = "error_code";
+/// Before a field, in place of the dot: it is one of an answer that is an error in both.
+const OF_ERROR: &str = "!";
 
 /// Differences by field, with the versions they were seen in.
 pub fn compare(case: &str, kafka: &[Entry], corelog: &[Entry]) -> BTreeMap<Difference, BTreeSet<i16>> {
@@ -69,12 +72,20 @@ fn differ(path: &str, name: &str, kafka: Option<&Value>, corelog: Option<&Value>
         return;
     }
     match (kafka, corelog) {
-        (Some(Value::Struct(a)), Some(Value::Struct(b))) => {
-            let names: BTreeSet<&str> = a.iter().chain(b).map(|field| field.0.as_str()).collect();
+        (Some(kafka @ Value::Struct(a)), Some(corelog @ Value::Struct(b))) => {
+            let (code, other) = (error_code(kafka), error_code(corelog));
+            let mut names: BTreeSet<&str> = a.iter().chain(b).map(|field| field.0.as_str()).collect();
+            if code != other {
+                // All else follows from the one being an error and the other another one, or none.
+                names.retain(|name| *name == ERROR_CODE);
+            }
+            let dot = if code == other && code.is_some_and(|code| code != 0) { OF_ERROR } else { "." };
             for name in names {
-                let at = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-                let field = |value: Option<&'_ Value>| value.and_then(|value| value.field(name)).cloned();
-                differ(&at, name, field(kafka).as_ref(), field(corelog).as_ref(), out);
+                let at = match (path, dot) {
+                    ("", ".") => name.to_owned(),
+                    (path, dot) => format!("{path}{dot}{name}"),
+                };
+                differ(&at, name, kafka.field(name), corelog.field(name), out);
             }
         }
         (Some(Value::List(a)), Some(Value::List(b))) => {
@@ -92,6 +103,10 @@ fn differ(path: &str, name: &str, kafka: Option<&Value>, corelog: Option<&Value>
         }
         _ => out.push((path.to_owned(), show(name, kafka), show(name, corelog))),
     }
+}
+
+fn error_code(value: &Value) -> Option<i64> {
+    value.field(ERROR_CODE).and_then(Value::number)
 }
 
 fn show(name: &str, value: Option<&Value>) -> String {
@@ -128,4 +143,62 @@ fn key_of(element: &Value) -> Option<String> {
         Value::Scalar(text) => Some(text.clone()),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(fields: &[(&str, &str)]) -> Value {
+        let field = |(name, value): &(&str, &str)| ((*name).to_owned(), Value::scalar(value));
+        Value::Struct(fields.iter().map(field).collect())
+    }
+
+    fn differences(kafka: Value, corelog: Value) -> Vec<String> {
+        let entry = |value| Entry { step: "asked".into(), version: 3, value };
+        let found = compare("case", &[entry(kafka)], &[entry(corelog)]);
+        found.into_keys().map(|d| format!("{} {}: {} {}", d.case, d.field, d.kafka, d.corelog)).collect()
+    }
+
+    #[test]
+    fn fields_that_differ_are_named_one_by_one() {
+        let kafka = fields(&[("a", "1"), ("b", "2"), ("c", "3")]);
+        let corelog = fields(&[("a", "1"), ("b", "5")]);
+        assert_eq!(differences(kafka.clone(), corelog), ["case / asked b: 2 5", "case / asked c: 3 absent"]);
+        assert!(differences(kafka.clone(), kafka).is_empty());
+    }
+
+    #[test]
+    fn what_follows_from_an_error_is_not_told() {
+        let kafka = fields(&[("error_code", "0"), ("offset", "7")]);
+        let corelog = fields(&[("error_code", "87"), ("offset", "-1")]);
+        assert_eq!(differences(kafka, corelog), ["case / asked error_code: 0 NONE 87 INVALID_RECORD"]);
+    }
+
+    #[test]
+    fn fields_of_an_error_are_told_apart() {
+        let answer = |code, offset| {
+            let partition = fields(&[("index", "4"), ("error_code", code), ("offset", offset)]);
+            Value::Struct(vec![("partitions".into(), Value::List(vec![partition]))])
+        };
+        let of = |code| differences(answer(code, "7"), answer(code, "-1"));
+        assert_eq!(of("87"), ["case / asked partitions[4]!offset: 7 -1"]);
+        assert_eq!(of("0"), ["case / asked partitions[4].offset: 7 -1"]);
+    }
+
+    #[test]
+    fn elements_are_found_by_their_keys() {
+        let list = |names: &[&str]| {
+            Value::List(names.iter().map(|name| fields(&[("index", name), ("value", name)])).collect())
+        };
+        let of = |names| Value::Struct(vec![("partitions".into(), list(names))]);
+        assert!(differences(of(&["1", "2"]), of(&["2", "1"])).is_empty());
+        assert_eq!(
+            differences(of(&["1", "2"]), of(&["2", "2"])),
+            [
+                "case / asked partitions[1]: {index: 1, value: 1} absent",
+                "case / asked partitions[2#2]: absent {index: 2, value: 2}"
+            ]
+        );
+    }
 }

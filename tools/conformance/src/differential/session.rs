@@ -1,5 +1,6 @@
 //! One broker's side of a case: what was asked, what was answered, and what must be ready before a case can begin.
 
+use super::fetch_answer;
 use super::normalise::Marks;
 use crate::broker::NODE_ID;
 use crate::connection::{Connection, NoAnswer};
@@ -47,6 +48,8 @@ pub struct Topic {
 pub struct Session<'a> {
     case: &'static str,
     address: SocketAddr,
+    /// The broker is Apache Kafka.
+    kafka: bool,
     versions: &'a Versions,
     connections: BTreeMap<usize, Connection>,
     marks: Marks,
@@ -54,10 +57,11 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub fn new(case: &'static str, address: SocketAddr, versions: &'a Versions) -> Self {
+    pub fn new(case: &'static str, address: SocketAddr, kafka: bool, versions: &'a Versions) -> Self {
         Session {
             case,
             address,
+            kafka,
             versions,
             connections: BTreeMap::new(),
             marks: Marks::new(address.port()),
@@ -96,13 +100,15 @@ impl<'a> Session<'a> {
         self.answer::<R>(0, step, version)
     }
 
-    /// As `ask`, where Kafka is known not to answer: waits no longer than that takes to be sure.
+    /// As `ask`, where Kafka is known not to answer: there, waits no longer than that takes to be sure.
     pub fn ask_in_vain<R: Request>(&mut self, step: &str, version: i16, request: &R)
     where
         R::Response: Debug + Default,
     {
         self.connections.remove(&0);
-        if let Ok(connection) = self.connection(0) {
+        if self.kafka
+            && let Ok(connection) = self.connection(0)
+        {
             let _ = connection.set_timeout(Some(SILENCE));
         }
         self.ask(step, version, request);
@@ -137,7 +143,10 @@ impl<'a> Session<'a> {
             None => Err(NoAnswer::Closed),
         };
         let value = match &answer {
-            Ok(response) => with_order(R::API_KEY, self.marks.normalise(Value::of(response))),
+            Ok(response) if R::API_KEY == ApiKey::Fetch => {
+                fetch_answer::arranged(self.marks.normalise(Value::of(response)))
+            }
+            Ok(response) => self.marks.normalise(Value::of(response)),
             Err(e) => {
                 self.connections.remove(&connection);
                 Value::scalar(format!("<{e}>"))
@@ -336,24 +345,4 @@ pub fn produce_request(name: &Str, id: Uuid, partition: i32, acks: i16, records:
     let data = PartitionProduceData { index: partition, records: Some(records) };
     let topic = TopicProduceData { name: name.clone(), topic_id: id, partition_data: vec![data] };
     ProduceRequest { transactional_id: None, acks, timeout_ms: 30_000, topic_data: vec![topic] }
-}
-
-/// Fetch answers in the order of the request (KIP-74), so the order is a field of its own. Elsewhere it means nothing.
-fn with_order(key: ApiKey, mut value: Value) -> Value {
-    if let (ApiKey::Fetch, Some(Value::List(topics))) = (key, value.field("responses")) {
-        let order = topics.iter().flat_map(|topic| {
-            let name =
-                topic.field("topic").filter(|name| !name.is_empty()).or_else(|| topic.field("topic_id"));
-            let name = name.map_or_else(String::new, Value::to_string);
-            let Some(Value::List(partitions)) = topic.field("partitions") else { return Vec::new() };
-            let index =
-                |partition: &Value| partition.field("partition_index").and_then(Value::number).unwrap_or(-1);
-            partitions.iter().map(|partition| format!("{name} {}", index(partition))).collect()
-        });
-        let order = Value::scalar(order.collect::<Vec<_>>().join(", "));
-        if let Value::Struct(fields) = &mut value {
-            fields.push(("order".into(), order));
-        }
-    }
-    value
 }

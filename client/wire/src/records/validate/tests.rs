@@ -133,8 +133,13 @@ fn frame_faults() {
     let mut bytes = good.to_vec();
     bytes[MAGIC_AT] = 1;
     assert_eq!(refused(&bytes.clone().into(), &rules()).1, ProduceError::Format { version: 9, found: 1 });
+    assert_eq!(refused(&bytes.clone().into(), &rules()).0, 87);
     bytes[MAGIC_AT] = 3;
-    assert_eq!(refused(&bytes.into(), &rules()).0, 87);
+    assert_eq!(refused(&bytes.clone().into(), &rules()).0, 2);
+    // A length that is damaged shows in the checksum, whatever else it would seem to be.
+    let mut bytes = good.to_vec();
+    bytes[BATCH_LENGTH_AT + 3] -= 1;
+    assert_eq!(refused(&bytes.into(), &rules()).0, 2);
 
     for at in 0..good.len() {
         let mut bytes = good.to_vec();

@@ -1,11 +1,13 @@
 use super::super::Case;
 use super::super::session::Session;
+use super::describe_configs::describe_topic;
 use anyhow::Result;
 use corelog_wire::Str;
-use corelog_wire::messages::CreateTopicsRequest;
 use corelog_wire::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use corelog_wire::messages::metadata_request::Topic as MetadataTopic;
+use corelog_wire::messages::{CreateTopicsRequest, MetadataRequest};
 
 pub const CASES: &[Case] = &[
     Case { name: "create topics", run: plain },
@@ -32,7 +34,15 @@ fn only_validate(topics: Vec<CreatableTopic>) -> CreateTopicsRequest {
 fn plain(s: &mut Session) -> Result<()> {
     for v in s.versions::<CreateTopicsRequest>() {
         let three = CreatableTopic { num_partitions: 3, ..topic(s.name_for("three", v)) };
-        s.ask("only validated", v, &only_validate(vec![three.clone()]));
+        let validated = CreatableTopic { num_partitions: 3, ..topic(s.name_for("validated", v)) };
+        s.ask("only validated", v, &only_validate(vec![validated.clone()]));
+        let named = MetadataTopic { name: Some(validated.name), ..Default::default() };
+        let metadata = MetadataRequest {
+            topics: Some(vec![named]),
+            allow_auto_topic_creation: false,
+            ..Default::default()
+        };
+        s.ask("and not there", 12, &metadata);
         s.ask("created", v, &request(vec![three.clone()]));
         s.await_topic(&three.name, 3)?;
         s.ask("no topics", v, &request(Vec::new()));
@@ -116,9 +126,9 @@ fn configs(s: &mut Session) -> Result<()> {
         ("message.timestamp.type", Some("LogAppendTime")),
     ];
     for v in s.versions::<CreateTopicsRequest>() {
-        let topic = with_configs(s.name_for("good", v), good);
-        s.ask("good, only validated", v, &only_validate(vec![topic.clone()]));
-        s.ask("good", v, &request(vec![topic]));
+        let validated = with_configs(s.name_for("validated", v), good);
+        s.ask("good, only validated", v, &only_validate(vec![validated]));
+        s.ask("good", v, &request(vec![with_configs(s.name_for("good", v), good)]));
     }
     let newest = s.newest::<CreateTopicsRequest>();
     for (i, (name, value)) in CONFIG_VALUES.iter().enumerate() {
@@ -126,6 +136,10 @@ fn configs(s: &mut Session) -> Result<()> {
         let shown = value.map_or("null".into(), |value| format!("{value:?}"));
         s.ask(&format!("{name} = {shown}"), newest, &only_validate(vec![topic]));
     }
+    let spelled =
+        [("preallocate", "TRUE"), ("max.message.bytes", " 100 "), ("cleanup.policy", "delete,delete")];
+    let topic = s.topic("spelled", 1, &spelled)?.name;
+    describe_topic(s, "as described", &topic, &spelled.map(|(name, _)| name));
     let twice = with_configs(s.name("twice"), &[("retention.ms", Some("1")), ("retention.ms", Some("2"))]);
     s.ask("a config twice", newest, &only_validate(vec![twice]));
     let two_bad =

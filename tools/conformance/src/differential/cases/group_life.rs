@@ -40,7 +40,7 @@ pub fn join(group: &Str, member: &Str) -> JoinGroupRequest {
 }
 
 /// A protocol of consumers who subscribe to nothing, and say its name in their user data.
-fn protocol(name: &str) -> Protocol {
+pub fn protocol(name: &str) -> Protocol {
     let user_data = Some(Bytes::from(format!("for {name}")));
     Protocol { name: name.into(), metadata: subscription(&[], user_data) }
 }

@@ -14,6 +14,7 @@ pub const CASES: &[Case] = &[
     Case { name: "idempotence epochs", run: epochs },
     Case { name: "idempotence unknown producers", run: unknown },
     Case { name: "idempotence wraps", run: wraps },
+    Case { name: "idempotence with log append time", run: append_time },
 ];
 
 /// Kafka needs a moment before it can give out the first id of all.
@@ -114,6 +115,24 @@ fn wraps(s: &mut Session) -> Result<()> {
     send(s, "after the end", &t, id, 0, 2, 2);
     send(s, "past", &t, id, 0, i32::MAX - 2, 1);
     send(s, "gap", &t, id, 0, 5, 1);
+    fetch_all(s, "all", &t, 0);
+    Ok(())
+}
+
+/// A retry is told the time that the batch was given at first.
+fn append_time(s: &mut Session) -> Result<()> {
+    let t = s.topic("t", 1, &[("message.timestamp.type", "LogAppendTime")])?;
+    let id = new_producer(s)?;
+    for sequence in 0..3 {
+        let times = [(); 2].map(|()| {
+            let batch = idempotent(id, 0, sequence, &["a"]);
+            let answer = s.ask(&format!("sequence {sequence}"), 9, &to(9, &t, 0, batch));
+            // The clock goes on.
+            std::thread::sleep(std::time::Duration::from_millis(3));
+            answer.responses[0].partition_responses[0].log_append_time_ms
+        });
+        s.note(&format!("same time, sequence {sequence}"), times[0] == times[1]);
+    }
     fetch_all(s, "all", &t, 0);
     Ok(())
 }

@@ -9,12 +9,14 @@ use corelog_wire::messages::list_offsets_request::{ListOffsetsRequest, Partition
 use corelog_wire::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
+use corelog_wire::records::{BatchBuilder, BatchOptions, Compression};
 
 pub const CASES: &[Case] = &[
     Case { name: "list offsets", run: timestamps },
     Case { name: "list offsets of nowhere", run: nowhere },
     Case { name: "list offsets epochs and replicas", run: epochs },
     Case { name: "list offsets of append time", run: append_time },
+    Case { name: "list offsets in compressed batches", run: compressed },
     Case { name: "offset for leader epoch", run: for_epoch },
 ];
 
@@ -110,6 +112,26 @@ fn append_time(s: &mut Session) -> Result<()> {
     s.each("greatest time", |_| of(&t.name, &[(0, -3)]));
     s.each("after an old time", |_| of(&t.name, &[(0, TIME)]));
     s.each("after all", |_| of(&t.name, &[(0, i64::MAX)]));
+    Ok(())
+}
+
+/// Records whose times go up and down within a batch.
+fn compressed(s: &mut Session) -> Result<()> {
+    let newest = s.newest::<ListOffsetsRequest>();
+    for codec in Compression::ALL {
+        let t = s.topic(codec.name(), 1, &[])?;
+        for start in [0, 1000, 500] {
+            let mut batch = BatchBuilder::new(BatchOptions { encoding: codec.into(), ..Default::default() });
+            for time in [10, 40, 20, 40, 30] {
+                batch.append(TIME + start + time, None, Some(b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), &[])?;
+            }
+            s.produce(&t, 0, batch.build()?)?;
+        }
+        for time in [0, 10, 11, 25, 40, 41, 510, 520, 541, 1000, 1030, 1040, 1041] {
+            s.ask(&format!("{codec}: time +{time}"), newest, &of(&t.name, &[(0, TIME + time)]));
+        }
+        s.ask(&format!("{codec}: greatest time"), newest, &of(&t.name, &[(0, -3)]));
+    }
     Ok(())
 }
 

@@ -13,12 +13,14 @@ mod fetch_sessions;
 mod group_admin;
 mod group_life;
 mod group_offsets;
+mod group_rebalance;
 mod idempotence;
 mod list_offsets;
 mod metadata;
 mod produce;
 mod produce_bad_batches;
 mod records;
+mod restricted_topics;
 mod static_members;
 
 use super::Case;
@@ -35,6 +37,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         produce::CASES,
         produce_bad_batches::CASES,
         idempotence::CASES,
+        restricted_topics::CASES,
         fetch::CASES,
         fetch_sessions::CASES,
         list_offsets::CASES,
@@ -42,6 +45,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         describe_configs::CASES,
         alter_configs::CASES,
         group_life::CASES,
+        group_rebalance::CASES,
         static_members::CASES,
         group_offsets::CASES,
         group_admin::CASES,

@@ -4,6 +4,7 @@ use super::super::session::{SILENCE, Session, Topic, produce_request};
 use super::fetch::fetch_all;
 use super::records::{TIME, batch, batch_at, build, compressed, of_size, rich, with_header};
 use crate::clock::now_ms;
+use crate::connection::ANSWER_TIMEOUT;
 use anyhow::Result;
 use bytes::Bytes;
 use corelog_wire::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
@@ -85,7 +86,7 @@ fn acks(s: &mut Session) -> Result<()> {
             "acks 0 and a bad checksum",
             v,
             &ProduceRequest { acks: 0, ..to(v, &topic, 0, broken) },
-            SILENCE,
+            ANSWER_TIMEOUT,
         )?;
     }
     fetch_all(s, "all", &topic, 0);
