@@ -16,13 +16,17 @@ use crate::journal::{Effect, Group, Journal, writer};
 use crate::log::Log;
 use crate::paths;
 use crate::recovery::{Recovered, RecoveredLog};
-use crate::segment::IndexCache;
+use crate::segment::{IndexCache, PIECE};
 use crate::space::DiskSpace;
 use corelog_io::sync::{Permit, Semaphore};
 use corelog_io::{Queue, fs, sleep, spawn, wall_clock_ms};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
+
+/// A journal group that comes while segments are written waits for at most this many bytes ahead of it in the disk's
+/// queue. Enough to keep an NVMe disk busy: two of the largest pieces.
+const SEGMENT_WRITES_BYTES: u64 = 2 * PIECE;
 
 /// Shared by all logs of a shard. Owns no log.
 pub struct Shard {
@@ -35,6 +39,8 @@ pub struct Shard {
     pub indexes: IndexCache,
     pub space: DiskSpace,
     pub flusher: Flusher,
+    /// Bytes of segment writes that may be under way at once.
+    pub segment_writes: Semaphore,
     pub counters: Counters,
     closed: Cell<bool>,
 }
@@ -139,6 +145,7 @@ impl ShardStorage {
             indexes: IndexCache::new(config.index_cache_bytes),
             space: DiskSpace::new(config.min_free_bytes),
             flusher: Flusher::default(),
+            segment_writes: Semaphore::new(SEGMENT_WRITES_BYTES),
             counters: Counters::default(),
             closed: Cell::new(false),
             config,

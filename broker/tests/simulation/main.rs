@@ -101,6 +101,8 @@ fn found_before() {
         (7, Faults::Network),
         // A log found damaged was served up to the damage.
         (7, Faults::BitFlips),
+        // A leader epoch with a flipped bit was served: no checksum covers it.
+        (6, Faults::BitFlips),
         // A connection missed that the broker stops.
         (95, Faults::Crashes),
     ] {

@@ -12,7 +12,7 @@ mod write;
 pub use index::{BatchStart, INTERVAL, IndexCache, SparseIndex};
 pub use load::{Expected, check_header, load, load_sealed, remove};
 pub use scan::{Body, Found, Scanner};
-pub use write::{SegmentWriter, rewrite_index};
+pub use write::{PIECE, SegmentWriter, rewrite_index};
 
 use crate::format::checkpoint::ActiveSegmentState;
 use crate::format::index_page::Footer;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// Bytes written at once.
-const PIECE: u64 = 1 << 20;
+pub const PIECE: u64 = 1 << 20;
 
 pub struct SegmentWriter<'a> {
     shard: &'a Shard,
@@ -164,7 +164,9 @@ impl<'a> SegmentWriter<'a> {
         }
         let bytes = std::mem::replace(&mut self.buffer, AlignedBuf::new(0)).freeze();
         let len = page_ceil(self.filled as u64);
+        let turn = self.shard.segment_writes.acquire(len).await;
         let written = self.file.write_at(self.buffer_at, bytes.slice(..len as usize), false).await;
+        drop(turn);
         self.buffer_at += len;
         self.filled = 0;
         written.map_err(StorageError::io("write", &self.path))
