@@ -341,7 +341,7 @@ mod tests {
     /// A name that means something, or nearly.
     fn any_name() -> impl Strategy<Value = String> {
         let names: Vec<&str> = (rows::broker().map(|spec| spec.name))
-            .chain(rows::topic().map(|row| row.spec.name))
+            .chain(rows::topic().iter().map(|row| row.spec.name))
             .chain(rows::ALIASES.iter().map(|(alias, _)| *alias))
             .collect();
         prop_oneof![

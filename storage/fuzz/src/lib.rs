@@ -109,7 +109,8 @@ pub async fn serve() -> Result<Vec<Served>, StorageError> {
             at = read.next_offset;
         }
         let _ = (log.offset_for_timestamp(1).await, log.max_timestamp().await, log.size_bytes().await);
-        if log.refused().is_none() {
+        // A log that nothing was ever appended to leaves no trace.
+        if log.refused().is_none() && log.next_index() > RaftIndex(0) {
             served.push((id, log.log_end_offset(), log.next_index()));
         }
     }

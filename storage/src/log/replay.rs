@@ -44,7 +44,11 @@ impl State {
                 EntryKind::Append if e.index < state.flushed.index => {}
                 EntryKind::Append => {
                     let header = match BatchHeader::parse(&entry.payload) {
-                        Ok(header) if header.size() == entry.payload.len() => header,
+                        Ok(header)
+                            if header.size() == entry.payload.len() && batch::takes_its_offsets(&header) =>
+                        {
+                            header
+                        }
                         _ => {
                             refused = Some(gap(id, data, &entry, "holds no batch"));
                             break;
@@ -78,6 +82,11 @@ impl State {
                 }
                 EntryKind::Truncate => {
                     if e.index < data.index && e.index >= state.flushed.index {
+                        let cut = state.tail.at_index(e.index).expect("what is in no segment is in the tail");
+                        if cut.base_offset != e.base_offset {
+                            refused = Some(gap(id, data, &entry, "does not end where a batch begins"));
+                            break;
+                        }
                         state.tail.cut_back(e.index);
                         data = End { offset: e.base_offset, index: e.index, term: state.flushed.term };
                         if let Some(last) =
