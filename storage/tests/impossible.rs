@@ -83,10 +83,50 @@ async fn write(path: impl AsRef<Path>, bytes: &[u8]) {
     fs::write_atomic(&path, bytes).await.expect("it is written");
 }
 
+/// A log of one record a batch, of which `flushed` are in segments.
+fn state(flushed: u64, next: u64) -> LogCheckpoint {
+    LogCheckpoint {
+        log: log_id(1),
+        durable_through: 1,
+        log_start_offset: 0,
+        next_offset: next as i64,
+        next_index: RaftIndex(next),
+        term: 0,
+        hard_state: HardState::default(),
+        flushed_offset: flushed as i64,
+        flushed_index: RaftIndex(flushed),
+        active: None,
+        epochs: EpochHistory::from_entries(vec![(0, 0)]).expect("one epoch ascends"),
+        producers: Vec::new(),
+    }
+}
+
+/// Generation 1's checkpoint; replay begins with the journal's first group, as another log's would need it.
+fn checkpoint(log: &LogCheckpoint) -> Vec<u8> {
+    let mut writer = CheckpointWriter::new(&[]);
+    writer.add(log, std::iter::empty());
+    writer.finish(CheckpointHeader {
+        generation: 1,
+        shards: 1,
+        complete: true,
+        replay_from: 1,
+        ..CheckpointHeader::default()
+    })
+}
+
 /// What the log says that is recovered from this journal; `None`: it is not refused.
 fn refusal(entries: &[(EntryHeader, Bytes)]) -> Option<String> {
+    refusal_with(entries, None)
+}
+
+/// As [`refusal`], beside a checkpoint that has seen the whole journal.
+fn refusal_with(entries: &[(EntryHeader, Bytes)], state: Option<LogCheckpoint>) -> Option<String> {
     let file = journal(entries);
     Sim::new(1).block_on(async move {
+        if let Some(state) = state {
+            let path = paths::journal_dir(Path::new(DIR)).join(paths::checkpoint_file(1, 0));
+            write(path, &checkpoint(&state)).await;
+        }
         write(paths::journal_dir(Path::new(DIR)).join(paths::journal_file(1, 0, 0)), &file).await;
         let storage = open().await;
         let log = storage.log(log_id(1), "topic", log_config());
@@ -99,6 +139,38 @@ fn a_journal_that_fits_together_is_taken() {
     let sound = |offset| batch_at(offset, |_| ());
     let entries = [append(0, 0, sound(0)), append(1, 1, sound(1)), truncate(1, 1), append(1, 1, sound(1))];
     assert_eq!(refusal(&entries), None);
+}
+
+/// What was truncated is still in the journal, before what replaced it. A part of that is in a segment already.
+#[test]
+fn what_was_taken_back_need_not_fit_the_segments() {
+    let sound = |offset| batch_at(offset, |_| ());
+    for records in [1, 2] {
+        let old = batch_at(1, |header| header.last_offset_delta = records - 1);
+        let after = 1 + i64::from(records);
+        let entries = [
+            append(0, 0, sound(0)),
+            append(1, 1, old),
+            append(2, after, sound(after)),
+            truncate(2, after),
+            truncate(1, 1),
+            append(1, 1, sound(1)),
+            append(2, 2, sound(2)),
+        ];
+        for flushed in 0..=3 {
+            let said = refusal_with(&entries, Some(state(flushed, 3)));
+            assert_eq!(said, None, "{records} records, {flushed} flushed");
+        }
+    }
+}
+
+#[test]
+fn a_truncation_of_what_is_in_a_segment_is_refused() {
+    let sound = |offset| batch_at(offset, |_| ());
+    let entries = [append(0, 0, sound(0)), append(1, 1, sound(1)), truncate(0, 0)];
+    let seen_nothing = LogCheckpoint { durable_through: 0, ..state(1, 2) };
+    let said = refusal_with(&entries, Some(seen_nothing)).expect("it is refused");
+    assert!(said.contains("takes back what is in a segment"), "{said}");
 }
 
 #[test]
@@ -160,29 +232,7 @@ fn an_index_that_leads_out_of_its_segment_is_not_followed() {
         let mut index = vec![0; 2 * PAGE];
         IndexPage::Entries(vec![beyond; ENTRIES_PER_PAGE]).encode(0, 0, &mut index[..PAGE]);
         IndexPage::Footer(footer).encode(0, 1, &mut index[PAGE..]);
-        let state = LogCheckpoint {
-            log: log_id(1),
-            durable_through: 0,
-            log_start_offset: 0,
-            next_offset: 1,
-            next_index: RaftIndex(1),
-            term: 0,
-            hard_state: HardState::default(),
-            flushed_offset: 1,
-            flushed_index: RaftIndex(1),
-            active: None,
-            epochs: EpochHistory::from_entries(vec![(0, 0)]).expect("one epoch ascends"),
-            producers: Vec::new(),
-        };
-        let mut checkpoint = CheckpointWriter::new(&[]);
-        checkpoint.add(&state, std::iter::empty());
-        let checkpoint = checkpoint.finish(CheckpointHeader {
-            generation: 1,
-            shards: 1,
-            complete: true,
-            replay_from: 1,
-            ..CheckpointHeader::default()
-        });
+        let checkpoint = checkpoint(&state(1, 1));
         let dir = paths::log_dir(Path::new(DIR), log_id(1), "topic");
         write(dir.join(paths::segment_file(0)), &data).await;
         write(dir.join(paths::index_file(0)), &index).await;
