@@ -3,10 +3,11 @@
 CLIENTS := tools/clients/run
 CORELOG ?= target/release/corelog
 DENY_VERSION := 0.20.2
+CARGO_FUZZ_VERSION := 0.13.2
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: help test test-rust test-crash test-differential conformance crash hostile differential corelog test-clients test-kcat test-python test-java test-node test-go test-kafka fetch-clients lint fmt clippy layers deny
+.PHONY: help test test-rust test-crash test-differential conformance crash hostile differential corelog test-clients test-kcat test-python test-java test-node test-go test-kafka fetch-clients lint fmt clippy layers deny fuzz
 
 help:
 	@echo 'make test          Rust tests, crash and differential suite, every client suite; CI=true: a missing runtime (java, node, go) fails'
@@ -19,6 +20,7 @@ help:
 	@echo 'make test-kafka    the same suites against Apache Kafka, to see that they are right'
 	@echo 'make fetch-clients download what the client suites need, run nothing'
 	@echo 'make lint          fmt, clippy, layers, deny'
+	@echo 'make fuzz          every fuzz target, SECONDS_EACH=60; wants a nightly toolchain'
 
 # All parts run, whatever the first one finds. .test/totals: passed and failed, for .ci/run.
 test:
@@ -116,3 +118,25 @@ deny: .test/bin/cargo-deny
 	@mkdir -p .test/bin
 	@if command -v cargo-deny > /dev/null; then ln -sf "$$(command -v cargo-deny)" $@; \
 	else cargo install --locked --root .test cargo-deny --version $(DENY_VERSION); fi
+
+# Not part of `make test`: fuzzing wants a nightly toolchain, and finds what it finds when it does. What is learnt stays
+# in each crate's fuzz/corpus/, a finding in fuzz/artifacts/. All targets run, whatever the first one finds.
+SECONDS_EACH ?= 60
+FUZZ_CRATES := client/wire storage
+
+fuzz: .test/bin/cargo-fuzz
+	@export PATH="$$PWD/.test/bin:$$PATH"; status=0; \
+	for crate in $(FUZZ_CRATES); do \
+	  for target in $$(cargo +nightly fuzz list --fuzz-dir $$crate/fuzz); do \
+	    echo "== $$crate $$target"; \
+	    cargo +nightly fuzz run --fuzz-dir $$crate/fuzz $$target -- \
+	      -max_total_time=$(SECONDS_EACH) -rss_limit_mb=2048 -timeout=30 -print_final_stats=1 \
+	      > .test/fuzz-$$target.log 2>&1 || { status=1; echo 'FAILED'; }; \
+	    grep -aE '^stat::number_of_executed_units|DONE|SUMMARY|panicked|^error' .test/fuzz-$$target.log; \
+	  done; \
+	done; exit $$status
+
+.test/bin/cargo-fuzz:
+	@mkdir -p .test/bin
+	@if command -v cargo-fuzz > /dev/null; then ln -sf "$$(command -v cargo-fuzz)" $@; \
+	else cargo +nightly install --locked --root .test cargo-fuzz --version $(CARGO_FUZZ_VERSION); fi

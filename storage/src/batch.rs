@@ -21,6 +21,14 @@ pub fn timestamp(header: &BatchHeader) -> i64 {
     if header.is_internal() { NO_TIMESTAMP } else { header.max_timestamp }
 }
 
+/// Whether the batch takes the offsets that one of its kind takes: none if it is internal, else one at the least.
+pub fn takes_its_offsets(header: &BatchHeader) -> bool {
+    match header.is_internal() {
+        true => header.next_offset() == header.base_offset,
+        false => header.next_offset() > header.base_offset,
+    }
+}
+
 /// The CRC a batch states, whole or in parts, against its bytes.
 pub fn crc_matches<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> bool {
     let (mut stated, mut crc, mut at) = ([0; 4], 0, 0);

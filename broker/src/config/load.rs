@@ -171,7 +171,11 @@ fn is_service_link(variable: &str, value: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use proptest::prelude::*;
 
+    use super::super::broker::BrokerConfig;
+    use super::super::layers::{ConfigMap, Layers};
+    use super::super::machine::Machine;
     use super::*;
 
     fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
@@ -330,6 +334,63 @@ mod tests {
             let config = known(name).unwrap().name;
             if let Some(other) = seen.insert(variable(name), config) {
                 assert_eq!(other, config, "{}", variable(name));
+            }
+        }
+    }
+
+    /// A name that means something, or nearly.
+    fn any_name() -> impl Strategy<Value = String> {
+        let names: Vec<&str> = (rows::broker().map(|spec| spec.name))
+            .chain(rows::topic().iter().map(|row| row.spec.name))
+            .chain(rows::ALIASES.iter().map(|(alias, _)| *alias))
+            .collect();
+        prop_oneof![
+            20 => prop::sample::select(names).prop_map(str::to_owned),
+            1 => "[a-z.]{0,12}",
+        ]
+    }
+
+    /// Text that fits between TOML's single quotes.
+    fn any_value() -> impl Strategy<Value = String> {
+        let shaped = [
+            "-?[0-9]{1,20}",
+            "[0-9]{0,19}[.]?[0-9]{0,19} ?(|B|KiB|MiB|TiB|TB|ms|s|m|h|d|w)",
+            "(auto|true|false|zstd|producer|compact|delete|json)",
+            "[0-9]{0,5}(-[0-9]{0,5})?(,[0-9]{0,5}(-[0-9]{0,5})?){0,3}",
+            "(PLAINTEXT|SSL|A)?(://)?([0-9.]{0,9}|\\[[0-9a-f:]{0,9}\\]|[a-z.-]{0,9})(:[0-9]{0,6})?,?",
+            "(PLAINTEXT|[A-Z]{1,3}):(PLAINTEXT|SSL)(,[A-Z]{1,3}:PLAINTEXT)?",
+            "([0-9.]{0,9}|\\[?[0-9a-f:]{0,9}\\]?):[0-9]{0,11}(,[0-9.:]{0,20})?",
+            "([a-z._]{0,9}=)?(info|DEBUG|off|x)(,[a-z:]{0,9}=(warn|trace))?",
+            "[^'\\p{Cc}]{0,40}",
+        ];
+        proptest::strategy::Union::new(
+            shaped.map(|shape| proptest::string::string_regex(shape).expect("a regular expression")),
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// What the checks of single values let through is taken as it stands when the values are put together.
+        #[test]
+        fn any_file_is_taken_or_refused(values in prop::collection::vec((any_name(), any_value()), 1..6)) {
+            let text: String =
+                values.iter().map(|(name, value)| format!("\"{name}\" = '{value}'\n")).collect();
+            if let Ok(entries) = file::parse(&text, "c.toml") {
+                let file =
+                    entries.into_iter().map(|entry| (known(&entry.name), entry.value, entry.origin)).collect();
+                // What is refused does not keep the rest from being looked at.
+                let mut fixed = StaticConfig::default();
+                put_layer(&mut fixed, file, &mut Vec::new());
+                let none = ConfigMap::new();
+                let layers = Layers { broker: &none, cluster: &none, fixed: &fixed };
+                let machine = Machine {
+                    cpus: vec![0, 1],
+                    cpu_quota: None,
+                    memory_bytes: 16 << 30,
+                    host_name: "box".into(),
+                };
+                let _ = BrokerConfig::resolve(&layers, &machine);
             }
         }
     }

@@ -2,6 +2,7 @@
 //! journal files can be reused. Replaced as a whole, atomically.
 
 use super::fields::{Cursor, get_u16, get_u32, get_u64, put};
+use super::segment_file::FIRST_BATCH;
 use super::{Refused, VERSION};
 use crate::epochs::EpochHistory;
 use crate::ids::{LogId, RaftIndex, Uuid};
@@ -12,6 +13,9 @@ use std::collections::VecDeque;
 pub const CHECKPOINT_HEADER: usize = 80;
 /// Bytes of one [`JournalEnd`].
 const END: usize = 24;
+
+/// No log has more batches: what is replayed on top of it can be counted.
+const INDEX_MAX: RaftIndex = RaftIndex(i64::MAX as u64);
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CLCHKPNT");
 const FLAG_COMPLETE: u16 = 1;
@@ -76,11 +80,15 @@ impl CheckpointHeader {
         if version != VERSION {
             return Err(Refused::Version(version));
         }
+        let replay_from = get_u64(bytes, 24);
+        if replay_from == 0 {
+            return Err(Refused::Content("replay begins with group 0, groups are numbered from 1"));
+        }
         Ok(CheckpointHeader {
             complete: get_u16(bytes, 10) & FLAG_COMPLETE != 0,
             shard: get_u32(bytes, 12),
             generation: get_u64(bytes, 16),
-            replay_from: get_u64(bytes, 24),
+            replay_from,
             durable_through: get_u64(bytes, 32),
             body_len: get_u64(bytes, 40),
             logs: get_u32(bytes, 48),
@@ -281,6 +289,19 @@ fn decode_log(c: &mut Cursor) -> Option<Result<LogCheckpoint, Refused>> {
             max_timestamp: c.i64()?,
         }),
     };
+    // What is in segments is a part of what was appended, and the active segment begins within it.
+    let ascend = log_start_offset >= 0
+        && (0..=next_offset).contains(&flushed_offset)
+        && flushed_index <= next_index
+        && next_index <= INDEX_MAX
+        && active.as_ref().is_none_or(|a| {
+            (0..=flushed_offset).contains(&a.base_offset)
+                && a.base_index <= flushed_index
+                && a.position >= FIRST_BATCH
+        });
+    if !ascend {
+        return Some(Err(Refused::Content("a log's offsets do not ascend")));
+    }
     let mut epochs = Vec::new();
     for _ in 0..c.u32()? {
         epochs.push((c.i32()?, c.i64()?));
@@ -418,5 +439,34 @@ mod tests {
         w.logs = u32::MAX;
         let bytes = w.finish(CheckpointHeader::decode(&encode(&[])).unwrap());
         assert!(matches!(decode(&bytes), Err(Refused::Content(_))));
+    }
+
+    #[test]
+    fn offsets_that_do_not_ascend_are_refused() {
+        let active = |change: fn(&mut ActiveSegmentState)| {
+            move |log: &mut LogCheckpoint| change(log.active.as_mut().expect("the sample has one"))
+        };
+        let changes: [&dyn Fn(&mut LogCheckpoint); 9] = [
+            &|log| log.log_start_offset = -1,
+            &|log| log.next_offset = log.flushed_offset - 1,
+            &|log| log.flushed_offset = i64::MIN,
+            &|log| log.next_index = RaftIndex(log.flushed_index.0 - 1),
+            &|log| log.next_index = RaftIndex(u64::MAX),
+            &active(|a| a.base_offset = i64::MAX),
+            &active(|a| a.base_offset = -1),
+            &active(|a| a.base_index = RaftIndex(52)),
+            &active(|a| a.position = FIRST_BATCH - 1),
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut logs = sample();
+            change(&mut logs[2]);
+            assert!(matches!(decode(&encode(&logs)), Err(Refused::Content(_))), "change {number}");
+        }
+    }
+
+    #[test]
+    fn replay_does_not_begin_with_group_0() {
+        let bytes = CheckpointWriter::new(&[]).finish(CheckpointHeader::default());
+        assert!(matches!(CheckpointHeader::decode(&bytes), Err(Refused::Content(_))));
     }
 }

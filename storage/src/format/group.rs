@@ -56,10 +56,14 @@ impl GroupHeader {
         if version != VERSION {
             return Err(Refused::Version(version));
         }
+        let sequence = get_u64(bytes, 24);
+        if sequence == 0 || sequence == u64::MAX {
+            return Err(Refused::Content("a journal group's number has none before or after it"));
+        }
         Ok(GroupHeader {
             generation: get_u64(bytes, 8),
             salt: get_u64(bytes, 16),
-            sequence: get_u64(bytes, 24),
+            sequence,
             durable_through: get_u64(bytes, 32),
             shard: get_u32(bytes, 40),
             payload_len: get_u32(bytes, 44),
@@ -97,6 +101,10 @@ mod tests {
             let mut bad = good;
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(GroupHeader::decode(&bad).is_err(), "bit {bit}");
+        }
+        for sequence in [0, u64::MAX] {
+            let bad = GroupHeader { sequence, ..header }.encode();
+            assert!(matches!(GroupHeader::decode(&bad), Err(Refused::Content(_))), "group {sequence}");
         }
     }
 }

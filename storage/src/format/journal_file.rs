@@ -38,11 +38,15 @@ impl JournalFileHeader {
         if version != VERSION {
             return Err(Refused::Version(version));
         }
+        let first_sequence = get_u64(page, 32);
+        if first_sequence == 0 {
+            return Err(Refused::Content("the journal file begins with group 0, groups are numbered from 1"));
+        }
         Ok(JournalFileHeader {
             shard: get_u32(page, 12),
             generation: get_u64(page, 16),
             salt: get_u64(page, 24),
-            first_sequence: get_u64(page, 32),
+            first_sequence,
         })
     }
 }
@@ -65,5 +69,12 @@ mod tests {
         put(&mut page, PAGE - 4, crc.to_le_bytes());
         assert_eq!(JournalFileHeader::decode(&page), Err(Refused::Version(2)));
         assert_eq!(JournalFileHeader::decode(&[0; PAGE]), Err(Refused::Magic));
+    }
+
+    #[test]
+    fn a_file_does_not_begin_with_group_0() {
+        let mut page = vec![0; PAGE];
+        JournalFileHeader { generation: 9, shard: 2, salt: 11, first_sequence: 0 }.encode(&mut page);
+        assert!(matches!(JournalFileHeader::decode(&page), Err(Refused::Content(_))));
     }
 }

@@ -37,16 +37,23 @@ impl State {
         let mut data = state.flushed;
         let mut refused = found.damaged;
         let now_ms = wall_clock_ms();
-        for entry in found.entries {
+        for (entry, taken_back) in found.entries.iter().zip(taken_back(&found.entries)) {
+            if taken_back {
+                continue;
+            }
             let covered = covered_by.is_some_and(|by| (entry.generation, entry.sequence) <= by);
             let e = entry.header;
             match e.kind {
                 EntryKind::Append if e.index < state.flushed.index => {}
                 EntryKind::Append => {
                     let header = match BatchHeader::parse(&entry.payload) {
-                        Ok(header) if header.size() == entry.payload.len() => header,
+                        Ok(header)
+                            if header.size() == entry.payload.len() && batch::takes_its_offsets(&header) =>
+                        {
+                            header
+                        }
                         _ => {
-                            refused = Some(gap(id, data, &entry, "holds no batch"));
+                            refused = Some(gap(id, data, entry, "holds no batch"));
                             break;
                         }
                     };
@@ -54,7 +61,7 @@ impl State {
                         || e.base_offset != data.offset
                         || header.base_offset != data.offset
                     {
-                        refused = Some(gap(id, data, &entry, "does not follow"));
+                        refused = Some(gap(id, data, entry, "does not follow"));
                         break;
                     }
                     let batch = TailBatch {
@@ -63,7 +70,7 @@ impl State {
                         next_offset: header.next_offset(),
                         max_timestamp: batch::timestamp(&header),
                         sequence: 0,
-                        bytes: entry.payload,
+                        bytes: entry.payload.clone(),
                     };
                     data = end_after(&batch, &header);
                     state.tail.push(batch);
@@ -76,21 +83,19 @@ impl State {
                         }
                     }
                 }
+                EntryKind::Truncate if e.index == data.index && e.base_offset != data.offset => {
+                    refused = Some(gap(id, data, entry, "does not end where a batch begins"));
+                    break;
+                }
+                EntryKind::Truncate if !covered && e.index < state.flushed.index => {
+                    refused = Some(gap(id, data, entry, "takes back what is in a segment"));
+                    break;
+                }
                 EntryKind::Truncate => {
-                    if e.index < data.index && e.index >= state.flushed.index {
-                        state.tail.cut_back(e.index);
-                        data = End { offset: e.base_offset, index: e.index, term: state.flushed.term };
-                        if let Some(last) =
-                            e.index.0.checked_sub(1).and_then(|i| state.tail.at_index(RaftIndex(i)))
-                        {
-                            let header = BatchHeader::parse(&last.bytes).expect("the tail holds batches");
-                            data.term = header.partition_leader_epoch;
-                        }
-                    }
                     if !covered && e.index < state.next.index {
-                        state.next = data;
-                        state.epochs.cut_back(data.offset, data.term);
-                        state.producers.cut_back(data.offset);
+                        state.next = End { offset: e.base_offset, index: e.index, term: data.term };
+                        state.epochs.cut_back(e.base_offset, data.term);
+                        state.producers.cut_back(e.base_offset);
                     }
                 }
                 EntryKind::HardState if !covered => {
@@ -144,6 +149,27 @@ impl State {
             deleted: false,
         }
     }
+}
+
+/// For each entry, whether a later truncation took it back: it says nothing of the log that is left, and what is in the
+/// segments since then need not fit it.
+fn taken_back(entries: &[RecoveredEntry]) -> Vec<bool> {
+    let mut cut: Option<RaftIndex> = None;
+    let is_taken_back = |entry: &RecoveredEntry| {
+        let index = entry.header.index;
+        match entry.header.kind {
+            EntryKind::Append => cut.is_some_and(|cut| index >= cut),
+            EntryKind::Truncate => {
+                let later = cut;
+                cut = Some(later.map_or(index, |later| later.min(index)));
+                later.is_some_and(|later| index > later)
+            }
+            EntryKind::HardState | EntryKind::LogStart => false,
+        }
+    };
+    let mut taken_back: Vec<bool> = entries.iter().rev().map(is_taken_back).collect();
+    taken_back.reverse();
+    taken_back
 }
 
 fn gap(id: LogId, data: End, entry: &RecoveredEntry, how: &str) -> Arc<str> {

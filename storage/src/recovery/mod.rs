@@ -128,14 +128,18 @@ pub async fn read_journals(
         }
     }
     let newest = chains.keys().next_back().map_or(0, |(generation, _)| *generation);
+    let Some(next_generation) = newest.checked_add(1) else {
+        let what = format!("a file bears generation {newest} in its name, and none can follow");
+        return Err(StorageError::corrupt(&dir, 0, what));
+    };
     let known = Known::read(&chains).await?;
     chains.retain(|(generation, _), _| *generation >= known.needed_from);
-    let mut found = Recovered { next_generation: newest + 1, ..Recovered::default() };
+    let mut found = Recovered { next_generation, ..Recovered::default() };
     for ((generation, shard), files) in chains.into_iter().skip(reader).step_by(readers.max(1)) {
         let end = known.ends.get(&(generation, shard)).copied();
         let (logs, sequence) = chain::read(generation, shard, files, end).await?;
         let ends = vec![JournalEnd { generation, shard, sequence }];
-        found = Recovered::merge([found, Recovered { next_generation: newest + 1, logs, ends }]);
+        found = Recovered::merge([found, Recovered { next_generation, logs, ends }]);
     }
     Ok(found)
 }

@@ -172,7 +172,11 @@ pub async fn load_sealed(
     let mut index = SparseIndex::default();
     for (number, page) in bytes.chunks_exact(PAGE).enumerate() {
         match IndexPage::decode(segment.base_offset, number as u32, page) {
-            Ok(IndexPage::Entries(entries)) => index.entries.extend(entries),
+            Ok(IndexPage::Entries(entries))
+                if entries.iter().all(|e| u64::from(e.position) < segment.bytes) =>
+            {
+                index.entries.extend(entries)
+            }
             Ok(IndexPage::Footer(footer)) if footer.end == segment.bytes => return Ok(Some((index, footer))),
             _ => return Ok(None),
         }

@@ -87,6 +87,10 @@ impl Scanner {
                 format!("a batch begins at offset {}, expected {}", header.base_offset, self.expected_offset);
             return Err(self.corrupt(self.position, what));
         }
+        if !batch::takes_its_offsets(&header) {
+            let what = format!("the batch at offset {} ends before it", header.base_offset);
+            return Err(self.corrupt(self.position, what));
+        }
         Ok(Some(header))
     }
 
