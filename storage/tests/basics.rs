@@ -149,6 +149,28 @@ fn what_turns_over_many_times_is_read_back_from_memory_and_segments_alike() {
     }
 }
 
+#[test]
+fn the_greatest_timestamp_is_found_when_a_greater_one_was_deleted_and_nothing_is_in_memory() {
+    let sim = Sim::new(4);
+    let machine = sim.process("broker");
+    run(&sim, &machine, async {
+        let storage = open().await;
+        storage.settle_recovery();
+        let log = log_of(&storage, 1).await;
+        for timestamp in [100, 50, 70, 60] {
+            append(&log, batch(&[b"value"], timestamp)).await;
+        }
+        storage.close().await.expect("it closes");
+    });
+    machine.kill();
+    run(&sim, &machine, async {
+        let log = log_of(&open().await, 1).await;
+        log.delete_records(1).await.expect("the first record is deleted");
+        let found = log.max_timestamp().await.expect("it can be looked for").expect("there is one");
+        assert_eq!((found.offset, found.timestamp), (2, 70));
+    });
+}
+
 /// A batch's checksum begins behind its base offset, length, leader epoch and magic: damage there must be found by
 /// what else the log knows.
 #[test]

@@ -224,7 +224,12 @@ impl Journal {
         let mut progress = Progress::default();
         let mut files = Vec::new();
         for (number, file) in self.files.iter().enumerate().take(4) {
-            let name = paths::journal_file(file.generation_in_name.to(1), 0, number);
+            let generation = match file.generation_in_name.to(1) {
+                // Before the last generations a start may succeed that leaves none for the next one.
+                large if large > u64::MAX / 2 => u64::MAX,
+                generation => generation,
+            };
+            let name = paths::journal_file(generation, 0, number);
             files.push((dir.join(name), file.encode(&mut progress)));
         }
         if let Some(checkpoint) = &self.checkpoint {

@@ -131,8 +131,13 @@ impl Log {
     /// Looks at every batch from the log start offset on: for the rare case that the greatest timestamp was deleted.
     async fn max_timestamp_by_scan(&self) -> Result<Option<TimestampOffset>, StorageError> {
         let mut greatest = -1;
-        let mut at = self.log_start_offset();
-        while let Some((segment, end, _)) = self.segment_at(at) {
+        let (mut at, limit) = {
+            let state = self.state.borrow();
+            (state.log_start_offset, state.committed.offset)
+        };
+        while at < limit
+            && let Some((segment, end, _)) = self.segment_at(at)
+        {
             let first = BatchStart::of_segment(segment.base_offset);
             let mut scanner = self.scanner(segment, first, 1 << 20).await?;
             while let Some(header) = scanner.peek().await? {
@@ -143,7 +148,7 @@ impl Log {
             }
             at = end;
         }
-        for batch in self.state.borrow().tail.since(at) {
+        for batch in self.state.borrow().tail.since(at).take_while(|b| b.base_offset < limit) {
             greatest = greatest.max(batch.max_timestamp);
         }
         if greatest < 0 { Ok(None) } else { self.offset_for_timestamp(greatest).await }
