@@ -1,7 +1,6 @@
 //! Values of the command line as people write them: sizes, rates, times, codecs.
 
 use crate::load::payload::Sizes;
-use corelog_client::{Acks, Compression, Encoding};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -101,25 +100,6 @@ pub fn sizes(text: &str) -> Result<Sizes, String> {
     };
     sizes.check()?;
     Ok(sizes)
-}
-
-pub fn acks(text: &str) -> Result<Acks, String> {
-    match text {
-        "0" | "none" => Ok(Acks::None),
-        "1" | "leader" => Ok(Acks::Leader),
-        "all" | "-1" => Ok(Acks::All),
-        _ => Err("use 0, 1 or all".into()),
-    }
-}
-
-pub fn encoding(text: &str) -> Result<Encoding, String> {
-    let (name, level) = match text.split_once(':') {
-        Some((name, level)) => (name, Some(level.parse().map_err(|_| format!("{level:?} is no level"))?)),
-        None => (text, None),
-    };
-    let codec = Compression::ALL.into_iter().find(|codec| codec.name() == name);
-    let names = || Compression::ALL.map(Compression::name).join(", ");
-    Ok(Encoding { codec: codec.ok_or_else(|| format!("use one of {}", names()))?, level })
 }
 
 /// `name=value`.

@@ -19,6 +19,7 @@ mod workload;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use corelog_client::explained;
 use endpoint::Endpoint;
 use host::cost::Watched;
 use host::process;
@@ -309,24 +310,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-/// An error with its causes, those that it does not tell of itself.
-fn explained(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("corebench: {}", explained(&error));
+            eprintln!("corebench: {}", explained(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -58,13 +58,13 @@ pub struct Producing {
     #[arg(long, value_name = "COUNT")]
     pub threads: Option<usize>,
     /// When a record counts as written: 0 when sent, 1 when the leader has it, all when the in-sync replicas have it
-    #[arg(long, default_value = "all", value_parser = args::acks, value_name = "ACKS")]
+    #[arg(long, default_value = "all", value_name = "ACKS")]
     pub acks: Acks,
     /// Do without idempotence, which is on with --acks all
     #[arg(long)]
     pub no_idempotence: bool,
     /// none, gzip, snappy, lz4 or zstd, with an optional level, as in zstd:9
-    #[arg(short = 'z', long, default_value = "none", value_parser = args::encoding, value_name = "CODEC")]
+    #[arg(short = 'z', long, default_value = "none", value_name = "CODEC")]
     pub compression: Encoding,
     /// A batch of this size is sent at once
     #[arg(long, default_value = "16KiB", value_parser = args::size, value_name = "SIZE")]

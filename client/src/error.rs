@@ -178,6 +178,20 @@ impl fmt::Display for Remedy {
     }
 }
 
+/// An error with its causes, those that it does not tell of itself.
+pub fn explained(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let told = error.to_string();
+        if !text.contains(&told) {
+            text = format!("{text}: {told}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,5 +211,20 @@ mod tests {
                 .starts_with("send was not done within 2s; the last try: topic \"a\": There is no leader")
         );
         assert!(error.is_retriable());
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Outer(&'static str, #[source] Inner);
+        #[derive(Debug, thiserror::Error)]
+        #[error("b failed: refused")]
+        struct Inner;
+        assert_eq!(explained(&Outer("cannot do a", Inner)), "cannot do a: b failed: refused");
+        assert_eq!(
+            explained(&Outer("cannot do a: b failed: refused", Inner)),
+            "cannot do a: b failed: refused"
+        );
     }
 }

@@ -58,7 +58,7 @@ pub use config::ClientConfig;
 pub use consumer::*;
 pub use corelog_wire::records::{Compression, Encoding, TimestampType};
 pub use corelog_wire::{ApiKey, ErrorCode, Str, Uuid};
-pub use error::{Error, Result};
+pub use error::{Error, Result, explained};
 pub use leaders::{Isolation, ListedOffset, OffsetSpec};
 pub use metadata::{Broker, Partition, Topic};
 pub use producer::*;

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
 /// A journal group that comes while segments are written waits for at most this many bytes ahead of it in the disk's
-/// queue. Enough to keep an NVMe disk busy: two of the largest pieces.
+/// queue: two of the largest pieces, so that the next is there when one is done.
 const SEGMENT_WRITES_BYTES: u64 = 2 * PIECE;
 
 /// Shared by all logs of a shard. Owns no log.

@@ -17,7 +17,7 @@ mod tune;
 
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use corelog_client::{Client, ClientConfig, block_on};
+use corelog_client::{Client, ClientConfig, block_on, explained};
 use output::Output;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -118,7 +118,7 @@ fn main() -> ExitCode {
         // Whoever reads has seen enough, such as `head`.
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("corectl: {}", output::explained(&error));
+            eprintln!("corectl: {}", explained(error.as_ref()));
             ExitCode::FAILURE
         }
     }

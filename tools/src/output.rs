@@ -65,36 +65,9 @@ fn line(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// An error with its causes, those that it does not tell of itself.
-pub fn explained(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
 /// Whether what failed was writing to one who has stopped reading.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use anyhow::{Context, anyhow};
-
-    #[test]
-    fn causes_are_told_once() {
-        let error = Err::<(), _>(anyhow!("b failed: refused")).context("cannot do a").unwrap_err();
-        assert_eq!(explained(&error), "cannot do a: b failed: refused");
-        let error = Err::<(), _>(anyhow!("refused")).context("cannot do a: refused").unwrap_err();
-        assert_eq!(explained(&error), "cannot do a: refused");
-    }
 }

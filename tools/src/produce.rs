@@ -6,8 +6,7 @@ use crate::{progress, record_json, time};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use corelog_client::{
-    Acks, Client, Compression, Delivery, Encoding, Partitioner, Producer, ProducerConfig, ProducerRecord,
-    RecordHeader,
+    Acks, Client, Delivery, Encoding, Partitioner, Producer, ProducerConfig, ProducerRecord, RecordHeader,
 };
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -65,10 +64,10 @@ pub struct Produce {
     #[arg(long, conflicts_with_all = ["partition", "round_robin"])]
     keep_partitions: bool,
     /// none, gzip, snappy, lz4 or zstd, with an optional level, as in zstd:9
-    #[arg(short = 'z', long, value_name = "CODEC", default_value = "none", value_parser = encoding)]
+    #[arg(short = 'z', long, value_name = "CODEC", default_value = "none")]
     compression: Encoding,
     /// When a record counts as written: 0 when sent, 1 when the leader has it, all when the in-sync replicas have it
-    #[arg(short, long, value_name = "ACKS", default_value = "all", value_parser = acks)]
+    #[arg(short, long, value_name = "ACKS", default_value = "all")]
     acks: Acks,
     /// Bytes in a batch, before compression
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 10)]
@@ -96,25 +95,6 @@ pub fn unescaped(text: &str) -> Result<String, String> {
         "" => Err("it is empty".into()),
         text => Ok(text.replace("\\t", "\t").replace("\\n", "\n")),
     }
-}
-
-fn acks(text: &str) -> Result<Acks, String> {
-    match text {
-        "0" | "none" => Ok(Acks::None),
-        "1" | "leader" => Ok(Acks::Leader),
-        "all" | "-1" => Ok(Acks::All),
-        _ => Err("use 0, 1 or all".into()),
-    }
-}
-
-fn encoding(text: &str) -> Result<Encoding, String> {
-    let (name, level) = match text.split_once(':') {
-        Some((name, level)) => (name, Some(level.parse().map_err(|_| format!("{level:?} is no level"))?)),
-        None => (text, None),
-    };
-    let codec = Compression::ALL.into_iter().find(|codec| codec.name() == name);
-    let names = || Compression::ALL.map(Compression::name).join(", ");
-    Ok(Encoding { codec: codec.ok_or_else(|| format!("use one of {}", names()))?, level })
 }
 
 /// Deliveries that may be awaited at once.
@@ -307,17 +287,5 @@ impl Run<'_> {
             }
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codecs_have_levels() {
-        assert_eq!(encoding("zstd:9"), Ok(Encoding { codec: Compression::Zstd, level: Some(9) }));
-        assert_eq!(encoding("none"), Ok(Encoding { codec: Compression::None, level: None }));
-        assert!(encoding("zip").is_err() && encoding("gzip:x").is_err());
     }
 }

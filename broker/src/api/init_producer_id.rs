@@ -2,11 +2,9 @@
 
 use corelog_wire::ErrorCode;
 use corelog_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
+use corelog_wire::records::{NO_PRODUCER_EPOCH, NO_PRODUCER_ID};
 
 use super::Context;
-
-const NO_PRODUCER_ID: i64 = -1;
-const NO_PRODUCER_EPOCH: i16 = -1;
 
 pub async fn handle(context: Context, request: InitProducerIdRequest) -> InitProducerIdResponse {
     let refuse = |code: ErrorCode| InitProducerIdResponse {

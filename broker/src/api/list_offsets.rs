@@ -5,7 +5,7 @@ use corelog_wire::messages::list_offsets_response::{PartitionResponse, TopicResp
 use corelog_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
+use super::{Context, is_isolation_level};
 use crate::partition::{self, Route};
 
 const LATEST: i64 = -1;
@@ -32,7 +32,7 @@ fn known_from(timestamp: i64) -> i16 {
 pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let version = context.api_version;
     let shard = &context.shard;
-    let isolation_known = matches!(request.isolation_level, 0 | 1);
+    let isolation_known = is_isolation_level(request.isolation_level);
     let lookups = request
         .topics
         .iter()

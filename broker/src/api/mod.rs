@@ -33,6 +33,13 @@ mod produce;
 /// One request may decode to this part of the shard's receive budget, beside the bytes it came in.
 const DECODED_SHARE: u64 = 8;
 
+const READ_UNCOMMITTED: i8 = 0;
+const READ_COMMITTED: i8 = 1;
+
+fn is_isolation_level(level: i8) -> bool {
+    matches!(level, READ_UNCOMMITTED | READ_COMMITTED)
+}
+
 /// What a handler knows besides its request.
 #[derive(Clone)]
 pub struct Context {

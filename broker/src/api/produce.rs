@@ -14,7 +14,7 @@ use corelog_wire::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceResponse,
 };
-use corelog_wire::records::{ProduceError, validate_produce};
+use corelog_wire::records::{NO_TIMESTAMP, ProduceError, validate_produce};
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader, Str};
 use futures_util::future::LocalBoxFuture;
 
@@ -26,9 +26,6 @@ use crate::shard::{Shard, ShardId};
 
 /// The client id of Kafka's own administration, which alone may write internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
-
-/// Where records keep the time that their producer gave them.
-const NO_TIME: i64 = -1;
 
 /// Batches for one shard, each with its place in the answer.
 struct Batch {
@@ -110,7 +107,7 @@ fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Ba
             let mut answer = PartitionProduceResponse {
                 index: partition.index,
                 base_offset: -1,
-                log_append_time_ms: NO_TIME,
+                log_append_time_ms: NO_TIMESTAMP,
                 log_start_offset: -1,
                 ..Default::default()
             };
@@ -193,7 +190,7 @@ fn check_one(
         place: (0, 0),
         log: LogId { topic: topic.id, partition: partition.index },
         topic: topic.name.clone(),
-        log_append_time_ms: checked.log_append_time_ms.unwrap_or(NO_TIME),
+        log_append_time_ms: checked.log_append_time_ms.unwrap_or(NO_TIMESTAMP),
         append: AppendBatch {
             bytes: checked.batch,
             kind: BatchKind::Client,
@@ -259,7 +256,11 @@ impl Pending {
                     let gone = (ErrorCode::NOT_LEADER_OR_FOLLOWER, "the broker is shutting down".to_string());
                     places
                         .into_iter()
-                        .map(|place| Done { place, log_append_time_ms: NO_TIME, result: Err(gone.clone()) })
+                        .map(|place| Done {
+                            place,
+                            log_append_time_ms: NO_TIMESTAMP,
+                            result: Err(gone.clone()),
+                        })
                         .collect()
                 })
             }
@@ -279,7 +280,7 @@ async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
             Some(log) => match log.append(batch.append).await {
                 Ok(appended) => {
                     // The time that a retried batch was given at first.
-                    if appended.duplicate && log_append_time_ms != NO_TIME {
+                    if appended.duplicate && log_append_time_ms != NO_TIMESTAMP {
                         log_append_time_ms = appended.max_timestamp;
                     }
                     let offsets = Offsets {

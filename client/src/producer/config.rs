@@ -3,6 +3,7 @@
 use super::partitioner::Partitioner;
 use crate::error::{Error, Result};
 use corelog_wire::records::{Compression, Encoding};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// When a record counts as written.
@@ -23,6 +24,20 @@ impl Acks {
             Acks::None => 0,
             Acks::Leader => 1,
             Acks::All => -1,
+        }
+    }
+}
+
+/// As in producers' configs (`acks`), or by name.
+impl FromStr for Acks {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Acks, String> {
+        match text {
+            "0" | "none" => Ok(Acks::None),
+            "1" | "leader" => Ok(Acks::Leader),
+            "all" | "-1" => Ok(Acks::All),
+            _ => Err("use 0, 1 or all".into()),
         }
     }
 }

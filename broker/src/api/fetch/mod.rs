@@ -23,7 +23,7 @@ use read::{Got, Wanted};
 pub use session::Sessions;
 use session::{Asked, Plan};
 
-use super::{Context, decode};
+use super::{Context, READ_COMMITTED, decode, is_isolation_level};
 use crate::net::connection::{CloseReason, Outcome};
 use crate::partition;
 use crate::shard::{Shard, ShardId};
@@ -40,8 +40,6 @@ const V1_MESSAGES_FROM: i16 = 2;
 const TOPIC_IDS_FROM: i16 = 13;
 /// Clients fetch with this id. Greater ones are of brokers, and none copies its log by Fetch here.
 const CONSUMER_REPLICA_ID: i32 = -1;
-const READ_UNCOMMITTED: i8 = 0;
-const READ_COMMITTED: i8 = 1;
 /// What down-conversion may make of one partition's batches when it decompresses them.
 const DOWN_CONVERT_BYTES_MAX: usize = 64 << 20;
 
@@ -71,7 +69,7 @@ async fn fetch(context: &Context, request: FetchRequest) -> (FetchResponse, Opti
     let isolation = request.isolation_level;
     let refusal = if replica > CONSUMER_REPLICA_ID {
         Some(ErrorCode::NOT_LEADER_OR_FOLLOWER)
-    } else if !matches!(isolation, READ_UNCOMMITTED | READ_COMMITTED) {
+    } else if !is_isolation_level(isolation) {
         Some(ErrorCode::INVALID_REQUEST)
     } else {
         None

@@ -10,6 +10,7 @@ mod zstd;
 
 use std::cell::Cell;
 use std::fmt;
+use std::str::FromStr;
 
 /// A codec, by its number in a batch's attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -62,6 +63,21 @@ pub struct Encoding {
     /// lz4 here has one: the pure Rust library implements the fast compressor, not the "HC" one that Kafka's levels
     /// 1 to 17 choose, so `compression.lz4.level` makes no difference to the bytes.
     pub level: Option<i32>,
+}
+
+/// `zstd`, or with a level `zstd:9`.
+impl FromStr for Encoding {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Encoding, String> {
+        let (name, level) = match text.split_once(':') {
+            Some((name, level)) => (name, Some(level.parse().map_err(|_| format!("{level:?} is no level"))?)),
+            None => (text, None),
+        };
+        let codec = Compression::ALL.into_iter().find(|codec| codec.name() == name);
+        let names = || Compression::ALL.map(Compression::name).join(", ");
+        Ok(Encoding { codec: codec.ok_or_else(|| format!("use one of {}", names()))?, level })
+    }
 }
 
 impl From<Compression> for Encoding {

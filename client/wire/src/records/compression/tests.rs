@@ -266,3 +266,10 @@ fn scratch_does_not_keep_a_large_batch() {
         assert_eq!(scratch.plain.capacity(), 0);
     });
 }
+
+#[test]
+fn encodings_have_levels() {
+    assert_eq!("zstd:9".parse(), Ok(Encoding { codec: Compression::Zstd, level: Some(9) }));
+    assert_eq!("none".parse(), Ok(Encoding { codec: Compression::None, level: None }));
+    assert!("zip".parse::<Encoding>().is_err() && "gzip:x".parse::<Encoding>().is_err());
+}
