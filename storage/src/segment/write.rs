@@ -34,6 +34,8 @@ pub struct SegmentWriter<'a> {
     buffer: AlignedBuf,
     buffer_at: u64,
     filled: usize,
+    /// Bytes of batches still to be pushed, as far as it was told: the next buffer is made for them.
+    expected: u64,
     /// The file is new: its name is not durable yet.
     is_new: bool,
 }
@@ -78,6 +80,7 @@ impl<'a> SegmentWriter<'a> {
             buffer,
             buffer_at,
             filled,
+            expected,
             is_new: false,
         })
     }
@@ -118,6 +121,7 @@ impl<'a> SegmentWriter<'a> {
             buffer,
             buffer_at: 0,
             filled: PAGE,
+            expected,
             is_new: true,
         })
     }
@@ -146,12 +150,13 @@ impl<'a> SegmentWriter<'a> {
         while !rest.is_empty() {
             if self.filled == self.buffer.len() {
                 self.write_out().await?;
-                let more = page_ceil((rest.len() as u64).clamp(1, PIECE));
-                self.buffer = AlignedBuf::new((more as usize).max(PAGE));
+                let more = self.expected.max(rest.len() as u64).min(PIECE);
+                self.buffer = AlignedBuf::new(page_ceil(more) as usize);
             }
             let n = rest.len().min(self.buffer.len() - self.filled);
             self.buffer[self.filled..self.filled + n].copy_from_slice(&rest[..n]);
             self.filled += n;
+            self.expected = self.expected.saturating_sub(n as u64);
             rest = &rest[n..];
         }
         Ok(())
