@@ -9,6 +9,8 @@ use std::rc::Weak;
 pub struct TailCache {
     limit: u64,
     bytes: Cell<u64>,
+    /// Bytes added since [`TailCache::wants_clean`] has said so.
+    unlooked: Cell<u64>,
     groups: RefCell<VecDeque<CachedGroup>>,
 }
 
@@ -23,7 +25,7 @@ pub struct CachedGroup {
 
 impl TailCache {
     pub fn new(limit: u64) -> TailCache {
-        TailCache { limit, bytes: Cell::new(0), groups: RefCell::default() }
+        TailCache { limit, bytes: Cell::new(0), unlooked: Cell::new(0), groups: RefCell::default() }
     }
 
     /// Bytes held.
@@ -31,15 +33,22 @@ impl TailCache {
         self.bytes.get()
     }
 
-    pub fn limit(&self) -> u64 {
-        self.limit
-    }
-
     /// A group became durable. Groups come in order; those of former generations before all others.
     pub fn add(&self, group: CachedGroup) {
         self.bytes.set(self.bytes.get() + group.bytes);
+        self.unlooked.set(self.unlooked.get() + group.bytes);
         let mut groups = self.groups.borrow_mut();
         if group.sequence == 0 { groups.push_front(group) } else { groups.push_back(group) }
+    }
+
+    /// Whether it is time to have the older half of what is held in segments, so that it can go when it must. Not more
+    /// often than is worth a look at every log.
+    pub fn wants_clean(&self) -> bool {
+        let wants = self.bytes.get() > self.limit / 2 && self.unlooked.get() > self.limit / 32;
+        if wants {
+            self.unlooked.set(0);
+        }
+        wants
     }
 
     /// Lets the oldest groups go until `need` more bytes fit. `false`: the oldest is not in segments yet.

@@ -80,6 +80,12 @@ pub async fn run(storage: Rc<ShardStorage>) {
 
 /// Does what has been asked for.
 async fn serve(storage: &Rc<ShardStorage>) -> Result<(), StorageError> {
+    let outcome = serve_in_turns(storage).await;
+    storage.shard.segment_writes.no_hurry();
+    outcome
+}
+
+async fn serve_in_turns(storage: &Rc<ShardStorage>) -> Result<(), StorageError> {
     let shard = &storage.shard;
     if shard.flusher.memory_is_short.take() {
         // Half of what is held, oldest first.

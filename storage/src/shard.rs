@@ -16,17 +16,13 @@ use crate::journal::{Effect, Group, Journal, writer};
 use crate::log::Log;
 use crate::paths;
 use crate::recovery::{Recovered, RecoveredLog};
-use crate::segment::{IndexCache, PIECE};
+use crate::segment::{IndexCache, Turns};
 use crate::space::DiskSpace;
 use corelog_io::sync::{Permit, Semaphore};
-use corelog_io::{Queue, fs, sleep, spawn, wall_clock_ms};
+use corelog_io::{Instant, Queue, fs, sleep, spawn, wall_clock_ms};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
-
-/// A journal group that comes while segments are written waits for at most this many bytes ahead of it in the disk's
-/// queue: two of the largest pieces, so that the next is there when one is done.
-const SEGMENT_WRITES_BYTES: u64 = 2 * PIECE;
 
 /// Shared by all logs of a shard. Owns no log.
 pub struct Shard {
@@ -39,9 +35,10 @@ pub struct Shard {
     pub indexes: IndexCache,
     pub space: DiskSpace,
     pub flusher: Flusher,
-    /// Bytes of segment writes that may be under way at once.
-    pub segment_writes: Semaphore,
+    pub segment_writes: Turns,
     pub counters: Counters,
+    /// When the first group went into the journal's current file.
+    journal_file_begun: Cell<Instant>,
     closed: Cell<bool>,
 }
 
@@ -65,10 +62,24 @@ impl Shard {
                 if self.cache.make_room(span as u64) {
                     return Ok(turn);
                 }
+                self.segment_writes.hurry();
                 self.flusher.memory_is_short();
             }
             room.await;
         }
+    }
+
+    /// The journal went on to another file, or waits for one that is free.
+    pub fn journal_file_is_full(&self, went_on: bool) {
+        let ring = &self.journal.ring;
+        if went_on {
+            let took = self.journal_file_begun.replace(corelog_io::now()).elapsed();
+            self.segment_writes.keep_up_with(ring.file_bytes(), took);
+        }
+        if ring.files_left() == 0 {
+            self.segment_writes.hurry();
+        }
+        self.flusher.file_is_full();
     }
 
     /// A journal group is durable: its logs learn of it, then those who wait for it.
@@ -87,7 +98,7 @@ impl Shard {
             self.cache.add(CachedGroup { sequence: group.sequence, bytes: group.len, logs });
         }
         group.completion.complete(Ok(()));
-        if self.cache.bytes() > self.cache.limit() / 2 {
+        if self.cache.wants_clean() {
             self.flusher.memory_is_short();
         }
         self.flusher.group_is_durable();
@@ -145,8 +156,9 @@ impl ShardStorage {
             indexes: IndexCache::new(config.index_cache_bytes),
             space: DiskSpace::new(config.min_free_bytes),
             flusher: Flusher::default(),
-            segment_writes: Semaphore::new(SEGMENT_WRITES_BYTES),
+            segment_writes: Turns::default(),
             counters: Counters::default(),
+            journal_file_begun: Cell::new(corelog_io::now()),
             closed: Cell::new(false),
             config,
         });
@@ -222,6 +234,7 @@ impl ShardStorage {
 
     /// Writes everything to segments and a checkpoint, then ends the tasks: a restart has nothing to replay.
     pub async fn close(&self) -> Result<(), StorageError> {
+        self.shard.segment_writes.close();
         let outcome = match self.sync().await {
             Ok(()) => flusher::flush_everything(self).await,
             Err(error) => Err(error),

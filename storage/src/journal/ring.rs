@@ -146,6 +146,12 @@ impl Ring {
         Ok(true)
     }
 
+    /// Files that the head may still go on to.
+    pub fn files_left(&self) -> usize {
+        let state = self.state.borrow();
+        self.files_max - state.files.len() + state.files.iter().filter(|f| f.free).count()
+    }
+
     /// The last group of the newest file that is full, if any.
     pub fn full_through(&self) -> Option<u64> {
         let state = self.state.borrow();

@@ -74,9 +74,9 @@ async fn next_group(shard: &Rc<Shard>) -> Result<Option<super::Sealed>, StorageE
         let first_sequence = journal.front_sequence();
         let freed = journal.ring.freed.listen();
         match journal.ring.roll(first_sequence).await {
-            Ok(true) => shard.flusher.file_is_full(),
+            Ok(true) => shard.journal_file_is_full(true),
             Ok(false) => {
-                shard.flusher.file_is_full();
+                shard.journal_file_is_full(false);
                 freed.await;
             }
             Err(error) if error.is_storage_full() && !shard.is_closed() => {

@@ -7,11 +7,13 @@
 mod index;
 mod load;
 mod scan;
+mod turns;
 mod write;
 
 pub use index::{BatchStart, INTERVAL, IndexCache, SparseIndex};
 pub use load::{Expected, check_header, load, load_sealed, remove};
 pub use scan::{Body, Found, Scanner};
+pub use turns::Turns;
 pub use write::{PIECE, SegmentWriter, rewrite_index};
 
 use crate::format::checkpoint::ActiveSegmentState;

@@ -12,7 +12,7 @@ use crate::ids::{LogId, RaftIndex};
 use crate::paths;
 use crate::shard::Shard;
 use crate::tail::TailBatch;
-use corelog_io::{AlignedBuf, File, fs};
+use corelog_io::{AlignedBuf, Block, File, fs};
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -30,10 +30,9 @@ pub struct SegmentWriter<'a> {
     /// Offset and index after the last batch.
     next_offset: i64,
     next_index: RaftIndex,
-    /// What is not written yet: where it goes, and how much of the buffer is filled.
-    buffer: AlignedBuf,
+    /// What is not written yet, and where it goes.
+    buffer: Block,
     buffer_at: u64,
-    filled: usize,
     /// Bytes of batches still to be pushed, as far as it was told: the next buffer is made for them.
     expected: u64,
     /// The file is new: its name is not durable yet.
@@ -57,7 +56,7 @@ impl<'a> SegmentWriter<'a> {
         active.index.borrow_mut().entries.retain(|e| u64::from(e.position) < active.position);
         let buffer_at = page_floor(active.position);
         let filled = (active.position - buffer_at) as usize;
-        let mut buffer = AlignedBuf::new(page_ceil((filled as u64 + expected).clamp(1, PIECE)) as usize);
+        let mut buffer = Block::with_capacity(page_ceil((filled as u64 + expected).min(PIECE)) as usize);
         if filled > 0 {
             let page = file.read_at(buffer_at, PAGE).await.map_err(StorageError::io("read", &path))?;
             if page.len() < filled {
@@ -65,7 +64,7 @@ impl<'a> SegmentWriter<'a> {
                     format!("the file ends before byte {}, which was written and synced", active.position);
                 return Err(StorageError::corrupt(&path, buffer_at + page.len() as u64, what));
             }
-            buffer[..filled].copy_from_slice(&page[..filled]);
+            buffer.append(&page[..filled]);
         }
         let (next_offset, next_index) = next;
         Ok(SegmentWriter {
@@ -79,7 +78,6 @@ impl<'a> SegmentWriter<'a> {
             next_index,
             buffer,
             buffer_at,
-            filled,
             expected,
             is_new: false,
         })
@@ -98,8 +96,10 @@ impl<'a> SegmentWriter<'a> {
         let path = dir.join(paths::segment_file(base_offset));
         let file = shard.files.open(&path, true).await?;
         let created_ms = corelog_io::wall_clock_ms();
-        let mut buffer = AlignedBuf::new(page_ceil((FIRST_BATCH + expected).clamp(1, PIECE)) as usize);
-        SegmentHeader { log, base_offset, base_index, created_ms }.encode(&mut buffer[..PAGE]);
+        let mut buffer = Block::with_capacity(page_ceil((FIRST_BATCH + expected).min(PIECE)) as usize);
+        let mut header = [0; PAGE];
+        SegmentHeader { log, base_offset, base_index, created_ms }.encode(&mut header);
+        buffer.append(&header);
         let active = Active {
             base_offset,
             base_index,
@@ -120,7 +120,6 @@ impl<'a> SegmentWriter<'a> {
             next_index: base_index,
             buffer,
             buffer_at: 0,
-            filled: PAGE,
             expected,
             is_new: true,
         })
@@ -148,14 +147,13 @@ impl<'a> SegmentWriter<'a> {
         self.next_index = batch.index.next();
         let mut rest = &batch.bytes[..];
         while !rest.is_empty() {
-            if self.filled == self.buffer.len() {
+            if self.buffer.remaining() == 0 {
                 self.write_out().await?;
                 let more = self.expected.max(rest.len() as u64).min(PIECE);
-                self.buffer = AlignedBuf::new(page_ceil(more) as usize);
+                self.buffer = Block::with_capacity(page_ceil(more) as usize);
             }
-            let n = rest.len().min(self.buffer.len() - self.filled);
-            self.buffer[self.filled..self.filled + n].copy_from_slice(&rest[..n]);
-            self.filled += n;
+            let n = rest.len().min(self.buffer.remaining());
+            self.buffer.append(&rest[..n]);
             self.expected = self.expected.saturating_sub(n as u64);
             rest = &rest[n..];
         }
@@ -164,32 +162,32 @@ impl<'a> SegmentWriter<'a> {
 
     /// Writes what the buffer holds (its last page filled with zeros), and leaves an empty one.
     async fn write_out(&mut self) -> Result<(), StorageError> {
-        if self.filled == 0 {
+        let mut buffer = std::mem::replace(&mut self.buffer, Block::with_capacity(0));
+        if buffer.is_empty() {
             return Ok(());
         }
-        let bytes = std::mem::replace(&mut self.buffer, AlignedBuf::new(0)).freeze();
-        let len = page_ceil(self.filled as u64);
-        let turn = self.shard.segment_writes.acquire(len).await;
-        let written = self.file.write_at(self.buffer_at, bytes.slice(..len as usize), false).await;
+        let len = page_ceil(buffer.len() as u64);
+        buffer.reserve(len as usize - buffer.len());
+        let bytes = buffer.slice(0..len as usize);
+        let turn = self.shard.segment_writes.wait(len).await;
+        let written = self.file.write_at(self.buffer_at, bytes, false).await;
         drop(turn);
         self.buffer_at += len;
-        self.filled = 0;
         written.map_err(StorageError::io("write", &self.path))
     }
 
     /// Everything pushed is on stable storage when this returns.
     pub async fn sync(&mut self) -> Result<(), StorageError> {
-        if self.filled > 0 {
+        if !self.buffer.is_empty() {
             // The last page stays at hand: the next batch goes on in it.
-            let last = page_floor(self.filled as u64 - 1) as usize;
-            let partial = self.filled % PAGE;
-            let mut page = AlignedBuf::new(if partial > 0 { PAGE } else { 0 });
-            if partial > 0 {
-                page.copy_from_slice(&self.buffer[last..last + PAGE]);
-            }
+            let end = self.buffer.len();
+            let partial = end % PAGE;
+            let last = self.buffer.slice(end - partial..end);
             self.write_out().await?;
-            self.buffer = page;
-            self.filled = partial;
+            if partial > 0 {
+                self.buffer = Block::with_capacity(PAGE);
+                self.buffer.append(&last);
+            }
             self.buffer_at = page_floor(self.active.position);
         }
         self.file.sync_data().await.map_err(StorageError::io("sync", &self.path))?;
