@@ -43,7 +43,13 @@ fn problem(what: impl Into<String>, remedy: impl Into<String>) -> Problem {
 
 fn check_io_uring() -> Result<(), Problem> {
     let error = match io_uring::IoUring::new(2) {
-        Ok(_ring) => return Ok(()),
+        Ok(ring) if ring.params().is_feature_ext_arg() => return Ok(()),
+        Ok(_old) => {
+            return Err(problem(
+                "this kernel's io_uring cannot wait with a timeout",
+                "run Linux 5.11 or later (6.1 is recommended)",
+            ));
+        }
         Err(error) => error,
     };
     let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
@@ -59,7 +65,7 @@ fn io_uring_problem(error: &io::Error, disabled: &str) -> Problem {
              lets CAP_SYS_ADMIN and kernel.io_uring_group in)"
         ),
         (Some(libc::ENOSYS), _) => {
-            "the kernel has no io_uring; run Linux 5.8 or later (6.1 is recommended) built with CONFIG_IO_URING, and \
+            "the kernel has no io_uring; run Linux 5.11 or later (6.1 is recommended) built with CONFIG_IO_URING, and \
              no sandbox that hides it"
                 .to_string()
         }
@@ -195,7 +201,7 @@ mod tests {
             (libc::EPERM, "2", "sysctl -w kernel.io_uring_disabled=0"),
             (libc::EPERM, "0", "seccomp"),
             (libc::EPERM, "", "seccomp"),
-            (libc::ENOSYS, "", "Linux 5.8 or later"),
+            (libc::ENOSYS, "", "Linux 5.11 or later"),
             (libc::ENOMEM, "0", "RLIMIT_MEMLOCK"),
         ];
         for (errno, disabled, remedy) in cases {

@@ -1,7 +1,7 @@
 //! Tasks of one core.
 
-use crate::sim;
 use crate::world::{self, World};
+use crate::{real, sim};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -23,7 +23,7 @@ pub struct Task<T> {
 }
 
 enum Inner<T> {
-    Real(glommio::Task<T>),
+    Real(real::Task<T>),
     Sim(sim::Task<T>),
     /// Spawned when its core had ended: never runs.
     Never,
@@ -33,9 +33,7 @@ impl<T: 'static> Task<T> {
     /// Lets the task run to its end on its own.
     pub fn detach(self) {
         match self.inner {
-            Inner::Real(task) => {
-                let _runs_on = task.detach();
-            }
+            Inner::Real(task) => task.detach(),
             Inner::Sim(task) => task.detach(),
             Inner::Never => {}
         }

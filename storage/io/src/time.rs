@@ -1,7 +1,7 @@
 //! Time: a monotonic clock in nanoseconds, the wall clock, timers.
 
-use crate::sim;
 use crate::world::{self, World};
+use crate::{real, sim};
 use std::future::{Future, poll_fn};
 use std::ops::{Add, AddAssign, Sub};
 use std::pin::pin;
@@ -100,12 +100,7 @@ pub async fn sleep(d: Duration) {
 /// Waits until the monotonic clock reaches `t`.
 pub async fn sleep_until(t: Instant) {
     match world::current() {
-        World::Real(_) => {
-            let left = t.since(monotonic());
-            if !left.is_zero() {
-                glommio::timer::Timer::new(left).await;
-            }
-        }
+        World::Real(core) => real::Sleep::until(core, t).await,
         World::Sim(context) => sim::Sleep::until(context, t).await,
     }
 }

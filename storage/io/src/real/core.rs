@@ -1,30 +1,38 @@
-//! One core: its executor's task queues, its second ring, its random numbers.
+//! One core: its task queues, its ring and its timers, its random numbers.
 
+use super::blocking::BlockingThread;
 use super::ring::Ring;
-use super::sentinel::{self, Activity};
+use super::roster::{Canceller, Member, Roster};
+use super::sentinel;
+use super::timers::Timers;
 use crate::world::{self, World};
 use crate::{Instant, Queue};
 use glommio::{Latency, Shares, TaskQueueHandle};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub(crate) struct Core {
     pub(crate) index: usize,
     pub(crate) cores: usize,
     pub(crate) ring: Rc<Ring>,
-    pub(super) activity: Activity,
+    pub(super) timers: Timers,
+    pub(super) blocking: BlockingThread,
+    roster: Arc<Roster>,
     /// Where a socket is read into when its reader has no memory of its own yet.
     pub(super) scratch: RefCell<Box<[u8]>>,
     queues: [TaskQueueHandle; 4],
-    ring_queue: TaskQueueHandle,
-    /// Operations that the blocking thread has not given back.
-    pub(super) blocking: Cell<usize>,
+    reactor_queue: TaskQueueHandle,
     /// When the running task's poll began.
     turn_began: Cell<Instant>,
+    /// When the reactor last had its turn.
+    reactor_ran: Cell<Instant>,
+    ended: Cell<bool>,
     random: Cell<u64>,
 }
 
@@ -33,36 +41,37 @@ pub(super) const SCRATCH_BYTES: usize = 16 << 10;
 
 /// What [`crate::yield_if_needed`] lets a task run at a time while others wait.
 const TURN: Duration = Duration::from_micros(500);
+/// How long tasks run until completions, timers and other threads' messages are looked at again.
+const REACTOR_PERIOD: Duration = Duration::from_micros(200);
 
-/// Shares of the task queues, out of their sum, when all have work. The ring's own queue submits and completes for
-/// everyone, so it comes before them all.
-const SHARES_RING: usize = 1000;
+/// Shares of the task queues, out of their sum, when all have work. The reactor submits and completes for everyone, so
+/// it comes before them all.
+const SHARES_REACTOR: usize = 1000;
 const SHARES_PRODUCE: usize = 800;
 const SHARES_FETCH: usize = 400;
 const SHARES_CONTROL: usize = 200;
 const SHARES_BACKGROUND: usize = 50;
 const _: () = assert!(
-    SHARES_RING >= SHARES_PRODUCE
+    SHARES_REACTOR >= SHARES_PRODUCE
         && SHARES_PRODUCE > SHARES_FETCH
         && SHARES_FETCH > SHARES_CONTROL
         && SHARES_CONTROL > SHARES_BACKGROUND
 );
 
 impl Core {
-    /// Waits until the blocking thread has given everything back.
-    pub(super) async fn finish_blocking(&self) {
-        while self.blocking.get() > 0 {
-            glommio::timer::sleep(Duration::from_micros(200)).await;
-        }
-    }
-
     /// Makes the calling thread's executor a core: called once, from its main task.
-    pub(crate) fn start(index: usize, cores: usize, ring_depth: u32) -> io::Result<Rc<Core>> {
+    pub(crate) fn start(
+        index: usize,
+        cores: usize,
+        ring_depth: u32,
+        roster: Arc<Roster>,
+        blocking: BlockingThread,
+    ) -> io::Result<Rc<Core>> {
         let executor = glommio::executor();
         let queue =
             |name, shares| executor.create_task_queue(Shares::Static(shares), Latency::NotImportant, name);
-        let ring_queue = queue("ring", SHARES_RING);
-        let ring = Ring::start(ring_depth, ring_queue)?;
+        let reactor_queue = queue("reactor", SHARES_REACTOR);
+        let ring = Ring::start(ring_depth, &roster)?;
         let queues = [
             queue("produce", SHARES_PRODUCE),
             queue("fetch", SHARES_FETCH),
@@ -79,42 +88,85 @@ impl Core {
             index,
             cores,
             ring,
-            activity: Activity::default(),
+            timers: Timers::default(),
+            blocking,
+            roster,
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             queues,
-            ring_queue,
-            blocking: Cell::new(0),
+            reactor_queue,
             turn_began: Cell::new(crate::now()),
+            reactor_ran: Cell::new(crate::now()),
+            ended: Cell::new(false),
             random: Cell::new(u64::from_ne_bytes(seed)),
         });
         sentinel::start(&core);
+        let reactor = Rc::clone(&core);
+        core.spawn_untracked(poll_fn(move |cx| reactor.react(cx)));
         Ok(core)
+    }
+
+    /// The reactor's turn: what others have done for this core is taken in, what its tasks want done is handed out. When
+    /// no task can run it sleeps, and with it the thread, until one can.
+    fn react(&self, cx: &Context<'_>) -> Poll<()> {
+        self.roster.reactor_runs(cx.waker());
+        loop {
+            let now = crate::now();
+            self.reactor_ran.set(now);
+            self.timers.fire(now);
+            self.roster.deliver();
+            self.ring.drain();
+            if self.ended.get() {
+                self.roster.reactor_ended();
+                return Poll::Ready(());
+            }
+            if self.roster.has_runnable() {
+                self.ring.flush();
+                return Poll::Pending;
+            }
+            if self.roster.fall_asleep() {
+                self.ring.sleep(self.timers.next());
+                self.roster.rise();
+            }
+        }
+    }
+
+    /// Lets the executor end, once its main task has returned.
+    pub(super) fn end(&self) {
+        self.ended.set(true);
+        self.roster.wake_reactor();
     }
 
     pub(crate) fn spawn<T: 'static>(
         self: &Rc<Core>,
         queue: Queue,
         future: impl Future<Output = T> + 'static,
-    ) -> glommio::Task<T> {
+    ) -> Task<T> {
+        let (member, canceller) = Member::new(&self.roster);
         let core = Rc::clone(self);
-        let future = async move {
-            let mut future = pin!(future);
-            poll_fn(move |cx| {
-                core.turn_began.set(crate::now());
-                core.activity.note();
-                future.as_mut().poll(cx)
-            })
-            .await
-        };
-        glommio::spawn_local_into(future, self.queues[queue as usize])
-            .expect("a core's queues live as long as it")
+        let future = tracked(member, future, move || core.task_runs());
+        let task = glommio::spawn_local_into(future, self.queues[queue as usize])
+            .expect("a core's queues live as long as it");
+        Task { task: Some(task), canceller }
     }
 
-    /// For the sentinels alone, whose own polls are no activity.
-    pub(super) fn spawn_sentinel(&self, future: impl Future<Output = ()> + 'static) {
-        glommio::spawn_local_into(future, self.ring_queue)
+    /// For the reactor and the sentinels, which are no work that the core must stay awake for.
+    pub(super) fn spawn_untracked(&self, future: impl Future<Output = ()> + 'static) {
+        glommio::spawn_local_into(future, self.reactor_queue)
             .expect("a core's queues live as long as it")
             .detach();
+    }
+
+    /// A task's poll begins. When tasks have run long enough it is the last of its queue's turn.
+    fn task_runs(&self) {
+        let now = crate::now();
+        self.turn_began.set(now);
+        if now.since(self.reactor_ran.get()) > REACTOR_PERIOD {
+            self.roster.wake_reactor();
+            // The first poll ends the queue's turn; what would yield the task itself is not waited for.
+            let executor = glommio::executor();
+            let mut yielding = pin!(executor.yield_task_queue_now());
+            let _ = yielding.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
+        }
     }
 
     /// Whether the running task has had its turn's time.
@@ -128,6 +180,51 @@ impl Core {
         let value = crate::random::splitmix64(&mut state);
         self.random.set(state);
         value
+    }
+}
+
+/// `future`, with its place on the roster; `runs` is called before each of its polls.
+pub(super) async fn tracked<T>(member: Member, future: impl Future<Output = T>, runs: impl Fn()) -> T {
+    let mut future = pin!(future);
+    poll_fn(move |cx| {
+        let waker = member.begin_poll(cx.waker());
+        runs();
+        let polled = future.as_mut().poll(&mut Context::from_waker(waker));
+        member.end_poll();
+        polled
+    })
+    .await
+}
+
+/// A spawned task; dropped, it is cancelled.
+pub(crate) struct Task<T> {
+    /// `None` when it has been detached.
+    task: Option<glommio::Task<T>>,
+    canceller: Canceller,
+}
+
+impl<T: 'static> Task<T> {
+    pub(crate) fn detach(mut self) {
+        if let Some(task) = self.task.take() {
+            let _runs_on = task.detach();
+        }
+    }
+}
+
+impl<T> Future for Task<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let task = self.task.as_mut().expect("a detached task is given up");
+        Pin::new(task).poll(cx)
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        if self.task.is_some() {
+            self.canceller.cancel();
+        }
     }
 }
 

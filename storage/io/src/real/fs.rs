@@ -1,10 +1,8 @@
-//! Names: run on the executor's blocking thread, since a directory look-up may wait for the disk.
+//! Names: run on the core's blocking thread, since a directory look-up may wait for the disk.
 
 use super::core;
 use super::file::File;
-use super::run::mark_core_thread;
 use crate::fs::{DirEntry, Space};
-use crate::sync::oneshot;
 use bytes::Bytes;
 use std::ffi::CString;
 use std::fs;
@@ -14,26 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Runs `f` off the core. If the caller is dropped, `f` still runs.
-///
-/// glommio's blocking thread panics when nobody is there to take its result, so a task that no caller can drop takes
-/// it, and the core's end waits for these ([`Core::finish_blocking`]).
 pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
-    let core = core::current();
-    let (sender, receiver) = oneshot();
-    core.blocking.set(core.blocking.get() + 1);
-    glommio::spawn_local(async move {
-        let result = glommio::executor()
-            .spawn_blocking(move || {
-                // A panic there would leave the core waiting for ever: it ends the process as on the core itself.
-                mark_core_thread();
-                f()
-            })
-            .await;
-        core.blocking.set(core.blocking.get() - 1);
-        let _ = sender.send(result);
-    })
-    .detach();
-    receiver.await.expect("the task that takes the result runs to its end")
+    core::current().blocking.run(f).await
 }
 
 pub(crate) async fn create_dir_all(path: PathBuf) -> io::Result<()> {

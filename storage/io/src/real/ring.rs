@@ -1,34 +1,37 @@
-//! The second ring: file I/O and readiness of sockets, beside glommio's own rings on the same thread.
+//! The core's ring: file I/O and readiness of sockets, and the place where the core sleeps.
 //!
-//! Operations are queued during the executor's turn; the first of a turn wakes the flusher task, which submits them
-//! all at once and takes in what completed on the spot. Later completions signal an eventfd that glommio reads for
-//! the drain task. Since the flusher is runnable from the first queued operation on, the executor cannot go to sleep
-//! with one left unsubmitted.
+//! Operations are queued during a turn of the core; the first of a turn wakes the reactor ([`Core::start`]), which
+//! submits them all at once and takes in what has completed. When nothing can run, one system call submits and sleeps
+//! until something completes, a timer is due or another thread signals.
+//!
+//! [`Core::start`]: super::Core::start
 //!
 //! An operation's entry owns everything the kernel uses (memory, paths, the descriptor) until its completion is in.
 //! A dropped [`Operation`] only gives up the result.
 
 use super::fd::Fd;
+use super::roster::Roster;
 use crate::AlignedBuf;
+use crate::Instant;
 use crate::sync::{Permit, Semaphore};
 use bytes::Bytes;
-use futures_util::future::poll_fn;
-use glommio::TaskQueueHandle;
-use glommio::io::BufferedFile;
 use io_uring::{IoUring, opcode, squeue, types};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 use std::future::Future;
 use std::io;
-use std::os::fd::{FromRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// user_data of operations whose completion nobody looks at (cancellations, background closes).
 const UNATTENDED: u64 = u64::MAX;
+/// user_data of the wait for other threads' signal.
+const SIGNAL: u64 = u64::MAX - 1;
 
 /// What the kernel uses during an operation.
 #[expect(dead_code, reason = "the values are held, not read")]
@@ -66,56 +69,39 @@ pub(crate) struct Ring {
     entries: RefCell<Slab<Entry>>,
     slots: Semaphore,
     unsubmitted: Cell<bool>,
-    flusher: RefCell<Option<Waker>>,
+    roster: Arc<Roster>,
     closing: Cell<bool>,
     completed: RefCell<Vec<(u64, i32)>>,
 }
 
 impl Ring {
-    /// Sets the ring up on the calling core and starts its two tasks in `queue`.
-    pub(crate) fn start(depth: u32, queue: TaskQueueHandle) -> io::Result<Rc<Ring>> {
+    /// Sets the ring up on the calling core.
+    pub(crate) fn start(depth: u32, roster: &Arc<Roster>) -> io::Result<Rc<Ring>> {
         assert!(depth > 0, "a ring needs room for one operation");
         let uring = build(depth)?;
-        // SAFETY: plain system call.
-        let eventfd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if eventfd < 0 {
-            return Err(io::Error::last_os_error());
+        if !uring.params().is_feature_ext_arg() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "io_uring cannot wait with a timeout: run Linux 5.11 or later",
+            ));
         }
-        // SAFETY: a descriptor just made, owned by nobody else.
-        let eventfd_file = unsafe { BufferedFile::from_raw_fd(eventfd) };
-        uring.submitter().register_eventfd(eventfd)?;
         let ring = Rc::new(Ring {
             uring: RefCell::new(uring),
             entries: RefCell::new(Slab::with_capacity(depth as usize)),
             slots: Semaphore::new(u64::from(depth)),
             unsubmitted: Cell::new(false),
-            flusher: RefCell::new(None),
+            roster: Arc::clone(roster),
             closing: Cell::new(false),
             completed: RefCell::new(Vec::new()),
         });
-
-        let flusher = Rc::clone(&ring);
-        let flush = poll_fn(move |cx| -> Poll<()> {
-            flusher.flush();
-            *flusher.flusher.borrow_mut() = Some(cx.waker().clone());
-            // A submission that the kernel refused for now is tried again on the next turn.
-            if flusher.unsubmitted.get() {
-                cx.waker().wake_by_ref();
-            }
-            Poll::Pending
-        });
-        let drainer = Rc::clone(&ring);
-        let drain = async move {
-            loop {
-                if let Err(error) = eventfd_file.read_at(0, 8).await {
-                    panic!("reading the ring's eventfd: {error}");
-                }
-                drainer.drain();
-            }
-        };
-        glommio::spawn_local_into(flush, queue).expect("the queue was just made").detach();
-        glommio::spawn_local_into(drain, queue).expect("the queue was just made").detach();
+        ring.listen();
         Ok(ring)
+    }
+
+    /// Waits for the next signal of another thread.
+    fn listen(&self) {
+        let poll = opcode::PollAdd::new(types::Fd(self.roster.signal()), libc::POLLIN as u32);
+        self.push(&poll.build().user_data(SIGNAL));
     }
 
     /// Queues an operation, waiting while the ring's depth is used up. `entry`'s pointers lie in `hold`; its
@@ -181,57 +167,77 @@ impl Ring {
             self.submit_queued();
         }
         if !self.unsubmitted.replace(true) {
-            let waker = self.flusher.borrow_mut().take();
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            self.roster.wake_reactor();
         }
     }
 
     /// Submits what is queued and takes in what has completed.
-    fn flush(&self) {
-        if !self.unsubmitted.get() {
-            return;
-        }
-        // What completes during the call is taken in below and needs no signal. Enabled again before the look, so that
-        // nothing falls between.
-        self.uring.borrow_mut().completion().disable_eventfd();
-        let submitted = self.submit_queued();
-        self.uring.borrow_mut().completion().enable_eventfd();
-        if submitted {
-            self.unsubmitted.set(false);
+    pub(super) fn flush(&self) {
+        if self.unsubmitted.get() {
+            self.submit_queued();
         }
         self.drain();
     }
 
-    /// False if the kernel is short of memory or completion space and has to be asked again.
-    fn submit_queued(&self) -> bool {
+    /// Submits what is queued and sleeps until an operation completes, or `until`.
+    pub(super) fn sleep(&self, until: Option<Instant>) {
+        if self.uring.borrow_mut().completion().is_empty() {
+            let timespec = until.map(|until| types::Timespec::from(until.since(crate::now())));
+            let mut args = types::SubmitArgs::new();
+            if let Some(timespec) = &timespec {
+                args = args.timespec(timespec);
+            }
+            let slept = self.uring.borrow().submitter().submit_with_args(1, &args);
+            match slept.map_err(|error| (error.raw_os_error(), error)) {
+                Ok(_) => {}
+                // The time is over, or the kernel is short of something: what it took is taken in, the rest tried again.
+                Err((Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY), _)) => {}
+                Err((_, error)) => panic!("waiting in the ring: {error}"),
+            }
+            let all_gone = self.uring.borrow_mut().submission().is_empty();
+            self.unsubmitted.set(!all_gone);
+        }
+        self.drain();
+    }
+
+    /// What the kernel has no memory or completion space for stays queued, and the reactor awake.
+    fn submit_queued(&self) {
         loop {
             let result = self.uring.borrow().submit();
             match result {
-                Ok(_) => return self.uring.borrow_mut().submission().is_empty(),
+                Ok(_) => break,
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
                     Some(libc::EAGAIN | libc::EBUSY) => {
                         self.drain();
-                        return false;
+                        break;
                     }
                     _ => panic!("submitting to the ring: {error}"),
                 },
             }
         }
+        let all_gone = self.uring.borrow_mut().submission().is_empty();
+        self.unsubmitted.set(!all_gone);
+        if !all_gone {
+            self.roster.wake_reactor();
+        }
     }
 
     /// Hands completions to whoever waits for them.
-    fn drain(&self) {
+    pub(super) fn drain(&self) {
         let mut completed = self.completed.take();
         {
             let mut uring = self.uring.borrow_mut();
             completed.extend(uring.completion().map(|cqe| (cqe.user_data(), cqe.result())));
         }
         for (user_data, result) in completed.drain(..) {
-            if user_data != UNATTENDED {
-                self.complete(user_data as usize, result);
+            match user_data {
+                UNATTENDED => {}
+                SIGNAL => {
+                    self.roster.clear_signal();
+                    self.listen();
+                }
+                key => self.complete(key as usize, result),
             }
         }
         self.completed.replace(completed);
@@ -279,11 +285,10 @@ impl Ring {
         }
         loop {
             self.flush();
-            self.drain();
             if self.entries.borrow().iter().all(|(_, entry)| matches!(entry.state, State::Done(_))) {
                 return;
             }
-            glommio::timer::sleep(Duration::from_micros(200)).await;
+            crate::sleep(Duration::from_micros(200)).await;
         }
     }
 }

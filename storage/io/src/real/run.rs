@@ -1,6 +1,8 @@
 //! One pinned thread with an executor per core.
 
-use super::core::Core;
+use super::blocking::BlockingThread;
+use super::core::{Core, tracked};
+use super::roster::{Member, Roster};
 use crate::world::{self, World};
 use crate::{CoreCtx, RunConfig};
 use core_affinity::CoreId;
@@ -12,10 +14,9 @@ use std::sync::{Once, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How long a turn may go on before I/O is looked at again. Shorter ones meet the trap that the sentinels are for more
-/// often.
-const PREEMPT: Duration = Duration::from_millis(2);
-/// Entries of each of glommio's own rings: they carry timers and the second ring's signal, no data.
+/// How long glommio runs tasks until it looks at its own rings again, which carry nothing but the sentinels' timers.
+pub(super) const PREEMPT: Duration = Duration::from_millis(100);
+/// Entries of each of glommio's own rings.
 const EXECUTOR_RING_DEPTH: usize = 128;
 
 pub(crate) fn start<S, F, Fut, T>(
@@ -42,7 +43,9 @@ where
         let (ready, main, config) = (ready.clone(), main.clone(), config.clone());
         let thread = thread::Builder::new().name(format!("core-{core}")).spawn(move || {
             mark_core_thread();
-            // The blocking thread is made unpinned, the rest on the core's own CPU.
+            // The blocking threads are made unpinned, the rest on the core's own CPU.
+            let blocking = BlockingThread::start(core);
+            let roster = Roster::new();
             let executor = LocalExecutorBuilder::new(Placement::Unbound)
                 .io_memory(config.io_memory)
                 .ring_depth(EXECUTOR_RING_DEPTH)
@@ -50,9 +53,10 @@ where
                 .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
                 .make()
                 .map_err(io::Error::from)
-                .and_then(|executor| pin_to(cpu).map(|()| executor));
-            let executor = match executor {
-                Ok(executor) => executor,
+                .and_then(|executor| pin_to(cpu).map(|()| executor))
+                .and_then(|executor| Ok((executor, blocking?, roster?)));
+            let (executor, blocking, roster) = match executor {
+                Ok(made) => made,
                 Err(error) => {
                     let _ = ready.send(Err(io::Error::new(
                         error.kind(),
@@ -61,8 +65,9 @@ where
                     return Err(error);
                 }
             };
-            let outcome = executor.run(async move {
-                let this = match Core::start(core, cores, config.ring_depth) {
+            let (member, _main_is_not_cancelled) = Member::new(&roster);
+            let run = async move {
+                let this = match Core::start(core, cores, config.ring_depth, roster, blocking) {
                     Ok(this) => this,
                     Err(error) => {
                         let _ = ready
@@ -73,14 +78,18 @@ where
                 let _ = ready.send(Ok(()));
                 // All cores start, or none does.
                 if started.recv().is_err() {
+                    this.end();
                     return Err(io::ErrorKind::Interrupted.into());
                 }
                 world::settle(World::Real(this.clone()));
                 let value = this.spawn(crate::Queue::Control, main(CoreCtx { core, cores }, seed)).await;
                 this.ring.shut_down().await;
-                this.finish_blocking().await;
+                // Behind all that it was given before.
+                this.blocking.run(|| ()).await;
+                this.end();
                 Ok(value)
-            });
+            };
+            let outcome = executor.run(tracked(member, run, || ()));
             // Other tasks are dropped with the executor, and may still ask where they are.
             drop(executor);
             outcome

@@ -12,8 +12,8 @@ const VERSION: Item = Item {
     name: "kernel-version",
     title: "Kernel release",
     looks_at: "/proc/sys/kernel/osrelease",
-    wanted: "5.8 at the least, 6.1 or newer is recommended",
-    reason: "5.8 has the io_uring operations the broker uses. From 6.0 on a ring can be told that one thread alone uses \
+    wanted: "5.11 at the least, 6.1 or newer is recommended",
+    reason: "5.11 has what the broker uses of io_uring. From 6.0 on a ring can be told that one thread alone uses \
              it and that completions need not interrupt that thread (SINGLE_ISSUER, COOP_TASKRUN), which is how the broker sets up the ring of its data.",
     effect: Effect::NotMeasured("one kernel to a machine."),
     apply: Apply::ByHand {
@@ -31,7 +31,7 @@ const VERSION: Item = Item {
             return vec![Finding::unknown(format!("{release:?} is no release number"))];
         };
         vec![match (major, minor) {
-            (..=4, _) | (5, ..=7) => Finding::differs(release, "the broker does not start on it"),
+            (..=4, _) | (5, ..=10) => Finding::differs(release, "the broker does not start on it"),
             (5, _) | (6, 0) => Finding::ok(release).note("6.1 or newer is recommended"),
             _ => Finding::ok(release),
         }]

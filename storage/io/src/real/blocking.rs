@@ -1,0 +1,55 @@
+//! A core's blocking thread: for what may wait for the disk and has no asynchronous form.
+
+use super::run::mark_core_thread;
+use crossbeam_queue::ArrayQueue;
+use futures_util::task::AtomicWaker;
+use std::future::poll_fn;
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::task::Poll;
+use std::thread;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Ends when it is dropped and has done what it was given.
+pub(crate) struct BlockingThread {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// Brings a result back to the core.
+struct Result<T> {
+    value: ArrayQueue<T>,
+    waiter: AtomicWaker,
+}
+
+impl BlockingThread {
+    /// Runs on the CPUs that the calling thread may use.
+    pub(crate) fn start(core: usize) -> io::Result<BlockingThread> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        thread::Builder::new().name(format!("blocking-{core}")).spawn(move || {
+            // A panic here would leave the core waiting for ever: it ends the process as on the core itself.
+            mark_core_thread();
+            for job in queue {
+                job();
+            }
+        })?;
+        Ok(BlockingThread { jobs })
+    }
+
+    /// Runs `f` after all that was given before. If the caller is dropped, `f` still runs. The callers are tasks that
+    /// wait, so their number bounds the queue.
+    pub(crate) async fn run<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> T {
+        let result = Arc::new(Result { value: ArrayQueue::new(1), waiter: AtomicWaker::new() });
+        let giver = Arc::clone(&result);
+        let job = move || {
+            let Ok(()) = giver.value.push(f()) else { unreachable!("it is given once") };
+            giver.waiter.wake();
+        };
+        self.jobs.send(Box::new(job)).expect("the thread lives as long as this");
+        poll_fn(|cx| {
+            result.waiter.register(cx.waker());
+            result.value.pop().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}

@@ -1,0 +1,79 @@
+//! A core's timers.
+
+use super::core::Core;
+use crate::Instant;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+#[derive(Default)]
+pub(crate) struct Timers {
+    /// By time, then in the order they were set.
+    waiting: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    set: Cell<u64>,
+}
+
+impl Timers {
+    /// When the next one is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.waiting.borrow().first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Wakes whoever waits for a time up to `now`.
+    pub(super) fn fire(&self, now: Instant) {
+        loop {
+            let due = {
+                let mut waiting = self.waiting.borrow_mut();
+                match waiting.first_entry() {
+                    Some(first) if first.key().0 <= now => first.remove(),
+                    _ => return,
+                }
+            };
+            due.wake();
+        }
+    }
+}
+
+/// Completes when the clock reaches its time.
+pub(crate) struct Sleep {
+    core: Rc<Core>,
+    at: Instant,
+    key: Option<u64>,
+}
+
+impl Sleep {
+    pub(crate) fn until(core: Rc<Core>, at: Instant) -> Sleep {
+        Sleep { core, at, key: None }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if crate::now() >= self.at {
+            return Poll::Ready(());
+        }
+        let key = self.key.unwrap_or_else(|| {
+            let key = self.core.timers.set.get();
+            self.core.timers.set.set(key + 1);
+            key
+        });
+        self.key = Some(key);
+        self.core.timers.waiting.borrow_mut().insert((self.at, key), cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            let waker = self.core.timers.waiting.borrow_mut().remove(&(self.at, key));
+            // Outside the borrow: the last waker of a task may drop its future, and that its own timers.
+            drop(waker);
+        }
+    }
+}
