@@ -16,24 +16,19 @@ mod connection;
 #[allow(dead_code)]
 #[path = "../tests/simulation/plan.rs"]
 mod plan;
+#[allow(dead_code)]
+#[path = "../tests/simulation/tailer.rs"]
+mod tailer;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::{Command, ExitCode, Stdio};
 
-use bytes::Bytes;
 use corelog_io::sim::Sim;
-use corelog_io::wall_clock_ms;
-use corelog_wire::Uuid;
-use corelog_wire::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
-use corelog_wire::messages::CreateTopicsRequest;
-use corelog_wire::messages::create_topics_request::CreatableTopic;
-use corelog_wire::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
-use corelog_wire::records::{BatchBuilder, BatchOptions};
 
 use broker::{Broker, Start};
 use connection::Connection;
 use plan::{Faults, Plan};
+use tailer::Tailer;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -50,22 +45,22 @@ const CASES: &[Case] = &[
     Case {
         name: "produce-100",
         what: "Produce: 100 batches of one record, 100 partitions",
-        instructions: 598_792,
+        instructions: 611_269,
     },
     Case {
         name: "fetch-news",
         what: "Fetch: a session of 100 partitions, 10 have a batch",
-        instructions: 325_191,
+        instructions: 62_716,
     },
     Case {
         name: "fetch-none",
         what: "Fetch: a session of 100 partitions, none has news",
-        instructions: 239_004,
+        instructions: 20_673,
     },
     Case {
         name: "fetch-wait",
         what: "Fetch: the same session waits, then 10 have a batch",
-        instructions: 699_915,
+        instructions: 72_877,
     },
 ];
 
@@ -79,8 +74,7 @@ const CORES: usize = 2;
 const PARTITIONS: i32 = 100;
 /// Partitions that get a batch in a round of a fetch case.
 const NEWS: i32 = 10;
-const PRODUCE_VERSION: i16 = 13;
-const FETCH_VERSION: i16 = 17;
+const WAIT_MS: i32 = 500;
 /// What callgrind counts: the polls of simulated processes' tasks.
 const COUNTED: &str = "*sim::scheduler::poll_process*";
 
@@ -193,38 +187,19 @@ fn run(case: &str, rounds: u64) {
 
 struct Client {
     producer: Connection,
-    consumer: Connection,
-    topic: Uuid,
-    session: (i32, i32),
-    positions: BTreeMap<i32, i64>,
-    /// Whose position the broker has not been told.
-    moved: Vec<i32>,
+    tailer: Tailer,
 }
 
 impl Client {
     async fn new(address: SocketAddr) -> Client {
-        let mut producer = connect(address).await;
-        let topics = vec![CreatableTopic {
-            name: "counted".into(),
-            num_partitions: PARTITIONS,
-            replication_factor: 1,
-            ..Default::default()
-        }];
-        let request = CreateTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };
-        let created = producer.call(&request, 7).await.expect("an answer").topics.remove(0);
-        assert_eq!(created.error_code, 0, "the topic is created");
-        let mut client = Client {
-            producer,
-            consumer: connect(address).await,
-            topic: created.topic_id,
-            session: (0, 0),
-            positions: (0..PARTITIONS).map(|partition| (partition, 0)).collect(),
-            moved: (0..PARTITIONS).collect(),
-        };
+        let mut producer = tailer::connect(address).await;
+        let topic = tailer::create_topic(&mut producer, PARTITIONS).await;
+        let tailer = Tailer::new(tailer::connect(address).await, topic, PARTITIONS);
+        let mut client = Client { producer, tailer };
         // So that every log is open and every position has been told.
         client.produce(0..PARTITIONS, 1, 1000).await;
         client.catch_up(0, PARTITIONS).await;
-        client.fetch(0).await;
+        client.tailer.fetch(0).await;
         client
     }
 
@@ -234,91 +209,30 @@ impl Client {
             "produce-16k" => self.produce([round % PARTITIONS].into_iter(), 16, 1000).await,
             "produce-100" => self.produce(0..PARTITIONS, 1, 100).await,
             "produce-10" => self.produce(some, 1, 100).await,
-            "fetch-none" => assert_eq!(self.fetch(0).await, 0, "there is nothing to fetch"),
+            "fetch-none" => assert!(self.tailer.fetch(0).await.is_empty(), "there is nothing to fetch"),
             "fetch-news" => {
                 self.produce(some, 1, 100).await;
-                assert_eq!(self.fetch(500).await, NEWS, "all is there");
+                assert_eq!(self.tailer.fetch(WAIT_MS).await.len(), NEWS as usize, "all is there");
             }
             "fetch-wait" => {
-                let id = self.send_fetch(500).await;
+                let id = self.tailer.send(WAIT_MS).await;
                 self.produce(some, 1, 100).await;
-                let first = self.receive_fetch(id).await;
-                self.catch_up(first, NEWS).await;
+                let first = self.tailer.receive(id).await.len();
+                self.catch_up(first as i32, NEWS).await;
             }
             other => panic!("no such case: {other}"),
         }
     }
 
-    /// Sends one batch to each of `partitions` and awaits that they are durable.
     async fn produce(&mut self, partitions: impl Iterator<Item = i32>, records: usize, bytes: usize) {
-        let mut builder = BatchBuilder::new(BatchOptions::default());
-        for _ in 0..records {
-            builder.append(wall_clock_ms(), None, Some(&vec![7; bytes]), &[]).expect("the record fits");
-        }
-        let batch = builder.build().expect("the batch can be built");
-        let data = partitions.map(|index| PartitionProduceData { index, records: Some(batch.clone()) });
-        let topic =
-            TopicProduceData { topic_id: self.topic, partition_data: data.collect(), ..Default::default() };
-        let request =
-            ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() };
-        let response = self.producer.call(&request, PRODUCE_VERSION).await.expect("an answer");
-        let answers = response.responses.iter().flat_map(|topic| &topic.partition_responses);
-        answers.for_each(|answer| assert_eq!(answer.error_code, 0, "produce"));
+        tailer::produce(&mut self.producer, self.tailer.topic, partitions, records, bytes).await;
     }
 
     /// Fetches until `wanted` partitions have given a batch, `had` of which have already.
     async fn catch_up(&mut self, had: i32, wanted: i32) {
         let mut had = had;
         while had < wanted {
-            had += self.fetch(500).await;
+            had += self.tailer.fetch(WAIT_MS).await.len() as i32;
         }
     }
-
-    async fn fetch(&mut self, max_wait_ms: i32) -> i32 {
-        let id = self.send_fetch(max_wait_ms).await;
-        self.receive_fetch(id).await
-    }
-
-    async fn send_fetch(&mut self, max_wait_ms: i32) -> i32 {
-        let moved = std::mem::take(&mut self.moved);
-        let partitions = moved.into_iter().map(|partition| FetchPartition {
-            partition,
-            current_leader_epoch: 0,
-            fetch_offset: self.positions[&partition],
-            partition_max_bytes: 1 << 20,
-            ..Default::default()
-        });
-        let topic =
-            FetchTopic { topic_id: self.topic, partitions: partitions.collect(), ..Default::default() };
-        let (session_id, session_epoch) = self.session;
-        let request = FetchRequest {
-            max_wait_ms,
-            min_bytes: 1,
-            max_bytes: 50 << 20,
-            session_id,
-            session_epoch,
-            topics: if topic.partitions.is_empty() { Vec::new() } else { vec![topic] },
-            ..Default::default()
-        };
-        self.consumer.send(&request, FETCH_VERSION).await.expect("the request is sent")
-    }
-
-    /// Takes an answer; how many partitions gave a batch.
-    async fn receive_fetch(&mut self, id: i32) -> i32 {
-        let response: FetchResponse = self.consumer.receive(FETCH_VERSION, id).await.expect("an answer");
-        assert_eq!(response.error_code, 0, "fetch");
-        self.session = (response.session_id, self.session.1 + 1);
-        for partition in response.responses.iter().flat_map(|topic| &topic.partitions) {
-            assert_eq!(partition.error_code, 0, "fetch of {}", partition.partition_index);
-            if partition.records.iter().flatten().map(Bytes::len).sum::<usize>() > 0 {
-                self.positions.insert(partition.partition_index, partition.high_watermark);
-                self.moved.push(partition.partition_index);
-            }
-        }
-        self.moved.len() as i32
-    }
-}
-
-async fn connect(address: SocketAddr) -> Connection {
-    Connection::open(address, "counted", || false).await.expect("the broker is there")
 }
