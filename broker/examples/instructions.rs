@@ -41,26 +41,26 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case { name: "produce-16k", what: "Produce: one batch of 16 records of 1 KB", instructions: 67_888 },
+    Case { name: "produce-16k", what: "Produce: one batch of 16 records of 1 KB", instructions: 66_767 },
     Case {
         name: "produce-100",
         what: "Produce: 100 batches of one record, 100 partitions",
-        instructions: 611_269,
+        instructions: 476_431,
     },
     Case {
         name: "fetch-news",
         what: "Fetch: a session of 100 partitions, 10 have a batch",
-        instructions: 62_716,
+        instructions: 61_809,
     },
     Case {
         name: "fetch-none",
         what: "Fetch: a session of 100 partitions, none has news",
-        instructions: 20_673,
+        instructions: 19_790,
     },
     Case {
         name: "fetch-wait",
         what: "Fetch: the same session waits, then 10 have a batch",
-        instructions: 72_877,
+        instructions: 71_364,
     },
 ];
 

@@ -184,6 +184,10 @@ impl Shard {
     /// The log of a partition that this shard owns, if there is such a partition.
     pub fn log(&self, id: LogId) -> Option<Rc<Log>> {
         debug_assert_eq!(self.owner(id), self.id);
+        // Open logs are of partitions that there are: a deleted topic's are taken out with it.
+        if let Some(log) = self.storage.opened(id) {
+            return Some(log);
+        }
         let image = self.image.borrow();
         let topic = image.topic_by_id(id.topic)?;
         if usize::try_from(id.partition).ok()? >= topic.partitions.len() {

@@ -262,11 +262,11 @@ impl Log {
         Ok(Durable::new(pushed.completion))
     }
 
-    /// Journal group `sequence` is durable, and with it what `effect` says.
-    pub(crate) fn settle(&self, sequence: u64, effect: Effect) {
+    /// Journal group `sequence` is durable, and with it what `effect` says. `now_ms`: the wall clock.
+    pub(crate) fn settle(&self, sequence: u64, effect: Effect, now_ms: i64) {
         match effect {
             Effect::Appended => {
-                self.state.borrow_mut().settle_appends(sequence, &self.shard);
+                self.state.borrow_mut().settle_appends(sequence, now_ms, &self.shard);
                 self.settle_commit(None);
             }
             Effect::LogStart(offset) => {
@@ -391,8 +391,7 @@ impl State {
     }
 
     /// Batches of the groups up to `sequence` are durable.
-    fn settle_appends(&mut self, sequence: u64, shard: &Shard) {
-        let now_ms = corelog_io::wall_clock_ms();
+    fn settle_appends(&mut self, sequence: u64, now_ms: i64, shard: &Shard) {
         while let Some(batch) = self.tail.at_index(self.durable.index)
             && batch.sequence <= sequence
         {
