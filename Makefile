@@ -7,12 +7,13 @@ CARGO_FUZZ_VERSION := 0.13.2
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: help test test-rust test-crash test-differential conformance crash hostile differential corelog test-clients test-kcat test-python test-java test-node test-go test-kafka fetch-clients lint fmt clippy layers deny fuzz
+.PHONY: help test test-rust test-instructions instructions test-crash test-differential conformance crash hostile differential corelog test-clients test-kcat test-python test-java test-node test-go test-kafka fetch-clients lint fmt clippy layers deny fuzz
 
 help:
-	@echo 'make test          Rust tests, crash and differential suite, every client suite; CI=true: a missing runtime (java, node, go) fails'
+	@echo 'make test          Rust tests, instruction counts, crash and differential suite, every client suite; CI=true: a missing runtime (java, node, go) or valgrind fails'
 	@echo 'make test-rust     cargo test of the whole workspace'
 	@echo 'make test-clients  the client suites against the release binary (CORELOG=path for another)'
+	@echo 'make instructions  instructions per request of a few cases, by callgrind, against what is written down'
 	@echo 'make crash         kill -9 under load, ROUNDS=8 times'
 	@echo 'make differential  the same requests to Apache Kafka and to Corelog; ONLY=text: cases with that in their names'
 	@echo 'make hostile       hostile bytes, half-open and idle connections by the thousand: others are served, memory stays bounded'
@@ -27,6 +28,7 @@ test:
 	@mkdir -p .test && rm -f .test/totals.*
 	@status=0; \
 	$(MAKE) --no-print-directory test-rust || status=1; \
+	$(MAKE) --no-print-directory test-instructions || status=1; \
 	$(MAKE) --no-print-directory test-crash || status=1; \
 	$(MAKE) --no-print-directory test-differential || status=1; \
 	$(MAKE) --no-print-directory test-clients || status=1; \
@@ -40,6 +42,15 @@ test-rust:
 	@status=0; cargo test --workspace --no-fail-fast 2>&1 | tee .test/rust.log || status=1; \
 	awk -v s=$$status '/^test result:/ { p += $$4; f += $$6 } END { print p + 0, (s && !f) ? 1 : f + 0 }' .test/rust.log > .test/totals.rust; \
 	exit $$status
+
+INSTRUCTIONS := cargo run --quiet --release -p corelog-broker --example instructions
+
+instructions:
+	@$(INSTRUCTIONS)
+
+test-instructions:
+	@mkdir -p .test && echo 0 1 > .test/totals.instructions
+	@$(INSTRUCTIONS) && echo 1 0 > .test/totals.instructions
 
 # A part of it for every change; `make crash ROUNDS=60` for more, DATA=10GiB for a start with much data.
 ROUNDS ?= 8

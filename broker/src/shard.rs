@@ -9,7 +9,7 @@ use corelog_io::sync::{Event, Semaphore};
 use corelog_storage::{Log, LogId, ShardStorage};
 use corelog_wire::{ErrorCode, Str};
 
-use crate::api::fetch::{RemoteWaits, Sessions};
+use crate::api::fetch::{Bells, Sessions, Watches};
 use crate::call::{Calls, ShardGone};
 use crate::config::{BrokerConfig, Endpoint};
 use crate::controller::{
@@ -43,7 +43,10 @@ pub struct Shard {
     /// Held while a request's batches get their order, so that those of a later request do not get in between.
     pub append_turn: Semaphore,
     pub sessions: Rc<Sessions>,
-    pub remote_waits: RemoteWaits,
+    /// Of the partitions of this shard, for the fetch lists of all shards.
+    pub watches: Watches,
+    /// Of the fetch lists of this shard.
+    pub bells: Bells,
     pub groups: GroupShard<StorageLog>,
     pub connections: Cell<usize>,
     /// Counts the connections of all shards; used on shard 0.
@@ -56,7 +59,6 @@ pub struct Shard {
     controller: OnceCell<Controller>,
     /// Of each listener, in the configuration's order: known once they are bound.
     ports: RefCell<Vec<u16>>,
-    next_wait_id: Cell<u64>,
     producer_ids: ProducerIds,
 }
 
@@ -92,7 +94,8 @@ impl Shard {
             fetch_budget: Semaphore::new(budgets.fetch_bytes),
             append_turn: Semaphore::new(1),
             sessions: Sessions::new(config.fetch_sessions_max.div_ceil(shards)),
-            remote_waits: RemoteWaits::default(),
+            watches: Watches::default(),
+            bells: Bells::default(),
             groups,
             connections: Cell::new(0),
             stopping: Event::new(),
@@ -100,7 +103,6 @@ impl Shard {
             controller: OnceCell::new(),
             ports: RefCell::default(),
             admission: Admission::default(),
-            next_wait_id: Cell::new(0),
             producer_ids: ProducerIds { next: Cell::new(0), end: Cell::new(0), turn: Semaphore::new(1) },
             config: RefCell::new(config),
         })
@@ -108,6 +110,11 @@ impl Shard {
 
     pub fn image(&self) -> Arc<Image> {
         self.image.borrow().clone()
+    }
+
+    /// The offset of the controller's log that tells the image from others.
+    pub fn image_offset(&self) -> i64 {
+        self.image.borrow().end_offset
     }
 
     pub fn config(&self) -> Arc<BrokerConfig> {
@@ -177,6 +184,10 @@ impl Shard {
     /// The log of a partition that this shard owns, if there is such a partition.
     pub fn log(&self, id: LogId) -> Option<Rc<Log>> {
         debug_assert_eq!(self.owner(id), self.id);
+        // Open logs are of partitions that there are: a deleted topic's are taken out with it.
+        if let Some(log) = self.storage.opened(id) {
+            return Some(log);
+        }
         let image = self.image.borrow();
         let topic = image.topic_by_id(id.topic)?;
         if usize::try_from(id.partition).ok()? >= topic.partitions.len() {
@@ -240,12 +251,6 @@ impl Shard {
 
     pub fn set_ports(&self, ports: Vec<u16>) {
         *self.ports.borrow_mut() = ports;
-    }
-
-    pub fn next_wait_id(&self) -> u64 {
-        let id = self.next_wait_id.get();
-        self.next_wait_id.set(id + 1);
-        id
     }
 
     pub fn is_stopping(&self) -> bool {

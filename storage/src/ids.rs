@@ -2,6 +2,7 @@
 
 pub use corelog_wire::Uuid;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// One partition's log: topic id and partition number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,6 +14,42 @@ pub struct LogId {
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.topic, self.partition)
+    }
+}
+
+/// Hashes [`LogId`]s in a few instructions and the same in each run. Topic ids are random and made by the broker: nobody
+/// can choose some that collide.
+pub(crate) type HashLogId = BuildHasherDefault<LogIdHasher>;
+
+#[derive(Default)]
+pub(crate) struct LogIdHasher(u64);
+
+impl LogIdHasher {
+    fn mix(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+impl Hasher for LogIdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.mix(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_i32(&mut self, number: i32) {
+        self.mix(number as u64);
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.mix(number as u64);
+    }
+
+    /// Maps take buckets from the low bits, which a product mixes least.
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(26)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::files::FileCache;
 use crate::flusher::{self, Flusher};
 use crate::format::checkpoint::JournalEnd;
 use crate::format::journal_file::JournalFileHeader;
-use crate::ids::LogId;
+use crate::ids::{HashLogId, LogId};
 use crate::journal::ring::Ring;
 use crate::journal::{Effect, Group, Journal, writer};
 use crate::log::Log;
@@ -21,7 +21,7 @@ use crate::space::DiskSpace;
 use corelog_io::sync::{Permit, Semaphore};
 use corelog_io::{Instant, Queue, fs, sleep, spawn, wall_clock_ms};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::{Rc, Weak};
 
 /// Shared by all logs of a shard. Owns no log.
@@ -85,10 +85,11 @@ impl Shard {
     /// A journal group is durable: its logs learn of it, then those who wait for it.
     pub fn settle(&self, group: Group) {
         self.counters.note_group(group.len);
-        let mut logs: Vec<Weak<Log>> = Vec::new();
+        let mut logs: Vec<Weak<Log>> = Vec::with_capacity(group.effects.len());
+        let now_ms = wall_clock_ms();
         for (log, effect) in group.effects {
             if let Some(log) = log.upgrade() {
-                log.settle(group.sequence, effect);
+                log.settle(group.sequence, effect, now_ms);
             }
             if effect == Effect::Appended {
                 logs.push(log);
@@ -112,7 +113,7 @@ impl Shard {
 /// [`ShardStorage::close`]. Lives on one core.
 pub struct ShardStorage {
     pub(crate) shard: Rc<Shard>,
-    logs: RefCell<BTreeMap<LogId, Rc<Log>>>,
+    logs: RefCell<HashMap<LogId, Rc<Log>, HashLogId>>,
     /// Found at start and not claimed yet.
     recovered: RefCell<BTreeMap<LogId, RecoveredLog>>,
     /// How far the journals of former generations were taken over.
@@ -184,8 +185,8 @@ impl ShardStorage {
 
     /// The log `id`, made if it is not open yet. No I/O. `name`: the topic's, for the directory; the same each time.
     pub fn log(&self, id: LogId, name: &str, config: LogConfig) -> Rc<Log> {
-        if let Some(log) = self.logs.borrow().get(&id) {
-            return Rc::clone(log);
+        if let Some(log) = self.opened(id) {
+            return log;
         }
         let recovered = self.recovered.borrow_mut().remove(&id).unwrap_or_default();
         let dirty = recovered.dirty_bytes();
@@ -196,6 +197,11 @@ impl ShardStorage {
         }
         self.logs.borrow_mut().insert(id, Rc::clone(&log));
         log
+    }
+
+    /// The log `id`, if it is open.
+    pub fn opened(&self, id: LogId) -> Option<Rc<Log>> {
+        self.logs.borrow().get(&id).cloned()
     }
 
     /// Logs with state found at start that nobody has asked for yet.

@@ -14,8 +14,8 @@ use corelog_wire::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceResponse,
 };
-use corelog_wire::records::{NO_TIMESTAMP, ProduceError, validate_produce};
-use corelog_wire::{ErrorCode, Message, Reader, RequestHeader, Str};
+use corelog_wire::records::{NO_TIMESTAMP, ProduceError, ProduceRules, validate_produce};
+use corelog_wire::{ErrorCode, Message, Reader, RequestHeader};
 use futures_util::future::LocalBoxFuture;
 
 use super::{Context, decode, encode};
@@ -31,7 +31,6 @@ const ADMIN_CLIENT_ID: &str = "__admin_client";
 struct Batch {
     place: (usize, usize),
     log: LogId,
-    topic: Str,
     append: AppendBatch,
     log_append_time_ms: i64,
 }
@@ -102,6 +101,7 @@ fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Ba
     for (topic_index, data) in topic_data.enumerate() {
         let by_id = context.api_version >= 13;
         let topic = if by_id { image.topic_by_id(data.topic_id) } else { image.topic(&data.name) };
+        let rules = topic.map(|topic| topic.config.produce_rules(context.api_version, wall_clock_ms()));
         let mut partitions = Vec::with_capacity(data.partition_data.len());
         for (partition_index, partition) in data.partition_data.into_iter().enumerate() {
             let mut answer = PartitionProduceResponse {
@@ -114,10 +114,10 @@ fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Ba
             let refusal = if !acks_known {
                 Some(refused(ErrorCode::INVALID_REQUIRED_ACKS))
             } else {
-                match topic {
+                match topic.zip(rules.as_ref()) {
                     None if by_id => Some(refused(ErrorCode::UNKNOWN_TOPIC_ID)),
                     None => Some(refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)),
-                    Some(topic) => match check_one(context, topic, partition) {
+                    Some((topic, rules)) => match check_one(context, topic, rules, partition) {
                         Ok(mut batch) => {
                             batch.place = (topic_index, partition_index);
                             batches.push(batch);
@@ -157,6 +157,7 @@ fn refused(code: ErrorCode) -> Refusal {
 fn check_one(
     context: &Context,
     topic: &TopicImage,
+    rules: &ProduceRules,
     partition: PartitionProduceData,
 ) -> Result<Batch, Refusal> {
     if partition.index < 0 || partition.index as usize >= topic.partitions.len() {
@@ -165,9 +166,8 @@ fn check_one(
     if is_internal(&topic.name) && context.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
         return Err(refused(ErrorCode::INVALID_TOPIC_EXCEPTION));
     }
-    let rules = topic.config.produce_rules(context.api_version, wall_clock_ms());
     let records = partition.records.unwrap_or_default();
-    let checked = validate_produce(&records, &rules).map_err(|error: ProduceError| Refusal {
+    let checked = validate_produce(&records, rules).map_err(|error: ProduceError| Refusal {
         code: ErrorCode(error.error_code()),
         message: Some(error.to_string()),
         record_errors: error
@@ -189,7 +189,6 @@ fn check_one(
     Ok(Batch {
         place: (0, 0),
         log: LogId { topic: topic.id, partition: partition.index },
-        topic: topic.name.clone(),
         log_append_time_ms: checked.log_append_time_ms.unwrap_or(NO_TIMESTAMP),
         append: AppendBatch {
             bytes: checked.batch,
@@ -291,7 +290,7 @@ async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
                 }
                 Err(error) => {
                     let (code, message) = append_error(&error);
-                    tracing::debug!(topic = %batch.topic, partition = batch.log.partition, %message, "append refused");
+                    tracing::debug!(log = %batch.log, %message, "append refused");
                     Err((code, message))
                 }
             },

@@ -22,7 +22,9 @@ mod consumer;
 mod member;
 mod plan;
 mod producer;
+mod sessions;
 mod story;
+mod tailer;
 mod truth;
 
 use plan::{Faults, Plan};

@@ -37,7 +37,7 @@ use crate::recovery::RecoveredLog;
 use crate::segment::Segments;
 use crate::shard::Shard;
 use crate::tail::{Tail, TailBatch};
-use corelog_io::sync::{Event, Semaphore};
+use corelog_io::sync::{Semaphore, Source};
 use corelog_wire::records::BatchHeader;
 use read::Hints;
 use std::cell::{Cell, Ref, RefCell};
@@ -52,7 +52,7 @@ pub struct Log {
     /// The directory of its segments.
     dir: PathBuf,
     state: RefCell<State>,
-    changed: Event,
+    news: Source,
     /// Flush, retention, loading of segments, deletion: one at a time.
     upkeep: Semaphore,
     hints: RefCell<Hints>,
@@ -111,7 +111,7 @@ impl Log {
             shard,
             dir,
             state: RefCell::new(state),
-            changed: Event::new(),
+            news: Source::default(),
             upkeep: Semaphore::new(1),
             hints: RefCell::default(),
             settled_by: Cell::new(0),
@@ -148,9 +148,9 @@ impl Log {
         if state.next.index == RaftIndex(0) { -1 } else { state.next.term }
     }
 
-    /// Notified when the high watermark or the log start offset moves, and when the log is deleted.
-    pub fn changed(&self) -> &Event {
-        &self.changed
+    /// Tells when the high watermark or the log start offset moves, and when the log is deleted.
+    pub fn news(&self) -> &Source {
+        &self.news
     }
 
     pub fn is_deleted(&self) -> bool {
@@ -262,16 +262,16 @@ impl Log {
         Ok(Durable::new(pushed.completion))
     }
 
-    /// Journal group `sequence` is durable, and with it what `effect` says.
-    pub(crate) fn settle(&self, sequence: u64, effect: Effect) {
+    /// Journal group `sequence` is durable, and with it what `effect` says. `now_ms`: the wall clock.
+    pub(crate) fn settle(&self, sequence: u64, effect: Effect, now_ms: i64) {
         match effect {
             Effect::Appended => {
-                self.state.borrow_mut().settle_appends(sequence, &self.shard);
+                self.state.borrow_mut().settle_appends(sequence, now_ms, &self.shard);
                 self.settle_commit(None);
             }
             Effect::LogStart(offset) => {
                 self.state.borrow_mut().move_log_start(offset);
-                self.changed.notify_all();
+                self.news.tell();
             }
             Effect::HardState(hard_state) => self.state.borrow_mut().hard_state = hard_state,
             Effect::Truncated => {}
@@ -297,7 +297,7 @@ impl Log {
             state.committed.index != before
         };
         if moved {
-            self.changed.notify_all();
+            self.news.tell();
         }
     }
 
@@ -391,8 +391,7 @@ impl State {
     }
 
     /// Batches of the groups up to `sequence` are durable.
-    fn settle_appends(&mut self, sequence: u64, shard: &Shard) {
-        let now_ms = corelog_io::wall_clock_ms();
+    fn settle_appends(&mut self, sequence: u64, now_ms: i64, shard: &Shard) {
         while let Some(batch) = self.tail.at_index(self.durable.index)
             && batch.sequence <= sequence
         {

@@ -193,7 +193,7 @@ impl Log {
     /// Ends the log and removes its files.
     pub(crate) async fn delete(&self) -> Result<(), StorageError> {
         self.state.borrow_mut().deleted = true;
-        self.changed.notify_all();
+        self.news.tell();
         let _turn = self.upkeep.acquire(1).await;
         let bases: Vec<i64> = {
             let mut state = self.state.borrow_mut();

@@ -1,8 +1,10 @@
-//! Fetch: reads every partition once on its owner's core, and if that is less than `min_bytes`, waits to be woken
-//! by those partitions and reads again, until `max_wait_ms` have passed. An idle consumer costs nothing.
+//! Fetch: reads on their owners' cores the partitions that may have something to tell, and if that is less than
+//! `min_bytes`, waits until an owner has news and reads again, until `max_wait_ms` have passed. Neither an idle consumer
+//! nor an idle partition costs anything.
 
-mod read;
+mod list;
 mod session;
+mod watch;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,17 +18,17 @@ use corelog_wire::fetch::{
 use corelog_wire::records::{self, DownConvertLimits, LegacyFormat};
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader, frame};
 use futures_util::future::{join_all, select};
-use futures_util::stream::{FuturesUnordered, StreamExt};
 
-pub use read::RemoteWaits;
-use read::{Got, Wanted};
+pub use list::Bells;
+use list::{Asked, List};
+use session::Plan;
 pub use session::Sessions;
-use session::{Asked, Plan};
+use watch::Got;
+pub use watch::Watches;
 
 use super::{Context, READ_COMMITTED, decode, is_isolation_level};
 use crate::net::connection::{CloseReason, Outcome};
-use crate::partition;
-use crate::shard::{Shard, ShardId};
+use crate::shard::Shard;
 
 /// A response takes at least this much of the shard's fetch budget before it reads.
 const GRANT_MIN: u64 = 64 * 1024;
@@ -62,7 +64,7 @@ pub async fn handle(context: Context, header: RequestHeader, mut reader: Reader)
     }
 }
 
-async fn fetch(context: &Context, request: FetchRequest) -> (FetchResponse, Option<Permit>) {
+async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, Option<Permit>) {
     let shard = &context.shard;
     let by_id = context.api_version >= TOPIC_IDS_FROM;
     let replica = request.replica_id.max(request.replica_state.replica_id);
@@ -79,16 +81,20 @@ async fn fetch(context: &Context, request: FetchRequest) -> (FetchResponse, Opti
         min_bytes: request.min_bytes.max(0) as usize,
         deadline: corelog_io::now() + Duration::from_millis(request.max_wait_ms.max(0) as u64),
     };
-    let mut plan = match shard.sessions.begin(request, by_id, corelog_io::now()) {
+    if refusal.is_some() {
+        request.session_epoch = session::EPOCH_FINAL;
+    }
+    let mut plan = match shard.sessions.begin(&request, by_id, corelog_io::now()) {
         Ok(plan) => plan,
         Err(code) => return (FetchResponse { error_code: code.0, ..Default::default() }, None),
     };
     let (got, held) = match refusal {
         // In each partition: before version 7 there is no error for the whole.
-        Some(code) => ((0..plan.asked.len()).map(|place| Got::refused(place, code)).collect(), None),
-        None => gather(shard, &plan.asked, by_id, limits).await,
+        Some(code) => (plan.list.iter().map(|(place, _)| Got::refused(place, code)).collect(), None),
+        None => gather(shard, &mut plan.list, limits).await,
     };
     let response = respond(context, &mut plan, got, isolation == READ_COMMITTED);
+    plan.finish();
     (response, held)
 }
 
@@ -99,58 +105,66 @@ struct Limits {
     deadline: Instant,
 }
 
-/// Reads until there is enough, an error to tell, or no time left. One `Got` for each of `asked`, in its order.
-async fn gather(
-    shard: &Rc<Shard>,
-    asked: &[Asked],
-    by_id: bool,
-    limits: Limits,
-) -> (Vec<Got>, Option<Permit>) {
+/// Reads until there is enough, an error to tell, or no time left. In the list's order; of what was looked at.
+async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>, Option<Permit>) {
+    let (id, bell) = list.at_home(shard);
+    let mut got: Vec<Got> = Vec::new();
     loop {
-        let (wanted, mut got) = resolve(shard, asked, by_id);
+        let may_wait = corelog_io::now() < limits.deadline && !shard.is_stopping();
+        let news = bell.listen();
+        list.resolve(shard);
+        let mut new = list.refusals();
         let most = shard.fetch_budget.available() / 4;
         let grant = (limits.max_bytes as u64).min(most.max(GRANT_MIN)).min(shard.fetch_budget.total());
         let mut held = shard.fetch_budget.acquire(grant).await;
-        let all = wanted.iter().map(|(_, list)| bytes_asked(list)).sum();
-        let reads = wanted.iter().map(|(owner, list)| {
-            let (list, share) = (list.clone(), share(grant, bytes_asked(list), all));
-            shard.on(*owner, move |shard| read::read(shard, list, share))
+        let all = list.shares().map(|share| share.bytes).sum();
+        let enough = if may_wait { limits.min_bytes } else { 0 };
+        let reads = list.shares().map(|part| {
+            let (owner, changes) = (part.owner, std::mem::take(&mut part.changes));
+            let budget = share(grant, part.bytes, all);
+            async move {
+                (owner, shard.on(owner, move |shard| watch::read(shard, id, changes, budget, enough)).await)
+            }
         });
-        for (read, (_, list)) in join_all(reads).await.into_iter().zip(&wanted) {
+        for (owner, read) in join_all(reads).await {
             match read {
-                Ok(read) => got.extend(read),
-                Err(_) => {
-                    got.extend(list.iter().map(|w| Got::refused(w.place, ErrorCode::NOT_LEADER_OR_FOLLOWER)))
-                }
+                Ok(read) => new.extend(read),
+                Err(_) => new.extend(list.gone(owner)),
             }
         }
+        let read: usize = new.iter().map(|got| got.len).sum();
+        // What was looked at before and not now has not changed.
+        new.append(&mut got);
+        got = new;
+        got.sort_by_key(|got| list.get(got.place).turn);
+        got.dedup_by_key(|got| got.place);
         // Small limits were given to each shard whole, and to each a first batch of any size. The answer keeps to the
-        // limits in the request's order, and only its own first batch may exceed them (KIP-74).
-        got.sort_unstable_by_key(|got| got.place);
+        // limits in the list's order, and only its own first batch may exceed them (KIP-74).
         let mut total = 0;
-        for got in &mut got {
-            let partition_max = asked[got.place].max_bytes.max(0) as usize;
-            if total > 0 && (total + got.len > grant as usize || got.len > partition_max) {
+        for got in got.iter_mut().filter(|got| got.len > 0) {
+            if total > 0 && (total + got.len > grant as usize || got.len > list.get(got.place).bytes_max()) {
                 got.parts.clear();
                 got.len = 0;
             }
             total += got.len;
         }
-        let telling = got.iter().any(|got| !got.error.is_ok() || got.diverging.is_some());
-        let enough = total >= limits.min_bytes || telling || asked.is_empty();
-        if enough || corelog_io::now() >= limits.deadline || shard.is_stopping() {
+        // Waiting brings no more of what the limits have cut off.
+        let enough = read >= limits.min_bytes || got.iter().any(Got::is_telling) || list.is_empty();
+        if enough || !may_wait {
             held.release(held.count().saturating_sub(total as u64));
             return (got, (total > 0).then_some(held));
         }
+        // All of it is read again.
+        for got in &mut got {
+            got.parts = Vec::new();
+            got.len = 0;
+        }
         drop(held);
         // A shard that stops does not wait for consumers that wait.
-        let news = std::pin::pin!(wait(shard, &wanted, &got, limits.deadline));
-        select(news, std::pin::pin!(shard.stopping())).await;
+        let late = std::pin::pin!(corelog_io::sleep_until(limits.deadline));
+        let stopping = std::pin::pin!(shard.stopping());
+        select(news, select(late, stopping)).await;
     }
-}
-
-fn bytes_asked(list: &[Wanted]) -> u64 {
-    list.iter().map(|wanted| wanted.max_bytes as u64).sum()
 }
 
 /// How much of `grant` an owner may read of which `own` of `all` bytes are asked. Large grants are dealt among the
@@ -163,103 +177,19 @@ fn share(grant: u64, own: u64, all: u64) -> usize {
     (u128::from(grant) * u128::from(own) / u128::from(all)) as usize
 }
 
-/// Partitions to read by owner, beginning with a random one so that a small budget starves none; and what can be
-/// answered at once.
-fn resolve(shard: &Rc<Shard>, asked: &[Asked], by_id: bool) -> (Vec<(ShardId, Vec<Wanted>)>, Vec<Got>) {
-    let mut wanted: Vec<(ShardId, Vec<Wanted>)> = Vec::new();
-    let mut got = Vec::with_capacity(asked.len());
-    for (place, asked) in asked.iter().enumerate() {
-        let route = if by_id {
-            partition::route_by_id(shard, asked.topic_id, asked.partition)
-        } else {
-            partition::route(shard, &asked.topic, asked.partition)
-        };
-        let checked = route.and_then(|route| {
-            // As Kafka does, any negative epoch is taken for "does not say" here, and here alone.
-            let epoch = asked.current_leader_epoch.max(-1);
-            partition::check_epoch(epoch, route.leader_epoch).map(|()| route)
-        });
-        match checked {
-            Err(code) => got.push(Got::refused(place, code)),
-            Ok(route) => {
-                let one = Wanted {
-                    place,
-                    log: route.log,
-                    offset: asked.fetch_offset,
-                    max_bytes: asked.max_bytes.max(0) as usize,
-                    last_fetched_epoch: asked.last_fetched_epoch,
-                };
-                match wanted.iter_mut().find(|(owner, _)| *owner == route.owner) {
-                    Some((_, list)) => list.push(one),
-                    None => wanted.push((route.owner, vec![one])),
-                }
-            }
-        }
-    }
-    if wanted.len() > 1 {
-        let start = corelog_io::random_u64() as usize % wanted.len();
-        wanted.rotate_left(start);
-    }
-    (wanted, got)
-}
-
-/// Waits for news of any partition on any shard. Waits that are still out when one has come are called back.
-async fn wait(shard: &Rc<Shard>, wanted: &[(ShardId, Vec<Wanted>)], got: &[Got], deadline: Instant) {
-    let waits = FuturesUnordered::new();
-    for (owner, list) in wanted {
-        let owner = *owner;
-        let seen: read::Seen =
-            list.iter().map(|wanted| (wanted.log, got[wanted.place].high_watermark)).collect();
-        waits.push(async move {
-            if owner == shard.id {
-                return read::wait(shard.clone(), seen, deadline).await;
-            }
-            let key = (shard.id, shard.next_wait_id());
-            let cancel = CancelWait { shard, owner, key };
-            let _ = shard
-                .on(owner, move |shard| async move {
-                    shard.remote_waits.wait(shard.clone(), key, seen, deadline).await;
-                })
-                .await;
-            std::mem::forget(cancel);
-        });
-    }
-    let mut waits = waits;
-    if waits.next().await.is_none() {
-        // Nothing can come: all partitions were refused, which is answered at once, or none was asked for.
-        corelog_io::sleep_until(deadline).await;
-    }
-}
-
-/// Calls a wait back when the fetch no longer needs it.
-struct CancelWait<'a> {
-    shard: &'a Rc<Shard>,
-    owner: ShardId,
-    key: (ShardId, u64),
-}
-
-impl Drop for CancelWait<'_> {
-    fn drop(&mut self) {
-        let key = self.key;
-        self.shard.post(self.owner, move |shard| shard.remote_waits.cancel(key));
-    }
-}
-
 /// Puts the answer together: for a session only what is new to the client.
 fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bool) -> FetchResponse {
-    let mut served = vec![false; plan.asked.len()];
     let mut topics: Vec<FetchableTopicResponse> = Vec::new();
     let mut records_bytes = 0;
     for got in got {
-        let asked = &mut plan.asked[got.place];
+        let (place, len) = (got.place, got.len);
+        let asked = plan.list.get_mut(place);
         let news = (got.high_watermark, got.log_start_offset);
-        let silent = got.error.is_ok() && got.diverging.is_none() && got.len == 0;
-        if plan.incremental && silent && asked.told == Some(news) {
+        if plan.incremental && !got.is_telling() && len == 0 && asked.told == Some(news) {
             continue;
         }
         asked.told = Some(news);
-        served[got.place] = got.len > 0;
-        records_bytes += got.len;
+        records_bytes += len;
         let partition = answer(context, asked, got, read_committed);
         match topics.last_mut() {
             Some(last) if last.topic == asked.topic && last.topic_id == asked.topic_id => {
@@ -271,9 +201,10 @@ fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bo
                 partitions: vec![partition],
             }),
         }
-    }
-    if plan.session_id != 0 && records_bytes > 0 {
-        plan.rotate(&served);
+        if len > 0 {
+            // So that a small `max_bytes` reaches all in turn.
+            plan.list.put_last(place);
+        }
     }
     context.shard.metrics.fetched(records_bytes as u64);
     FetchResponse { session_id: plan.session_id, responses: topics, ..Default::default() }
@@ -283,8 +214,7 @@ fn answer(context: &Context, asked: &Asked, got: Got, read_committed: bool) -> P
     let mut error = got.error;
     let mut records = got.parts;
     if context.api_version < V2_BATCHES_FROM && !records.is_empty() {
-        let most = asked.max_bytes.max(0) as usize;
-        match down_convert(&records, context.api_version, asked.fetch_offset, most) {
+        match down_convert(&records, context.api_version, asked.fetch_offset, asked.bytes_max()) {
             Ok(converted) => records = converted,
             Err(reason) => {
                 tracing::debug!(topic = %asked.topic, partition = asked.partition, %reason, "down-conversion");

@@ -2,12 +2,14 @@
 
 mod bounded;
 mod event;
+mod inbox;
 mod notify;
 mod oneshot;
 mod semaphore;
 
 pub use bounded::{QueueReceiver, QueueSender, bounded};
 pub use event::{Event, Listener};
+pub use inbox::{Following, Inbox, Mark, Source};
 pub use notify::Notify;
 pub use oneshot::{OneshotReceiver, OneshotSender, oneshot};
 pub use semaphore::{Permit, Semaphore};

@@ -1,0 +1,248 @@
+//! The owning shard's part of a fetch: a [`Watch`] follows the partitions of one fetch list that are this shard's, so
+//! that a fetch looks only at those that have something to tell.
+//!
+//! A partition stays in line for the next read until a read has found it at its end, without an error: then only news
+//! of its log, or of where its client wants to go on, bring it back.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+
+use bytes::Bytes;
+use corelog_io::sync::{Following, Inbox, Mark};
+use corelog_storage::{EpochEnd, Log, LogId, ReadError};
+use corelog_wire::ErrorCode;
+
+use crate::shard::{Shard, ShardId};
+
+/// A partition's number in its fetch list.
+pub type Place = u32;
+
+/// One partition to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    pub log: LogId,
+    pub offset: i64,
+    pub max_bytes: usize,
+    /// Epoch of the record before `offset` as the client knows it, -1 if it does not say (KIP-595).
+    pub last_fetched_epoch: i32,
+}
+
+/// What is new of a partition in the list: how it is to be read from now on, or that it is not.
+pub type Change = (Place, Option<Wanted>);
+
+/// What was read of it.
+#[derive(Debug, Clone)]
+pub struct Got {
+    pub place: Place,
+    pub error: ErrorCode,
+    pub high_watermark: i64,
+    pub last_stable_offset: i64,
+    pub log_start_offset: i64,
+    /// The client's log went another way: the epoch and end offset up to which both agree.
+    pub diverging: Option<(i32, i64)>,
+    pub parts: Vec<Bytes>,
+    pub len: usize,
+}
+
+impl Got {
+    pub fn refused(place: Place, error: ErrorCode) -> Got {
+        Got {
+            place,
+            error,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            diverging: None,
+            parts: Vec::new(),
+            len: 0,
+        }
+    }
+
+    /// Something that a client is to be told without waiting.
+    pub fn is_telling(&self) -> bool {
+        !self.error.is_ok() || self.diverging.is_some()
+    }
+}
+
+/// The shard that a list belongs to, and its number there.
+pub type ListId = (ShardId, u64);
+
+/// The watches of a shard. One that is being read is away; its place is kept.
+#[derive(Default)]
+pub struct Watches(RefCell<BTreeMap<ListId, Option<Watch>>>);
+
+impl Watches {
+    fn take(&self, shard: &Rc<Shard>, id: ListId) -> Watch {
+        let known = self.0.borrow_mut().insert(id, None);
+        known.flatten().unwrap_or_else(|| Watch::new(shard, id))
+    }
+
+    fn put_back(&self, id: ListId, watch: Watch) {
+        // Unless the list was given up meanwhile.
+        if let Some(place) = self.0.borrow_mut().get_mut(&id) {
+            *place = Some(watch);
+        }
+    }
+
+    /// The list is no more.
+    pub fn remove(&self, id: ListId) {
+        let watch = self.0.borrow_mut().remove(&id);
+        drop(watch);
+    }
+}
+
+struct Watch {
+    entries: BTreeMap<Place, Entry>,
+    /// What is to be read next.
+    line: Inbox,
+}
+
+struct Entry {
+    wanted: Wanted,
+    mark: Mark,
+    /// Once it has been looked up.
+    log: Option<(Weak<Log>, Following)>,
+}
+
+/// Takes `changes` over, then reads the list's partitions of this shard that may have something to tell, up to `budget`
+/// bytes; the first batch of the first partition that has one is read whatever its size (KIP-74). If that is less than
+/// `enough` and nothing else is to be told, the first news from now on rings the list's bell.
+///
+/// The watch is taken when this is called, not when it is polled: calls of one list come in their order.
+pub fn read(
+    shard: Rc<Shard>,
+    id: ListId,
+    changes: Vec<Change>,
+    budget: usize,
+    enough: usize,
+) -> impl Future<Output = Vec<Got>> {
+    let mut watch = shard.watches.take(&shard, id);
+    async move {
+        watch.change(changes);
+        let got = watch.read(&shard, budget, enough).await;
+        shard.watches.put_back(id, watch);
+        got
+    }
+}
+
+impl Watch {
+    fn new(shard: &Rc<Shard>, id: ListId) -> Watch {
+        let shard = Rc::downgrade(shard);
+        let bell = move || {
+            if let Some(shard) = shard.upgrade() {
+                shard.post(id.0, move |home| home.bells.ring(id.1));
+            }
+        };
+        Watch { entries: BTreeMap::new(), line: Inbox::new(bell) }
+    }
+
+    fn change(&mut self, changes: Vec<Change>) {
+        for (place, wanted) in changes {
+            let Some(wanted) = wanted else {
+                self.entries.remove(&place);
+                continue;
+            };
+            let entry = self.entries.entry(place).or_insert_with(|| Entry {
+                wanted,
+                mark: self.line.mark(place),
+                log: None,
+            });
+            if entry.wanted.log != wanted.log {
+                entry.log = None;
+            }
+            entry.wanted = wanted;
+            entry.mark.put();
+        }
+    }
+
+    async fn read(&mut self, shard: &Shard, mut budget: usize, enough: usize) -> Vec<Got> {
+        self.line.arm();
+        let line = self.line.take();
+        let mut got = Vec::with_capacity(line.len());
+        let (mut len, mut telling) = (0, false);
+        let mut served = Vec::new();
+        for place in line {
+            let Some(entry) = self.entries.get_mut(&place).filter(|entry| entry.mark.take()) else {
+                continue;
+            };
+            let read = entry.read(shard, place, budget, len == 0).await;
+            budget = budget.saturating_sub(read.len);
+            len += read.len;
+            telling |= read.is_telling();
+            if read.len > 0 {
+                served.push(place);
+            } else if read.is_telling() || read.high_watermark != entry.wanted.offset {
+                entry.mark.put();
+            }
+            got.push(read);
+        }
+        // Behind those that got nothing, so that a small budget reaches all in turn. What was served is known to have
+        // arrived when the client goes on from there.
+        for place in served {
+            self.entries[&place].mark.put();
+        }
+        if len >= enough || telling {
+            self.line.disarm();
+        }
+        got
+    }
+}
+
+impl Entry {
+    fn log(&mut self, shard: &Shard) -> Result<Rc<Log>, ErrorCode> {
+        if let Some((log, _)) = &self.log
+            && let Some(log) = log.upgrade().filter(|log| !log.is_deleted())
+        {
+            return Ok(log);
+        }
+        let log = shard.sound_log(self.wanted.log)?;
+        self.log = Some((Rc::downgrade(&log), log.news().follow(&self.mark)));
+        Ok(log)
+    }
+
+    async fn read(&mut self, shard: &Shard, place: Place, budget: usize, first: bool) -> Got {
+        let log = match self.log(shard) {
+            Ok(log) => log,
+            Err(error) => return Got::refused(place, error),
+        };
+        let wanted = &self.wanted;
+        let mut got = Got {
+            high_watermark: log.high_watermark(),
+            // Without transactions every committed record is stable.
+            last_stable_offset: log.high_watermark(),
+            log_start_offset: log.log_start_offset(),
+            ..Got::refused(place, ErrorCode::NONE)
+        };
+        if wanted.last_fetched_epoch >= 0 {
+            let EpochEnd { epoch, end_offset } = log.epoch_end_offset(wanted.last_fetched_epoch);
+            if epoch < 0 {
+                return Got::refused(place, ErrorCode::OFFSET_OUT_OF_RANGE);
+            }
+            if epoch < wanted.last_fetched_epoch || end_offset < wanted.offset {
+                got.diverging = Some((epoch, end_offset));
+                return got;
+            }
+        }
+        // The cheap answer first: a log that has moved its start has nothing more to give.
+        if wanted.offset == got.high_watermark {
+            return got;
+        }
+        let max_bytes = wanted.max_bytes.min(budget);
+        match log.read(wanted.offset, max_bytes, first).await {
+            Ok(read) => Got {
+                high_watermark: read.high_watermark,
+                last_stable_offset: read.high_watermark,
+                log_start_offset: read.log_start_offset,
+                parts: read.parts,
+                len: read.len,
+                ..got
+            },
+            Err(ReadError::OffsetOutOfRange { .. }) => Got::refused(place, ErrorCode::OFFSET_OUT_OF_RANGE),
+            Err(error) => {
+                tracing::error!(log = ?wanted.log, %error, "fetch");
+                Got::refused(place, ErrorCode::KAFKA_STORAGE_ERROR)
+            }
+        }
+    }
+}
