@@ -73,6 +73,7 @@ impl Log {
                 }
             };
             w.push(batch).await?;
+            corelog_io::yield_if_needed().await;
             left -= batch.bytes.len() as u64;
             last = Some(batch);
         }

@@ -12,6 +12,8 @@ use crate::ids::{LogId, RaftIndex};
 use crate::paths;
 use crate::shard::Shard;
 use crate::tail::TailBatch;
+use bytes::Bytes;
+use corelog_io::sync::Permit;
 use corelog_io::{AlignedBuf, Block, File, fs};
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -30,8 +32,11 @@ pub struct SegmentWriter<'a> {
     /// Offset and index after the last batch.
     next_offset: i64,
     next_index: RaftIndex,
-    /// What is not written yet, and where it goes.
-    buffer: Block,
+    /// What is not written yet. Filled when its turn to be written has come, so that no more is copied at once.
+    buffer: Option<(Block, Permit)>,
+    /// Goes before what is pushed next: the bytes of the last page, or a new segment's header.
+    carry: Bytes,
+    /// Where the buffer goes, or the carry.
     buffer_at: u64,
     /// Bytes of batches still to be pushed, as far as it was told: the next buffer is made for them.
     expected: u64,
@@ -56,7 +61,7 @@ impl<'a> SegmentWriter<'a> {
         active.index.borrow_mut().entries.retain(|e| u64::from(e.position) < active.position);
         let buffer_at = page_floor(active.position);
         let filled = (active.position - buffer_at) as usize;
-        let mut buffer = Block::with_capacity(page_ceil((filled as u64 + expected).min(PIECE)) as usize);
+        let mut carry = Bytes::new();
         if filled > 0 {
             let page = file.read_at(buffer_at, PAGE).await.map_err(StorageError::io("read", &path))?;
             if page.len() < filled {
@@ -64,7 +69,7 @@ impl<'a> SegmentWriter<'a> {
                     format!("the file ends before byte {}, which was written and synced", active.position);
                 return Err(StorageError::corrupt(&path, buffer_at + page.len() as u64, what));
             }
-            buffer.append(&page[..filled]);
+            carry = page.slice(..filled);
         }
         let (next_offset, next_index) = next;
         Ok(SegmentWriter {
@@ -76,7 +81,8 @@ impl<'a> SegmentWriter<'a> {
             active,
             next_offset,
             next_index,
-            buffer,
+            buffer: None,
+            carry,
             buffer_at,
             expected,
             is_new: false,
@@ -96,10 +102,8 @@ impl<'a> SegmentWriter<'a> {
         let path = dir.join(paths::segment_file(base_offset));
         let file = shard.files.open(&path, true).await?;
         let created_ms = corelog_io::wall_clock_ms();
-        let mut buffer = Block::with_capacity(page_ceil((FIRST_BATCH + expected).min(PIECE)) as usize);
-        let mut header = [0; PAGE];
+        let mut header = vec![0; PAGE];
         SegmentHeader { log, base_offset, base_index, created_ms }.encode(&mut header);
-        buffer.append(&header);
         let active = Active {
             base_offset,
             base_index,
@@ -118,7 +122,8 @@ impl<'a> SegmentWriter<'a> {
             active,
             next_offset: base_offset,
             next_index: base_index,
-            buffer,
+            buffer: None,
+            carry: header.into(),
             buffer_at: 0,
             expected,
             is_new: true,
@@ -147,29 +152,34 @@ impl<'a> SegmentWriter<'a> {
         self.next_index = batch.index.next();
         let mut rest = &batch.bytes[..];
         while !rest.is_empty() {
-            if self.buffer.remaining() == 0 {
+            if self.buffer.as_ref().is_some_and(|(buffer, _)| buffer.remaining() == 0) {
                 self.write_out().await?;
-                let more = self.expected.max(rest.len() as u64).min(PIECE);
-                self.buffer = Block::with_capacity(page_ceil(more) as usize);
             }
-            let n = rest.len().min(self.buffer.remaining());
-            self.buffer.append(&rest[..n]);
+            let (buffer, _) = match &mut self.buffer {
+                Some(buffer) => buffer,
+                None => {
+                    let wanted = self.carry.len() as u64 + self.expected.max(rest.len() as u64);
+                    let len = page_ceil(wanted.min(PIECE));
+                    let turn = self.shard.segment_writes.wait(len).await;
+                    let mut buffer = Block::with_capacity(len as usize);
+                    buffer.append(&std::mem::take(&mut self.carry));
+                    self.buffer.insert((buffer, turn))
+                }
+            };
+            let n = rest.len().min(buffer.remaining());
+            buffer.append(&rest[..n]);
             self.expected = self.expected.saturating_sub(n as u64);
             rest = &rest[n..];
         }
         Ok(())
     }
 
-    /// Writes what the buffer holds (its last page filled with zeros), and leaves an empty one.
+    /// Writes what the buffer holds, its last page filled with zeros.
     async fn write_out(&mut self) -> Result<(), StorageError> {
-        let mut buffer = std::mem::replace(&mut self.buffer, Block::with_capacity(0));
-        if buffer.is_empty() {
-            return Ok(());
-        }
+        let Some((mut buffer, turn)) = self.buffer.take() else { return Ok(()) };
         let len = page_ceil(buffer.len() as u64);
         buffer.reserve(len as usize - buffer.len());
         let bytes = buffer.slice(0..len as usize);
-        let turn = self.shard.segment_writes.wait(len).await;
         let written = self.file.write_at(self.buffer_at, bytes, false).await;
         drop(turn);
         self.buffer_at += len;
@@ -178,16 +188,11 @@ impl<'a> SegmentWriter<'a> {
 
     /// Everything pushed is on stable storage when this returns.
     pub async fn sync(&mut self) -> Result<(), StorageError> {
-        if !self.buffer.is_empty() {
+        if let Some((buffer, _)) = &mut self.buffer {
             // The last page stays at hand: the next batch goes on in it.
-            let end = self.buffer.len();
-            let partial = end % PAGE;
-            let last = self.buffer.slice(end - partial..end);
+            let end = buffer.len();
+            self.carry = buffer.slice(end - end % PAGE..end);
             self.write_out().await?;
-            if partial > 0 {
-                self.buffer = Block::with_capacity(PAGE);
-                self.buffer.append(&last);
-            }
             self.buffer_at = page_floor(self.active.position);
         }
         self.file.sync_data().await.map_err(StorageError::io("sync", &self.path))?;

@@ -173,7 +173,9 @@ impl Ring {
 
     /// Submits what is queued and takes in what has completed.
     pub(super) fn flush(&self) {
-        if self.unsubmitted.get() {
+        // What has completed is only posted when this thread enters the kernel.
+        let due = self.unsubmitted.get() || self.uring.borrow_mut().submission().taskrun();
+        if due {
             self.submit_queued();
         }
         self.drain();
@@ -300,7 +302,7 @@ fn build(depth: u32) -> io::Result<IoUring> {
     builder.setup_cqsize(completions).setup_clamp();
     // Fewer interruptions of the core where the kernel knows these (6.0); without them all works the same.
     let mut tuned = builder.clone();
-    match tuned.setup_coop_taskrun().setup_single_issuer().build(entries) {
+    match tuned.setup_coop_taskrun().setup_taskrun_flag().setup_single_issuer().build(entries) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => builder.build(entries),
         built => built,
     }
