@@ -279,6 +279,7 @@ fn snapshot(shard: &Shard) -> Snapshot {
         (&families::TAIL_READ_BYTES, storage.tail_read_bytes),
         (&families::COLD_READ_BYTES, storage.cold_read_bytes),
         (&families::FLUSHED_BYTES, storage.flushed_bytes),
+        (&families::SEGMENT_WRITES, storage.segment_writes),
         (&families::CHECKPOINTS, storage.checkpoints),
         (&families::CACHED_BYTES, storage.cached_bytes),
         (&families::DIRTY_BYTES, storage.dirty_bytes),

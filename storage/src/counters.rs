@@ -16,6 +16,8 @@ pub struct StorageMetrics {
     pub cold_read_bytes: u64,
     /// Bytes written to segments.
     pub flushed_bytes: u64,
+    /// Writes that took them there.
+    pub segment_writes: u64,
     pub checkpoints: u64,
     /// Bytes of journal groups held in memory, and of batches that are in no segment yet.
     pub cached_bytes: u64,
@@ -65,6 +67,10 @@ impl Counters {
 
     pub fn note_flush(&self, bytes: u64) {
         self.with(|m| m.flushed_bytes += bytes);
+    }
+
+    pub fn note_segment_write(&self) {
+        self.with(|m| m.segment_writes += 1);
     }
 
     pub fn note_checkpoint(&self) {

@@ -5,7 +5,7 @@ mod world;
 use bytes::Bytes;
 use corelog_io::sim::{Process, Sim};
 use corelog_io::sleep;
-use corelog_storage::{Log, Read, ShardStorage};
+use corelog_storage::{Log, LogConfig, Read, ShardStorage, StorageConfig};
 use corelog_wire::records::split_batches;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -213,5 +213,30 @@ fn no_flipped_bit_of_a_batch_header_is_served() {
             "{struck} damaged batches were refused: too few were read from segments"
         );
         assert_eq!(read_all(&log).await, truth);
+    });
+}
+
+/// A producer that appends all the time, one batch after the other, while the flusher works.
+#[test]
+fn a_busy_log_is_flushed_in_large_pieces_and_each_flush_ends() {
+    const BATCH: usize = 4 << 10;
+    const N: usize = 4000;
+    let sim = Sim::new(3);
+    let machine = sim.process("broker");
+    run(&sim, &machine, async {
+        let large = |shard| StorageConfig {
+            journal_file_bytes: 4 << 20,
+            tail_cache_bytes: 16 << 20,
+            ..world::config(shard, 1)
+        };
+        let storage = world::open_all(1, large, |_| 0).await.expect("the storage opens").remove(0);
+        let log = storage.log(log_id(1), "orders", LogConfig::default());
+        for batch in values(N, BATCH) {
+            append(&log, batch).await;
+        }
+        let metrics = storage.metrics();
+        assert!(metrics.flushed_bytes > 2 * (4 << 20), "{metrics:?}");
+        let each = metrics.flushed_bytes / metrics.segment_writes;
+        assert!(each > 512 << 10, "{each} bytes a write: {metrics:?}");
     });
 }

@@ -86,6 +86,7 @@ families! {
     TAIL_READ_BYTES "corelog_tail_read_bytes_total" Counter: "Bytes read from memory.";
     COLD_READ_BYTES "corelog_cold_read_bytes_total" Counter: "Bytes read from segments.";
     FLUSHED_BYTES "corelog_flushed_bytes_total" Counter: "Bytes written to segments.";
+    SEGMENT_WRITES "corelog_segment_writes_total" Counter: "Writes to segments, of up to 1 MiB.";
     CHECKPOINTS "corelog_checkpoints_total" Counter: "Checkpoints written to journals.";
     CACHED_BYTES "corelog_cached_bytes" Gauge / core: "Bytes of recent batches held in memory.";
     DIRTY_BYTES "corelog_dirty_bytes" Gauge / core: "Bytes of batches that are in a journal and not in a segment yet.";

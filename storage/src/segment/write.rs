@@ -182,6 +182,7 @@ impl<'a> SegmentWriter<'a> {
         let bytes = buffer.slice(0..len as usize);
         let written = self.file.write_at(self.buffer_at, bytes, false).await;
         drop(turn);
+        self.shard.counters.note_segment_write();
         self.buffer_at += len;
         written.map_err(StorageError::io("write", &self.path))
     }
