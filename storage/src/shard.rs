@@ -287,7 +287,10 @@ impl ShardStorage {
 async fn prepare_ring(shard: Rc<Shard>) {
     while !shard.is_closed() {
         shard.journal.ring.wants_prepare.notified().await;
-        if let Err(error) = shard.journal.ring.prepare().await {
+        // What runs when the shard stops is cancelled with its core.
+        if let Err(error) = shard.journal.ring.prepare().await
+            && !shard.is_closed()
+        {
             // The groups' own writes meet the same disk and decide.
             tracing::warn!(%error, "cannot prepare journal space");
         }
