@@ -4,6 +4,7 @@ use crate::error::StorageError;
 use corelog_io::fs;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 pub struct Dirs {
@@ -40,6 +41,13 @@ impl Dirs {
 
     /// `dir` was removed.
     pub fn forget(&self, dir: &Path) {
-        self.durable.borrow_mut().retain(|path| !path.starts_with(dir));
+        let mut durable = self.durable.borrow_mut();
+        // What lies below a directory follows it in the order of paths.
+        let below = durable
+            .range::<Path, _>((Bound::Included(dir), Bound::Unbounded))
+            .take_while(|path| path.starts_with(dir));
+        for path in below.cloned().collect::<Vec<PathBuf>>() {
+            durable.remove(&path);
+        }
     }
 }

@@ -6,6 +6,7 @@ use crate::error::StorageError;
 use corelog_io::{File, OpenOptions};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 pub struct FileCache {
@@ -62,13 +63,15 @@ impl FileCache {
     pub fn forget_below(&self, dir: &Path) {
         let mut state = self.state.borrow_mut();
         let State { files, by_use, .. } = &mut *state;
-        files.retain(|path, (_, used)| {
-            let keep = !path.starts_with(dir);
-            if !keep {
-                by_use.remove(used);
-            }
-            keep
-        });
+        // What lies below a directory follows it in the order of paths.
+        let below = files
+            .range::<Path, _>((Bound::Included(dir), Bound::Unbounded))
+            .take_while(|(path, _)| path.starts_with(dir));
+        let below: Vec<PathBuf> = below.map(|(path, _)| path.clone()).collect();
+        for path in below {
+            let (_, used) = files.remove(&path).expect("it was just seen");
+            by_use.remove(&used);
+        }
     }
 }
 

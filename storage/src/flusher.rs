@@ -106,10 +106,8 @@ async fn serve_in_turns(storage: &Rc<ShardStorage>) -> Result<(), StorageError> 
 }
 
 /// Writes everything to segments, and a checkpoint that says so.
-pub async fn flush_everything(storage: &ShardStorage) -> Result<(), StorageError> {
-    for log in storage.logs() {
-        retry(storage, || log.flush()).await?;
-    }
+pub async fn flush_everything(storage: &Rc<ShardStorage>) -> Result<(), StorageError> {
+    flush_through(storage, u64::MAX).await?;
     checkpoint::write(storage).await
 }
 

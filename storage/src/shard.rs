@@ -16,13 +16,16 @@ use crate::journal::{Effect, Group, Journal, writer};
 use crate::log::Log;
 use crate::paths;
 use crate::recovery::{Recovered, RecoveredLog};
-use crate::segment::{IndexCache, Turns};
+use crate::segment::{IndexCache, Syncs, Turns};
 use crate::space::DiskSpace;
 use corelog_io::sync::{Permit, Semaphore};
 use corelog_io::{Instant, Queue, fs, sleep, spawn, wall_clock_ms};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::{Rc, Weak};
+
+/// Files kept open however few descriptors there are.
+const FILES_OPEN_MIN: usize = 16;
 
 /// Shared by all logs of a shard. Owns no log.
 pub struct Shard {
@@ -36,6 +39,7 @@ pub struct Shard {
     pub space: DiskSpace,
     pub flusher: Flusher,
     pub segment_writes: Turns,
+    pub segment_syncs: Syncs,
     pub counters: Counters,
     /// When the first group went into the journal's current file.
     journal_file_begun: Cell<Instant>,
@@ -145,6 +149,12 @@ impl ShardStorage {
         if !recovered.ends.is_empty() {
             checkpoint::write_first(&config, generation, &recovered.ends).await?;
         }
+        let syncs_as_one = fs::syncs_as_one(&dir).await.map_err(StorageError::io("look at", &dir))?;
+        let sync_together_from = if syncs_as_one { config.sync_together_from } else { usize::MAX };
+        // Most descriptors are for connections.
+        let descriptors = fs::descriptors_max() / 3 / config.shards as u64;
+        let files_open_max =
+            config.files_open_max.min(descriptors.try_into().unwrap_or(usize::MAX)).max(FILES_OPEN_MIN);
         let salt = corelog_io::random_u64();
         let header = JournalFileHeader { generation, shard: config.shard as u32, salt, first_sequence: 1 };
         let ring = Ring::create(dir, header, config.journal_file_bytes, config.journal_files).await?;
@@ -152,12 +162,13 @@ impl ShardStorage {
             generation,
             journal: Journal::new(&config, generation, salt, ring),
             cache: TailCache::new(config.tail_cache_bytes),
-            files: FileCache::new(config.files_open_max),
+            files: FileCache::new(files_open_max),
             dirs: Dirs::new(config.data_dir.clone()),
             indexes: IndexCache::new(config.index_cache_bytes),
             space: DiskSpace::new(config.min_free_bytes),
             flusher: Flusher::default(),
             segment_writes: Turns::default(),
+            segment_syncs: Syncs::new(sync_together_from),
             counters: Counters::default(),
             journal_file_begun: Cell::new(corelog_io::now()),
             closed: Cell::new(false),
@@ -239,7 +250,7 @@ impl ShardStorage {
     }
 
     /// Writes everything to segments and a checkpoint, then ends the tasks: a restart has nothing to replay.
-    pub async fn close(&self) -> Result<(), StorageError> {
+    pub async fn close(self: &Rc<Self>) -> Result<(), StorageError> {
         self.shard.segment_writes.close();
         let outcome = match self.sync().await {
             Ok(()) => flusher::flush_everything(self).await,

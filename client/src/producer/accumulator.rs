@@ -20,11 +20,16 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+/// All partitions with batches are looked at this often at the least, for those whose time is over.
+const LOOK_THROUGH: Duration = Duration::from_millis(50);
+
 pub(super) struct Accumulator {
     topics: HashMap<Str, TopicQueues>,
     queues: Vec<Queue>,
     /// Places in `queues` of those that are listed, in turn: all that are not empty, and some that have run empty since.
     active: VecDeque<usize>,
+    /// When all of them were last looked at.
+    looked_through: Option<Instant>,
     buffered: usize,
     /// Numbers of batches without an outcome.
     incomplete: BTreeSet<u64>,
@@ -118,6 +123,7 @@ impl Accumulator {
             topics: HashMap::new(),
             queues: Vec::new(),
             active: VecDeque::new(),
+            looked_through: None,
             buffered: 0,
             incomplete: BTreeSet::new(),
             next_number: 0,
@@ -311,11 +317,13 @@ impl Accumulator {
         self.incomplete.is_empty()
     }
 
-    /// Takes what can be sent: `leader_of` finds brokers, `room_on` says how many bytes a broker can take now in one request.
+    /// Takes what can be sent: `leader_of` finds brokers, of which there are `brokers`, `room_on` says how many bytes a broker
+    /// can take now in one request.
     pub(super) fn drain(
         &mut self,
         config: &ProducerConfig,
         now: Instant,
+        brokers: usize,
         mut leader_of: impl FnMut(&TopicPartition) -> Option<i32>,
         mut room_on: impl FnMut(i32) -> usize,
         last_error: &Option<Error>,
@@ -332,7 +340,19 @@ impl Accumulator {
             !over
         });
         let mut served = Vec::new();
-        for _ in 0..self.active.len() {
+        // Batches that wait for a busy broker may be thousands: they are not all looked at each time it answers.
+        let until = self.looked_through.map(|at| at + LOOK_THROUGH);
+        let mut unseen = self.active.len();
+        let mut unserved = 0;
+        while unseen > 0 {
+            let is_over = !work.blocked.is_empty() && work.blocked.len() >= brokers;
+            if let Some(until) = until.filter(|until| *until > now && is_over) {
+                sooner(&mut work.next, until);
+                // Those that were not served come first the next time.
+                self.active.rotate_right(unserved);
+                break;
+            }
+            unseen -= 1;
             let Some(place) = self.active.pop_front() else { break };
             self.expire(place, config, now, last_error);
             let queue = &mut self.queues[place];
@@ -341,6 +361,7 @@ impl Accumulator {
                 continue;
             }
             self.active.push_back(place);
+            unserved += 1;
             if queue.restamp && queue.in_flight == 0 {
                 queue.restart(&mut self.identity);
             }
@@ -393,9 +414,12 @@ impl Accumulator {
             queue.in_flight += 1;
             queue.in_flight_on = node;
             drained.push(Drained { queue: place, number, at: queue.at.clone(), body, stamp });
-            // Those that were not served come first the next time.
             self.active.pop_back();
+            unserved -= 1;
             served.push(place);
+        }
+        if unseen == 0 {
+            self.looked_through = Some(now);
         }
         self.active.extend(served);
         work.by_node.retain(|_, drained| !drained.is_empty());
@@ -590,5 +614,35 @@ mod tests {
             let largest = ProducerRecord::to("t").value(vec![7; len]).size_max();
             assert!(sealed.iter().all(|batch| batch.bytes + largest > config.batch_bytes), "{len}");
         }
+    }
+
+    #[test]
+    fn a_busy_broker_does_not_have_all_looked_at_and_starves_none() {
+        let config = ProducerConfig { idempotent: false, ..Default::default() };
+        let mut accumulator = Accumulator::new();
+        accumulator.set_topic(&"t".into(), &topic(100));
+        for partition in 0..100 {
+            let record = ProducerRecord::to("t").partition(partition).value(vec![7; 1000]);
+            assert!(matches!(accumulator.append(&config, &record, 0), Ok(Append::Done(_))));
+        }
+        accumulator.seal_all();
+        let now = Instant::now();
+        let (mut seen, mut sent) = (0, Vec::new());
+        for round in 0..50 {
+            let before = seen;
+            let leader_of = |_: &TopicPartition| {
+                seen += 1;
+                Some(1)
+            };
+            // Room for two batches.
+            let work = accumulator.drain(&config, now, 1, leader_of, |_| 2500, &None);
+            sent.extend(work.by_node.into_values().flatten().map(|drained| drained.at.partition));
+            let looked_at = seen - before;
+            // The first time, and when it is time again, all are looked at for deadlines.
+            assert!(round == 0 || looked_at <= 3, "round {round}: {looked_at} looked at");
+            assert!(matches!(round, 0 | 49) || work.next.is_some_and(|next| next <= now + LOOK_THROUGH));
+        }
+        sent.sort();
+        assert_eq!(sent, (0..100).collect::<Vec<i32>>());
     }
 }

@@ -50,7 +50,8 @@ impl Chooser {
         self.sticky_bytes = usize::MAX;
     }
 
-    /// A partition below `count`, which is not 0. `available` are those with a leader: where any will do, one of them is taken.
+    /// A partition below `count`, which is not 0. `available` are those with a leader, in
+    /// order: where any will do, one of them is taken.
     pub(super) fn choose(
         &mut self,
         partitioner: &Partitioner,
@@ -76,23 +77,34 @@ impl Chooser {
 
     fn stick(&mut self, bytes: usize, count: u32, available: &[i32], batch_bytes: usize) -> i32 {
         let full = self.sticky_bytes >= batch_bytes;
+        let is_available = |sticky: u32| available.binary_search(&(sticky as i32)).is_ok();
         let partition = match self.sticky {
-            Some(sticky) if !full && (available.is_empty() || available.contains(&(sticky as i32))) => sticky,
+            Some(sticky) if !full && (available.is_empty() || is_available(sticky)) => sticky,
             previous => {
                 self.sticky_bytes = 0;
-                let pick = |all: usize| (random_u64() % all as u64) as usize;
-                let others: Vec<i32> =
-                    available.iter().copied().filter(|it| Some(*it as u32) != previous).collect();
-                match (others.as_slice(), available) {
-                    ([], []) => pick(count as usize) as u32,
-                    ([], one) => one[0] as u32,
-                    (others, _) => others[pick(others.len())] as u32,
-                }
+                another(previous, count, available)
             }
         };
         self.sticky = Some(partition);
         self.sticky_bytes = self.sticky_bytes.saturating_add(bytes);
         partition as i32
+    }
+}
+
+/// Any of `available` but `previous`, if there is another; any below `count` if none is available.
+fn another(previous: Option<u32>, count: u32, available: &[i32]) -> u32 {
+    let pick = |all: usize| (random_u64() % all as u64) as usize;
+    match available.len() {
+        0 => pick(count as usize) as u32,
+        1 => available[0] as u32,
+        all => {
+            let at = pick(all);
+            let chosen = available[at] as u32;
+            if Some(chosen) != previous {
+                return chosen;
+            }
+            available[(at + 1 + pick(all - 1)) % all] as u32
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::delivery::Written;
 use crate::core::{Core, Lane, Node};
 use crate::driver::{self, Event, Listen};
 use crate::error::{Error, Result};
+use crate::metadata::Topic;
 use crate::net::Connection;
 use crate::topic_partition::TopicPartition;
 use bytes::Bytes;
@@ -110,8 +111,19 @@ impl Sender {
 
     fn take_work(&self) -> Work {
         let config = &self.shared.config;
+        let metadata = self.core.metadata.borrow();
+        // One topic's batches mostly come one after the other.
+        let mut last: Option<(&Str, &Topic)> = None;
         let leader_of = |at: &TopicPartition| {
-            self.core.metadata.borrow().leader(&at.topic, at.partition).map(|(leader, _)| leader)
+            let topic = match last.filter(|(name, _)| **name == at.topic) {
+                Some((_, topic)) => topic,
+                None => {
+                    let (name, topic) = metadata.topics.get_key_value(&at.topic)?;
+                    last.insert((name, topic)).1
+                }
+            };
+            let leader = topic.partition(at.partition)?.leader?;
+            metadata.brokers.contains_key(&leader).then_some(leader)
         };
         let room_on = |node: i32| {
             let in_flight = self.in_flight.borrow().get(&node).copied().unwrap_or(0);
@@ -120,7 +132,8 @@ impl Sender {
         };
         let mut accumulator = self.shared.lock();
         accumulator.news = false;
-        accumulator.drain(config, Instant::now(), leader_of, room_on, &self.last_error.borrow())
+        let brokers = metadata.brokers.len();
+        accumulator.drain(config, Instant::now(), brokers, leader_of, room_on, &self.last_error.borrow())
     }
 
     fn do_work(self: &Rc<Self>, work: Work) {

@@ -102,6 +102,15 @@ impl File {
         }
     }
 
+    /// As [`File::sync_data`] of this and every other file of its file system, with the names in all directories. For file
+    /// systems that [`crate::fs::syncs_as_one`] knows.
+    pub async fn sync_file_system(&self) -> io::Result<()> {
+        match &self.inner {
+            Inner::Real(file) => file.sync_file_system().await,
+            Inner::Sim(file) => file.sync_file_system().await,
+        }
+    }
+
     /// Reserves space for `len` bytes at `pos` (fallocate); the file grows if it is shorter; new bytes read as zeros.
     pub async fn allocate(&self, pos: u64, len: u64) -> io::Result<()> {
         match &self.inner {

@@ -71,6 +71,23 @@ pub async fn sync_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether [`crate::File::sync_file_system`] is known to make durable what it says on the file system that `path` lies
+/// on.
+pub async fn syncs_as_one(path: &Path) -> io::Result<bool> {
+    match world::current() {
+        World::Real(_) => real::fs::syncs_as_one(path).await,
+        World::Sim(_) => Ok(true),
+    }
+}
+
+/// Files and sockets that this process may have open at a time.
+pub fn descriptors_max() -> u64 {
+    match world::current() {
+        World::Real(_) => real::fs::descriptors_max(),
+        World::Sim(_) => u64::MAX,
+    }
+}
+
 /// Whether something is at `path`.
 pub async fn exists(path: &Path) -> io::Result<bool> {
     match world::current() {

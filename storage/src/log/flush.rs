@@ -43,10 +43,12 @@ impl Log {
     /// Writes `batches`, the oldest dirty ones, and syncs them.
     async fn flush_round(&self, batches: &[TailBatch]) -> Result<(), StorageError> {
         let shard = &*self.shard;
-        let (active, config) = {
+        let (active, last_page, config) = {
             let state = self.state.borrow();
             let segments = state.segments.as_ref().expect("they were loaded");
-            (segments.active.clone(), state.config)
+            let active = segments.active.clone();
+            let last_page = active.as_ref().and_then(|active| state.tail.clean_end(active.last_page_len()));
+            (active, last_page, state.config)
         };
         let mut left: u64 = batches.iter().map(|b| b.bytes.len() as u64).sum();
         let first = &batches[0];
@@ -54,7 +56,7 @@ impl Log {
             None => None,
             Some(active) => {
                 let next = (first.base_offset, first.index);
-                Some(SegmentWriter::resume(shard, &self.dir, self.id, active, next, left).await?)
+                Some(SegmentWriter::resume(shard, &self.dir, self.id, active, next, last_page, left).await?)
             }
         };
         let now_ms = wall_clock_ms();
@@ -111,7 +113,7 @@ impl Log {
             }
         };
         let next = (flushed.offset, flushed.index);
-        let writer = SegmentWriter::resume(&self.shard, &self.dir, self.id, active, next, 0).await?;
+        let writer = SegmentWriter::resume(&self.shard, &self.dir, self.id, active, next, None, 0).await?;
         let sealed = writer.seal().await?;
         self.note_flushed(None, Some(sealed), None);
         Ok(())

@@ -7,15 +7,18 @@
 mod index;
 mod load;
 mod scan;
+mod syncs;
 mod turns;
 mod write;
 
 pub use index::{BatchStart, INTERVAL, IndexCache, SparseIndex};
 pub use load::{Expected, check_header, load, load_sealed, remove};
 pub use scan::{Body, Found, Scanner};
+pub use syncs::Syncs;
 pub use turns::Turns;
 pub use write::{PIECE, SegmentWriter, rewrite_index};
 
+use crate::format::PAGE;
 use crate::format::checkpoint::ActiveSegmentState;
 use crate::format::index_page::Footer;
 use crate::ids::RaftIndex;
@@ -55,6 +58,11 @@ pub struct Active {
 }
 
 impl Active {
+    /// Bytes of batches in the page that the next batch begins in.
+    pub fn last_page_len(&self) -> usize {
+        (self.position % PAGE as u64) as usize
+    }
+
     pub fn state(&self) -> ActiveSegmentState {
         ActiveSegmentState {
             base_offset: self.base_offset,

@@ -46,13 +46,14 @@ pub struct SegmentWriter<'a> {
 
 impl<'a> SegmentWriter<'a> {
     /// Goes on with the active segment; `expected` bytes of batches are about to be pushed. `next`: offset and index
-    /// after its last batch.
+    /// after its last batch. `last_page`: the bytes of its last page, if they are at hand; else they are read.
     pub async fn resume(
         shard: &'a Shard,
         dir: &'a Path,
         log: LogId,
         active: Active,
         next: (i64, RaftIndex),
+        last_page: Option<Bytes>,
         expected: u64,
     ) -> Result<SegmentWriter<'a>, StorageError> {
         let path = dir.join(paths::segment_file(active.base_offset));
@@ -60,9 +61,9 @@ impl<'a> SegmentWriter<'a> {
         // Entries of a flush that failed half-way point to nothing.
         active.index.borrow_mut().entries.retain(|e| u64::from(e.position) < active.position);
         let buffer_at = page_floor(active.position);
-        let filled = (active.position - buffer_at) as usize;
-        let mut carry = Bytes::new();
-        if filled > 0 {
+        let filled = active.last_page_len();
+        let mut carry = last_page.unwrap_or_default();
+        if carry.len() != filled {
             let page = file.read_at(buffer_at, PAGE).await.map_err(StorageError::io("read", &path))?;
             if page.len() < filled {
                 let what =
@@ -196,11 +197,9 @@ impl<'a> SegmentWriter<'a> {
             self.write_out().await?;
             self.buffer_at = page_floor(self.active.position);
         }
-        self.file.sync_data().await.map_err(StorageError::io("sync", &self.path))?;
-        if self.is_new {
-            fs::sync_dir(self.dir).await.map_err(StorageError::io("sync", self.dir))?;
-            self.is_new = false;
-        }
+        let synced = self.shard.segment_syncs.sync(&self.file, self.is_new.then_some(self.dir)).await;
+        synced.map_err(StorageError::io("sync", &self.path))?;
+        self.is_new = false;
         let full = (self.active.index.borrow().entries.len() / ENTRIES_PER_PAGE) as u32;
         if full > self.active.index_pages {
             let file = self.shard.files.open(&self.index_path(), true).await?;

@@ -30,6 +30,7 @@ pub struct Plan {
     pub group_bytes_max: usize,
     pub groups_in_flight: usize,
     pub tail_cache_bytes: u64,
+    pub sync_together_from: usize,
     pub files_open_max: usize,
     pub segment_bytes: u64,
     /// Largest record value, in bytes.
@@ -83,6 +84,7 @@ impl Plan {
             groups_in_flight: dice.pick(&[1, 2, 4]),
             tail_cache_bytes: dice.pick(&[1, 2, 4])
                 * (2 * journal_file_bytes).max(16 * group_bytes_max as u64),
+            sync_together_from: dice.pick(&[1, 2, usize::MAX]),
             files_open_max: dice.pick(&[4, 8, 64]),
             segment_bytes: dice.pick(&[8 << 10, 64 << 10, 256 << 10, 1 << 20]),
             value_bytes_max: if large && !kills { 2 << 20 } else { dice.pick(&[100, 2_000, 20_000]) },
@@ -100,6 +102,7 @@ impl Plan {
             groups_in_flight: self.groups_in_flight,
             min_free_bytes: 256 << 10,
             flush_concurrency: 4,
+            sync_together_from: self.sync_together_from,
             files_open_max: self.files_open_max,
             index_cache_bytes: 4 << 10,
             marker_delay: Duration::from_millis(10),

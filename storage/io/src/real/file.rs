@@ -9,6 +9,7 @@ use io_uring::{opcode, squeue, types};
 use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
@@ -198,16 +199,25 @@ impl File {
     pub(crate) async fn truncate(&self, len: u64) -> io::Result<()> {
         let len = i64::try_from(len)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "length above 2^63"))?;
-        // The descriptor must outlive the call even if this future is dropped: the thread gets its own.
-        // SAFETY: plain system call on an open descriptor.
-        let raw = check(unsafe { libc::fcntl(self.fd.raw(), libc::F_DUPFD_CLOEXEC, 0) })?;
-        super::fs::blocking(move || {
-            // SAFETY: `raw` is open and owned here.
-            let result = check(unsafe { libc::ftruncate(raw, len) }).map(|_| ());
-            unsafe { libc::close(raw) };
-            result
-        })
-        .await
+        // SAFETY: plain system call.
+        self.blocking(move |raw| unsafe { libc::ftruncate(raw, len) }).await
+    }
+
+    /// syncfs; and fdatasync of this file, since not every file system's syncfs ends with a flush of the device: ext4
+    /// without a journal flushes before it writes its own pages, XFS not at all if its log is clean.
+    pub(crate) async fn sync_file_system(&self) -> io::Result<()> {
+        // SAFETY: plain system call.
+        self.blocking(|raw| unsafe { libc::syncfs(raw) }).await?;
+        self.sync_data().await
+    }
+
+    /// Makes a system call on the blocking thread. The descriptor must outlive it even if this future is dropped: the thread
+    /// gets its own.
+    async fn blocking(&self, call: impl FnOnce(RawFd) -> libc::c_int + Send + 'static) -> io::Result<()> {
+        // SAFETY: plain system call on an open descriptor; what it returns is owned by nobody else.
+        let own =
+            unsafe { OwnedFd::from_raw_fd(check(libc::fcntl(self.fd.raw(), libc::F_DUPFD_CLOEXEC, 0))?) };
+        super::fs::blocking(move || check(call(own.as_raw_fd())).map(|_| ())).await
     }
 
     /// fstat reads the inode in memory: it does not block.

@@ -86,6 +86,29 @@ pub(crate) async fn space(path: &Path) -> io::Result<Space> {
     .await
 }
 
+pub(crate) fn descriptors_max() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the buffer is an rlimit.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } {
+        0 => limit.rlim_cur,
+        _ => 0,
+    }
+}
+
+pub(crate) async fn syncs_as_one(path: &Path) -> io::Result<bool> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    blocking(move || {
+        let mut stat = MaybeUninit::<libc::statfs>::uninit();
+        // SAFETY: the path ends in NUL, the buffer is a statfs's size and read only when filled.
+        let stat = unsafe {
+            super::fd::check(libc::statfs(path.as_ptr(), stat.as_mut_ptr()))?;
+            stat.assume_init()
+        };
+        Ok([libc::EXT4_SUPER_MAGIC, libc::XFS_SUPER_MAGIC].contains(&stat.f_type))
+    })
+    .await
+}
+
 pub(crate) async fn read(path: PathBuf, max: usize) -> io::Result<Bytes> {
     blocking(move || {
         let file = fs::File::open(&path)?;

@@ -284,6 +284,22 @@ impl DiskState {
         Ok(())
     }
 
+    /// Makes everything durable; or fails to, and what was not durable yet may never be.
+    pub(crate) fn sync_all(&mut self, succeeds: bool) {
+        for inode in self.inodes.values_mut() {
+            match inode {
+                Inode::File { contents, .. } if succeeds => contents.sync(),
+                Inode::File { contents, .. } => contents.sync_failed(),
+                Inode::Directory(_) => {}
+            }
+        }
+        if succeeds {
+            let changes = std::mem::take(&mut self.changes);
+            self.settle(changes);
+            self.collect();
+        }
+    }
+
     fn settle(&mut self, changes: Vec<Change>) {
         for edit in changes.iter().flat_map(|change| &change.edits) {
             if let Some(Inode::Directory(directory)) = self.inodes.get_mut(&edit.directory) {

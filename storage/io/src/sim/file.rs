@@ -198,6 +198,15 @@ impl File {
             .await
     }
 
+    pub(crate) async fn sync_file_system(&self) -> io::Result<()> {
+        Operation::new(DiskOp::Sync, &self.open.path, 0)
+            .run(move |disk, struck, _| {
+                disk.sync_all(struck.is_ok());
+                struck
+            })
+            .await
+    }
+
     pub(crate) async fn allocate(&self, pos: u64, len: u64) -> io::Result<()> {
         let open = Rc::clone(&self.open);
         Operation::new(DiskOp::Metadata, &self.open.path, 0)

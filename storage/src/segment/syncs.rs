@@ -1,0 +1,196 @@
+//! Makes segments durable: each by itself while they are few, all at once while they are many.
+//!
+//! A sync of one file writes the file system's pages that describe it and flushes the device. Thousands of thin logs cost
+//! thousands of those, for a few pages of records each. One sync of the whole file system writes each of its pages
+//! once and flushes once; those who come while it is under way share the next, as appends share a journal group.
+
+use corelog_io::sync::Semaphore;
+use corelog_io::{File, Instant, fs, now};
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// Others write to the file system too, if its sync takes longer than this: one waits for what is theirs.
+const LONG: Duration = Duration::from_secs(1);
+/// How long segments are then synced one by one.
+const APART: Duration = Duration::from_secs(30);
+
+pub struct Syncs {
+    /// With so many under way they are synced together.
+    together_from: usize,
+    under_way: Cell<usize>,
+    /// One sync of the file system at a time; those who wait for it, in the order of their wishes.
+    turn: Semaphore,
+    wished: Cell<u64>,
+    /// Wishes up to this one are covered by the last sync of the file system.
+    covered: Cell<u64>,
+    /// What became of it.
+    failure: RefCell<Option<(io::ErrorKind, String)>>,
+    /// Not together before this.
+    apart_until: Cell<Instant>,
+}
+
+impl Syncs {
+    pub fn new(together_from: usize) -> Syncs {
+        Syncs {
+            together_from,
+            under_way: Cell::new(0),
+            turn: Semaphore::new(1),
+            wished: Cell::new(0),
+            covered: Cell::new(0),
+            failure: RefCell::default(),
+            apart_until: Cell::default(),
+        }
+    }
+
+    /// All completed writes to `file` and its length are on stable storage when this returns; so is its name, if it is new
+    /// in a directory.
+    pub async fn sync(&self, file: &File, new_in: Option<&Path>) -> io::Result<()> {
+        let _counted = Counted::one_more(&self.under_way);
+        if self.under_way.get() < self.together_from || now() < self.apart_until.get() {
+            file.sync_data().await?;
+            return match new_in {
+                Some(dir) => fs::sync_dir(dir).await,
+                None => Ok(()),
+            };
+        }
+        let wish = self.wished.get() + 1;
+        self.wished.set(wish);
+        let _turn = self.turn.acquire(1).await;
+        if self.covered.get() < wish {
+            self.sync_together(file).await;
+        }
+        match &*self.failure.borrow() {
+            None => Ok(()),
+            Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
+        }
+    }
+
+    /// Covers every wish that is there when it begins.
+    async fn sync_together(&self, file: &File) {
+        let covers = self.wished.get();
+        let began = now();
+        let outcome = file.sync_file_system().await;
+        self.covered.set(covers);
+        self.failure.replace(outcome.err().map(|error| (error.kind(), error.to_string())));
+        let took = began.elapsed();
+        if took > LONG {
+            self.apart_until.set(now() + APART);
+            tracing::info!(
+                took_ms = took.as_millis(),
+                "syncing the data directory's file system took long, as it does where others write to it: for {} s segments \
+                 are synced one by one; give the data directory a file system of its own",
+                APART.as_secs()
+            );
+        }
+    }
+}
+
+struct Counted<'a>(&'a Cell<usize>);
+
+impl Counted<'_> {
+    fn one_more(count: &Cell<usize>) -> Counted<'_> {
+        count.set(count.get() + 1);
+        Counted(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use corelog_io::sim::{DiskOp, Sim};
+    use corelog_io::{OpenOptions, Queue, spawn};
+    use std::path::PathBuf;
+    use std::rc::Rc;
+
+    async fn new_file(n: usize) -> File {
+        let path = PathBuf::from(format!("/d/{n}"));
+        let options = OpenOptions { read: true, write: true, create: true, ..OpenOptions::default() };
+        let file = File::open(&path, options).await.unwrap();
+        file.write_at(0, vec![7; 4096].into(), false).await.unwrap();
+        file
+    }
+
+    /// Writes `files` files and syncs them, all at the same time; how many succeeded.
+    async fn sync_all(syncs: &Rc<Syncs>, files: usize) -> usize {
+        let tasks: Vec<_> = (0..files)
+            .map(|n| {
+                let syncs = Rc::clone(syncs);
+                spawn(Queue::Background, async move {
+                    let file = new_file(n).await;
+                    syncs.sync(&file, Some(Path::new("/d"))).await.is_ok()
+                })
+            })
+            .collect();
+        let mut done = 0;
+        for task in tasks {
+            done += usize::from(task.await);
+        }
+        done
+    }
+
+    fn run(together_from: usize, files: usize) -> (usize, Duration) {
+        let sim = Sim::new(3);
+        sim.tester().disk().fail_nth(DiskOp::Sync, "/d/", 1, io::ErrorKind::Other);
+        sim.block_on(async move {
+            fs::create_dir_all(Path::new("/d")).await.unwrap();
+            let syncs = Rc::new(Syncs::new(together_from));
+            let began = now();
+            (sync_all(&syncs, files).await, began.elapsed())
+        })
+    }
+
+    #[test]
+    fn a_failure_is_of_one_file_or_of_all_that_it_covers() {
+        assert_eq!(run(usize::MAX, 50).0, 49, "each by itself");
+        let (succeeded, _) = run(2, 50);
+        assert!(
+            (1..48).contains(&succeeded),
+            "{succeeded} of 50, in few syncs of the file system, the first of which failed"
+        );
+    }
+
+    #[test]
+    fn what_was_synced_together_survives_a_power_loss() {
+        let sim = Sim::new(5);
+        let machine = sim.process("machine");
+        machine.start(1, |_| async {
+            fs::create_dir_all(Path::new("/d")).await.unwrap();
+            fs::sync_dir(Path::new("/")).await.unwrap();
+            let syncs = Rc::new(Syncs::new(2));
+            assert_eq!(sync_all(&syncs, 20).await, 20);
+        });
+        sim.run_for(Duration::from_secs(10));
+        machine.crash();
+        let disk = machine.disk();
+        let kept = |path: &PathBuf| disk.contents(path).unwrap() == vec![7; 4096];
+        assert_eq!(disk.files().iter().filter(|path| kept(path)).count(), 20);
+    }
+
+    #[test]
+    fn a_file_system_that_is_slow_to_sync_is_left_alone_for_a_while() {
+        let sim = Sim::new(3);
+        let disk = sim.tester().disk();
+        sim.block_on(async move {
+            let syncs = Syncs::new(1);
+            fs::create_dir_all(Path::new("/d")).await.unwrap();
+            let file = new_file(0).await;
+            disk.set_extra_latency(2 * LONG);
+            syncs.sync(&file, None).await.unwrap();
+            assert_eq!(syncs.covered.get(), 1);
+            disk.set_extra_latency(Duration::ZERO);
+            syncs.sync(&file, None).await.unwrap();
+            assert_eq!(syncs.covered.get(), 1, "by itself");
+            corelog_io::sleep(APART).await;
+            syncs.sync(&file, None).await.unwrap();
+            assert_eq!(syncs.covered.get(), 2);
+        });
+    }
+}
