@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use corelog_io::sim::Sim;
+use corelog_io::sim::{DiskOp, Sim};
 use corelog_io::{now, sleep};
 use corelog_wire::ErrorCode;
 use corelog_wire::fetch::PartitionData;
@@ -93,6 +93,39 @@ fn a_small_budget_reaches_all_in_turn() {
         served.sort_unstable();
         assert_eq!(served, (0..PARTITIONS).collect::<Vec<_>>());
     });
+}
+
+#[test]
+fn a_small_budget_is_not_spent_on_reading_what_it_has_no_room_for() {
+    let sim = Sim::new(7);
+    let mut broker = Broker::new(&sim);
+    broker.start(&Plan::from_seed(7, Faults::Crashes), 1);
+    assert_eq!(broker.await_ready(&sim), Start::Ready);
+    let address: SocketAddr = broker.address();
+    let partitions = 20;
+    let topic = sim.block_on(async move {
+        let mut connection = connect(address).await;
+        let topic = create_topic(&mut connection, partitions).await;
+        produce(&mut connection, topic, 0..partitions, 3, 10).await;
+        topic
+    });
+    // All of it goes to segments, and none of it is in memory after.
+    broker.stop(&sim);
+    broker.start(&Plan::from_seed(7, Faults::Crashes), 1);
+    assert_eq!(broker.await_ready(&sim), Start::Ready);
+    let disk = broker.machine.disk();
+    sim.block_on(async move {
+        let mut tailer = Tailer::new(connect(address).await, topic, partitions);
+        // Looks at the directories, which reads the segments' first pages.
+        tailer.max_bytes = 0;
+        assert_eq!(tailer.fetch(0).await.len(), partitions as usize);
+        tailer.max_bytes = 1;
+        // The first partition's batch, and what shows that the next has no room; then one of them, too far.
+        disk.fail_nth(DiskOp::Read, "/topics/", 8, std::io::ErrorKind::Other);
+        let told = tailer.fetch(0).await;
+        assert!(told.iter().all(|partition| partition.error_code == 0), "all partitions were read");
+    });
+    broker.stop(&sim);
 }
 
 #[test]

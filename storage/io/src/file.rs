@@ -103,7 +103,7 @@ impl File {
     }
 
     /// As [`File::sync_data`] of this and every other file of its file system, with the names in all directories. For file
-    /// systems that [`crate::fs::syncs_as_one`] knows.
+    /// systems that [`crate::fs::syncs_as_one`] knows. An error may be of any of them: a file's own sync tells of it.
     pub async fn sync_file_system(&self) -> io::Result<()> {
         match &self.inner {
             Inner::Real(file) => file.sync_file_system().await,

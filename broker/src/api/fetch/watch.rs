@@ -59,6 +59,11 @@ impl Got {
         }
     }
 
+    /// Whether a read at `offset` is in range.
+    fn may_be_read_at(&self, offset: i64) -> bool {
+        (self.log_start_offset..=self.high_watermark).contains(&offset)
+    }
+
     /// Something that a client is to be told without waiting.
     pub fn is_telling(&self) -> bool {
         !self.error.is_ok() || self.diverging.is_some()
@@ -174,6 +179,10 @@ impl Watch {
                 served.push(place);
             } else if read.is_telling() || read.high_watermark != entry.wanted.offset {
                 entry.mark.put();
+                // What is left is too little for a batch: thousands more need not be read to find that again.
+                if !read.is_telling() && budget < entry.wanted.max_bytes {
+                    budget = 0;
+                }
             }
             got.push(read);
         }
@@ -224,11 +233,13 @@ impl Entry {
                 return got;
             }
         }
-        // The cheap answer first: a log that has moved its start has nothing more to give.
-        if wanted.offset == got.high_watermark {
+        let max_bytes = wanted.max_bytes.min(budget);
+        // The cheap answers first: nothing is there, or nothing may be given.
+        if wanted.offset == got.high_watermark
+            || (max_bytes == 0 && !first && got.may_be_read_at(wanted.offset))
+        {
             return got;
         }
-        let max_bytes = wanted.max_bytes.min(budget);
         match log.read(wanted.offset, max_bytes, first).await {
             Ok(read) => Got {
                 high_watermark: read.high_watermark,

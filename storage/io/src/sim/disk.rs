@@ -284,20 +284,16 @@ impl DiskState {
         Ok(())
     }
 
-    /// Makes everything durable; or fails to, and what was not durable yet may never be.
-    pub(crate) fn sync_all(&mut self, succeeds: bool) {
+    /// Makes everything durable.
+    pub(crate) fn sync_all(&mut self) {
         for inode in self.inodes.values_mut() {
-            match inode {
-                Inode::File { contents, .. } if succeeds => contents.sync(),
-                Inode::File { contents, .. } => contents.sync_failed(),
-                Inode::Directory(_) => {}
+            if let Inode::File { contents, .. } = inode {
+                contents.sync();
             }
         }
-        if succeeds {
-            let changes = std::mem::take(&mut self.changes);
-            self.settle(changes);
-            self.collect();
-        }
+        let changes = std::mem::take(&mut self.changes);
+        self.settle(changes);
+        self.collect();
     }
 
     fn settle(&mut self, changes: Vec<Change>) {

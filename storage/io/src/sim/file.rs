@@ -201,8 +201,9 @@ impl File {
     pub(crate) async fn sync_file_system(&self) -> io::Result<()> {
         Operation::new(DiskOp::Sync, &self.open.path, 0)
             .run(move |disk, struck, _| {
-                disk.sync_all(struck.is_ok());
-                struck
+                struck?;
+                disk.sync_all();
+                Ok(())
             })
             .await
     }
