@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use corelog_io::sync::{Event, Semaphore};
+use corelog_io::{Queue, spawn};
 use corelog_storage::{Log, LogId, ShardStorage};
 use corelog_wire::{ErrorCode, Str};
 
@@ -154,14 +155,22 @@ impl Shard {
             self.groups.topics_deleted(&names);
         }
         for topic in removed {
-            for partition in 0..topic.partitions.len() as i32 {
-                let id = LogId { topic: topic.id, partition };
-                if self.owner(id) == self.id
-                    && let Err(error) = self.storage.delete(id).await
-                {
-                    tracing::error!(topic = %topic.name, partition, %error, "files of a deleted partition stay");
+            let ids =
+                (0..topic.partitions.len() as i32).map(|partition| LogId { topic: topic.id, partition });
+            let removals: Vec<_> = ids
+                .filter(|id| self.owner(*id) == self.id)
+                .map(|id| (id.partition, self.storage.delete(id)))
+                .collect();
+            let name = topic.name.clone();
+            // The topic is gone now; its files may take seconds, and nobody need wait for them. A restart sweeps up what is left.
+            spawn(Queue::Background, async move {
+                for (partition, removal) in removals {
+                    if let Err(error) = removal.await {
+                        tracing::error!(topic = %name, partition, %error, "files of a deleted partition stay");
+                    }
                 }
-            }
+            })
+            .detach();
         }
     }
 

@@ -228,14 +228,17 @@ impl ShardStorage {
         self.shard.flusher.recovery_is_settled();
     }
 
-    /// Takes the log out of the storage and removes its files. Appends and reads under way fail with
-    /// [`StorageError::LogDeleted`]. Kafka's file.delete.delay.ms is the caller's affair.
-    pub async fn delete(&self, id: LogId) -> Result<(), StorageError> {
+    /// Takes the log out of the storage, here and now; what is returned removes its files. Appends and reads under way
+    /// fail with [`StorageError::LogDeleted`]. Kafka's file.delete.delay.ms is the caller's affair.
+    pub fn delete(&self, id: LogId) -> impl Future<Output = Result<(), StorageError>> + use<> {
         let log = self.logs.borrow_mut().remove(&id);
         self.recovered.borrow_mut().remove(&id);
-        match log {
-            Some(log) => log.delete().await,
-            None => Ok(()),
+        log.iter().for_each(|log| log.end());
+        async move {
+            match log {
+                Some(log) => log.remove_files().await,
+                None => Ok(()),
+            }
         }
     }
 

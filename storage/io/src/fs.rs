@@ -63,6 +63,20 @@ pub async fn remove_dir_all(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a directory if nothing is in it; whether it is gone.
+pub async fn remove_dir_if_empty(path: &Path) -> io::Result<bool> {
+    let removed = match world::current() {
+        World::Real(_) => real::fs::remove_dir(path.to_path_buf()).await,
+        World::Sim(_) => sim::file::remove_dir(path.to_path_buf()).await,
+    };
+    match removed {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes the names in a directory durable (creations, renames, removals).
 pub async fn sync_dir(path: &Path) -> io::Result<()> {
     match world::current() {

@@ -190,10 +190,14 @@ impl Log {
         }
     }
 
-    /// Ends the log and removes its files.
-    pub(crate) async fn delete(&self) -> Result<(), StorageError> {
+    /// Ends the log. Its files are there until [`Log::remove_files`].
+    pub(crate) fn end(&self) {
         self.state.borrow_mut().deleted = true;
         self.news.tell();
+    }
+
+    /// Removes the files of a log that was ended.
+    pub(crate) async fn remove_files(&self) -> Result<(), StorageError> {
         let _turn = self.upkeep.acquire(1).await;
         let bases: Vec<i64> = {
             let mut state = self.state.borrow_mut();
@@ -211,11 +215,8 @@ impl Log {
         fs::remove_dir_all(&self.dir).await.map_err(StorageError::io("remove", &self.dir))?;
         // The last partition's removal takes the topic's directory along.
         let topic_dir = self.dir.parent().expect("a log's directory lies in its topic's");
-        if fs::exists(topic_dir).await.unwrap_or(false)
-            && fs::read_dir(topic_dir).await.is_ok_and(|d| d.is_empty())
-        {
+        if fs::remove_dir_if_empty(topic_dir).await.map_err(StorageError::io("remove", topic_dir))? {
             self.shard.dirs.forget(topic_dir);
-            fs::remove_dir_all(topic_dir).await.map_err(StorageError::io("remove", topic_dir))?;
         }
         Ok(())
     }

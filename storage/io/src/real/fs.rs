@@ -52,6 +52,10 @@ pub(crate) async fn remove_file(path: PathBuf) -> io::Result<()> {
     blocking(move || fs::remove_file(path)).await
 }
 
+pub(crate) async fn remove_dir(path: PathBuf) -> io::Result<()> {
+    blocking(move || fs::remove_dir(path)).await
+}
+
 pub(crate) async fn remove_dir_all(path: PathBuf) -> io::Result<()> {
     blocking(move || match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -221,6 +221,13 @@ impl DiskState {
         Ok(())
     }
 
+    pub(crate) fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
+        match self.directory(self.lookup(path)?)?.current.is_empty() {
+            true => self.remove_dir_all(path),
+            false => Err(io::ErrorKind::DirectoryNotEmpty.into()),
+        }
+    }
+
     pub(crate) fn remove_dir_all(&mut self, path: &Path) -> io::Result<()> {
         let id = match self.lookup(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -272,6 +272,10 @@ pub(crate) async fn remove_file(path: PathBuf) -> io::Result<()> {
     names(&path.clone(), move |disk| disk.remove_file(&path)).await
 }
 
+pub(crate) async fn remove_dir(path: PathBuf) -> io::Result<()> {
+    names(&path.clone(), move |disk| disk.remove_dir(&path)).await
+}
+
 pub(crate) async fn remove_dir_all(path: PathBuf) -> io::Result<()> {
     names(&path.clone(), move |disk| disk.remove_dir_all(&path)).await
 }
