@@ -190,26 +190,28 @@ impl Log {
         }
     }
 
-    /// Ends the log. Its files are there until [`Log::remove_files`].
+    /// Ends the log and lets its memory go. Its files are there until [`Log::remove_files`].
     pub(crate) fn end(&self) {
-        self.state.borrow_mut().deleted = true;
+        {
+            let mut state = self.state.borrow_mut();
+            state.deleted = true;
+            state.tail.clear();
+        }
         self.news.tell();
+        self.shard.journal.room.notify_all();
     }
 
     /// Removes the files of a log that was ended.
     pub(crate) async fn remove_files(&self) -> Result<(), StorageError> {
         let _turn = self.upkeep.acquire(1).await;
         let bases: Vec<i64> = {
-            let mut state = self.state.borrow_mut();
-            state.tail.clear();
-            let segments = state.segments.take();
+            let segments = self.state.borrow_mut().segments.take();
             segments.map_or(Vec::new(), |s| s.sealed.iter().map(|s| s.base_offset).collect())
         };
         for base_offset in bases {
             self.shard.indexes.forget(self.id, base_offset);
         }
         self.hints.borrow_mut().clear();
-        self.shard.journal.room.notify_all();
         self.shard.files.forget_below(&self.dir);
         self.shard.dirs.forget(&self.dir);
         fs::remove_dir_all(&self.dir).await.map_err(StorageError::io("remove", &self.dir))?;

@@ -11,9 +11,10 @@ const KIND: Item = Item {
     title: "File system of the data directory",
     looks_at: "/proc/self/mountinfo",
     wanted: "XFS or ext4, on a disk of its own",
-    reason: "Journal and segments are written with O_DIRECT at 4 KiB alignment, synced by RWF_DSYNC (journal) and \
-             fdatasync (segments). The broker tries O_DIRECT when it starts and refuses a file system without it; \
-             tmpfs, which takes the flag and ignores it, is refused by name. Others (btrfs, ZFS, overlay, NFS) may \
+    reason: "Journal and segments are written with O_DIRECT at 4 KiB alignment, synced by RWF_DSYNC (journal), and \
+             fdatasync or, where many are due at once, syncfs (segments), which waits for what other programs have \
+             written to the same file system, too. The broker tries O_DIRECT when it starts and refuses a file system \
+             without it; tmpfs, which takes the flag and ignores it, is refused by name. Others (btrfs, ZFS, overlay, NFS) may \
              take it and still buffer, copy on write or answer late: they are not tested.",
     effect: Effect::NotMeasured("the machine the guide was written on has ext4 alone."),
     apply: Apply::ByHand {
