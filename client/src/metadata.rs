@@ -100,13 +100,14 @@ impl Metadata {
         Topic { name: name.to_owned(), id: topic.topic_id, is_internal: topic.is_internal, partitions }
     }
 
-    pub(crate) fn partition(&self, topic: &str, partition: i32) -> Option<&Partition> {
-        self.topics.get(topic)?.partition(partition)
-    }
-
     /// The leader and its epoch.
     pub(crate) fn leader(&self, topic: &str, partition: i32) -> Option<(i32, i32)> {
-        let partition = self.partition(topic, partition)?;
+        self.leader_in(self.topics.get(topic)?, partition)
+    }
+
+    /// As [`Metadata::leader`], where the topic is at hand.
+    pub(crate) fn leader_in(&self, topic: &Topic, partition: i32) -> Option<(i32, i32)> {
+        let partition = topic.partition(partition)?;
         let leader = partition.leader.filter(|leader| self.brokers.contains_key(leader))?;
         Some((leader, partition.leader_epoch))
     }

@@ -91,7 +91,10 @@ impl StorageConfig {
                 self.tail_cache_bytes >= 2 * self.journal_file_bytes.min(8 * self.group_bytes_max as u64),
                 "tail_cache_bytes must be at least twice journal_file_bytes, or 16 times group_bytes_max",
             ),
-            (self.flush_concurrency >= 1, "flush_concurrency must be at least 1"),
+            (
+                self.flush_concurrency >= 1 && self.files_open_max >= self.flush_concurrency,
+                "flush_concurrency must be at least 1 and at most files_open_max",
+            ),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
             None => Ok(()),

@@ -24,9 +24,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::{Rc, Weak};
 
-/// Files kept open however few descriptors there are.
-const FILES_OPEN_MIN: usize = 16;
-
 /// Shared by all logs of a shard. Owns no log.
 pub struct Shard {
     pub config: StorageConfig,
@@ -152,9 +149,8 @@ impl ShardStorage {
         let syncs_as_one = fs::syncs_as_one(&dir).await.map_err(StorageError::io("look at", &dir))?;
         let sync_together_from = if syncs_as_one { config.sync_together_from } else { usize::MAX };
         // Most descriptors are for connections.
-        let descriptors = fs::descriptors_max() / 3 / config.shards as u64;
-        let files_open_max =
-            config.files_open_max.min(descriptors.try_into().unwrap_or(usize::MAX)).max(FILES_OPEN_MIN);
+        let descriptors = usize::try_from(fs::descriptors_max() / 3).unwrap_or(usize::MAX) / config.shards;
+        let files_open_max = config.files_open_max.min(descriptors.max(config.flush_concurrency));
         let salt = corelog_io::random_u64();
         let header = JournalFileHeader { generation, shard: config.shard as u32, salt, first_sequence: 1 };
         let ring = Ring::create(dir, header, config.journal_file_bytes, config.journal_files).await?;

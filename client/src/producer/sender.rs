@@ -122,8 +122,7 @@ impl Sender {
                     last.insert((name, topic)).1
                 }
             };
-            let leader = topic.partition(at.partition)?.leader?;
-            metadata.brokers.contains_key(&leader).then_some(leader)
+            metadata.leader_in(topic, at.partition).map(|(leader, _)| leader)
         };
         let room_on = |node: i32| {
             let in_flight = self.in_flight.borrow().get(&node).copied().unwrap_or(0);

@@ -76,18 +76,28 @@ pub(crate) async fn exists(path: PathBuf) -> io::Result<bool> {
     blocking(move || fs::exists(path)).await
 }
 
-pub(crate) async fn space(path: &Path) -> io::Result<Space> {
+async fn file_system(path: &Path) -> io::Result<libc::statfs> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     blocking(move || {
-        let mut stat = MaybeUninit::<libc::statvfs>::uninit();
-        // SAFETY: the path ends in NUL, the buffer is a statvfs's size and read only when filled.
-        let stat = unsafe {
-            super::fd::check(libc::statvfs(path.as_ptr(), stat.as_mut_ptr()))?;
-            stat.assume_init()
-        };
-        Ok(Space { total: stat.f_blocks * stat.f_frsize, available: stat.f_bavail * stat.f_frsize })
+        let mut stat = MaybeUninit::<libc::statfs>::uninit();
+        // SAFETY: the path ends in NUL, the buffer is a statfs's size and read only when filled.
+        unsafe {
+            super::fd::check(libc::statfs(path.as_ptr(), stat.as_mut_ptr()))?;
+            Ok(stat.assume_init())
+        }
     })
     .await
+}
+
+pub(crate) async fn space(path: &Path) -> io::Result<Space> {
+    let stat = file_system(path).await?;
+    let block = stat.f_frsize as u64;
+    Ok(Space { total: stat.f_blocks * block, available: stat.f_bavail * block })
+}
+
+pub(crate) async fn syncs_as_one(path: &Path) -> io::Result<bool> {
+    let stat = file_system(path).await?;
+    Ok([libc::EXT4_SUPER_MAGIC, libc::XFS_SUPER_MAGIC].contains(&stat.f_type))
 }
 
 pub(crate) fn descriptors_max() -> u64 {
@@ -97,20 +107,6 @@ pub(crate) fn descriptors_max() -> u64 {
         0 => limit.rlim_cur,
         _ => 0,
     }
-}
-
-pub(crate) async fn syncs_as_one(path: &Path) -> io::Result<bool> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    blocking(move || {
-        let mut stat = MaybeUninit::<libc::statfs>::uninit();
-        // SAFETY: the path ends in NUL, the buffer is a statfs's size and read only when filled.
-        let stat = unsafe {
-            super::fd::check(libc::statfs(path.as_ptr(), stat.as_mut_ptr()))?;
-            stat.assume_init()
-        };
-        Ok([libc::EXT4_SUPER_MAGIC, libc::XFS_SUPER_MAGIC].contains(&stat.f_type))
-    })
-    .await
 }
 
 pub(crate) async fn read(path: PathBuf, max: usize) -> io::Result<Bytes> {
