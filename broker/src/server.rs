@@ -30,6 +30,7 @@ const KEEP_ALL: LogConfig = LogConfig {
     retention_ms: -1,
     retention_bytes: -1,
     delete_enabled: false,
+    write_caching: false,
 };
 
 /// Control messages that a shard takes before who sends them waits.

@@ -111,6 +111,7 @@ impl TopicConfig {
             retention_ms: self.retention_ms,
             retention_bytes: self.retention_bytes,
             delete_enabled: self.cleanup_policy.delete,
+            write_caching: self.write_caching,
         }
     }
 

@@ -116,6 +116,9 @@ pub struct LogConfig {
     pub retention_bytes: i64,
     /// Whether `retention_ms` and `retention_bytes` apply (cleanup.policy contains delete).
     pub delete_enabled: bool,
+    /// Whether clients' batches count as committed as soon as their order is fixed, before they are on stable
+    /// storage: a power cut, or a kill, takes what the journal had not written yet.
+    pub write_caching: bool,
 }
 
 impl Default for LogConfig {
@@ -127,6 +130,7 @@ impl Default for LogConfig {
             retention_ms: 7 * 86_400_000,
             retention_bytes: -1,
             delete_enabled: true,
+            write_caching: false,
         }
     }
 }

@@ -5,7 +5,7 @@ mod world;
 use bytes::Bytes;
 use corelog_io::sim::{Process, Sim};
 use corelog_io::sleep;
-use corelog_storage::{Log, LogConfig, Read, ShardStorage, StorageConfig};
+use corelog_storage::{AppendBatch, BatchKind, Log, LogConfig, Read, ShardStorage, StorageConfig};
 use corelog_wire::records::split_batches;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -98,6 +98,59 @@ fn an_append_is_durable_visible_and_survives_a_power_loss() {
         let found = read_all(&log).await;
         assert_eq!(found.iter().map(|(o, _)| *o).collect::<Vec<_>>(), [0, 2]);
         assert_eq!(append(&log, batch(&[b"d"], 9)).await, 3);
+    });
+}
+
+#[test]
+fn with_write_caching_a_batch_is_served_at_once_and_segments_get_what_is_durable() {
+    let sim = Sim::new(5);
+    let machine = sim.process("broker");
+    let disk = machine.disk();
+    let caching = || LogConfig { write_caching: true, ..log_config() };
+    run(&sim, &machine, async move {
+        let storage = open().await;
+        storage.settle_recovery();
+        let log = storage.log(log_id(1), "orders", caching());
+        assert_eq!(append(&log, batch(&[b"kept"], 1)).await, 0);
+        storage.sync().await.unwrap();
+        disk.set_extra_latency(Duration::from_secs(1));
+        let appended = log.append(client(batch(&[b"a", b"b"], 7))).await.unwrap();
+        assert!(appended.cached);
+        assert_eq!((log.log_end_offset(), log.high_watermark()), (3, 3));
+        assert_eq!(read_all(&log).await.iter().map(|(o, _)| *o).collect::<Vec<_>>(), [0, 1]);
+        // The broker's own wait as ever.
+        let own = AppendBatch { kind: BatchKind::Coordinator, ..client(batch(&[b"c"], 8)) };
+        assert!(!log.append(own).await.unwrap().cached);
+        // A flush under way takes nothing that could still be lost.
+        log.set_config(log_config());
+        assert_eq!(log.high_watermark(), 3, "turned off, what was served stays");
+        let waits = log.append(client(batch(&[b"d"], 9))).await.unwrap();
+        assert_eq!((waits.cached, log.high_watermark()), (false, 3));
+    });
+    machine.crash();
+    machine.disk().set_extra_latency(Duration::ZERO);
+    run(&sim, &machine, async move {
+        let storage = open().await;
+        let log = storage.log(log_id(1), "orders", caching());
+        storage.settle_recovery();
+        let found = read_all(&log).await;
+        assert_eq!(found[0].0, 0, "what was durable is there");
+        assert!(found.len() <= 4);
+        // All that was appended before a close is in segments.
+        let end = log.log_end_offset();
+        for (i, bytes) in values(40, 20_000).into_iter().enumerate() {
+            let appended = log.append(client(bytes)).await.unwrap();
+            assert_eq!(appended.base_offset, end + 2 * i as i64);
+            drop(appended.durable);
+        }
+        storage.close().await.unwrap();
+    });
+    machine.kill();
+    run(&sim, &machine, async move {
+        let storage = open().await;
+        let log = log_of(&storage, 1).await;
+        assert_eq!(storage.metrics().dirty_bytes, 0);
+        assert!(read_all(&log).await.len() > 40);
     });
 }
 

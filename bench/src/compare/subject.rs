@@ -20,6 +20,8 @@ pub enum Kind {
     KafkaFsync,
     /// What it acknowledges is on disk
     Corelog,
+    /// Corelog with write.caching=true: what it acknowledges is in memory
+    CorelogCaching,
 }
 
 impl Kind {
@@ -28,6 +30,19 @@ impl Kind {
             Kind::Kafka => "Kafka as it ships",
             Kind::KafkaFsync => "Kafka, fsync",
             Kind::Corelog => "Corelog",
+            Kind::CorelogCaching => "Corelog, caching",
+        }
+    }
+
+    pub fn is_corelog(self) -> bool {
+        matches!(self, Kind::Corelog | Kind::CorelogCaching)
+    }
+
+    /// What its topics are given.
+    pub fn topic_configs(self) -> Vec<(String, String)> {
+        match self {
+            Kind::CorelogCaching => vec![("write.caching".to_owned(), "true".to_owned())],
+            Kind::Kafka | Kind::KafkaFsync | Kind::Corelog => Vec::new(),
         }
     }
 }
@@ -66,7 +81,7 @@ impl Subjects {
         let mut named = compare.brokers.clone();
         named.sort();
         named.dedup();
-        let kafka = match named.is_empty() || named.iter().any(|kind| *kind != Kind::Corelog) {
+        let kafka = match named.is_empty() || named.iter().any(|kind| !kind.is_corelog()) {
             true => {
                 let found = Kafka::find(&compare.repository).context(
                     "Apache Kafka cannot be had; --brokers corelog measures Corelog alone, --repository says where tools/clients/kafka lies",
@@ -92,7 +107,7 @@ impl Subjects {
     /// Those who take part in a scenario.
     pub fn of(&self, scenario: Scenario) -> Vec<Kind> {
         match (self.named.as_slice(), scenario.is_about_durability()) {
-            ([], true) => vec![Kind::Kafka, Kind::KafkaFsync, Kind::Corelog],
+            ([], true) => vec![Kind::Kafka, Kind::KafkaFsync, Kind::Corelog, Kind::CorelogCaching],
             ([], false) => vec![Kind::Kafka, Kind::Corelog],
             (named, _) => named.to_vec(),
         }
@@ -112,10 +127,12 @@ impl Subjects {
     pub fn restart(&self, running: &mut Running) -> Result<()> {
         let settings: &[(&str, &str)] = match running.kind {
             Kind::KafkaFsync => &[("log.flush.interval.messages", "1")],
-            Kind::Kafka | Kind::Corelog => &[],
+            Kind::Kafka | Kind::Corelog | Kind::CorelogCaching => &[],
         };
         let program = match running.kind {
-            Kind::Corelog => Program::Corelog { binary: self.corelog.clone(), flags: self.flags.clone() },
+            Kind::Corelog | Kind::CorelogCaching => {
+                Program::Corelog { binary: self.corelog.clone(), flags: self.flags.clone() }
+            }
             Kind::Kafka | Kind::KafkaFsync => {
                 Program::Kafka(self.kafka.clone().context("Kafka was not asked for")?)
             }

@@ -4,7 +4,7 @@
 //! this core, and the batches are handed to the shards that own their partitions, where their order is fixed. Then
 //! the connection reads on. *Finish* runs when the answer's turn comes: it awaits that the batches are durable.
 //! acks=1 waits for the same: on one broker "the leader has it" and "a majority has it" are one statement, and
-//! Corelog does not acknowledge what a power cut can take.
+//! Corelog does not acknowledge what a power cut can take, unless the topic asks for it (`write.caching`).
 
 use std::rc::Rc;
 
@@ -200,7 +200,7 @@ fn check_one(
 
 /// The second stage of one shard's batches.
 enum Pending {
-    /// In order on this shard; what is owed is their durability.
+    /// In order on this shard; what may be owed is their durability.
     Here(Vec<Ordered>),
     There {
         reply: Option<Reply<Vec<Done>>>,
@@ -211,7 +211,8 @@ enum Pending {
 struct Ordered {
     place: (usize, usize),
     log_append_time_ms: i64,
-    result: Result<(Offsets, Durable), (ErrorCode, String)>,
+    /// Without a [`Durable`]: it is not to be waited for.
+    result: Result<(Offsets, Option<Durable>), (ErrorCode, String)>,
 }
 
 /// Hands batches to their owners. Their order among the requests of this connection is fixed on return.
@@ -286,7 +287,7 @@ async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
                         base_offset: appended.base_offset,
                         log_start_offset: appended.log_start_offset,
                     };
-                    Ok((offsets, appended.durable))
+                    Ok((offsets, (!appended.cached).then_some(appended.durable)))
                 }
                 Err(error) => {
                     let (code, message) = append_error(&error);
@@ -306,7 +307,8 @@ async fn finish(ordered: Vec<Ordered>) -> Vec<Done> {
     for batch in ordered {
         let result = match batch.result {
             Err(error) => Err(error),
-            Ok((offsets, durable)) => match durable.await {
+            Ok((offsets, None)) => Ok(offsets),
+            Ok((offsets, Some(durable))) => match durable.await {
                 Ok(()) => Ok(offsets),
                 Err(error) => Err((ErrorCode::KAFKA_STORAGE_ERROR, error.to_string())),
             },

@@ -407,8 +407,8 @@ mod tests {
             (vec![], "SET zzzzzz=1", "40 Unknown topic config name: zzzzzz"),
             (
                 vec![],
-                "SET write.caching=true",
-                "40 Unknown topic config name: write.caching (acknowledging before a record is durable isn't built: every acknowledged record is)",
+                "SET remote.copy.lag.ms=1",
+                "40 Unknown topic config name: remote.copy.lag.ms (tiered storage isn't built yet)",
             ),
             (vec![], "SET segment.bytes=1; SET zzzzzz=1", "40 Unknown topic config name: zzzzzz"),
             (

@@ -202,7 +202,7 @@ mod tests {
         ] {
             assert!(said.contains(&expected.to_owned()), "{expected}\n{said:#?}");
         }
-        assert_eq!(said.len(), 33);
+        assert_eq!(said.len(), 34);
 
         let said: Vec<String> = super::broker(&layers, Wanted(None)).iter().map(line).collect();
         for expected in [
@@ -247,7 +247,7 @@ mod tests {
             ["segment.bytes"]
         );
         assert_eq!(names(broker(&layers, Wanted(Some(&["node.id"])))), ["node.id"]);
-        assert_eq!(topic(&layers, &none, Wanted(Some(&[]))).len(), 33);
+        assert_eq!(topic(&layers, &none, Wanted(Some(&[]))).len(), 34);
         let entry = &broker(&layers, Wanted(Some(&["num.io.threads"])))[0];
         assert!(
             !entry.read_only && entry.documentation.as_ref().unwrap().contains("Accepted without effect")

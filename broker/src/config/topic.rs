@@ -56,6 +56,8 @@ pub struct TopicConfig {
     pub segment_bytes: u64,
     pub segment_ms: i64,
     pub segment_jitter_ms: i64,
+    /// Whether records are acknowledged before they are on stable storage.
+    pub write_caching: bool,
 }
 
 impl TopicConfig {
@@ -94,6 +96,7 @@ impl TopicConfig {
             segment_bytes: from.number("segment.bytes"),
             segment_ms: from.number("segment.ms"),
             segment_jitter_ms: from.number("segment.jitter.ms"),
+            write_caching: from.flag("write.caching"),
         }
     }
 
@@ -138,6 +141,7 @@ mod tests {
             segment_bytes: 1 << 30,
             segment_ms: 604_800_000,
             segment_jitter_ms: 0,
+            write_caching: false,
         };
         assert_eq!(resolve(&[], &[]), expected);
     }

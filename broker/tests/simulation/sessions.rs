@@ -14,7 +14,7 @@ use corelog_wire::messages::{DeleteRecordsRequest, DeleteTopicsRequest};
 use crate::broker::{Broker, Start};
 use crate::connection::Connection;
 use crate::plan::{Faults, Plan};
-use crate::tailer::{Tailer, connect, create_topic, produce};
+use crate::tailer::{Tailer, connect, create_topic, create_topic_with, produce};
 
 const PARTITIONS: i32 = 8;
 const LONG_MS: i32 = 30_000;
@@ -124,6 +124,32 @@ fn a_small_budget_is_not_spent_on_reading_what_it_has_no_room_for() {
         disk.fail_nth(DiskOp::Read, "/topics/", 8, std::io::ErrorKind::Other);
         let told = tailer.fetch(0).await;
         assert!(told.iter().all(|partition| partition.error_code == 0), "all partitions were read");
+    });
+    broker.stop(&sim);
+}
+
+#[test]
+fn with_write_caching_records_are_acknowledged_and_served_before_the_disk_has_them() {
+    let sim = Sim::new(3);
+    let mut broker = Broker::new(&sim);
+    broker.start(&Plan::from_seed(3, Faults::Crashes), 2);
+    assert_eq!(broker.await_ready(&sim), Start::Ready);
+    let address: SocketAddr = broker.address();
+    let disk = broker.machine.disk();
+    sim.block_on(async move {
+        let mut connection = connect(address).await;
+        let topic = create_topic_with(&mut connection, PARTITIONS, &[("write.caching", "true")]).await;
+        let mut tailer = Tailer::new(connect(address).await, topic, PARTITIONS);
+        assert_eq!(tailer.fetch(0).await.len(), PARTITIONS as usize, "a full answer");
+        disk.set_extra_latency(Duration::from_secs(20));
+        for partition in 0..PARTITIONS {
+            let id = tailer.send(LONG_MS).await;
+            let began = now();
+            produce(&mut connection, topic, [partition].into_iter(), 1, 10).await;
+            assert_eq!(numbers(&tailer.receive(id).await), [partition]);
+            assert!(now() - began < Duration::from_secs(1));
+        }
+        disk.set_extra_latency(Duration::ZERO);
     });
     broker.stop(&sim);
 }

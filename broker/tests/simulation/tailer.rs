@@ -8,7 +8,7 @@ use corelog_io::wall_clock_ms;
 use corelog_wire::Uuid;
 use corelog_wire::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData};
 use corelog_wire::messages::CreateTopicsRequest;
-use corelog_wire::messages::create_topics_request::CreatableTopic;
+use corelog_wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use corelog_wire::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use corelog_wire::records::{BatchBuilder, BatchOptions};
 
@@ -22,10 +22,21 @@ pub async fn connect(address: SocketAddr) -> Connection {
 }
 
 pub async fn create_topic(connection: &mut Connection, partitions: i32) -> Uuid {
+    create_topic_with(connection, partitions, &[]).await
+}
+
+pub async fn create_topic_with(
+    connection: &mut Connection,
+    partitions: i32,
+    configs: &[(&str, &str)],
+) -> Uuid {
+    let config =
+        |&(name, value): &(&str, &str)| CreatableTopicConfig { name: name.into(), value: Some(value.into()) };
     let topics = vec![CreatableTopic {
         name: "tailed".into(),
         num_partitions: partitions,
         replication_factor: 1,
+        configs: configs.iter().map(config).collect(),
         ..Default::default()
     }];
     let request = CreateTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };

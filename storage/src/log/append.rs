@@ -45,17 +45,23 @@ pub struct Appended {
     /// A retry of an idempotent producer: it was appended before, at these offsets.
     pub duplicate: bool,
     pub durable: Durable,
+    /// Committed already, by write caching: a client need not wait for `durable`.
+    pub cached: bool,
 }
 
 impl Log {
     /// Fixes the batch's order. The returned [`Appended::durable`] completes when it is on stable storage, and the
-    /// high watermark has passed it by then.
+    /// high watermark has passed it by then. With write caching it passes a client's batch at once.
     ///
     /// Calls are admitted in the order of their first poll; they wait while the journal and the tail cache are full.
     pub async fn append(&self, batch: AppendBatch) -> Result<Appended, AppendError> {
         let header = self.check(&batch)?;
         let _turn = self.shard.admit(entry_span(batch.bytes.len())).await?;
-        self.place(&batch, &header)
+        let appended = self.place(&batch, &header)?;
+        if appended.cached {
+            self.settle_commit(None);
+        }
+        Ok(appended)
     }
 
     /// Refuses what no log can take.
@@ -88,6 +94,7 @@ impl Log {
         if batch.kind == BatchKind::Client {
             self.shard.space.check()?;
         }
+        let cached = state.config.write_caching && batch.kind == BatchKind::Client;
         if batch.leader_epoch < state.next.term {
             let (given, current) = (batch.leader_epoch, state.next.term);
             return Err(AppendError::StaleLeaderEpoch { given, current });
@@ -103,6 +110,7 @@ impl Log {
                 max_timestamp: known.timestamp,
                 duplicate: true,
                 durable: self.durable_at(state, known.base_offset),
+                cached,
             });
         }
         let End { offset: base_offset, index, .. } = state.next;
@@ -144,6 +152,7 @@ impl Log {
             max_timestamp: header.max_timestamp,
             duplicate: false,
             durable: Durable::new(Rc::clone(&pushed.completion)),
+            cached,
         })
     }
 

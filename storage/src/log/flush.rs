@@ -13,8 +13,8 @@ use corelog_wire::records::BatchHeader;
 const ROUND: u64 = 16 << 20;
 
 impl Log {
-    /// Writes every batch that is committed now and not in a segment to one, synced. Not those that are appended
-    /// meanwhile: going after them, a flush of a busy log would never end, in pieces of a batch each.
+    /// Writes every batch that is committed and durable now and not in a segment to one, synced. Not those that are
+    /// appended meanwhile: going after them, a flush of a busy log would never end, in pieces of a batch each.
     pub(crate) async fn flush(&self) -> Result<(), StorageError> {
         let _turn = self.upkeep.acquire(1).await;
         self.flush_in_turn().await
@@ -22,7 +22,10 @@ impl Log {
 
     /// As [`Log::flush`]; the caller has the turn of `upkeep`.
     pub(super) async fn flush_in_turn(&self) -> Result<(), StorageError> {
-        let until = self.state.borrow().committed.index;
+        let until = {
+            let state = self.state.borrow();
+            state.committed.index.min(state.durable.index)
+        };
         loop {
             let batches = {
                 let state = self.state.borrow();

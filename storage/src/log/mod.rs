@@ -8,6 +8,9 @@
 //!                        [ ......... tail cache: from memory .................... ]
 //! ```
 //!
+//! With write caching (`LogConfig::write_caching`) what is under way is committed too: it is acknowledged and served, and
+//! may be gone after a crash. Segments get what is durable in any case.
+//!
 //! Life: made by [`ShardStorage::log`](crate::ShardStorage::log), without any I/O; its directory is looked at when
 //! something older than the tail is first asked for. Lives on one core. State changes happen between awaits; what
 //! takes I/O and must not overlap (flush, retention, deletion) takes turns (`upkeep`).
@@ -67,7 +70,8 @@ pub(crate) struct State {
     next: End,
     /// What is on stable storage.
     durable: End,
-    /// What may be served: on stable storage of a majority. Follows `durable` while the log is alone.
+    /// What may be served: on stable storage of a majority. While the log is alone it follows `durable`, or `next` with
+    /// write caching.
     committed: End,
     commit_follows_durable: bool,
     /// What is in segments, synced.
@@ -161,9 +165,10 @@ impl Log {
         self.state.borrow().config
     }
 
-    /// Takes effect with the next roll and the next look at retention.
+    /// Takes effect with the next roll, the next look at retention, the next append.
     pub fn set_config(&self, config: LogConfig) {
         self.state.borrow_mut().config = config;
+        self.settle_commit(None);
     }
 
     /// The epoch of the leader that appended the record at `offset`, or that was there when the log ended at it; -1
@@ -278,12 +283,18 @@ impl Log {
         }
     }
 
-    fn settle_commit(&self, index: Option<RaftIndex>) {
+    pub(super) fn settle_commit(&self, index: Option<RaftIndex>) {
         let moved = {
             let mut state = self.state.borrow_mut();
             let before = state.committed.index;
             match index {
-                None if state.commit_follows_durable => state.committed = state.durable,
+                None if state.commit_follows_durable => {
+                    let end = if state.config.write_caching { state.next } else { state.durable };
+                    // Behind it for a while when write caching was on until now.
+                    if end.index > before {
+                        state.committed = end;
+                    }
+                }
                 None => {}
                 Some(index) if index <= before => {}
                 Some(index) if index >= state.durable.index => state.committed = state.durable,

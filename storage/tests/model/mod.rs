@@ -42,7 +42,7 @@ pub fn run(plan: &Plan) -> u64 {
     let machine = sim.process("broker");
     let shared = Rc::new(Shared {
         plan: plan.clone(),
-        truth: RefCell::new(Truth::new(plan.logs)),
+        truth: RefCell::new(Truth::new(plan.logs, plan.write_caching)),
         shards: Cell::new(1),
         incarnation: Cell::new(0),
         phase: Cell::new(Phase::Starting),

@@ -38,6 +38,8 @@ pub struct Plan {
     pub retention: bool,
     /// Virtual time between the appends of one task.
     pub pace: Duration,
+    /// Logs show what is not durable, and may lose it.
+    pub write_caching: bool,
 }
 
 /// A small generator for the plan itself (SplitMix64).
@@ -90,6 +92,7 @@ impl Plan {
             value_bytes_max: if large && !kills { 2 << 20 } else { dice.pick(&[100, 2_000, 20_000]) },
             retention: dice.below(3) == 0,
             pace: Duration::from_micros(dice.pick(&[50, 500, 3_000])),
+            write_caching: dice.below(4) == 0,
         }
     }
 
@@ -115,6 +118,7 @@ impl Plan {
         LogConfig {
             segment_bytes: self.segment_bytes,
             delete_enabled: self.retention,
+            write_caching: self.write_caching,
             ..LogConfig::default()
         }
     }

@@ -32,6 +32,8 @@ pub struct Submitted {
 
 #[derive(Default)]
 pub struct LogTruth {
+    /// What is shown and not known to be durable may be gone after a crash.
+    write_caching: bool,
     pub batches: BTreeMap<Key, Submitted>,
     by_crc: BTreeMap<u32, Vec<Key>>,
     /// What readers were shown: base offset to batch.
@@ -67,8 +69,8 @@ pub struct Truth {
 }
 
 impl Truth {
-    pub fn new(logs: u8) -> Truth {
-        let logs = (0..logs).map(|_| LogTruth::default()).collect();
+    pub fn new(logs: u8, write_caching: bool) -> Truth {
+        let logs = (0..logs).map(|_| LogTruth { write_caching, ..LogTruth::default() }).collect();
         Truth { logs, next_key: 1, next_sender: 1, clock: 1_000 }
     }
 }
@@ -117,6 +119,7 @@ impl LogTruth {
         match batch.fate {
             Fate::Gone => panic!("batch {key} at {base_offset} was refused or lost, and is there"),
             Fate::Acked(at) => assert_eq!(at, base_offset, "batch {key} is not where it was acknowledged"),
+            Fate::Open if self.write_caching => return key,
             Fate::Open => {}
         }
         self.shown.insert(base_offset, key);

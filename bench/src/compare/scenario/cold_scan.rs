@@ -1,7 +1,7 @@
 //! A consumer reads much that is no longer in memory, from the beginning, while a producer goes on as before: how fast is the
 //! scan, and what does it do to the producer?
 
-use super::{Options, Outcome, Running, less, more, plan};
+use super::{Options, Outcome, Running, less, more, plan_for};
 use crate::host::cache;
 use crate::load::consumer::ConsumerThread;
 use crate::load::ledger::Faults;
@@ -21,11 +21,11 @@ const RECORDS_PER_SECOND: f64 = 10_000.0;
 
 pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result<Outcome> {
     let watched = running.watched()?;
-    let old = Arc::new(Stage::create("cold", &plan(&running.bootstrap()?, options))?);
+    let old = Arc::new(Stage::create("cold", &plan_for(running, options)?)?);
     let ledger = old.fill(options.data_bytes, progress)?;
     let records_per_second = options.rate.unwrap_or(RECORDS_PER_SECOND);
     let pace = Pace::Rate { records_per_second, arrivals: Arrivals::Even };
-    let producing = Plan { pace, ..plan(&running.bootstrap()?, options) };
+    let producing = Plan { pace, ..plan_for(running, options)? };
 
     let mut outcome = Outcome::default();
     let quiet = Stage::create("quiet", &producing)?;

@@ -1,7 +1,7 @@
 //! End to end at half of the highest rate that each Kafka reaches with a consumer beside the producer. Corelog is measured at
 //! both rates, and compared at each with the Kafka that it comes from.
 
-use super::{Options, Outcome, Running, Scenario, Subjects, costs, latencies, more, plan};
+use super::{Options, Outcome, Running, Scenario, Subjects, costs, latencies, more, plan_for};
 use crate::compare::subject::Kind;
 use crate::load;
 use crate::load::plan::{Pace, Plan};
@@ -15,7 +15,7 @@ pub type Rates = BTreeMap<Kind, f64>;
 
 pub fn rates(subjects: &Subjects, options: &Options) -> Result<Rates> {
     let mut rates = Rates::new();
-    for kind in subjects.of(Scenario::E2eHalf).into_iter().filter(|kind| *kind != Kind::Corelog) {
+    for kind in subjects.of(Scenario::E2eHalf).into_iter().filter(|kind| !kind.is_corelog()) {
         let rate = match options.rate {
             Some(rate) => rate,
             None => highest(subjects, kind, options)? / 2.0,
@@ -36,7 +36,7 @@ fn highest(subjects: &Subjects, kind: Kind, options: &Options) -> Result<f64> {
     let title = format!("e2e-half, the highest rate of {}", kind.title());
     eprintln!("{title}");
     let running = subjects.start(kind)?;
-    let plan = Plan { groups: 1, ..plan(&running.bootstrap()?, options) };
+    let plan = Plan { groups: 1, ..plan_for(&running, options)? };
     let report = load::run::run("e2e-highest", &plan, &running.watched()?, &Progress::new(&title))?;
     if let Some(problem) = report.problems.first() {
         bail!("{title}: {problem}");
@@ -47,9 +47,9 @@ fn highest(subjects: &Subjects, kind: Kind, options: &Options) -> Result<f64> {
 
 pub fn turn(running: &Running, options: &Options, rates: &Rates, progress: &Progress) -> Result<Outcome> {
     let mut outcome = Outcome::default();
-    for (of, rate) in rates.iter().filter(|(of, _)| running.kind == Kind::Corelog || running.kind == **of) {
+    for (of, rate) in rates.iter().filter(|(of, _)| running.kind.is_corelog() || running.kind == **of) {
         let pace = Pace::Rate { records_per_second: *rate, arrivals: Arrivals::Even };
-        let plan = Plan { groups: 1, pace, ..plan(&running.bootstrap()?, options) };
+        let plan = Plan { groups: 1, pace, ..plan_for(running, options)? };
         let mut report = load::run::run("e2e-half", &plan, &running.watched()?, progress)?;
         if report.client.unsent > 0 {
             let unsent = report.client.unsent;
@@ -58,7 +58,7 @@ pub fn turn(running: &Running, options: &Options, rates: &Rates, progress: &Prog
         let suffix = match of {
             Kind::Kafka => ", half of Kafka",
             Kind::KafkaFsync => ", half of fsync",
-            Kind::Corelog => "",
+            Kind::Corelog | Kind::CorelogCaching => "",
         };
         let mut figures = Vec::new();
         if let Some(consumed) = &report.consumed {

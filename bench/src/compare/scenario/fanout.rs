@@ -1,6 +1,6 @@
 //! One stream, read by five groups as it comes. The rate is the same for all brokers, so that cost is what differs.
 
-use super::{Options, Outcome, Running, costs, latencies, more, plan};
+use super::{Options, Outcome, Running, costs, latencies, more, plan_for};
 use crate::load;
 use crate::load::plan::{Pace, Plan};
 use crate::load::schedule::Arrivals;
@@ -14,7 +14,7 @@ const RECORDS_PER_SECOND: f64 = 20_000.0;
 pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result<Outcome> {
     let records_per_second = options.rate.unwrap_or(RECORDS_PER_SECOND);
     let pace = Pace::Rate { records_per_second, arrivals: Arrivals::Even };
-    let plan = Plan { groups: GROUPS, pace, ..plan(&running.bootstrap()?, options) };
+    let plan = Plan { groups: GROUPS, pace, ..plan_for(running, options)? };
     let mut report = load::run::run("fanout-5", &plan, &running.watched()?, progress)?;
     if report.client.unsent > 0 {
         report.problems.push(format!("{records_per_second:.0} records/s were not reached"));

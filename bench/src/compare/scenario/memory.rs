@@ -1,7 +1,7 @@
 //! Resident memory of a broker that has nothing to do.
 
 use super::partitions::MANY;
-use super::{Options, Outcome, Running, less, plan};
+use super::{Options, Outcome, Running, less, plan_for};
 use crate::host::process::Usage;
 use crate::load::plan::Plan;
 use crate::load::stage::Stage;
@@ -23,7 +23,7 @@ pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result
     progress.say("idle and empty");
     outcome.figures.push(less("resident, empty", "MB", resident()?));
     progress.say("making partitions");
-    let _stage = Stage::create("memory", &Plan { partitions: MANY, ..plan(&running.bootstrap()?, options) })?;
+    let _stage = Stage::create("memory", &Plan { partitions: MANY, ..plan_for(running, options)? })?;
     progress.say("idle with partitions");
     outcome.figures.push(less(format!("resident, {MANY} partitions"), "MB", resident()?));
     Ok(outcome)

@@ -207,6 +207,7 @@ pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result
                 Scenario::Produce1k100p | Scenario::Produce64kBatches | Scenario::SmallKeyed => {
                     let plan = produce::plan(scenario, &running.bootstrap()?, options);
                     let plan = plan.context("the scenario produces")?;
+                    let plan = Plan { topic_configs: kind.topic_configs(), ..plan };
                     produce::turn(&name, &plan, &sinks, &running, &progress)
                 }
                 Scenario::E2eHalf => e2e_half::turn(&running, options, &rates, &progress),
@@ -230,6 +231,10 @@ pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result
 fn plan(bootstrap: &str, options: &Options) -> Plan {
     let (warm_up, measured) = (options.warm_up, options.measured);
     Plan { warm_up, measured, ..Plan::new(bootstrap) }
+}
+
+fn plan_for(running: &Running, options: &Options) -> Result<Plan> {
+    Ok(Plan { topic_configs: running.kind.topic_configs(), ..plan(&running.bootstrap()?, options) })
 }
 
 /// Cost of `bytes` in the run's window.

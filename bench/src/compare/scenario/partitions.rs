@@ -1,6 +1,6 @@
 //! The same load on few partitions and on many: how much of the throughput is kept?
 
-use super::{Options, Outcome, Running, less, more, plan};
+use super::{Options, Outcome, Running, less, more, plan_for};
 use crate::load;
 use crate::load::plan::Plan;
 use crate::progress::Progress;
@@ -13,7 +13,7 @@ pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result
     let mut outcome = Outcome::default();
     let mut rates = Vec::new();
     for partitions in [FEW, MANY] {
-        let plan = Plan { partitions, ..plan(&running.bootstrap()?, options) };
+        let plan = Plan { partitions, ..plan_for(running, options)? };
         let report = load::run::run("partitions", &plan, &running.watched()?, progress)?;
         let mut figures = Vec::new();
         if let Some(produced) = report.produced.as_ref().filter(|_| report.problems.is_empty()) {

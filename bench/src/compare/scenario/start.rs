@@ -1,7 +1,7 @@
 //! From exec to ready. A broker is ready when it answers, and serves when every partition tells its end.
 
 use super::partitions::MANY;
-use super::{Options, Outcome, Running, Subjects, less, plan};
+use super::{Options, Outcome, Running, Subjects, less, plan_for};
 use crate::load::plan::Plan;
 use crate::load::stage::Stage;
 use crate::progress::Progress;
@@ -17,7 +17,7 @@ pub fn turn(
     let mut outcome = Outcome::default();
     let ready = |running: &Running| -> Result<f64> { Ok(running.broker()?.ready.as_secs_f64() * 1e3) };
     outcome.figures.push(less("ready, empty", "ms", ready(running)?));
-    let stage = Stage::create("start", &Plan { partitions: MANY, ..plan(&running.bootstrap()?, options) })?;
+    let stage = Stage::create("start", &Plan { partitions: MANY, ..plan_for(running, options)? })?;
     let ledger = stage.fill(options.data_bytes, progress)?;
     let topic = stage.topic.clone();
     drop(stage);
@@ -30,8 +30,8 @@ pub fn turn(
         let started = Instant::now();
         subjects.restart(running)?;
         outcome.figures.push(less(format!("ready {what}"), "ms", ready(running)?));
-        let (_, counts) = Stage::existing(&topic, &plan(&running.bootstrap()?, options))
-            .context("partitions did not come back")?;
+        let (_, counts) =
+            Stage::existing(&topic, &plan_for(running, options)?).context("partitions did not come back")?;
         outcome.figures.push(less(
             format!("all partitions {what}"),
             "ms",

@@ -53,7 +53,6 @@ const BROKER: &[(&str, &str)] = &[
 ];
 
 const TOPIC: &[(&str, &str)] = &[
-    ("write.caching", "acknowledging before a record is durable isn't built: every acknowledged record is"),
     ("errors.deadletterqueue.group.enable", SHARE),
     ("remote.copy.lag.ms", "tiered storage isn't built yet"),
     ("remote.copy.lag.bytes", "tiered storage isn't built yet"),
@@ -117,7 +116,7 @@ mod tests {
             assert!(refused_broker(name).unwrap().contains(part), "{name}");
         }
         assert_eq!(refused_broker("sslish"), None);
-        assert!(refused_topic("write.caching").unwrap().contains("isn't built"));
+        assert!(refused_topic("remote.copy.lag.ms").unwrap().contains("isn't built"));
     }
 
     /// Every broker config that Kafka 4.3's DescribeConfigs lists is either in the tables or refused by name.

@@ -327,6 +327,15 @@ pub(super) static ROWS: &[TopicSpec] = &[
         .no_effect("Raft elects only leaders that have every acknowledged record."),
         &[("unclean.leader.election.enable", 1)],
     ),
+    topic(
+        boolean(
+            "write.caching",
+            "false",
+            "Whether records are acknowledged and served before they are on stable storage, which is faster; a power cut or a \
+             kill then takes the last milliseconds of them. Corelog's own, after Redpanda's.",
+        ),
+        &[],
+    ),
 ];
 
 /// The topic config that asks for tiered storage.
