@@ -3,7 +3,6 @@
 use super::blocking::BlockingThread;
 use super::ring::Ring;
 use super::roster::{Canceller, Member, Roster};
-use super::sentinel;
 use super::timers::Timers;
 use crate::world::{self, World};
 use crate::{Instant, Queue};
@@ -99,7 +98,6 @@ impl Core {
             ended: Cell::new(false),
             random: Cell::new(u64::from_ne_bytes(seed)),
         });
-        sentinel::start(&core);
         let reactor = Rc::clone(&core);
         core.spawn_untracked(poll_fn(move |cx| reactor.react(cx)));
         Ok(core)
@@ -149,7 +147,7 @@ impl Core {
         Task { task: Some(task), canceller }
     }
 
-    /// For the reactor and the sentinels, which are no work that the core must stay awake for.
+    /// For the reactor, which is no work that the core must stay awake for.
     pub(super) fn spawn_untracked(&self, future: impl Future<Output = ()> + 'static) {
         glommio::spawn_local_into(future, self.reactor_queue)
             .expect("a core's queues live as long as it")

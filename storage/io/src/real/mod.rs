@@ -11,7 +11,6 @@ pub(crate) mod net;
 mod ring;
 mod roster;
 pub(crate) mod run;
-mod sentinel;
 mod timers;
 
 pub(crate) use self::core::{Core, Task};

@@ -14,8 +14,11 @@ use std::sync::{Once, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How long glommio runs tasks until it looks at its own rings again, which carry nothing but the sentinels' timers.
-pub(super) const PREEMPT: Duration = Duration::from_millis(100);
+/// How long glommio runs tasks until it goes back to its own loop, to look at rings that carry nothing here: never, as
+/// far as that can be had. For in that loop glommio 0.9.0 sleeps after a turn that ran nothing, and takes a turn that was
+/// preempted before its first task for one. With 100 ms, a thread that lost its CPU there for so long (a busy host, a
+/// virtual machine that was stopped) slept for ever, with tasks that could run. The core itself sleeps in its own ring.
+const PREEMPT: Duration = Duration::from_secs(86_400 * 365);
 /// Entries of each of glommio's own rings.
 const EXECUTOR_RING_DEPTH: usize = 128;
 
@@ -150,4 +153,35 @@ fn make_panics_fatal() {
 pub(crate) fn available_cpus() -> io::Result<Vec<usize>> {
     let ids = core_affinity::get_core_ids().ok_or_else(io::Error::last_os_error)?;
     Ok(ids.into_iter().map(|core| core.id).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::core::current;
+    use super::*;
+    use std::rc::Rc;
+
+    /// A timer of glommio's would fire in its loop.
+    #[test]
+    fn a_core_does_not_go_back_to_glommios_own_loop() {
+        let config = RunConfig::new(vec![available_cpus().expect("there are CPUs")[0]]);
+        let main = |_, ()| async {
+            let fired = Rc::new(Cell::new(false));
+            let flag = Rc::clone(&fired);
+            current().spawn_untracked(async move {
+                glommio::timer::sleep(Duration::from_millis(1)).await;
+                flag.set(true);
+            });
+            let began = crate::now();
+            while began.elapsed() < Duration::from_millis(300) {
+                crate::yield_now().await;
+            }
+            crate::sleep(Duration::from_millis(300)).await;
+            fired.get()
+        };
+        for core in start(&config, vec![()], main).expect("the core starts") {
+            let fired = core.join().expect("the core ends").expect("it has run");
+            assert!(!fired);
+        }
+    }
 }
