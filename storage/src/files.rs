@@ -6,8 +6,10 @@ use crate::error::StorageError;
 use corelog_io::{File, OpenOptions};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 pub struct FileCache {
     max: usize,
@@ -16,9 +18,10 @@ pub struct FileCache {
 
 #[derive(Default)]
 struct State {
-    files: BTreeMap<PathBuf, (File, u64)>,
+    /// By path. As text: comparing paths part by part was a tenth of flushing thousands of logs.
+    files: BTreeMap<OsString, (File, u64)>,
     /// Paths by last use.
-    by_use: BTreeMap<u64, PathBuf>,
+    by_use: BTreeMap<u64, OsString>,
     uses: u64,
 }
 
@@ -33,17 +36,17 @@ impl FileCache {
 
     /// The file at `path`, for direct reads and writes; opened, and created if `create`, when it is not open.
     pub async fn open(&self, path: &Path, create: bool) -> Result<File, StorageError> {
-        if let Some(file) = self.state.borrow_mut().touch(path) {
+        if let Some(file) = self.state.borrow_mut().touch(path.as_os_str()) {
             return Ok(file);
         }
         let options = OpenOptions { read: true, write: true, create, direct: true };
         let file = File::open(path, options).await.map_err(StorageError::io("open", path))?;
         let mut state = self.state.borrow_mut();
         // Another task may have opened it meanwhile: one of both handles stays.
-        if let Some(file) = state.touch(path) {
+        if let Some(file) = state.touch(path.as_os_str()) {
             return Ok(file);
         }
-        state.insert(path.to_path_buf(), file.clone());
+        state.insert(path.into(), file.clone());
         while state.files.len() > self.max {
             let (_, oldest) = state.by_use.pop_first().expect("every file has a last use");
             state.files.remove(&oldest);
@@ -54,7 +57,7 @@ impl FileCache {
     /// Closes the file at `path` once nobody uses it any more: it is about to be removed.
     pub fn forget(&self, path: &Path) {
         let mut state = self.state.borrow_mut();
-        if let Some((_, used)) = state.files.remove(path) {
+        if let Some((_, used)) = state.files.remove(path.as_os_str()) {
             state.by_use.remove(&used);
         }
     }
@@ -63,11 +66,13 @@ impl FileCache {
     pub fn forget_below(&self, dir: &Path) {
         let mut state = self.state.borrow_mut();
         let State { files, by_use, .. } = &mut *state;
-        // What lies below a directory follows it in the order of paths.
+        // Among these are others whose names begin as the directory's does.
+        let dir_text = dir.as_os_str();
         let below = files
-            .range::<Path, _>((Bound::Included(dir), Bound::Unbounded))
-            .take_while(|(path, _)| path.starts_with(dir));
-        let below: Vec<PathBuf> = below.map(|(path, _)| path.clone()).collect();
+            .range::<OsStr, _>((Bound::Included(dir_text), Bound::Unbounded))
+            .take_while(|(path, _)| path.as_bytes().starts_with(dir_text.as_bytes()))
+            .filter(|(path, _)| Path::new(path).starts_with(dir));
+        let below: Vec<OsString> = below.map(|(path, _)| path.clone()).collect();
         for path in below {
             let (_, used) = files.remove(&path).expect("it was just seen");
             by_use.remove(&used);
@@ -76,7 +81,7 @@ impl FileCache {
 }
 
 impl State {
-    fn touch(&mut self, path: &Path) -> Option<File> {
+    fn touch(&mut self, path: &OsStr) -> Option<File> {
         let (file, used) = self.files.get_mut(path)?;
         self.uses += 1;
         let path = self.by_use.remove(used).expect("every file has a last use");
@@ -85,7 +90,7 @@ impl State {
         Some(file.clone())
     }
 
-    fn insert(&mut self, path: PathBuf, file: File) {
+    fn insert(&mut self, path: OsString, file: File) {
         self.uses += 1;
         self.by_use.insert(self.uses, path.clone());
         self.files.insert(path, (file, self.uses));

@@ -29,7 +29,7 @@ pub struct Args {
     /// The CPUs to run on, such as 0-3,6 [default: all that the process may use].
     #[arg(long, value_name = "LIST")]
     pub cores: Option<String>,
-    /// The memory budget, such as 4GiB [default: a quarter of the machine's, at most 512 MiB per core].
+    /// The memory budget, such as 4GiB [default: a quarter of the machine's, at most 1 GiB per core].
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
     /// What to log: a level, or levels by logger such as info,corelog_storage=debug [default: info].

@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(config.admin.to_string(), "127.0.0.1:9644");
         assert_eq!(config.data_dir, PathBuf::from("./corelog-data"));
         assert_eq!(config.cores, [0, 1, 2, 3]);
-        assert_eq!(config.memory_bytes, 2 << 30);
+        assert_eq!(config.memory_bytes, 4 << 30);
         assert_eq!(config.node_id, 1);
         assert_eq!(config.rack, None);
         assert_eq!(config.connections.idle_ms_max, Some(600_000));

@@ -51,8 +51,9 @@ impl Machine {
 
 /// Below this a core has no room for its journal groups, tail cache and one large request at once.
 pub const MEMORY_PER_CORE_MIN: u64 = 64 << 20;
-/// More serves few workloads and takes memory from the machine's other uses; `corelog.memory` goes beyond it.
-const MEMORY_PER_CORE_DEFAULT_MAX: u64 = 512 << 20;
+/// A third of it are the newest batches, of which the older half is in segments: so thousands of thin logs are written in
+/// pieces of 64 KiB and not of 32. `corelog.memory` goes beyond it.
+const MEMORY_PER_CORE_DEFAULT_MAX: u64 = 1 << 30;
 const _: () = assert!(MEMORY_PER_CORE_MIN < MEMORY_PER_CORE_DEFAULT_MAX);
 
 /// `corelog.memory`: `auto`, or bytes.
@@ -209,7 +210,7 @@ mod tests {
         assert_eq!(machine(4, Some(2), 1).default_cpus(), [0, 1]);
         assert_eq!(machine(4, Some(9), 1).default_cpus(), [0, 1, 2, 3]);
         assert_eq!(machine(2, None, 2).default_memory_bytes(2), 512 << 20);
-        assert_eq!(machine(2, None, 64).default_memory_bytes(2), 1 << 30);
+        assert_eq!(machine(2, None, 64).default_memory_bytes(2), 2 << 30);
         assert_eq!(machine(8, None, 1).default_memory_bytes(8), 512 << 20);
         assert_eq!(mem_total("MemTotal:       24689764 kB\nMemFree: 1 kB\n"), Some(24_689_764 << 10));
         let here = Machine::detect();

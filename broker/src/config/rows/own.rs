@@ -20,11 +20,11 @@ pub(super) static ROWS: &[Spec] = &[
         "corelog.memory",
         "auto",
         Check::Form("auto, or a size such as 4GiB", machine::canonical_memory),
-        "The memory budget of all cores together; auto is a quarter of what the machine or cgroup has, at most 512 MiB per core.",
+        "The memory budget of all cores together; auto is a quarter of what the machine or cgroup has, at most 1 GiB per core.",
     ),
     int(
         "corelog.journal.file.bytes",
-        "67108864",
+        "134217728",
         Check::Between(4 << 20, 1 << 30),
         "The size of one file of a core's journal; a multiple of 4 KiB.",
     )
