@@ -15,8 +15,8 @@ use crate::config::{
 
 /// Share of it that may be in fetch responses being sent (beyond what the tail cache holds anyway).
 const FETCH_SHARE: u64 = 8;
-/// Share of it that holds recent batches.
-const TAIL_SHARE: u64 = 3;
+/// Share of it that holds recent batches, in percent.
+const TAIL_PERCENT: u64 = 40;
 /// Share of it that consumer groups and their offsets may take.
 const GROUPS_SHARE: u64 = 16;
 /// What a partition may cost at most: log, producer state, index of its active segment. An eighth of the budget is
@@ -69,7 +69,7 @@ impl BrokerConfig {
         Budgets {
             receive_bytes: shard / RECEIVE_SHARE,
             fetch_bytes: shard / FETCH_SHARE,
-            tail_bytes: shard / TAIL_SHARE,
+            tail_bytes: shard / 100 * TAIL_PERCENT,
             groups_bytes: shard / GROUPS_SHARE,
         }
     }

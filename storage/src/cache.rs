@@ -6,6 +6,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Weak;
 
+/// What is worth a write to a segment of its own.
+const THIN_PIECE: u64 = 128 << 10;
+
 pub struct TailCache {
     limit: u64,
     bytes: Cell<u64>,
@@ -41,10 +44,16 @@ impl TailCache {
         if group.sequence == 0 { groups.push_front(group) } else { groups.push_back(group) }
     }
 
-    /// Whether it is time to have the older half of what is held in segments, so that it can go when it must. Not more
-    /// often than is worth a look at every log.
-    pub fn wants_clean(&self) -> bool {
-        let wants = self.bytes.get() > self.limit / 2 && self.unlooked.get() > self.limit / 32;
+    /// Bytes that may be in no segment yet, with `logs` that have such. The fewer, the sooner the disk has them and the
+    /// smaller is each burst; but thousands of thin logs would be written in thousands of small pieces.
+    pub fn dirty_wanted(&self, logs: usize) -> u64 {
+        (logs as u64 * THIN_PIECE).clamp(self.limit / 4, self.limit / 8 * 5)
+    }
+
+    /// Whether it is time to have all but the newest `dirty` bytes in segments, so that they can go when they must. Not
+    /// more often than is worth a look at every log.
+    pub fn wants_clean(&self, dirty: u64) -> bool {
+        let wants = self.bytes.get() > dirty && self.unlooked.get() > self.limit / 32;
         if wants {
             self.unlooked.set(0);
         }
@@ -82,5 +91,19 @@ impl TailCache {
             }
         }
         groups.back().map_or(0, |g| g.sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_logs_are_flushed_soon_and_many_in_pieces_worth_a_write() {
+        let cache = TailCache::new(400 << 20);
+        assert_eq!(cache.dirty_wanted(0), 100 << 20);
+        assert_eq!(cache.dirty_wanted(100), 100 << 20);
+        assert_eq!(cache.dirty_wanted(1600), 200 << 20);
+        assert_eq!(cache.dirty_wanted(100_000), 250 << 20);
     }
 }

@@ -25,10 +25,9 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
             complete = false;
             continue;
         }
-        match log.first_dirty_sequence() {
-            Some(0) => complete = false,
-            Some(sequence) => replay_from = replay_from.min(sequence),
-            None => {}
+        complete &= log.first_dirty_sequence() != Some(0);
+        if let Some(sequence) = log.first_dirty_own_sequence() {
+            replay_from = replay_from.min(sequence);
         }
         if let Some((state, producers)) = log.checkpoint(shard.journal.durable_through()) {
             writer.add(&state, producers.entries().collect::<Vec<_>>().into_iter());

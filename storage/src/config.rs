@@ -52,7 +52,7 @@ impl StorageConfig {
             shards,
             journal_file_bytes: 128 << 20,
             journal_files: 4,
-            tail_cache_bytes: 320 << 20,
+            tail_cache_bytes: 400 << 20,
             group_bytes_max: 1 << 20,
             groups_in_flight: 2,
             min_free_bytes: 512 << 20,

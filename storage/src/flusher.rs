@@ -26,6 +26,8 @@ pub struct Flusher {
     file_is_full: Cell<bool>,
     memory_is_short: Cell<bool>,
     recovery_is_settled: Cell<bool>,
+    /// Logs that had something to flush when it was last looked.
+    pub dirty_logs: Cell<usize>,
     /// A journal group became durable; for the marker.
     pub durable_groups: Notify,
 }
@@ -88,19 +90,22 @@ async fn serve(storage: &Rc<ShardStorage>) -> Result<(), StorageError> {
 async fn serve_in_turns(storage: &Rc<ShardStorage>) -> Result<(), StorageError> {
     let shard = &storage.shard;
     if shard.flusher.memory_is_short.take() {
-        // Half of what is held, oldest first.
-        let target = shard.cache.sequence_after(shard.cache.bytes() / 2);
-        flush_through(storage, target).await?;
+        let oldest = shard.cache.bytes().saturating_sub(shard.dirty_wanted());
+        flush_through(storage, shard.cache.sequence_after(oldest)).await?;
     }
     let settled = shard.flusher.recovery_is_settled.take();
     if settled {
         flush_through(storage, 0).await?;
     }
     if shard.flusher.file_is_full.take() || settled {
-        if let Some(full_through) = shard.journal.ring.full_through() {
-            flush_through(storage, full_through).await?;
+        let wait = shard.dirty_wanted() > shard.journal.ring.file_bytes();
+        let due_through = shard.journal.ring.due_through(wait);
+        if let Some(due_through) = due_through {
+            flush_through(storage, due_through).await?;
         }
-        retry(storage, || checkpoint::write(storage)).await?;
+        if due_through.is_some() || settled {
+            retry(storage, || checkpoint::write(storage)).await?;
+        }
     }
     Ok(())
 }
@@ -113,8 +118,16 @@ pub async fn flush_everything(storage: &Rc<ShardStorage>) -> Result<(), StorageE
 
 /// Flushes every log with a dirty batch in a journal group up to `sequence`, several at once.
 async fn flush_through(storage: &Rc<ShardStorage>, sequence: u64) -> Result<(), StorageError> {
-    let due = |log: &Rc<Log>| log.first_dirty_sequence().is_some_and(|first| first <= sequence);
-    let logs: Vec<Rc<Log>> = storage.logs().into_iter().filter(due).collect();
+    let mut dirty_logs = 0;
+    let mut due = |log: &Rc<Log>| match log.first_dirty_sequence() {
+        None => false,
+        Some(first) => {
+            dirty_logs += 1;
+            first <= sequence
+        }
+    };
+    let logs: Vec<Rc<Log>> = storage.logs().into_iter().filter(|log| due(log)).collect();
+    storage.shard.flusher.dirty_logs.set(dirty_logs);
     let slots = Semaphore::new(storage.shard.config.flush_concurrency as u64);
     let mut flushes = Vec::with_capacity(logs.len());
     for log in logs {

@@ -70,6 +70,11 @@ impl Shard {
         }
     }
 
+    /// Bytes that may be in no segment yet.
+    pub fn dirty_wanted(&self) -> u64 {
+        self.cache.dirty_wanted(self.flusher.dirty_logs.get())
+    }
+
     /// The journal went on to another file, or waits for one that is free.
     pub fn journal_file_is_full(&self, went_on: bool) {
         let ring = &self.journal.ring;
@@ -100,7 +105,7 @@ impl Shard {
             self.cache.add(CachedGroup { sequence: group.sequence, bytes: group.len, logs });
         }
         group.completion.complete(Ok(()));
-        if self.cache.wants_clean() {
+        if self.cache.wants_clean(self.dirty_wanted()) {
             self.flusher.memory_is_short();
         }
         self.flusher.group_is_durable();

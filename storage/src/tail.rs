@@ -63,6 +63,13 @@ impl Tail {
         self.batches.get(self.clean).map(|b| b.sequence)
     }
 
+    /// The journal group of this generation's oldest dirty batch.
+    pub fn first_dirty_own_sequence(&self) -> Option<u64> {
+        let dirty = self.batches.range(self.clean..);
+        let recovered = self.batches.partition_point(|b| b.sequence == 0).saturating_sub(self.clean);
+        dirty.skip(recovered).map(|b| b.sequence).next()
+    }
+
     /// Greatest timestamp of the dirty batches, -1 if none.
     pub fn dirty_max_timestamp(&self) -> i64 {
         self.batches.range(self.clean..).map(|b| b.max_timestamp).max().unwrap_or(-1)
@@ -208,6 +215,21 @@ mod tests {
         assert_eq!((t.first_offset(), t.dirty_bytes()), (Some(12), 200));
         t.cut_back(RaftIndex(8));
         assert_eq!((indexes(t.since(0)), t.dirty_bytes()), (vec![7], 100));
+    }
+
+    #[test]
+    fn recovered_batches_do_not_hide_this_generations_own() {
+        let mut t = Tail::default();
+        t.push(batch(0, 0, 1, 0));
+        t.push(batch(1, 1, 1, 0));
+        assert_eq!((t.first_dirty_sequence(), t.first_dirty_own_sequence()), (Some(0), None));
+        t.push(batch(2, 2, 1, 5));
+        t.push(batch(3, 3, 1, 6));
+        assert_eq!((t.first_dirty_sequence(), t.first_dirty_own_sequence()), (Some(0), Some(5)));
+        t.mark_clean_below(RaftIndex(1));
+        assert_eq!(t.first_dirty_own_sequence(), Some(5));
+        t.mark_clean_below(RaftIndex(3));
+        assert_eq!((t.first_dirty_sequence(), t.first_dirty_own_sequence()), (Some(6), Some(6)));
     }
 
     #[test]

@@ -51,8 +51,7 @@ impl Machine {
 
 /// Below this a core has no room for its journal groups, tail cache and one large request at once.
 pub const MEMORY_PER_CORE_MIN: u64 = 64 << 20;
-/// A third of it are the newest batches, of which the older half is in segments: so thousands of thin logs are written in
-/// pieces of 64 KiB and not of 32. `corelog.memory` goes beyond it.
+/// With it thousands of thin logs are written to their segments in pieces of about 100 KB. `corelog.memory` goes beyond it.
 const MEMORY_PER_CORE_DEFAULT_MAX: u64 = 1 << 30;
 const _: () = assert!(MEMORY_PER_CORE_MIN < MEMORY_PER_CORE_DEFAULT_MAX);
 

@@ -152,11 +152,15 @@ impl Ring {
         self.files_max - state.files.len() + state.files.iter().filter(|f| f.free).count()
     }
 
-    /// The last group of the newest file that is full, if any.
-    pub fn full_through(&self) -> Option<u64> {
+    /// The last group of the files that are to be emptied now. Of those that are full, the newest can `wait` while the
+    /// head has another to go on to.
+    pub fn due_through(&self, wait: bool) -> Option<u64> {
+        let wait = wait && self.files_left() > 0;
         let state = self.state.borrow();
         let full = |(i, f): (usize, &RingFile)| (i != state.current && !f.free).then_some(f.last_sequence);
-        state.files.iter().enumerate().filter_map(full).max()
+        let mut full: Vec<u64> = state.files.iter().enumerate().filter_map(full).collect();
+        full.sort_unstable_by_key(|last| std::cmp::Reverse(*last));
+        full.get(usize::from(wait)).copied()
     }
 
     /// A durable checkpoint needs no group below `sequence`: files that hold only such may be used again.
@@ -287,5 +291,30 @@ impl Place {
     pub async fn write(&self, bytes: Bytes) -> Result<(), StorageError> {
         let outcome = self.file.write_at(self.position, bytes, true).await;
         outcome.map_err(StorageError::io("write", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use corelog_io::sim::Sim;
+
+    #[test]
+    fn the_newest_full_file_waits_only_while_the_head_has_another_to_go_on_to() {
+        Sim::new(1).block_on(async {
+            let dir = PathBuf::from("/journal");
+            fs::create_dir_all(&dir).await.expect("the disk is empty");
+            let header = JournalFileHeader { generation: 1, shard: 0, salt: 1, first_sequence: 1 };
+            let ring = Ring::create(dir, header, 64 << 10, 4).await.expect("there is room");
+            let mut due = Vec::new();
+            for sequence in 1..=3 {
+                ring.take(PAGE as u64, sequence);
+                assert!(ring.roll(sequence + 1).await.expect("there is room"));
+                due.push((ring.due_through(true), ring.due_through(false)));
+            }
+            assert_eq!(due, [(None, Some(1)), (Some(1), Some(2)), (Some(3), Some(3))]);
+            ring.release_below(2);
+            assert_eq!(ring.due_through(true), Some(2));
+        });
     }
 }

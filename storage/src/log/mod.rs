@@ -357,6 +357,11 @@ impl Log {
         self.state.borrow().tail.first_dirty_sequence()
     }
 
+    /// The same, without batches that a former generation's journal holds.
+    pub(crate) fn first_dirty_own_sequence(&self) -> Option<u64> {
+        self.state.borrow().tail.first_dirty_own_sequence()
+    }
+
     pub(crate) fn dirty_bytes(&self) -> u64 {
         self.state.borrow().tail.dirty_bytes()
     }
