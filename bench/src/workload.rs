@@ -63,6 +63,9 @@ pub struct Producing {
     /// Do without idempotence, which is on with --acks all
     #[arg(long)]
     pub no_idempotence: bool,
+    /// Send in transactions: each producer commits what it sent for so long, and begins anew. Consumers read what is committed
+    #[arg(long, value_parser = args::duration, value_name = "DURATION")]
+    pub transaction_every: Option<Duration>,
     /// none, gzip, snappy, lz4 or zstd, with an optional level, as in zstd:9
     #[arg(short = 'z', long, default_value = "none", value_name = "CODEC")]
     pub compression: Encoding,
@@ -118,6 +121,7 @@ impl Producing {
             keys: records.keys,
             acks: self.acks,
             idempotent: self.acks == Acks::All && !self.no_idempotence,
+            transaction_every: self.transaction_every,
             encoding: self.compression,
             batch_bytes: self.batch as usize,
             linger: self.linger,

@@ -30,6 +30,28 @@ pub(crate) enum Node {
     Id(i32),
 }
 
+/// What a coordinator coordinates, by FindCoordinator's key types (KIP-98).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum CoordinatorType {
+    Group = 0,
+    /// Of a transactional id.
+    Transaction = 1,
+}
+
+impl CoordinatorType {
+    fn name(self) -> &'static str {
+        match self {
+            CoordinatorType::Group => "group",
+            CoordinatorType::Transaction => "transactional id",
+        }
+    }
+}
+
+/// A coordinator answers an end of transaction before the partitions have heard of it, and has the next one wait for that: a matter of
+/// milliseconds, where other retries wait for brokers to change. The second is what Kafka's Java client waits each time.
+const CONCURRENT_TRANSACTIONS_BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(2), Duration::from_millis(20));
+
 /// How long a topic may be unknown before that is believed: brokers learn of new topics at different times.
 pub(crate) const UNKNOWN_TOPIC_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -43,7 +65,7 @@ pub(crate) struct Core {
     wanted: RefCell<BTreeSet<Str>>,
     connections: RefCell<HashMap<(Node, Lane), Rc<Slot>>>,
     lanes: Cell<u32>,
-    coordinators: RefCell<HashMap<Str, i32>>,
+    coordinators: RefCell<HashMap<(CoordinatorType, Str), i32>>,
     refreshing: Cell<bool>,
 }
 
@@ -272,9 +294,14 @@ impl Core {
         .await
     }
 
-    /// The group's coordinator, asked for if it is not known.
-    pub(crate) async fn coordinator(&self, group: &Str, lane: Lane) -> Result<Rc<Connection>> {
-        let known = self.coordinators.borrow().get(group).copied();
+    /// The coordinator of a group or transactional id, asked for if it is not known.
+    pub(crate) async fn coordinator(
+        &self,
+        of: CoordinatorType,
+        key: &Str,
+        lane: Lane,
+    ) -> Result<Rc<Connection>> {
+        let known = self.known_coordinator(of, key);
         if let Some(id) = known
             && self.metadata.borrow().brokers.contains_key(&id)
         {
@@ -284,13 +311,14 @@ impl Core {
         let version = connection.pick::<FindCoordinatorRequest>()?;
         let mut request = FindCoordinatorRequest::default();
         match version {
-            0..4 => request.key = group.clone(),
-            _ => request.coordinator_keys = vec![group.clone()],
+            0..4 => request.key = key.clone(),
+            _ => request.coordinator_keys = vec![key.clone()],
         }
+        request.key_type = of as i8;
         let mut response = connection.call_version(&request, version, self.config.request_timeout).await?;
         if version < 4 {
             response.coordinators = vec![Coordinator {
-                key: group.clone(),
+                key: key.clone(),
                 node_id: response.node_id,
                 host: response.host,
                 port: response.port,
@@ -298,8 +326,8 @@ impl Core {
                 error_message: response.error_message,
             }];
         }
-        let what = || format!("find the coordinator of group {group:?}");
-        let Some(found) = response.coordinators.into_iter().find(|it| it.key == *group) else {
+        let what = || format!("find the coordinator of {} {key:?}", of.name());
+        let Some(found) = response.coordinators.into_iter().find(|it| it.key == *key) else {
             return Err(Error::broker(ErrorCode::COORDINATOR_NOT_AVAILABLE, what()));
         };
         Error::check_with(found.error_code, found.error_message.as_deref(), what)?;
@@ -307,17 +335,17 @@ impl Core {
         if !self.metadata.borrow().brokers.contains_key(&id) {
             self.refresh(Some(&[])).await?;
         }
-        self.coordinators.borrow_mut().insert(group.clone(), id);
+        self.coordinators.borrow_mut().insert((of, key.clone()), id);
         self.connection(Node::Id(id), lane).await
     }
 
-    pub(crate) fn known_coordinator(&self, group: &str) -> Option<i32> {
-        self.coordinators.borrow().get(group).copied()
+    pub(crate) fn known_coordinator(&self, of: CoordinatorType, key: &Str) -> Option<i32> {
+        self.coordinators.borrow().get(&(of, key.clone())).copied()
     }
 
     /// To be called when a coordinator turns out not to be it, or not to be reachable.
-    pub(crate) fn forget_coordinator(&self, group: &str) {
-        self.coordinators.borrow_mut().remove(group);
+    pub(crate) fn forget_coordinator(&self, of: CoordinatorType, key: &Str) {
+        self.coordinators.borrow_mut().remove(&(of, key.clone()));
     }
 
     /// Asks the group's coordinator, with `error_of` telling the code of an answer: retries while the coordinator moves or loads.
@@ -330,7 +358,7 @@ impl Core {
     ) -> Result<R::Response> {
         self.retry(what, self.deadline(), async || {
             let asked = async {
-                let connection = self.coordinator(group, Lane::SHARED).await?;
+                let connection = self.coordinator(CoordinatorType::Group, group, Lane::SHARED).await?;
                 let version = connection.pick::<R>()?;
                 let response =
                     connection.call_version(&request(version), version, self.config.request_timeout).await?;
@@ -339,7 +367,7 @@ impl Core {
             };
             asked.await.inspect_err(|error: &Error| {
                 if error.is_retriable() {
-                    self.forget_coordinator(group);
+                    self.forget_coordinator(CoordinatorType::Group, group);
                 }
             })
         })
@@ -369,8 +397,14 @@ impl Core {
                             && error.code() != Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) =>
                     {
                         let stale = error.wants_metadata();
+                        let backoff = match error.code() {
+                            Some(ErrorCode::CONCURRENT_TRANSACTIONS) => {
+                                backoff_after(failures, CONCURRENT_TRANSACTIONS_BACKOFF)
+                            }
+                            _ => self.backoff(failures),
+                        };
                         last = Some(Box::new(error));
-                        driver::sleep(self.backoff(failures)).await;
+                        driver::sleep(backoff).await;
                         failures += 1;
                         if stale {
                             let _ = self.refresh(Some(&[])).await;

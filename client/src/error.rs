@@ -70,6 +70,20 @@ pub enum Error {
     #[error("this consumer is no longer a member of group {group:?}: {reason}")]
     NotMember { group: String, reason: String },
 
+    /// A record or a request of the transaction failed: abort it and begin another one.
+    #[error("the transaction has to be aborted: {cause}")]
+    TransactionFailed { cause: Box<Error> },
+
+    /// The record was dropped with its transaction.
+    #[error("the transaction was aborted before the record was sent")]
+    TransactionAborted,
+
+    /// The producer can do nothing more: most often because a newer one has its transactional id.
+    #[error(
+        "the producer of transactional id {transactional_id:?} cannot go on: {cause}; close it, and make a new one if need be"
+    )]
+    TransactionFatal { transactional_id: String, cause: Box<Error> },
+
     #[error("the client was closed")]
     Closed,
 }
@@ -102,6 +116,7 @@ impl Error {
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Error::Broker { code, .. } => Some(*code),
+            Error::TransactionFailed { cause } | Error::TransactionFatal { cause, .. } => cause.code(),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! Committed offsets: fetched and committed by admin tools and by consumers alike.
 
-use crate::core::Core;
+use crate::core::{CoordinatorType, Core, Lane};
 use crate::error::{Error, Result};
 use crate::net::Connection;
 use crate::topic_partition::{TopicPartition, by_topic};
@@ -37,6 +37,24 @@ impl From<i64> for NewOffset {
     }
 }
 
+/// A group, and the member of it in whose name a producer commits offsets in a transaction (KIP-447).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMetadata {
+    pub group: String,
+    /// -1 for nobody's, as with partitions that were assigned by hand.
+    pub generation: i32,
+    /// Empty for nobody's.
+    pub member_id: String,
+    pub instance_id: Option<String>,
+}
+
+impl GroupMetadata {
+    /// In nobody's name.
+    pub fn new(group: impl Into<String>) -> GroupMetadata {
+        GroupMetadata { group: group.into(), generation: -1, member_id: String::new(), instance_id: None }
+    }
+}
+
 /// In whose name offsets are committed: a member's, or nobody's, which works while the group has no members.
 #[derive(Clone, Debug)]
 pub(crate) struct Committer {
@@ -61,7 +79,7 @@ pub(crate) async fn committed(
     let what = format!("read the offsets of group {group:?}");
     core.retry(&what, core.deadline(), async || {
         let asked = async {
-            let connection = core.coordinator(group, crate::core::Lane::SHARED).await?;
+            let connection = core.coordinator(CoordinatorType::Group, group, Lane::SHARED).await?;
             fetch(core, &connection, group, partitions, stable, &what).await
         };
         asked.await.inspect_err(|error| forget_on(core, group, error))
@@ -69,9 +87,9 @@ pub(crate) async fn committed(
     .await
 }
 
-pub(crate) fn forget_on(core: &Core, group: &str, error: &Error) {
+pub(crate) fn forget_on(core: &Core, group: &Str, error: &Error) {
     if error.is_retriable() {
-        core.forget_coordinator(group);
+        core.forget_coordinator(CoordinatorType::Group, group);
     }
 }
 
@@ -158,7 +176,7 @@ pub(crate) async fn commit(
     let what = format!("commit offsets of group {group:?}");
     core.retry(&what, core.deadline(), async || {
         let asked = async {
-            let connection = core.coordinator(group, crate::core::Lane::SHARED).await?;
+            let connection = core.coordinator(CoordinatorType::Group, group, Lane::SHARED).await?;
             commit_once(core, &connection, group, committer, offsets, &what).await
         };
         asked.await.inspect_err(|error| forget_on(core, group, error))

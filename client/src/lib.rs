@@ -28,11 +28,12 @@
 //! What holds:
 //! - Every queue is bounded: records waiting for delivery by `buffer_bytes_max` of [`ProducerConfig`], records fetched ahead by that of
 //!   [`ConsumerConfig`], requests without an answer by `requests_in_flight_max`.
-//! - Producers are idempotent unless told otherwise: retries neither repeat nor reorder records.
+//! - Producers are idempotent unless told otherwise: retries neither repeat nor reorder records. With a `transactional_id` all records of a
+//!   transaction become visible together, or none does.
 //! - What can be retried is, within `api_timeout` or `delivery_timeout`; an [`Error`] says what was asked for, why it failed and what to do.
 //! - Dropping a future cancels what it waits for, except that a sent record stays sent.
 //!
-//! Not here: transactions, the KIP-848 group protocol, TLS and SASL.
+//! Not here: the KIP-848 group protocol, TLS and SASL.
 // Locks are for data cores to avoid. Here an application's threads meet the client's own, for the length of an append.
 #![allow(clippy::disallowed_types)]
 
@@ -59,6 +60,7 @@ pub use consumer::*;
 pub use corelog_wire::records::{Compression, Encoding, TimestampType};
 pub use corelog_wire::{ApiKey, ErrorCode, Str, Uuid};
 pub use error::{Error, Result, explained};
+pub use groups::GroupMetadata;
 pub use leaders::{Isolation, ListedOffset, OffsetSpec};
 pub use metadata::{Broker, Partition, Topic};
 pub use producer::*;

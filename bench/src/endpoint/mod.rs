@@ -10,9 +10,11 @@ use bytes::Bytes;
 use corelog_wire::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use corelog_wire::messages::api_versions_response::ApiVersion;
 use corelog_wire::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
-    DeleteTopicsResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
-    ListOffsetsResponse, Message, MetadataRequest, MetadataResponse, Response, create_topics_response,
+    AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, ApiVersionsRequest, ApiVersionsResponse,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, EndTxnRequest,
+    EndTxnResponse, FindCoordinatorRequest, FindCoordinatorResponse, InitProducerIdRequest,
+    InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse, Message, MetadataRequest,
+    MetadataResponse, Response, add_partitions_to_txn_response, create_topics_response,
     delete_topics_response, list_offsets_response, metadata_response,
 };
 use corelog_wire::produce::{
@@ -27,8 +29,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// What the endpoint answers to, and up to which version: topics go by name in all of them, and fetches have no sessions.
-const APIS: [(ApiKey, i16); 8] = [
+/// What the endpoint answers to, and up to which version: topics go by name in all of them, and fetches have no sessions. To transactions it
+/// says yes and does nothing: what is written is committed.
+const APIS: [(ApiKey, i16); 11] = [
     (ApiKey::Produce, 12),
     (ApiKey::Fetch, 12),
     (ApiKey::ListOffsets, 5),
@@ -37,6 +40,9 @@ const APIS: [(ApiKey, i16); 8] = [
     (ApiKey::CreateTopics, 5),
     (ApiKey::DeleteTopics, 5),
     (ApiKey::InitProducerId, 1),
+    (ApiKey::FindCoordinator, 3),
+    (ApiKey::AddPartitionsToTxn, 3),
+    (ApiKey::EndTxn, 3),
 ];
 const NODE_ID: i32 = 1;
 /// A larger request is none of the load generator's.
@@ -158,6 +164,18 @@ fn answer(header: &RequestHeader, reader: &mut Reader, shared: &Shared) -> Resul
             let producer_id = shared.producers.fetch_add(1, Ordering::Relaxed);
             encoded.of(&InitProducerIdResponse { producer_id, ..Default::default() })?
         }
+        Some(ApiKey::FindCoordinator) => {
+            FindCoordinatorRequest::decode(reader, version)?;
+            let (host, port) = ("127.0.0.1".into(), shared.port.into());
+            encoded.of(&FindCoordinatorResponse { node_id: NODE_ID, host, port, ..Default::default() })?
+        }
+        Some(ApiKey::AddPartitionsToTxn) => {
+            encoded.of(&add_partitions(AddPartitionsToTxnRequest::decode(reader, version)?))?
+        }
+        Some(ApiKey::EndTxn) => {
+            EndTxnRequest::decode(reader, version)?;
+            encoded.of(&EndTxnResponse::default())?
+        }
         _ => bail!("API key {} is not served", header.api_key),
     };
     Ok(Some(parts))
@@ -243,6 +261,19 @@ fn delete_topics(request: DeleteTopicsRequest, shared: &Shared) -> DeleteTopicsR
         }
     });
     DeleteTopicsResponse { responses: responses.collect(), ..Default::default() }
+}
+
+fn add_partitions(request: AddPartitionsToTxnRequest) -> AddPartitionsToTxnResponse {
+    let partition = |partition_index| add_partitions_to_txn_response::PartitionResult {
+        partition_index,
+        ..Default::default()
+    };
+    let topics = request.v3_and_below_topics.into_iter();
+    let results = topics.map(|topic| add_partitions_to_txn_response::TopicResult {
+        name: topic.name,
+        results_by_partition: topic.partitions.into_iter().map(partition).collect(),
+    });
+    AddPartitionsToTxnResponse { results_by_topic_v3_and_below: results.collect(), ..Default::default() }
 }
 
 fn produce(request: ProduceRequest, shared: &Shared) -> ProduceResponse {

@@ -64,7 +64,8 @@ impl ConsumerThread {
             consumer,
             partitions,
             patience: plan.patience,
-            ledger: Ledger::new(stage.run, plan.producers, plan.partitions),
+            ledger: Ledger::new(stage.run, plan.producers, plan.partitions)
+                .with_markers(plan.transaction_every.is_some()),
             recorder: Recorder::new(Window::new(plan.warm_up, plan.measured)),
             counters: stage.counters.clone(),
             until: None,

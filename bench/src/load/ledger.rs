@@ -22,6 +22,8 @@ pub struct Ledger {
     cells: Vec<Cell>,
     /// The offset that comes next, by partition.
     offsets: Vec<i64>,
+    /// Transactions leave markers between records, and aborted records: offsets only ascend.
+    has_markers: bool,
     faults: Faults,
 }
 
@@ -92,8 +94,14 @@ impl Ledger {
             partitions,
             cells: vec![Cell::default(); producers * partitions],
             offsets: vec![-1; partitions],
+            has_markers: false,
             faults: Faults::default(),
         }
+    }
+
+    /// For records of transactions.
+    pub fn with_markers(self, has_markers: bool) -> Ledger {
+        Ledger { has_markers, ..self }
     }
 
     /// For records of whose origin nothing is known.
@@ -116,7 +124,8 @@ impl Ledger {
     /// Enters a record as read. Returns what it says of itself if it is one of this run.
     pub fn read(&mut self, partition: i32, offset: i64, value: Option<&[u8]>) -> Option<Stamp> {
         let at = usize::try_from(partition).ok().filter(|at| *at < self.partitions)?;
-        if self.offsets[at] >= 0 && self.offsets[at] != offset {
+        let expected = self.offsets[at];
+        if expected >= 0 && (offset < expected || offset > expected && !self.has_markers) {
             self.faults.offset_gaps += 1;
         }
         self.offsets[at] = offset + 1;
@@ -249,6 +258,11 @@ mod tests {
         assert!(swapped.faults.disordered > 0 && swapped.lost == 0, "{swapped:?}");
         let gap = verdict(|records| records.last_mut().unwrap().1 += 1);
         assert_eq!(gap.faults.offset_gaps, 1);
+        let mut behind_a_marker = Ledger::new(7, 2, 3).with_markers(true);
+        for offset in [4, 5, 7, 6] {
+            behind_a_marker.read(0, offset, None);
+        }
+        assert_eq!(behind_a_marker.faults().offset_gaps, 1);
         let corrupt = verdict(|records| {
             let mut value = records[5].2.to_vec();
             value[40] ^= 1;

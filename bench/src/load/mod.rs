@@ -9,3 +9,4 @@ pub mod reading;
 pub mod run;
 pub mod schedule;
 pub mod stage;
+pub mod transactions;

@@ -3,7 +3,7 @@
 use super::payload::{Filler, Sizes};
 use super::schedule::Arrivals;
 use anyhow::{Result, bail};
-use corelog_client::{Acks, ConsumerConfig, Encoding, OffsetReset, ProducerConfig};
+use corelog_client::{Acks, ConsumerConfig, Encoding, Isolation, OffsetReset, ProducerConfig};
 use std::time::Duration;
 
 /// When records are sent.
@@ -31,6 +31,8 @@ pub struct Plan {
     pub keys: usize,
     pub acks: Acks,
     pub idempotent: bool,
+    /// How long a transaction takes records before it is committed; none for sending without.
+    pub transaction_every: Option<Duration>,
     pub encoding: Encoding,
     pub batch_bytes: usize,
     pub linger: Duration,
@@ -52,6 +54,8 @@ pub struct Plan {
     pub seed: u64,
 }
 
+/// Beyond the time for which a transaction takes records.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Of one request, where the largest record does not need more.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
@@ -70,6 +74,7 @@ impl Plan {
             keys: 0,
             acks: Acks::All,
             idempotent: true,
+            transaction_every: None,
             encoding: Encoding::default(),
             batch_bytes: 16 << 10,
             linger: Duration::from_millis(5),
@@ -96,6 +101,14 @@ impl Plan {
         if self.groups > 0 && self.consumers == 0 {
             bail!("--consumers is 0: use at least 1");
         }
+        if let Some(every) = self.transaction_every {
+            if every.is_zero() {
+                bail!("--transaction-every is 0: give at least some milliseconds");
+            }
+            if !self.idempotent {
+                bail!("transactions need --acks all, and idempotence");
+            }
+        }
         if self.consumers > self.partitions {
             bail!(
                 "{} consumers share {} partitions, and some would have none: lower --consumers, or raise --partitions",
@@ -106,13 +119,17 @@ impl Plan {
         Ok(())
     }
 
-    pub fn producer_config(&self) -> ProducerConfig {
+    /// `name` is the producer's alone.
+    pub fn producer_config(&self, name: &str) -> ProducerConfig {
         // A record has a head of its own in its batch.
         let record_max = self.sizes.largest() + 1024;
         let request_bytes_max = REQUEST_BYTES_MAX.max(record_max).max(self.batch_bytes);
         ProducerConfig {
             acks: self.acks,
             idempotent: self.idempotent,
+            transactional_id: self.transaction_every.map(|_| name.to_owned()),
+            // Of what it is committed with, as much as the client gives by default.
+            transaction_timeout: self.transaction_every.unwrap_or_default() + TRANSACTION_TIMEOUT,
             encoding: self.encoding,
             linger: self.linger,
             batch_bytes: self.batch_bytes,
@@ -129,6 +146,10 @@ impl Plan {
             offset_reset: OffsetReset::Earliest,
             fetch_bytes_min: self.fetch_bytes_min,
             poll_records_max: 5000,
+            isolation: match self.transaction_every {
+                Some(_) => Isolation::ReadCommitted,
+                None => Isolation::ReadUncommitted,
+            },
             ..Default::default()
         }
     }
@@ -166,9 +187,12 @@ impl Plan {
             ("compression", encoding),
             ("batch bytes", self.batch_bytes.to_string()),
             ("linger", format!("{:?}", self.linger)),
-            ("buffer bytes per producer", self.producer_config().buffer_bytes_max.to_string()),
+            ("buffer bytes per producer", self.producer_config("").buffer_bytes_max.to_string()),
             ("requests in flight", self.requests_in_flight.to_string()),
         ];
+        if let Some(every) = self.transaction_every {
+            all.push(("transaction every", format!("{every:?}")));
+        }
         if self.groups > 0 {
             all.push(("consumer groups", self.groups.to_string()));
             all.push(("consumers per group", self.consumers.to_string()));

@@ -2,7 +2,8 @@
 //! becomes of them.
 //!
 //! It follows batches, not records: the first record of a batch has a waker, which notes the time on the client's own thread at
-//! the moment of the answer and queues it here. So what this thread is doing then makes no latency longer.
+//! the moment of the answer and queues it here. So what this thread is doing then makes no latency longer. Of a commit the latency ends when
+//! this thread sees it.
 
 use super::ledger::Ledger;
 use super::payload::Payloads;
@@ -10,6 +11,7 @@ use super::plan::{Pace, Plan};
 use super::run::Counters;
 use super::schedule::Schedule;
 use super::stage::Stage;
+use super::transactions::{Ended, Transactions};
 use crate::stats::recorder::{Recorder, Window};
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
@@ -52,6 +54,8 @@ pub struct ProducerThread {
     free: Vec<usize>,
     in_flight: usize,
     done: (Sender<Done>, Receiver<Done>),
+    /// When the next transaction is to be committed.
+    next_end: u64,
     counters: Arc<Counters>,
     /// Bytes that may still be sent.
     left: Option<u64>,
@@ -67,6 +71,7 @@ struct Lane {
     last: Vec<usize>,
     /// A record that there was no room for.
     refused: Option<Sending>,
+    transactions: Option<Transactions>,
 }
 
 struct Sending {
@@ -84,8 +89,12 @@ struct Batch {
     bytes: u64,
 }
 
-/// A batch has an outcome: its place, and when.
-type Done = (usize, u64);
+enum Done {
+    /// One has an outcome: its place, and when.
+    Batch(usize, u64),
+    /// A lane's transaction is to be looked at.
+    Transaction(usize),
+}
 
 struct Note {
     place: usize,
@@ -96,13 +105,26 @@ struct Note {
 impl Wake for Note {
     fn wake(self: Arc<Self>) {
         // The thread may have given up.
-        let _ = self.done.send((self.place, nanos(self.origin)));
+        let _ = self.done.send(Done::Batch(self.place, nanos(self.origin)));
+    }
+}
+
+struct TransactionNote {
+    lane: usize,
+    done: Sender<Done>,
+}
+
+impl Wake for TransactionNote {
+    fn wake(self: Arc<Self>) {
+        let _ = self.done.send(Done::Transaction(self.lane));
     }
 }
 
 pub struct Produced {
     pub ledger: Ledger,
     pub recorder: Recorder,
+    /// Of transactions: how long commits took.
+    pub commits: Recorder,
     /// How much later than due records were handed to the client, in nanoseconds: what the generator itself adds.
     pub lag: Histogram<u64>,
     pub failed: u64,
@@ -128,20 +150,32 @@ impl ProducerThread {
         let mut config = ClientConfig::new(&plan.bootstrap);
         config.client_id = format!("corebench-produce-{index}");
         let client = block_on(Client::connect(config))?;
+        let done = mpsc::channel();
         let mut lanes = Vec::with_capacity(count);
-        for _ in 0..count {
-            let producer = client.producer(plan.producer_config())?;
+        for lane in 0..count {
+            let number = first + lane;
+            let producer = client.producer(plan.producer_config(&format!("{topic}-{number}")))?;
             let known = block_on(producer.prepare(topic))?;
             if known != plan.partitions {
                 bail!("topic {topic:?} has {known} partitions, not {}", plan.partitions);
             }
-            lanes.push(Lane { producer, sequence: 0, last: vec![usize::MAX; known], refused: None });
+            let transactions = match plan.transaction_every {
+                Some(every) => {
+                    let waker = Waker::from(Arc::new(TransactionNote { lane, done: done.0.clone() }));
+                    let part = (number, plan.producers);
+                    Some(block_on(Transactions::begin(&producer, every, part, waker))?)
+                }
+                None => None,
+            };
+            let last = vec![usize::MAX; known];
+            lanes.push(Lane { producer, sequence: 0, last, refused: None, transactions });
         }
         let window = Window::new(plan.warm_up, plan.measured);
         let seed = plan.seed.wrapping_mul(1000).wrapping_add(index as u64);
         let outcome = Produced {
             ledger: Ledger::new(run, plan.producers, plan.partitions),
             recorder: Recorder::new(window),
+            commits: Recorder::new(window),
             lag: Histogram::new(3).expect("constant"),
             failed: 0,
             first_error: None,
@@ -160,7 +194,8 @@ impl ProducerThread {
             batches: Vec::new(),
             free: Vec::new(),
             in_flight: 0,
-            done: mpsc::channel(),
+            done,
+            next_end: if plan.transaction_every.is_some() { 0 } else { u64::MAX },
             counters: stage.counters.clone(),
             left: limit,
             origin: Instant::now(),
@@ -181,13 +216,69 @@ impl ProducerThread {
                 self.follow(Schedule::new(records_per_second, part, parts, arrivals, self.plan.seed))?;
             }
         }
+        self.next_end = u64::MAX;
         for lane in 0..self.lanes.len() {
-            block_on(self.lanes[lane].producer.flush())?;
+            match &self.lanes[lane].transactions {
+                // Those that are being committed have nothing new.
+                Some(transactions) if transactions.is_ending() => {}
+                Some(_) => self.end(lane)?,
+                None => block_on(self.lanes[lane].producer.flush())?,
+            }
         }
-        while self.in_flight > 0 {
-            self.wait(ROOM_WAIT);
+        while self.in_flight > 0 || self.lanes.iter().any(Lane::is_ending) {
+            self.wait(ROOM_WAIT)?;
         }
         Ok(self.outcome)
+    }
+
+    /// Commits the transactions whose time is over.
+    fn end_due(&mut self) -> Result<()> {
+        let now = self.now();
+        if now < self.next_end {
+            return Ok(());
+        }
+        self.next_end = u64::MAX;
+        for lane in 0..self.lanes.len() {
+            let open = |lane: &Lane| Some(lane.transactions.as_ref().filter(|it| !it.is_ending())?.due);
+            if open(&self.lanes[lane]).is_some_and(|due| due <= now) {
+                self.end(lane)?;
+            }
+            self.next_end = self.next_end.min(open(&self.lanes[lane]).unwrap_or(u64::MAX));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, lane: usize) -> Result<()> {
+        let now = self.now();
+        let Some(transactions) = &mut self.lanes[lane].transactions else { return Ok(()) };
+        let ended = transactions.end(now)?;
+        self.ended(lane, now, ended);
+        Ok(())
+    }
+
+    fn look_at_transaction(&mut self, lane: usize) -> Result<()> {
+        let now = self.now();
+        let Some(transactions) = &mut self.lanes[lane].transactions else { return Ok(()) };
+        let ended = transactions.look(now)?;
+        self.ended(lane, now, ended);
+        Ok(())
+    }
+
+    fn ended(&mut self, lane: usize, now: u64, ended: Option<Ended>) {
+        let Some(transactions) = &mut self.lanes[lane].transactions else { return };
+        match ended {
+            None => return,
+            Some(Ended::Committed(since)) => {
+                transactions.settle(&mut self.outcome.ledger, self.first + lane);
+                self.outcome.commits.latency(since, now);
+                self.outcome.commits.volume(now, 1, 0);
+            }
+            Some(Ended::Aborted(error, lost)) => {
+                self.outcome.failed += lost;
+                self.outcome.first_error.get_or_insert(error);
+            }
+        }
+        self.next_end = self.next_end.min(transactions.due);
     }
 
     fn now(&self) -> u64 {
@@ -197,7 +288,7 @@ impl ProducerThread {
     fn saturate(&mut self) -> Result<()> {
         let mut lane = 0;
         loop {
-            self.settle_ready();
+            self.settle_ready()?;
             let mut refusals = 0;
             for _ in 0..BURST {
                 let now = self.now();
@@ -210,7 +301,7 @@ impl ProducerThread {
                 }
                 lane = (lane + 1) % self.lanes.len();
                 if refusals == self.lanes.len() {
-                    self.wait(ROOM_WAIT);
+                    self.wait(ROOM_WAIT)?;
                     break;
                 }
             }
@@ -223,13 +314,13 @@ impl ProducerThread {
         while schedule.due() < self.window.to {
             let (due, now) = (schedule.due(), self.now());
             if due > now {
-                self.wait(Duration::from_nanos(due - now).max(SLEEP_MIN));
+                self.wait(Duration::from_nanos(due - now).max(SLEEP_MIN))?;
                 continue;
             }
-            let lane = sent % self.lanes.len();
+            let lane = self.lane_for(sent);
             // Waits for its turn: later records are sent later, and their latencies say so.
             while !self.send(lane, due)? && self.now() < give_up {
-                self.wait(ROOM_WAIT);
+                self.wait(ROOM_WAIT)?;
             }
             if self.now() >= give_up {
                 while schedule.due() < self.window.to {
@@ -244,14 +335,24 @@ impl ProducerThread {
             schedule.advance();
             sent += 1;
             if sent.is_multiple_of(BURST) {
-                self.settle_ready();
+                self.settle_ready()?;
             }
         }
         Ok(())
     }
 
-    /// False if there is no room: then the record is sent the next time.
+    /// Lanes take turns; one that is committing is passed over, unless all are.
+    fn lane_for(&self, sent: usize) -> usize {
+        let count = self.lanes.len();
+        let turns = (0..count).map(|after| (sent + after) % count);
+        turns.into_iter().find(|lane| !self.lanes[*lane].is_ending()).unwrap_or(sent % count)
+    }
+
+    /// False if there is no room, or no transaction: then the record is sent the next time.
     fn send(&mut self, at: usize, due: u64) -> Result<bool> {
+        if self.lanes[at].is_ending() {
+            return Ok(false);
+        }
         let sending = match self.lanes[at].refused.take() {
             Some(refused) => refused,
             None => self.make(at, due),
@@ -260,6 +361,9 @@ impl ProducerThread {
         let Sending { record, due, digest, bytes } = sending;
         match lane.producer.try_send(record) {
             Ok(delivery) => {
+                if let Some(transactions) = &mut lane.transactions {
+                    transactions.sent();
+                }
                 self.sent(at, delivery, due, digest, bytes);
                 Ok(true)
             }
@@ -271,6 +375,12 @@ impl ProducerThread {
                 lane.refused = Some(Sending { record, due, digest, bytes });
                 block_on(lane.producer.prepare(&self.topic))?;
                 Ok(false)
+            }
+            Err(TrySendError::Failed(_, Error::TransactionFailed { cause })) => {
+                self.outcome.failed += 1;
+                self.outcome.first_error.get_or_insert(*cause);
+                self.end(at)?;
+                Ok(true)
             }
             Err(TrySendError::Failed(_, error)) => Err(error).context("the client does not take a record"),
         }
@@ -311,11 +421,11 @@ impl ProducerThread {
         self.batches[place] = Some(batch);
         self.in_flight += 1;
         let note = Note { place, done: self.done.0.clone(), origin: self.origin };
-        self.look((place, self.now()), &Waker::from(Arc::new(note)));
+        self.look(place, self.now(), &Waker::from(Arc::new(note)));
     }
 
     /// Enters a batch's outcome if it has one; else its waker will tell.
-    fn look(&mut self, (place, at): Done, waker: &Waker) {
+    fn look(&mut self, place: usize, at: u64, waker: &Waker) {
         let Some(batch) = &mut self.batches[place] else { return };
         let Poll::Ready(outcome) = Pin::new(&mut batch.delivery).poll(&mut Context::from_waker(waker)) else {
             return;
@@ -327,7 +437,10 @@ impl ProducerThread {
         match outcome {
             Ok(written) => {
                 let partition = written.partition.partition as usize;
-                self.outcome.ledger.sent(self.first + batch.lane, partition, count, batch.digest);
+                match &mut self.lanes[batch.lane].transactions {
+                    Some(transactions) => transactions.acknowledged(partition, count, batch.digest),
+                    None => self.outcome.ledger.sent(self.first + batch.lane, partition, count, batch.digest),
+                }
                 self.outcome.recorder.volume(at, count, batch.bytes);
                 for due in batch.dues {
                     self.outcome.recorder.latency(due, at);
@@ -341,21 +454,35 @@ impl ProducerThread {
         }
     }
 
-    fn settle_ready(&mut self) {
-        while let Ok(done) = self.done.1.try_recv() {
-            self.look(done, Waker::noop());
+    fn settle(&mut self, done: Done) -> Result<()> {
+        match done {
+            Done::Batch(place, at) => self.look(place, at, Waker::noop()),
+            Done::Transaction(lane) => self.look_at_transaction(lane)?,
         }
+        Ok(())
     }
 
-    /// Until something is done, or for so long.
-    fn wait(&mut self, long: Duration) {
-        match self.done.1.recv_timeout(long) {
-            Ok(done) => {
-                self.look(done, Waker::noop());
-                self.settle_ready();
-            }
+    fn settle_ready(&mut self) -> Result<()> {
+        while let Ok(done) = self.done.1.try_recv() {
+            self.settle(done)?;
+        }
+        self.end_due()
+    }
+
+    /// Until something is done or due, or for so long.
+    fn wait(&mut self, long: Duration) -> Result<()> {
+        let to_end = Duration::from_nanos(self.next_end.saturating_sub(self.now()));
+        match self.done.1.recv_timeout(long.min(to_end.max(SLEEP_MIN))) {
+            Ok(done) => self.settle(done)?,
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
+        self.settle_ready()
+    }
+}
+
+impl Lane {
+    fn is_ending(&self) -> bool {
+        self.transactions.as_ref().is_some_and(Transactions::is_ending)
     }
 }
 

@@ -72,6 +72,7 @@ pub fn read(
         warm_up_s: 0.0,
         window_s: seconds,
         produced: None,
+        committed: None,
         consumed: merged.map(|all| all.summary_of(seconds)),
         read_back: None,
         cost,

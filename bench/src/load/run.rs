@@ -145,6 +145,10 @@ fn report(
         window_s: plan.measured.as_secs_f64(),
         warm_up_s: plan.warm_up.as_secs_f64(),
         produced: merged(produced.iter().map(|one| &one.recorder).collect()).map(|all| all.summary()),
+        committed: plan
+            .transaction_every
+            .and(merged(produced.iter().map(|one| &one.commits).collect()))
+            .map(|all| all.summary()),
         consumed: merged(consumed.iter().map(|one| &one.recorder).collect()).map(|all| all.summary()),
         read_back: None,
         cost,
@@ -210,6 +214,22 @@ mod tests {
         assert_eq!(latency(&consumed), 3 * latency(&produced));
         // By the schedule, and not by what the endpoint takes: 0.3 seconds of it.
         assert!((1200..1800).contains(&latency(&produced)), "{}", latency(&produced));
+    }
+
+    #[test]
+    fn transactions_are_committed_and_counted() {
+        let endpoint = Endpoint::start(1 << 30).unwrap();
+        let every = Duration::from_millis(20);
+        let rate = Pace::Rate { records_per_second: 5000.0, arrivals: Arrivals::Even };
+        for (pace, groups) in [(Pace::Saturate, 0), (rate, 2)] {
+            let report = measured(&Plan { pace, groups, transaction_every: Some(every), ..plan(&endpoint) });
+            assert_eq!(report.problems, Vec::<String>::new());
+            assert!(report.verdict.acknowledged > 0);
+            let committed = report.committed.unwrap();
+            // Three producers for 0.3 seconds, on a machine that may be busy with other tests.
+            assert!((3..=45).contains(&committed.records), "{}", committed.records);
+            assert!(committed.latency.is_some_and(|latency| latency.count > 0));
+        }
     }
 
     #[test]

@@ -164,17 +164,18 @@ fn single(run: &RunReport) -> String {
     }
     let mut rates = Vec::new();
     let mut curves = Vec::new();
-    for (colour, (side, summary)) in
-        [("produced", &run.produced), ("consumed", &run.consumed)].into_iter().enumerate()
-    {
+    let sides = [("produced", &run.produced), ("consumed", &run.consumed), ("committed", &run.committed)];
+    for (colour, (side, summary)) in sides.into_iter().enumerate() {
         let Some(summary) = summary else { continue };
-        text += &format!(
-            "<h3>{side}: {} records/s, {} MB/s</h3>\n",
-            number(summary.records_per_second),
-            number(summary.bytes_per_second / 1e6)
-        );
         let line = |name: &str, points, colour| Line { name: name.to_owned(), points, colour, dash: 0 };
-        rates.push(line(side, course(summary, megabytes), colour));
+        let rate = number(summary.records_per_second);
+        if side == "committed" {
+            text += &format!("<h3>{side}: {rate} transactions/s</h3>\n");
+        } else {
+            let megabytes_per_second = number(summary.bytes_per_second / 1e6);
+            text += &format!("<h3>{side}: {rate} records/s, {megabytes_per_second} MB/s</h3>\n");
+            rates.push(line(side, course(summary, megabytes), colour));
+        }
         let Some(latency) = &summary.latency else { continue };
         let titles = ["mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"].map(str::to_owned);
         let values = [

@@ -82,6 +82,9 @@ pub struct RunReport {
     pub warm_up_s: f64,
     pub window_s: f64,
     pub produced: Option<Summary>,
+    /// Of transactions: each counts as a record, and its latency is that of the commit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub committed: Option<Summary>,
     /// By all groups together.
     pub consumed: Option<Summary>,
     /// Afterwards, where nobody read while it was written.

@@ -87,6 +87,13 @@ pub fn run(report: &RunReport) -> String {
         text += &course(summary);
         text.push('\n');
     }
+    if let Some(summary) = &report.committed {
+        text += &format!("committed: {} transactions/s\n", number(summary.records_per_second));
+        if let Some(latency) = &summary.latency {
+            text += &latencies("committed", latency);
+        }
+        text.push('\n');
+    }
     text += &cost(report);
     if let Some(back) = &report.read_back {
         text += &format!(
@@ -106,7 +113,11 @@ pub fn run(report: &RunReport) -> String {
 }
 
 fn latencies(side: &str, latency: &Latency) -> String {
-    let what = if side == "produced" { "acknowledged after" } else { "read after" };
+    let what = match side {
+        "produced" => "acknowledged after",
+        "committed" => "commits took",
+        _ => "read after",
+    };
     let rows = [
         ("p50", latency.p50_us),
         ("p90", latency.p90_us),

@@ -1,7 +1,7 @@
 //! Consumer groups: list, describe, offsets, delete.
 
 use super::{Admin, Outcomes, only};
-use crate::core::{Core, Lane, Node};
+use crate::core::{CoordinatorType, Core, Lane, Node};
 use crate::error::{Error, Result};
 use crate::groups::{self, Committer};
 use crate::topic_partition::{TopicPartition, by_topic};
@@ -162,7 +162,7 @@ async fn describe(core: &Rc<Core>, group: &Str) -> Result<GroupDescription> {
     if described.group_state == "Dead" && described.members.is_empty() {
         return Err(Error::broker(ErrorCode::GROUP_ID_NOT_FOUND, what));
     }
-    let coordinator = core.known_coordinator(group).unwrap_or(-1);
+    let coordinator = core.known_coordinator(CoordinatorType::Group, group).unwrap_or(-1);
     Ok(description(described, coordinator))
 }
 

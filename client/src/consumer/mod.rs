@@ -19,7 +19,7 @@ use crate::client::Client;
 use crate::core::Core;
 use crate::driver::{self, Event, Handle};
 use crate::error::{Error, Result};
-use crate::groups::NewOffset;
+use crate::groups::{GroupMetadata, NewOffset};
 use crate::leaders::{self, ListedOffset, OffsetSpec};
 use crate::topic_partition::TopicPartition;
 use buffer::{Buffer, Rebalance, Start, Step, not_assigned};
@@ -322,6 +322,21 @@ impl Consumer {
             .handle
             .call(async move |core| crate::groups::committed(&core, &group, Some(&partitions), true).await);
         Ok(fetched.await?.into_iter().map(|(at, committed)| (at, committed.offset)).collect())
+    }
+
+    /// For [`Producer::send_offsets`](crate::Producer::send_offsets): this consumer as a member of its group, at present.
+    pub fn group_metadata(&self) -> Result<GroupMetadata> {
+        let group = GroupMetadata::new(self.group()?);
+        let buffer = self.shared.lock();
+        Ok(match &buffer.committer {
+            None => group,
+            Some(committer) => GroupMetadata {
+                generation: committer.generation,
+                member_id: committer.member_id.as_str().to_owned(),
+                instance_id: committer.instance_id.as_deref().map(str::to_owned),
+                ..group
+            },
+        })
     }
 
     fn group(&self) -> Result<Str> {

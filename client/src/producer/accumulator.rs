@@ -9,13 +9,14 @@ use super::config::ProducerConfig;
 use super::delivery::{Delivery, Written};
 use super::partitioner::Chooser;
 use super::record::ProducerRecord;
+use super::transaction::{Membership, Transaction};
 use crate::error::{Error, Result};
 use crate::metadata::Topic;
 use crate::topic_partition::TopicPartition;
 use bytes::Bytes;
 use corelog_wire::ErrorCode;
 use corelog_wire::Str;
-use corelog_wire::records::{BatchBuilder, Producer};
+use corelog_wire::records::{BatchBuilder, BatchOptions, Producer};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -44,6 +45,8 @@ pub(super) struct Accumulator {
     pub(super) sender_comes: Option<Instant>,
     /// Producer id and the newest epoch in use, if idempotent.
     pub(super) identity: Option<(i64, i16)>,
+    /// Of a transactional producer.
+    pub(super) transaction: Option<Transaction>,
     /// No more records are taken.
     pub(super) closed: Option<Error>,
 }
@@ -71,6 +74,8 @@ struct Queue {
     is_known: bool,
     /// A gap in the sequence: once nothing is in flight, all that is here starts a new one, under a new epoch.
     restamp: bool,
+    /// Of a transactional producer's partition.
+    membership: Membership,
     /// Size of the last full batch, as a guess at the next.
     room: usize,
 }
@@ -118,7 +123,7 @@ pub(super) enum Verdict {
 }
 
 impl Accumulator {
-    pub(super) fn new() -> Accumulator {
+    pub(super) fn new(transaction: Option<Transaction>) -> Accumulator {
         Accumulator {
             topics: HashMap::new(),
             queues: Vec::new(),
@@ -133,6 +138,7 @@ impl Accumulator {
             news: false,
             sender_comes: None,
             identity: None,
+            transaction,
             closed: None,
         }
     }
@@ -159,6 +165,7 @@ impl Accumulator {
                 next_sequence: 0,
                 is_known: false,
                 restamp: false,
+                membership: Membership::default(),
                 room: 0,
             });
         }
@@ -182,6 +189,9 @@ impl Accumulator {
     ) -> Result<Append> {
         if let Some(error) = &self.closed {
             return Err(error.clone());
+        }
+        if let Some(transaction) = &self.transaction {
+            transaction.check_open()?;
         }
         let len = record.size_max();
         if len > config.request_bytes_max {
@@ -244,7 +254,11 @@ impl Accumulator {
             |source| Error::Build { topic: record.topic.as_str().to_owned(), partition, source };
         let mut sealed = queue.seal_full(len, config);
         let has_open = queue.batches.back().is_some_and(Batch::is_open);
+        let mut enlisted = false;
         if !has_open {
+            if let Some(transaction) = &mut self.transaction {
+                enlisted = transaction.enlist(place, &mut queue.membership);
+            }
             queue.open(self.next_number, config, self.identity);
             self.incomplete.insert(self.next_number);
             self.next_number += 1;
@@ -264,7 +278,10 @@ impl Accumulator {
             batch.seal();
             sealed = true;
         }
-        if sealed || (!has_open && self.sender_comes.is_none_or(|at| at > batch.opened + config.linger)) {
+        if sealed
+            || enlisted
+            || (!has_open && self.sender_comes.is_none_or(|at| at > batch.opened + config.linger))
+        {
             self.tell_sender();
         }
         Ok(delivery)
@@ -304,9 +321,10 @@ impl Accumulator {
         self.next_number
     }
 
-    /// Whether all batches below the number have an outcome; the waker is woken as outcomes come.
+    /// Whether all batches below the number have an outcome, and nothing else adds to the transaction; the waker is woken as outcomes
+    /// come.
     pub(super) fn poll_flushed(&mut self, below: u64, waker: &Waker) -> bool {
-        let done = self.incomplete.first().is_none_or(|first| *first >= below);
+        let done = self.incomplete.first().is_none_or(|first| *first >= below) && !self.is_adding();
         if !done && !self.flushing.iter().any(|flushing| flushing.will_wake(waker)) {
             self.flushing.push(waker.clone());
         }
@@ -315,6 +333,17 @@ impl Accumulator {
 
     pub(super) fn is_empty(&self) -> bool {
         self.incomplete.is_empty()
+    }
+
+    /// Something other than records is on its way into the transaction.
+    fn is_adding(&self) -> bool {
+        self.transaction.as_ref().is_some_and(|transaction| transaction.under_way > 0)
+    }
+
+    /// Nothing is without an outcome, and no call waits for one of a transaction.
+    pub(super) fn is_idle(&self) -> bool {
+        let has_turn = self.transaction.as_ref().is_some_and(Transaction::has_turn);
+        self.is_empty() && !self.is_adding() && !has_turn
     }
 
     /// Takes what can be sent: `leader_of` finds brokers, of which there are `brokers`, `room_on` says how many bytes a broker
@@ -384,6 +413,9 @@ impl Accumulator {
                 sooner(&mut work.next, batch.opened + config.linger);
                 continue;
             }
+            if self.transaction.as_ref().is_some_and(|transaction| !transaction.has(&queue.membership)) {
+                continue;
+            }
             let Some(node) = leader_of(&queue.at) else {
                 work.leaderless = true;
                 continue;
@@ -442,20 +474,21 @@ impl Accumulator {
             return;
         }
         // Whether a broker has those that were sent is not known: what follows must not hang on them.
-        queue.restamp |= queue.identity.is_some() && (sent || !queue.batches.is_empty());
+        queue.restamp |= queue.may_restart(&self.transaction) && (sent || !queue.batches.is_empty());
         if queue.batches.is_empty() && queue.restamp {
             queue.restart(&mut self.identity);
         }
+        let error = Error::Timeout {
+            what: format!("delivery to {}", queue.at),
+            after: config.delivery_timeout,
+            last: last_error.clone().map(Box::new),
+        };
         for batch in expired {
-            let error = Error::Timeout {
-                what: format!("delivery to {}", queue.at),
-                after: config.delivery_timeout,
-                last: last_error.clone().map(Box::new),
-            };
             self.incomplete.remove(&batch.number);
             self.buffered -= batch.bytes;
-            batch.outcome.complete(Err(error));
+            batch.outcome.complete(Err(error.clone()));
         }
+        self.record_failed(&error);
         self.wake_all();
     }
 
@@ -493,7 +526,7 @@ impl Accumulator {
             }
             Verdict::Failed(error) => {
                 // Its sequence numbers will never come.
-                queue.restamp |= queue.identity.is_some();
+                queue.restamp |= queue.may_restart(&self.transaction);
                 Err(error)
             }
         };
@@ -503,8 +536,84 @@ impl Accumulator {
         }
         self.incomplete.remove(&number);
         self.buffered -= batch.bytes;
+        let failure = outcome.as_ref().err().cloned();
         batch.outcome.complete(outcome);
+        if let Some(error) = failure {
+            self.record_failed(&error);
+        }
         self.wake_all();
+    }
+
+    /// Has the transaction fail, if there is one: then nothing more of it is sent.
+    pub(super) fn record_failed(&mut self, error: &Error) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.record_failed(error);
+            self.drop_failed();
+        }
+    }
+
+    /// As [`Accumulator::record_failed`], of a record that is not even here.
+    pub(super) fn send_failed(&mut self, error: &Error) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.send_failed(error);
+            self.drop_failed();
+        }
+    }
+
+    /// Takes a coordinator's refusal; returns what to tell the application.
+    pub(super) fn transaction_refused(&mut self, error: &Error) -> Error {
+        let Some(transaction) = &mut self.transaction else { return error.clone() };
+        let error = transaction.request_failed(error);
+        self.drop_failed();
+        error
+    }
+
+    /// Drops what a transaction that has failed does not need any more.
+    pub(super) fn drop_failed(&mut self) {
+        let failure = self.transaction.as_ref().and_then(Transaction::failure);
+        if let Some((error, is_fatal)) = failure.map(|(error, is_fatal)| (error.clone(), is_fatal)) {
+            self.drop_batches(&error, is_fatal);
+        }
+    }
+
+    /// Fails what was never sent, as if it had not been there: its sequence numbers are given again. Batches that a broker may have keep
+    /// being sent, lest one comes there after the transaction's end; with `also_sent` only those stay that are in flight.
+    pub(super) fn drop_batches(&mut self, error: &Error, also_sent: bool) {
+        for queue in &mut self.queues {
+            while let Some(batch) =
+                queue.batches.pop_back_if(|last| !last.in_flight && (also_sent || !last.sent))
+            {
+                if let Some(stamp) = batch.stamp {
+                    queue.next_sequence = stamp.base_sequence;
+                }
+                self.incomplete.remove(&batch.number);
+                self.buffered -= batch.bytes;
+                batch.outcome.complete(Err(error.clone()));
+            }
+        }
+        self.wake_all();
+    }
+
+    /// Of a transactional producer: what is sent from now on begins new sequences under it. Nothing may be waiting.
+    pub(super) fn set_identity(&mut self, identity: (i64, i16)) {
+        self.identity = Some(identity);
+        for queue in &mut self.queues {
+            (queue.identity, queue.next_sequence, queue.is_known) = (self.identity, 0, false);
+        }
+    }
+
+    /// Partitions that the transaction's coordinator has to be told.
+    pub(super) fn partitions_to_add(&mut self) -> Vec<(usize, TopicPartition)> {
+        let Some(transaction) = &mut self.transaction else { return Vec::new() };
+        let places = transaction.take_to_add();
+        places.into_iter().map(|place| (place, self.queues[place].at.clone())).collect()
+    }
+
+    pub(super) fn partitions_added(&mut self, places: Vec<usize>) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.added();
+            places.into_iter().for_each(|place| transaction.confirm(&mut self.queues[place].membership));
+        }
     }
 
     /// Whether an earlier batch of the same partition has no outcome yet.
@@ -512,7 +621,7 @@ impl Accumulator {
         self.queues[place].batches.front().is_none_or(|first| first.number == number)
     }
 
-    fn wake_all(&mut self) {
+    pub(super) fn wake_all(&mut self) {
         self.waiting.drain(..).for_each(|(waker, _)| waker.wake());
         self.flushing.drain(..).for_each(Waker::wake);
     }
@@ -548,7 +657,15 @@ impl Queue {
         let stamp =
             self.identity.map(|(id, epoch)| Producer { id, epoch, base_sequence: self.next_sequence });
         let room = self.room.min(config.batch_bytes);
-        self.batches.push_back(Batch::open(number, self.at.clone(), config.encoding, stamp, room));
+        let transactional = config.transactional_id.is_some();
+        let options =
+            BatchOptions { encoding: config.encoding, producer: stamp, transactional, ..Default::default() };
+        self.batches.push_back(Batch::open(number, self.at.clone(), options, room));
+    }
+
+    /// Whether a gap in the sequence is mended here. A transaction that has one fails, and its coordinator gives the next epoch.
+    fn may_restart(&self, transaction: &Option<Transaction>) -> bool {
+        self.identity.is_some() && transaction.is_none()
     }
 
     /// Begins a new sequence. A partition takes a later epoch only if its sequence begins at 0 (KIP-360).
@@ -597,7 +714,7 @@ mod tests {
     fn batches_of_the_keyless_are_full_and_leave_no_remainder() {
         let config = ProducerConfig { idempotent: false, batch_bytes: 4096, ..Default::default() };
         for len in [10, 100, 1000, 1300] {
-            let mut accumulator = Accumulator::new();
+            let mut accumulator = Accumulator::new(None);
             accumulator.set_topic(&"t".into(), &topic(6));
             for _ in 0..40_000 / len {
                 let record = ProducerRecord::to("t").value(vec![7; len]);
@@ -619,7 +736,7 @@ mod tests {
     #[test]
     fn a_busy_broker_does_not_have_all_looked_at_and_starves_none() {
         let config = ProducerConfig { idempotent: false, ..Default::default() };
-        let mut accumulator = Accumulator::new();
+        let mut accumulator = Accumulator::new(None);
         accumulator.set_topic(&"t".into(), &topic(100));
         for partition in 0..100 {
             let record = ProducerRecord::to("t").partition(partition).value(vec![7; 1000]);

@@ -6,7 +6,7 @@ use crate::topic_partition::TopicPartition;
 use bytes::{Bytes, BytesMut};
 use corelog_wire::records::{
     ATTRIBUTES_AT, BASE_SEQUENCE_AT, BATCH_HEADER_LEN, BatchBuilder, BatchOptions, BuildError, CRC_AT,
-    Encoding, Header, PRODUCER_EPOCH_AT, PRODUCER_ID_AT, Producer,
+    Header, PRODUCER_EPOCH_AT, PRODUCER_ID_AT, Producer,
 };
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,14 +36,7 @@ pub(super) enum Body {
 }
 
 impl Batch {
-    pub(super) fn open(
-        number: u64,
-        partition: TopicPartition,
-        encoding: Encoding,
-        stamp: Option<Producer>,
-        room: usize,
-    ) -> Batch {
-        let options = BatchOptions { encoding, producer: stamp, ..Default::default() };
+    pub(super) fn open(number: u64, partition: TopicPartition, options: BatchOptions, room: usize) -> Batch {
         Batch {
             number,
             outcome: BatchOutcome::new(partition),
@@ -53,7 +46,7 @@ impl Batch {
             opened: Instant::now(),
             in_flight: false,
             sent: false,
-            stamp,
+            stamp: options.producer,
         }
     }
 
@@ -124,7 +117,9 @@ mod tests {
     fn a_stamp_replaces_another_and_the_checksum_follows() {
         let partition = TopicPartition::new("t", 0);
         let first = Producer { id: 7, epoch: 1, base_sequence: 40 };
-        let mut batch = Batch::open(0, partition, Compression::Lz4.into(), Some(first), 0);
+        let options =
+            BatchOptions { encoding: Compression::Lz4.into(), producer: Some(first), ..Default::default() };
+        let mut batch = Batch::open(0, partition, options, 0);
         let record = ProducerRecord::to("t").key("k").value("v").header("h", "x");
         let (_, taken) = batch.append(&record, 5).unwrap();
         assert_eq!(taken, batch.bytes);

@@ -48,6 +48,12 @@ pub struct ProducerConfig {
     pub acks: Acks,
     /// Whether retries can neither duplicate records nor change their order (KIP-98). Needs `Acks::All`.
     pub idempotent: bool,
+    /// Makes a transactional producer (KIP-98), under a name that is the same after a restart: then it fences its predecessor, and
+    /// ends what that left open. Needs idempotence.
+    pub transactional_id: Option<String>,
+    /// A transaction that is open for longer is aborted by the coordinator, and its producer fenced. Brokers bound it
+    /// (`transaction.max.timeout.ms`, 15 minutes by default).
+    pub transaction_timeout: Duration,
     /// Codec and level; see [`ProducerConfig::compression`].
     pub encoding: Encoding,
     pub partitioner: Partitioner,
@@ -78,6 +84,8 @@ impl Default for ProducerConfig {
         ProducerConfig {
             acks: Acks::All,
             idempotent: true,
+            transactional_id: None,
+            transaction_timeout: Duration::from_secs(60),
             encoding: Encoding::default(),
             partitioner: Partitioner::default(),
             linger: Duration::from_millis(5),
@@ -93,6 +101,11 @@ impl Default for ProducerConfig {
 }
 
 impl ProducerConfig {
+    /// With a transactional id.
+    pub fn transactional(transactional_id: impl Into<String>) -> ProducerConfig {
+        ProducerConfig { transactional_id: Some(transactional_id.into()), ..Default::default() }
+    }
+
     /// With this codec, at its default level.
     pub fn compression(mut self, codec: Compression) -> Self {
         self.encoding = codec.into();
@@ -116,6 +129,20 @@ impl ProducerConfig {
         if self.idempotent && self.requests_in_flight_max > IDEMPOTENT_IN_FLIGHT_MAX {
             let what = format!("idempotent allows {IDEMPOTENT_IN_FLIGHT_MAX} requests in flight");
             return Err(Error::config(what, "lower requests_in_flight_max, or set idempotent to false"));
+        }
+        if let Some(transactional_id) = &self.transactional_id {
+            if transactional_id.is_empty() {
+                return Err(Error::config("transactional_id is empty", "give it a name, or leave it out"));
+            }
+            if !self.idempotent {
+                return Err(Error::config(
+                    "transactional_id needs idempotence",
+                    "set idempotent to true, and acks to Acks::All",
+                ));
+            }
+            if self.transaction_timeout.is_zero() {
+                return Err(Error::config("transaction_timeout is 0", "use a minute, or a few"));
+            }
         }
         if self.requests_in_flight_max == 0 {
             return Err(Error::config("requests_in_flight_max is 0", "use at least 1"));

@@ -5,6 +5,7 @@ use super::Shared;
 use super::accumulator::{Drained, DrainedBody, Verdict, Work};
 use super::batch::stamped;
 use super::config::Acks;
+use super::coordinator::{self, Coordinator, UnderWay};
 use super::delivery::Written;
 use crate::core::{Core, Lane, Node};
 use crate::driver::{self, Event, Listen};
@@ -39,6 +40,9 @@ pub(super) struct Sender {
     in_flight: RefCell<HashMap<i32, usize>>,
     connecting: RefCell<HashSet<i32>>,
     getting_id: Cell<bool>,
+    /// Of a transactional producer.
+    coordinator: Option<Rc<Coordinator>>,
+    adding: Cell<bool>,
     /// What kept batches from being delivered most recently.
     last_error: RefCell<Option<Error>>,
     changed: Event,
@@ -53,10 +57,12 @@ impl Drop for FailOnDrop {
     }
 }
 
-pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>) {
+pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, lane: Lane) {
     let _guard = FailOnDrop(shared.clone());
     let sender = Rc::new(Sender {
-        lane: core.new_lane(),
+        lane,
+        coordinator: Coordinator::new(&core, &shared, lane).map(Rc::new),
+        adding: Cell::new(false),
         core,
         shared,
         in_flight: RefCell::default(),
@@ -72,12 +78,17 @@ pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>) {
         sender.do_work(work);
         {
             let mut accumulator = sender.shared.lock();
-            if accumulator.closed.is_some() && accumulator.is_empty() {
+            if accumulator.closed.is_some() && accumulator.is_idle() {
                 break;
             }
             accumulator.sender_comes = next;
         }
         sender.wait(next, changed, updated).await;
+    }
+    let abandoned = sender.shared.transaction(|transaction| Ok(transaction.abandon()));
+    if let (Some(coordinator), Ok(true)) = (&sender.coordinator, abandoned) {
+        // If it fails, the transaction's timeout ends it.
+        let _ = coordinator.end(false).await;
     }
     sender.core.close_lane(sender.lane);
 }
@@ -144,7 +155,7 @@ impl Sender {
         if work.leaderless {
             self.core.refresh_soon();
         }
-        if self.shared.config.idempotent && !self.shared.lock().is_empty() {
+        if self.restarts() && !self.shared.lock().is_empty() {
             let lost = self.shared.lock().identity.is_none();
             if lost {
                 self.renew_id();
@@ -153,6 +164,28 @@ impl Sender {
         for (node, drained) in work.by_node {
             self.send(node, drained);
         }
+        if let Some(coordinator) = &self.coordinator {
+            self.add_partitions(coordinator);
+        }
+    }
+
+    /// One request at a time: what comes meanwhile shares the next.
+    fn add_partitions(self: &Rc<Self>, coordinator: &Rc<Coordinator>) {
+        if self.adding.get() {
+            return;
+        }
+        let asked = self.shared.lock().partitions_to_add();
+        if asked.is_empty() {
+            return;
+        }
+        self.adding.set(true);
+        let under_way = UnderWay::counted(&self.shared);
+        let (sender, coordinator) = (self.clone(), coordinator.clone());
+        driver::spawn(async move {
+            coordinator.add_partitions(asked, under_way).await;
+            sender.adding.set(false);
+            sender.changed.notify();
+        });
     }
 
     fn connect(self: &Rc<Self>, node: i32) {
@@ -252,7 +285,11 @@ impl Sender {
     ) -> Result<(ProduceRequest, i16)> {
         let metadata = self.core.metadata.borrow();
         let has_ids = records.iter().all(|(at, _)| !metadata.topic_id(&at.topic).is_zero());
-        let cap = if has_ids { i16::MAX } else { TOPIC_IDS_FROM - 1 };
+        let cap = match &self.coordinator {
+            Some(_) => coordinator::PRODUCE_MAX,
+            None if has_ids => i16::MAX,
+            None => TOPIC_IDS_FROM - 1,
+        };
         let version = connection.pick_max::<ProduceRequest>(cap)?;
         if version < V2_BATCHES_FROM {
             return Err(Error::Unsupported {
@@ -272,7 +309,7 @@ impl Sender {
                 .collect(),
         });
         let request = ProduceRequest {
-            transactional_id: None,
+            transactional_id: self.shared.config.transactional_id.as_deref().map(Str::from),
             acks: self.shared.config.acks.on_the_wire(),
             timeout_ms: self.core.config.request_timeout.as_millis().try_into().unwrap_or(i32::MAX),
             topic_data: topic_data.collect(),
@@ -355,6 +392,7 @@ impl Sender {
             Ok(()) => return Verdict::Written(written),
         };
         let idempotent = self.shared.config.idempotent;
+        let restarts = self.restarts();
         let verdict = match code {
             // An earlier batch is on its way again, and this one comes after it.
             ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER
@@ -363,10 +401,10 @@ impl Sender {
                 Verdict::Retry
             }
             // The broker no longer knows what it has of ours (KIP-360).
-            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER | ErrorCode::UNKNOWN_PRODUCER_ID if idempotent => {
+            ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER | ErrorCode::UNKNOWN_PRODUCER_ID if restarts => {
                 Verdict::Restart
             }
-            ErrorCode::INVALID_PRODUCER_EPOCH | ErrorCode::INVALID_PRODUCER_ID_MAPPING if idempotent => {
+            ErrorCode::INVALID_PRODUCER_EPOCH | ErrorCode::INVALID_PRODUCER_ID_MAPPING if restarts => {
                 self.shared.lock().identity = None;
                 Verdict::Restart
             }
@@ -378,6 +416,11 @@ impl Sender {
         }
         self.last_error.replace(Some(error));
         verdict
+    }
+
+    /// Whether a broken sequence goes on under an identity that it gives itself. In a transaction that would make two of one.
+    fn restarts(&self) -> bool {
+        self.shared.config.idempotent && self.coordinator.is_none()
     }
 
     /// All of a request's batches fared alike.

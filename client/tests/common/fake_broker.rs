@@ -1,12 +1,20 @@
-//! A broker that misbehaves on demand: enough of one to produce to, with Kafka's rules for idempotent producers.
+//! A broker that misbehaves on demand: enough of one to produce to, with Kafka's rules for idempotent and transactional producers.
 // One thread per connection, for tests: no data core.
 #![allow(clippy::disallowed_types)]
+// Each suite uses its part.
+#![allow(dead_code)]
+
+#[path = "fake_coordinator.rs"]
+pub mod coordinator;
 
 use bytes::Bytes;
+use coordinator::Coordinator;
 use corelog_wire::messages::api_versions_response::ApiVersion;
 use corelog_wire::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, InitProducerIdRequest, InitProducerIdResponse, Message,
-    MetadataRequest, MetadataResponse, Response, metadata_response,
+    AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiVersionsRequest, ApiVersionsResponse,
+    EndTxnRequest, FindCoordinatorRequest, FindCoordinatorResponse, InitProducerIdRequest,
+    InitProducerIdResponse, Message, MetadataRequest, MetadataResponse, Response, TxnOffsetCommitRequest,
+    metadata_response,
 };
 use corelog_wire::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
@@ -34,6 +42,8 @@ pub enum Fault {
 }
 
 pub type Faults = Box<dyn FnMut(&Batch) -> Fault + Send>;
+/// What happens to a request of a transaction.
+pub type CoordinatorFaults = Box<dyn FnMut(ApiKey) -> Fault + Send>;
 
 /// A batch as it arrived.
 #[derive(Clone, Debug)]
@@ -42,6 +52,7 @@ pub struct Batch {
     pub producer_id: i64,
     pub epoch: i16,
     pub sequence: i32,
+    pub transactional: bool,
     pub values: Vec<String>,
 }
 
@@ -54,6 +65,10 @@ pub struct Log {
     /// By producer: its epoch and its last five batches.
     producers: HashMap<i64, (i16, Vec<Written>)>,
     strict: bool,
+    /// Of transactions that are open, by producer.
+    open: HashMap<i64, Vec<String>>,
+    /// What readers of committed records see of transactions.
+    pub committed: Vec<String>,
     /// Epochs in order of first appearance.
     pub epochs: Vec<i16>,
 }
@@ -63,6 +78,14 @@ impl Log {
     pub fn forget_producers(&mut self) {
         self.producers.clear();
         self.strict = true;
+    }
+
+    /// Ends what a producer has open, as a marker does.
+    fn end(&mut self, producer_id: i64, commit: bool) {
+        let values = self.open.remove(&producer_id).unwrap_or_default();
+        if commit {
+            self.committed.extend(values);
+        }
     }
 
     fn append(&mut self, batch: &Batch) -> Result<i64, ErrorCode> {
@@ -96,6 +119,9 @@ impl Log {
             latest.remove(0);
         }
         self.values.extend(batch.values.iter().cloned());
+        if batch.transactional {
+            self.open.entry(batch.producer_id).or_default().extend(batch.values.iter().cloned());
+        }
         if self.epochs.last() != Some(&batch.epoch) {
             self.epochs.push(batch.epoch);
         }
@@ -103,36 +129,53 @@ impl Log {
     }
 }
 
+#[derive(Clone)]
 pub struct FakeBroker {
     pub address: String,
     pub logs: Arc<Mutex<HashMap<i32, Log>>>,
+    /// Locked before the logs, where both are.
+    pub coordinator: Arc<Mutex<Coordinator>>,
+    has_transactions: bool,
+    faults: Arc<Mutex<Faults>>,
+    coordinator_faults: Arc<Mutex<CoordinatorFaults>>,
 }
 
 pub const PARTITIONS: i32 = 3;
 
 impl FakeBroker {
+    /// Without transactions.
     pub fn start(faults: Faults) -> FakeBroker {
+        FakeBroker::listen(faults, Box::new(|_| Fault::None), false)
+    }
+
+    pub fn start_transactional(faults: Faults, coordinator_faults: CoordinatorFaults) -> FakeBroker {
+        FakeBroker::listen(faults, coordinator_faults, true)
+    }
+
+    fn listen(faults: Faults, coordinator_faults: CoordinatorFaults, has_transactions: bool) -> FakeBroker {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let logs: Arc<Mutex<HashMap<i32, Log>>> = Arc::default();
-        let (shared, faults) = (logs.clone(), Arc::new(Mutex::new(faults)));
+        let broker = FakeBroker {
+            address: address.to_string(),
+            logs: Arc::default(),
+            coordinator: Arc::default(),
+            has_transactions,
+            faults: Arc::new(Mutex::new(faults)),
+            coordinator_faults: Arc::new(Mutex::new(coordinator_faults)),
+        };
+        let shared = broker.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (logs, faults) = (shared.clone(), faults.clone());
+                let broker = shared.clone();
                 // Ends when the client goes, or a fault cuts it.
-                std::thread::spawn(move || serve(stream.unwrap(), address.port(), &logs, &faults));
+                std::thread::spawn(move || serve(stream.unwrap(), address.port(), &broker));
             }
         });
-        FakeBroker { address: address.to_string(), logs }
+        broker
     }
 }
 
-fn serve(
-    mut stream: TcpStream,
-    port: u16,
-    logs: &Mutex<HashMap<i32, Log>>,
-    faults: &Mutex<Faults>,
-) -> Option<()> {
+fn serve(mut stream: TcpStream, port: u16, broker: &FakeBroker) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     loop {
         let mut length = [0; 4];
@@ -142,23 +185,55 @@ fn serve(
         let mut reader = Reader::new(request.into());
         let header = RequestHeader::decode(&mut reader).unwrap();
         let (version, id) = (header.api_version, header.correlation_id);
-        let answer = match ApiKey::from_i16(header.api_key).unwrap() {
+        let api = ApiKey::from_i16(header.api_key).unwrap();
+        let answer = match api {
             ApiKey::ApiVersions => {
                 ApiVersionsRequest::decode(&mut reader, version).unwrap();
-                encoded(&api_versions(), version, id)
+                encoded(&api_versions(broker.has_transactions), version, id)
             }
             ApiKey::Metadata => {
                 let request = MetadataRequest::decode(&mut reader, version).unwrap();
                 encoded(&metadata(request, port), version, id)
             }
             ApiKey::InitProducerId => {
-                InitProducerIdRequest::decode(&mut reader, version).unwrap();
-                let response = InitProducerIdResponse { producer_id: 7, ..Default::default() };
+                let request = InitProducerIdRequest::decode(&mut reader, version).unwrap();
+                match request.transactional_id.is_some() {
+                    true => broker.transactional(api, |it, logs| it.init(request, logs), (version, id))?,
+                    false => {
+                        let response = InitProducerIdResponse { producer_id: 7, ..Default::default() };
+                        encoded(&response, version, id)
+                    }
+                }
+            }
+            ApiKey::FindCoordinator => {
+                FindCoordinatorRequest::decode(&mut reader, version).unwrap();
+                let response = FindCoordinatorResponse {
+                    node_id: 1,
+                    host: "127.0.0.1".into(),
+                    port: port.into(),
+                    ..Default::default()
+                };
                 encoded(&response, version, id)
+            }
+            ApiKey::AddPartitionsToTxn => {
+                let request = AddPartitionsToTxnRequest::decode(&mut reader, version).unwrap();
+                broker.transactional(api, |it, _| it.add_partitions(request), (version, id))?
+            }
+            ApiKey::EndTxn => {
+                let request = EndTxnRequest::decode(&mut reader, version).unwrap();
+                broker.transactional(api, |it, logs| it.end(request, logs), (version, id))?
+            }
+            ApiKey::AddOffsetsToTxn => {
+                let request = AddOffsetsToTxnRequest::decode(&mut reader, version).unwrap();
+                broker.transactional(api, |it, _| it.add_offsets(request), (version, id))?
+            }
+            ApiKey::TxnOffsetCommit => {
+                let request = TxnOffsetCommitRequest::decode(&mut reader, version).unwrap();
+                broker.transactional(api, |it, _| it.commit_offsets(request), (version, id))?
             }
             ApiKey::Produce => {
                 let request = ProduceRequest::decode(&mut reader, version).unwrap();
-                match produce(request, logs, faults) {
+                match produce(request, broker) {
                     Outcome::Answer(response) => encoded(&response, version, id),
                     Outcome::Cut => return None,
                     Outcome::Silence => {
@@ -173,19 +248,53 @@ fn serve(
     }
 }
 
+impl FakeBroker {
+    /// None if a fault cuts the connection.
+    fn transactional<R: Response>(
+        &self,
+        api: ApiKey,
+        work: impl FnOnce(&mut Coordinator, &mut HashMap<i32, Log>) -> R,
+        (version, id): (i16, i32),
+    ) -> Option<Vec<u8>> {
+        let fault = (self.coordinator_faults.lock().unwrap())(api);
+        let mut coordinator = self.coordinator.lock().unwrap();
+        coordinator.refusal = match fault {
+            Fault::CutBefore => return None,
+            Fault::Refuse(code) => Some(code),
+            Fault::None | Fault::CutAfter | Fault::Silence => None,
+        };
+        let response = work(&mut coordinator, &mut self.logs.lock().unwrap());
+        (fault == Fault::None || coordinator.refusal.is_some()).then(|| encoded(&response, version, id))
+    }
+}
+
 fn encoded<R: Response>(response: &R, version: i16, correlation_id: i32) -> Vec<u8> {
     frame::response(response, version, correlation_id).unwrap().concat()
 }
 
-fn api_versions() -> ApiVersionsResponse {
+fn api_versions(has_transactions: bool) -> ApiVersionsResponse {
     let api = |(api_key, max_version): (ApiKey, i16)| ApiVersion {
         api_key: api_key.into(),
         min_version: 0,
         max_version,
     };
-    let apis =
-        [(ApiKey::Produce, 9), (ApiKey::Metadata, 8), (ApiKey::ApiVersions, 3), (ApiKey::InitProducerId, 1)];
-    ApiVersionsResponse { api_keys: apis.map(api).to_vec(), ..Default::default() }
+    let mut apis = vec![
+        (ApiKey::Produce, 9),
+        (ApiKey::Metadata, 8),
+        (ApiKey::ApiVersions, 3),
+        (ApiKey::InitProducerId, 4),
+        (ApiKey::FindCoordinator, 3),
+    ];
+    if has_transactions {
+        // The last versions are those that the client must not use yet.
+        apis.extend([
+            (ApiKey::AddPartitionsToTxn, 5),
+            (ApiKey::AddOffsetsToTxn, 4),
+            (ApiKey::EndTxn, 5),
+            (ApiKey::TxnOffsetCommit, 5),
+        ]);
+    }
+    ApiVersionsResponse { api_keys: apis.into_iter().map(api).collect(), ..Default::default() }
 }
 
 fn metadata(request: MetadataRequest, port: u16) -> MetadataResponse {
@@ -218,19 +327,23 @@ enum Outcome {
     Silence,
 }
 
-fn produce(request: ProduceRequest, logs: &Mutex<HashMap<i32, Log>>, faults: &Mutex<Faults>) -> Outcome {
+fn produce(request: ProduceRequest, broker: &FakeBroker) -> Outcome {
     let (mut cut, mut silence) = (false, false);
     let mut responses = Vec::new();
     for topic in request.topic_data {
         let mut answer = TopicProduceResponse { name: topic.name, ..Default::default() };
         for data in topic.partition_data {
             let batch = parse(data.index, data.records.unwrap());
-            let fault = (faults.lock().unwrap())(&batch);
+            assert_eq!(batch.transactional, request.transactional_id.is_some());
+            let fault = (broker.faults.lock().unwrap())(&batch);
             let appended = match fault {
                 Fault::CutBefore => return Outcome::Cut,
                 Fault::Refuse(code) => Err(code),
                 Fault::None | Fault::CutAfter | Fault::Silence => {
-                    logs.lock().unwrap().entry(data.index).or_default().append(&batch)
+                    let coordinator = broker.coordinator.lock().unwrap();
+                    coordinator.verify(request.transactional_id.as_deref(), &batch).and_then(|()| {
+                        broker.logs.lock().unwrap().entry(data.index).or_default().append(&batch)
+                    })
                 }
             };
             cut |= fault == Fault::CutAfter;
@@ -264,6 +377,7 @@ fn parse(partition: i32, records: Bytes) -> Batch {
         producer_id: header.producer_id,
         epoch: header.producer_epoch,
         sequence: header.base_sequence,
+        transactional: header.is_transactional(),
         values: values.map(|record| value(record.unwrap().value.unwrap())).collect(),
     }
 }

@@ -9,7 +9,7 @@ use super::Shared;
 use super::assignor::Assignments;
 use super::buffer::{Rebalance, Start};
 use super::commit;
-use crate::core::{Core, Lane};
+use crate::core::{CoordinatorType, Core, Lane};
 use crate::driver::{self, Event};
 use crate::error::{Error, Result};
 use crate::groups::Committer;
@@ -153,12 +153,15 @@ impl Membership {
     }
 
     async fn connection(&self) -> std::result::Result<Rc<Connection>, Change> {
-        self.core.coordinator(&self.group, self.lane).await.map_err(|error| self.failed(error))
+        self.core
+            .coordinator(CoordinatorType::Group, &self.group, self.lane)
+            .await
+            .map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: Error) -> Change {
         if error.is_retriable() {
-            self.core.forget_coordinator(&self.group);
+            self.core.forget_coordinator(CoordinatorType::Group, &self.group);
         }
         Change::Failed(error)
     }
@@ -323,13 +326,13 @@ impl Membership {
     }
 
     fn retry_heartbeat(&mut self) {
-        self.core.forget_coordinator(&self.group);
+        self.core.forget_coordinator(CoordinatorType::Group, &self.group);
         self.heartbeat_at = Instant::now() + self.core.backoff(0);
     }
 
     async fn heartbeat_once(&self) -> Result<ErrorCode> {
         let call = async {
-            let connection = self.core.coordinator(&self.group, self.lane).await?;
+            let connection = self.core.coordinator(CoordinatorType::Group, &self.group, self.lane).await?;
             let request = HeartbeatRequest {
                 group_id: self.group.clone(),
                 generation_id: self.generation,
@@ -449,7 +452,7 @@ impl Membership {
 
     async fn leave_once(&self, reason: &str) -> Result<()> {
         // Not behind a join or sync that may still be waiting.
-        let connection = self.core.coordinator(&self.group, Lane::SHARED).await?;
+        let connection = self.core.coordinator(CoordinatorType::Group, &self.group, Lane::SHARED).await?;
         let version = connection.pick::<LeaveGroupRequest>()?;
         let mut request = LeaveGroupRequest { group_id: self.group.clone(), ..Default::default() };
         match version {
