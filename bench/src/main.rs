@@ -247,9 +247,6 @@ fn told(begun: Report, run: RunReport, files: &Files) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// What the endpoint of `self` keeps for consumers that are behind.
-const ENDPOINT_BYTES_MAX: usize = 512 << 20;
-
 fn own(
     records: &Records,
     producing: &Producing,
@@ -264,7 +261,7 @@ fn own(
     let produce = Plan { read_back: false, ..plan };
     let alone = load::run::run("self-produce", &produce, &watched, &Progress::new("produce"))?;
     print!("producing alone\n{}", report::terminal::run(&alone));
-    let endpoint = Endpoint::start(ENDPOINT_BYTES_MAX)?;
+    let endpoint = Endpoint::start(Endpoint::BYTES_MAX)?;
     let plan = producing.plan(&endpoint.address.to_string(), records, timing);
     let e2e = consuming.add_to(plan, 1);
     let both = load::run::run("self-e2e", &e2e, &watched, &Progress::new("e2e"))?;

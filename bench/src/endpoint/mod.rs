@@ -64,6 +64,9 @@ struct Shared {
 }
 
 impl Endpoint {
+    /// What it keeps for consumers that are behind, if there are any.
+    pub const BYTES_MAX: usize = 512 << 20;
+
     /// Keeps the newest `bytes_max` bytes.
     pub fn start(bytes_max: usize) -> Result<Endpoint> {
         Endpoint::start_losing(bytes_max, 0)
