@@ -65,9 +65,8 @@ impl Tail {
 
     /// The journal group of this generation's oldest dirty batch.
     pub fn first_dirty_own_sequence(&self) -> Option<u64> {
-        let dirty = self.batches.range(self.clean..);
-        let recovered = self.batches.partition_point(|b| b.sequence == 0).saturating_sub(self.clean);
-        dirty.skip(recovered).map(|b| b.sequence).next()
+        let own = self.batches.partition_point(|b| b.sequence == 0);
+        self.batches.get(own.max(self.clean)).map(|b| b.sequence)
     }
 
     /// Greatest timestamp of the dirty batches, -1 if none.

@@ -1,7 +1,7 @@
 //! End to end at half of the highest rate that each Kafka reaches with a consumer beside the producer. Corelog is measured at
 //! both rates, and compared at each with the Kafka that it comes from.
 
-use super::{Figure, Options, Outcome, Running, Scenario, Subjects, costs, latencies, less, more, plan_for};
+use super::{Options, Outcome, Running, Scenario, Subjects, costs, latencies, more, plan_for};
 use crate::compare::subject::Kind;
 use crate::endpoint::Endpoint;
 use crate::host::cost::Watched;
@@ -72,7 +72,7 @@ pub fn turn(running: &Running, options: &Options, rates: &Rates, progress: &Prog
         figures.push(more(format!("rate{suffix}"), "records/s", *rate));
         outcome.add(figures, report);
         if running.kind == Kind::Corelog {
-            outcome.figures.extend(alone(&plan, suffix, progress)?);
+            alone(&plan, suffix, &mut outcome, progress)?;
         }
     }
     Ok(outcome)
@@ -80,14 +80,14 @@ pub fn turn(running: &Running, options: &Options, rates: &Rates, progress: &Prog
 
 /// What the same load shows with an endpoint that does nothing: of any broker's latencies so much is the load generator's and the
 /// machine's.
-fn alone(plan: &Plan, suffix: &str, progress: &Progress) -> Result<Vec<Figure>> {
+fn alone(plan: &Plan, suffix: &str, outcome: &mut Outcome, progress: &Progress) -> Result<()> {
     progress.say("the load generator alone");
     let endpoint = Endpoint::start(Endpoint::BYTES_MAX)?;
-    let plan = Plan { bootstrap: endpoint.address.to_string(), topic_configs: Vec::new(), ..plan.clone() };
+    let plan = Plan { bootstrap: endpoint.address.to_string(), ..plan.clone() };
     let report = load::run::run("e2e-alone", &plan, &Watched::default(), progress)?;
-    let latency = report.consumed.and_then(|consumed| consumed.latency);
-    let of =
-        |name: &str, us: f64| less(format!("{name} of the load generator alone{suffix}"), "ms", us / 1e3);
-    let figures = latency.map(|it| vec![of("p50", it.p50_us), of("p99", it.p99_us), of("p99.9", it.p999_us)]);
-    Ok(figures.unwrap_or_default())
+    let suffix = format!(" of the load generator alone{suffix}");
+    let latency = report.consumed.as_ref().and_then(|consumed| consumed.latency.as_ref());
+    let figures: Vec<_> = latency.iter().flat_map(|latency| latencies(&suffix, latency)).collect();
+    outcome.add(figures, report);
+    Ok(())
 }

@@ -187,7 +187,7 @@ pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result
         Scenario::E2eHalf => e2e_half::rates(subjects, options)?,
         _ => BTreeMap::new(),
     };
-    let saturates = produce::plan(scenario, "", options).is_some();
+    let saturates = produce::plan(scenario, plan("", options)).is_some();
     let own_limit = produce::own_limit(scenario, options, &Progress::new("the load generator's own limit"))?;
     let mut turns = Vec::new();
     let mut kinds = subjects.of(scenario);
@@ -205,9 +205,8 @@ pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result
             let mut running = subjects.start(kind)?;
             let done = match scenario {
                 Scenario::Produce1k100p | Scenario::Produce64kBatches | Scenario::SmallKeyed => {
-                    let plan = produce::plan(scenario, &running.bootstrap()?, options);
+                    let plan = produce::plan(scenario, plan_for(&running, options)?);
                     let plan = plan.context("the scenario produces")?;
-                    let plan = Plan { topic_configs: kind.topic_configs(), ..plan };
                     produce::turn(&name, &plan, &sinks, &running, &progress)
                 }
                 Scenario::E2eHalf => e2e_half::turn(&running, options, &rates, &progress),

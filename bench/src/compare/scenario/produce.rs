@@ -12,9 +12,8 @@ use crate::workload::threads_by_default;
 use anyhow::Result;
 use std::time::Duration;
 
-/// None for scenarios of other kinds.
-pub fn plan(scenario: Scenario, bootstrap: &str, options: &Options) -> Option<Plan> {
-    let plan = super::plan(bootstrap, options);
+/// What the scenario makes of a plan; none for scenarios of other kinds.
+pub fn plan(scenario: Scenario, plan: Plan) -> Option<Plan> {
     // As many producers as half of the machine can drive: one on two CPUs.
     let producers = threads_by_default(usize::MAX);
     let busy = Plan { producers, producer_threads: producers, ..plan.clone() };
@@ -40,7 +39,8 @@ pub fn plan(scenario: Scenario, bootstrap: &str, options: &Options) -> Option<Pl
 /// What the load generator reaches against an endpoint that does nothing, in bytes a second.
 pub fn own_limit(scenario: Scenario, options: &Options, progress: &Progress) -> Result<Option<f64>> {
     let endpoint = Endpoint::start(0)?;
-    let Some(plan) = plan(scenario, &endpoint.address.to_string(), options) else { return Ok(None) };
+    let plan = super::plan(&endpoint.address.to_string(), options);
+    let Some(plan) = self::plan(scenario, plan) else { return Ok(None) };
     let (warm_up, measured) = (Duration::from_secs(2), Duration::from_secs(4));
     let plan = Plan { read_back: false, warm_up, measured, ..plan };
     let report = load::run::run("self", &plan, &Watched::default(), progress)?;
