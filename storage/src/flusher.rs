@@ -95,6 +95,8 @@ async fn serve_in_turns(storage: &Rc<ShardStorage>) -> Result<(), StorageError> 
     }
     let settled = shard.flusher.recovery_is_settled.take();
     if settled {
+        // Until this is done the next start has the former journals to read as well.
+        shard.segment_writes.hurry();
         flush_through(storage, 0).await?;
     }
     if shard.flusher.file_is_full.take() || settled {

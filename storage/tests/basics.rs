@@ -28,7 +28,7 @@ fn run<F: Future<Output = ()> + 'static>(sim: &Sim, machine: &Process, work: F) 
         }
     });
     while !*done.borrow() {
-        assert!(sim.run_steps(1000) > 0, "stuck");
+        assert!(sim.run_steps(1) > 0, "stuck");
     }
 }
 
@@ -292,4 +292,70 @@ fn a_busy_log_is_flushed_in_large_pieces_and_each_flush_ends() {
         let each = metrics.flushed_bytes / metrics.segment_writes;
         assert!(each > 512 << 10, "{each} bytes a write: {metrics:?}");
     });
+}
+
+/// A shard that may have 16 MiB in no segment yet, and its logs.
+async fn open_with_much_to_recover(logs: u8) -> (Rc<ShardStorage>, Vec<Rc<Log>>) {
+    let config = |shard| StorageConfig {
+        journal_file_bytes: 16 << 20,
+        tail_cache_bytes: 16 << 20,
+        group_bytes_max: 1 << 20,
+        ..world::config(shard, 1)
+    };
+    let storage = world::open_all(1, config, |_| 0).await.expect("the storage opens").remove(0);
+    let logs = (1..=logs).map(|n| storage.log(log_id(n), "orders", LogConfig::default())).collect();
+    (storage, logs)
+}
+
+async fn append_without_end(log: Rc<Log>) {
+    let batch = values(1, 60_000).remove(0);
+    while let Ok(appended) = log.append(client(batch.clone())).await {
+        let _ = appended.durable.await;
+    }
+}
+
+#[test]
+fn what_was_recovered_is_in_segments_as_soon_as_the_disk_takes_it() {
+    const RECOVERED: u64 = 12 << 20;
+    let sim = Sim::new(6);
+    let machine = sim.process("broker");
+    run(&sim, &machine, async {
+        let (storage, logs) = open_with_much_to_recover(16).await;
+        storage.settle_recovery();
+        for batch in values(RECOVERED as usize / 60_000, 60_000) {
+            append(&logs[storage.metrics().appended_batches as usize % logs.len()], batch).await;
+        }
+    });
+    machine.kill();
+    run(&sim, &machine, async {
+        let (storage, _logs) = open_with_much_to_recover(16).await;
+        assert!(storage.metrics().dirty_bytes > RECOVERED / 2, "{:?}", storage.metrics());
+        storage.settle_recovery();
+        // At the slowest pace of segment writes it would take 190.
+        sleep(Duration::from_millis(60)).await;
+        assert_eq!(storage.metrics().dirty_bytes, 0);
+    });
+}
+
+/// What was recovered counts as any other memory: there is no room for more until it is in segments.
+#[test]
+fn kills_in_the_middle_of_recovery_do_not_pile_up_what_is_to_be_recovered() {
+    let sim = Sim::new(7);
+    let machine = sim.process("broker");
+    for round in 0..10 {
+        machine.disk().set_extra_latency(Duration::ZERO);
+        let disk = machine.disk();
+        run(&sim, &machine, async move {
+            let (storage, logs) = open_with_much_to_recover(100).await;
+            let metrics = storage.metrics();
+            assert!(metrics.dirty_bytes <= 20 << 20, "round {round}: {metrics:?}");
+            storage.settle_recovery();
+            disk.set_extra_latency(Duration::from_millis(10));
+            for log in logs {
+                corelog_io::spawn(corelog_io::Queue::Produce, append_without_end(log)).detach();
+            }
+            sleep(Duration::from_millis(600)).await;
+        });
+        machine.kill();
+    }
 }

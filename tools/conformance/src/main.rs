@@ -49,9 +49,9 @@ enum Suite {
         /// Bytes to write before the first round, such as 10GiB.
         #[arg(long, value_name = "SIZE", default_value = "0", value_parser = size)]
         data: u64,
-        /// No start may take longer, in milliseconds.
-        #[arg(long, default_value_t = 1000)]
-        ready_max_ms: u64,
+        /// No start may take longer, in milliseconds. For a quiet machine.
+        #[arg(long)]
+        ready_max_ms: Option<u64>,
     },
     /// Hostile bytes and connections by the thousand: others are served, and memory stays within a bound.
     Hostile {
@@ -108,7 +108,7 @@ fn run(args: Args) -> Result<bool> {
             hostile::run(&args.binary, &fresh("hostile")?, &options).with_context(|| format!("seed {seed}"))
         }
         Suite::Crash { rounds, seed, data, ready_max_ms } => {
-            let ready_max = (!args.kafka).then(|| Duration::from_millis(ready_max_ms));
+            let ready_max = ready_max_ms.map(Duration::from_millis);
             let options =
                 crash::Options { rounds, seed: seed.unwrap_or_else(Random::fresh_seed), data, ready_max };
             let directory = fresh("crash")?;

@@ -41,7 +41,7 @@ pub struct Options {
     pub seed: u64,
     /// Bytes to write before the first round.
     pub data: u64,
-    /// No start may take longer; none: not a matter of this program.
+    /// No start may take longer.
     pub ready_max: Option<Duration>,
 }
 
