@@ -16,6 +16,12 @@ use std::rc::Rc;
 
 /// One I/O's most bytes. Old kernels hang on direct reads above max_sectors; larger ones gain nothing.
 pub(crate) const IO_BYTES_MAX: usize = 1 << 20;
+/// One read's most bytes. A write that somebody waits for is in the disk's queue with the reads: small ones let it
+/// through sooner, and [`READS_UNDER_WAY_MAX`] of them keep a fast disk busy.
+const READ_PIECE: usize = 128 << 10;
+/// Bytes that one core's reads may have in the disk's queue. The writes of the journal take two or three requests one
+/// after the other (data, flush, on some file systems the inode), and each waits behind what is there.
+pub(super) const READS_UNDER_WAY_MAX: u64 = 4 * READ_PIECE as u64;
 /// IOV_MAX of Linux.
 const VECTORS_MAX: usize = 1024;
 
@@ -54,9 +60,9 @@ impl File {
     pub(crate) async fn read_at(&self, pos: u64, len: usize) -> io::Result<Bytes> {
         let ring = ring();
         let buffer = Rc::new(AlignedBuf::unfilled(len));
-        let mut started = Vec::with_capacity(len.div_ceil(IO_BYTES_MAX));
-        for start in (0..len).step_by(IO_BYTES_MAX) {
-            let piece = IO_BYTES_MAX.min(len - start);
+        let mut started = Vec::with_capacity(len.div_ceil(READ_PIECE));
+        for start in (0..len).step_by(READ_PIECE) {
+            let piece = READ_PIECE.min(len - start);
             started.push((start, piece, self.start_read(&ring, &buffer, pos, start, piece).await));
         }
         let mut filled = 0;
@@ -98,11 +104,13 @@ impl File {
         len: usize,
     ) -> Operation {
         assert!(start + len <= buffer.capacity());
+        let turn = ring.reads.acquire(len as u64).await;
+        let hold = Hold::Buffer { buffer: Rc::clone(buffer), turn };
         // SAFETY: in bounds; `hold` keeps the memory, and nobody looks at it before the read is done.
         unsafe {
             let at = buffer.as_ptr_for_read().add(start);
             let read = opcode::Read::new(types::Fd(self.fd.raw()), at, len as u32).offset(pos + start as u64);
-            ring.submit(read.build(), Some(Rc::clone(&self.fd)), Hold::Buffer(Rc::clone(buffer))).await
+            ring.submit(read.build(), Some(Rc::clone(&self.fd)), hold).await
         }
     }
 
@@ -298,4 +306,52 @@ fn take_vectors(rest: &mut std::collections::VecDeque<Bytes>) -> (Vec<Bytes>, Ve
         batch.push(part);
     }
     (batch, vectors, total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::run;
+    use super::*;
+    use crate::{RunConfig, available_cpus};
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+    use std::time::Duration;
+
+    #[test]
+    fn a_large_read_takes_its_turns_and_gives_them_back_when_it_is_given_up() {
+        const LEN: usize = 12 * READ_PIECE + 5000;
+        let path = std::env::temp_dir().join(format!("corelog-reads-{}", std::process::id()));
+        let bytes: Vec<u8> = (0..LEN).map(|at| (at / 7) as u8).collect();
+        std::fs::write(&path, &bytes).expect("the file can be written");
+        let config = RunConfig::new(vec![available_cpus().expect("there are CPUs")[0]]);
+        let for_core = path.clone();
+        let main = move |_, ()| {
+            let path = for_core.clone();
+            async move {
+                let options = OpenOptions { read: true, ..OpenOptions::default() };
+                let file = File::open(&path, options).await.expect("it is there");
+                let left = || ring().reads.available();
+                assert_eq!(left(), READS_UNDER_WAY_MAX);
+                {
+                    let mut given_up = pin!(file.read_at(0, LEN));
+                    poll_fn(|cx| Poll::Ready(given_up.as_mut().poll(cx).is_ready())).await;
+                    assert_eq!(left(), 0, "the rest of the read waits");
+                }
+                let whole = file.read_at(0, LEN).await.expect("it can be read");
+                for _ in 0..1000 {
+                    if left() == READS_UNDER_WAY_MAX {
+                        return whole;
+                    }
+                    crate::sleep(Duration::from_millis(5)).await;
+                }
+                panic!("{} bytes were not given back", READS_UNDER_WAY_MAX - left());
+            }
+        };
+        for core in run::start(&config, vec![()], main).expect("the core starts") {
+            let whole = core.join().expect("the core ends").expect("it has run");
+            assert!(whole == bytes);
+        }
+        std::fs::remove_file(path).expect("it can be removed");
+    }
 }

@@ -10,6 +10,7 @@
 //! A dropped [`Operation`] only gives up the result.
 
 use super::fd::Fd;
+use super::file::READS_UNDER_WAY_MAX;
 use super::roster::Roster;
 use crate::AlignedBuf;
 use crate::Instant;
@@ -37,9 +38,16 @@ const SIGNAL: u64 = u64::MAX - 1;
 #[expect(dead_code, reason = "the values are held, not read")]
 pub(crate) enum Hold {
     Nothing,
-    Buffer(Rc<AlignedBuf>),
+    /// The read's place among the bytes that are read at once is given back with it.
+    Buffer {
+        buffer: Rc<AlignedBuf>,
+        turn: Permit,
+    },
     Bytes(Bytes),
-    Vectored { parts: Vec<Bytes>, vectors: Vec<libc::iovec> },
+    Vectored {
+        parts: Vec<Bytes>,
+        vectors: Vec<libc::iovec>,
+    },
     Path(CString),
 }
 
@@ -68,6 +76,8 @@ pub(crate) struct Ring {
     uring: RefCell<IoUring>,
     entries: RefCell<Slab<Entry>>,
     slots: Semaphore,
+    /// Bytes that more reads may put into the disk's queue.
+    pub(super) reads: Semaphore,
     unsubmitted: Cell<bool>,
     roster: Arc<Roster>,
     closing: Cell<bool>,
@@ -89,6 +99,7 @@ impl Ring {
             uring: RefCell::new(uring),
             entries: RefCell::new(Slab::with_capacity(depth as usize)),
             slots: Semaphore::new(u64::from(depth)),
+            reads: Semaphore::new(READS_UNDER_WAY_MAX),
             unsubmitted: Cell::new(false),
             roster: Arc::clone(roster),
             closing: Cell::new(false),
