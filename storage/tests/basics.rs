@@ -277,12 +277,9 @@ fn a_busy_log_is_flushed_in_large_pieces_and_each_flush_ends() {
     let sim = Sim::new(3);
     let machine = sim.process("broker");
     run(&sim, &machine, async {
-        let large = |shard| StorageConfig {
-            journal_file_bytes: 4 << 20,
-            tail_cache_bytes: 16 << 20,
-            ..world::config(shard, 1)
-        };
-        let storage = world::open_all(1, large, |_| 0).await.expect("the storage opens").remove(0);
+        let large =
+            StorageConfig { journal_file_bytes: 4 << 20, tail_cache_bytes: 16 << 20, ..world::config(0, 1) };
+        let storage = world::open_as(large).await;
         let log = storage.log(log_id(1), "orders", LogConfig::default());
         for batch in values(N, BATCH) {
             append(&log, batch).await;
@@ -296,13 +293,13 @@ fn a_busy_log_is_flushed_in_large_pieces_and_each_flush_ends() {
 
 /// A shard that may have 16 MiB in no segment yet, and its logs.
 async fn open_with_much_to_recover(logs: u8) -> (Rc<ShardStorage>, Vec<Rc<Log>>) {
-    let config = |shard| StorageConfig {
+    let storage = world::open_as(StorageConfig {
         journal_file_bytes: 16 << 20,
         tail_cache_bytes: 16 << 20,
         group_bytes_max: 1 << 20,
-        ..world::config(shard, 1)
-    };
-    let storage = world::open_all(1, config, |_| 0).await.expect("the storage opens").remove(0);
+        ..world::config(0, 1)
+    })
+    .await;
     let logs = (1..=logs).map(|n| storage.log(log_id(n), "orders", LogConfig::default())).collect();
     (storage, logs)
 }

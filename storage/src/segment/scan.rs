@@ -9,7 +9,7 @@ use corelog_io::File;
 use corelog_wire::records::BatchHeader;
 use std::path::PathBuf;
 
-/// Most bytes of one read (old kernels hang on larger ones).
+/// Most bytes that are read, and held, at once.
 pub const READ_MAX: u64 = 1 << 20;
 
 /// Reads batch after batch. Everything between two batches is checked: sizes, offsets without gaps.

@@ -59,7 +59,12 @@ pub async fn open_all(
 
 /// One shard with the small configuration.
 pub async fn open() -> Rc<ShardStorage> {
-    open_all(1, |_| config(0, 1), |_| 0).await.expect("the storage opens").remove(0)
+    open_as(config(0, 1)).await
+}
+
+/// One shard.
+pub async fn open_as(config: StorageConfig) -> Rc<ShardStorage> {
+    open_all(1, |_| config.clone(), |_| 0).await.expect("the storage opens").remove(0)
 }
 
 /// A batch with one record for each value, all at `timestamp`.

@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
-/// One I/O's most bytes. Old kernels hang on direct reads above max_sectors; larger ones gain nothing.
+/// The most bytes of one write or one send: larger ones gain nothing.
 pub(crate) const IO_BYTES_MAX: usize = 1 << 20;
 /// One read's most bytes. A write that somebody waits for is in the disk's queue with the reads: small ones let it
 /// through sooner, and [`READS_UNDER_WAY_MAX`] of them keep a fast disk busy.
