@@ -90,6 +90,70 @@ pub struct Cost {
     /// The busiest thread of the client, as a share of a CPU.
     pub client_busiest_thread: Option<(String, f64)>,
     pub device_written: Option<u64>,
+    /// From the start of the warm-up on.
+    pub course: Vec<CpuPoint>,
+}
+
+/// CPUs in use over a piece of a run. Where they rise and the load does not, the machine has become slower, or the broker
+/// has more to do.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct CpuPoint {
+    /// From the run's start to that of the piece.
+    pub seconds: f64,
+    pub broker: Option<f64>,
+    pub client: f64,
+}
+
+/// Collects points while a run goes on.
+pub struct CpuCourse {
+    pid: Option<u32>,
+    origin: Instant,
+    interval: Duration,
+    last: CpuTimes,
+    points: Vec<CpuPoint>,
+}
+
+struct CpuTimes {
+    at: Instant,
+    broker: Option<Duration>,
+    client: Duration,
+}
+
+impl CpuTimes {
+    fn now(pid: Option<u32>) -> Result<CpuTimes> {
+        let broker = pid.map(process::user_and_system).transpose()?.map(|(user, system)| user + system);
+        Ok(CpuTimes { at: Instant::now(), broker, client: process::own_cpu() })
+    }
+}
+
+impl CpuCourse {
+    /// A point about every `interval`; the run starts at `origin`.
+    pub fn begin(watched: &Watched, origin: Instant, interval: Duration) -> Result<CpuCourse> {
+        let last = CpuTimes::now(watched.pid)?;
+        Ok(CpuCourse { pid: watched.pid, origin, interval, last, points: Vec::new() })
+    }
+
+    /// Adds a point if it is time for one.
+    pub fn tick(&mut self) -> Result<()> {
+        if self.last.at.elapsed() < self.interval {
+            return Ok(());
+        }
+        let now = CpuTimes::now(self.pid)?;
+        let before = std::mem::replace(&mut self.last, now);
+        let now = &self.last;
+        let seconds = (now.at - before.at).as_secs_f64();
+        let share = |now: Duration, before: Duration| now.saturating_sub(before).as_secs_f64() / seconds;
+        self.points.push(CpuPoint {
+            seconds: before.at.saturating_duration_since(self.origin).as_secs_f64(),
+            broker: now.broker.zip(before.broker).map(|(now, before)| share(now, before)),
+            client: share(now.client, before.client),
+        });
+        Ok(())
+    }
+
+    pub fn points(self) -> Vec<CpuPoint> {
+        self.points
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -140,6 +204,7 @@ impl Cost {
             client_cpu_s,
             client_busiest_thread: to.threads.iter().map(ran).max_by(|a, b| a.1.total_cmp(&b.1)),
             device_written: optional(to.device_written, from.device_written),
+            course: Vec::new(),
         }
     }
 }
@@ -152,13 +217,18 @@ mod tests {
     fn work_shows_as_cost() {
         let watched = Watched::new(Some(std::process::id()), Some(Path::new("/")));
         let from = Moment::now(&watched).unwrap();
+        let mut course = CpuCourse::begin(&watched, from.at, Duration::from_millis(50)).unwrap();
         let mut sum = 0u64;
         while process::own_cpu() < from.own + Duration::from_millis(100) {
             sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(7));
+            course.tick().unwrap();
         }
         let cost = Cost::between(&from, &Moment::now(&watched).unwrap());
         // Ticks may be as coarse as a hundredth of a second.
         assert!(cost.client_cpu_s >= 0.1 && cost.broker.unwrap().cpu_s >= 0.08);
         assert!(cost.client_busiest_thread.unwrap().1 > 0.0);
+        let points = course.points();
+        assert!(points.iter().all(|point| point.client > 0.0 && point.broker.is_some()), "{points:?}");
+        assert!(points.len() >= 2 && points[1].seconds >= 0.05, "{points:?}");
     }
 }

@@ -32,15 +32,13 @@ pub struct Switches {
 impl Usage {
     pub fn of(pid: u32) -> Result<Usage> {
         let root = format!("/proc/{pid}");
-        let stat = fs::read_to_string(format!("{root}/stat"))
-            .with_context(|| format!("process {pid} cannot be looked at: has it ended?"))?;
-        let (user, system) = cpu_ticks(&stat).with_context(|| format!("{root}/stat"))?;
+        let (user, system) = user_and_system(pid)?;
         let status = fs::read_to_string(format!("{root}/status"))?;
         let kib = |name| field(&status, name).map_or(0, |kib| kib << 10);
         let io = fs::read_to_string(format!("{root}/io")).ok();
         let mut usage = Usage {
-            user: ticks(user),
-            system: ticks(system),
+            user,
+            system,
             resident: kib("VmRSS"),
             resident_peak: kib("VmHWM"),
             written: io.as_deref().and_then(|io| field(io, "write_bytes")),
@@ -72,6 +70,15 @@ impl Usage {
     pub fn cpu(&self) -> Duration {
         self.user + self.system
     }
+}
+
+/// CPU time of a process in user and in kernel mode.
+pub fn user_and_system(pid: u32) -> Result<(Duration, Duration)> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path)
+        .with_context(|| format!("process {pid} cannot be looked at: has it ended?"))?;
+    let (user, system) = cpu_ticks(&stat).context(path)?;
+    Ok((ticks(user), ticks(system)))
 }
 
 /// User and system time of a `stat` line. The name in parentheses may contain anything.

@@ -6,11 +6,11 @@ use super::ledger::Verdict;
 use super::plan::Plan;
 use super::producer::Produced;
 use super::stage::{self, Stage};
-use crate::host::cost::{Cost, Moment, Watched};
+use crate::host::cost::{Cost, CpuCourse, Moment, Watched};
 use crate::host::perf::Perf;
 use crate::progress::Progress;
 use crate::report::{ClientFigures, RunReport};
-use crate::stats::recorder::Recorder;
+use crate::stats::recorder::{Recorder, Window};
 use anyhow::Result;
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +28,8 @@ pub struct Counters {
 /// Threads are given so long to be ready for the common start.
 const START_DELAY: Duration = Duration::from_millis(50);
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// CPU time is told in hundredths of a second.
+const CPU_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Runs the plan on a topic that is made for it and deleted afterwards.
 pub fn run(name: &str, plan: &Plan, watched: &Watched, progress: &Progress) -> Result<RunReport> {
@@ -93,22 +95,27 @@ fn watch(
 ) -> Result<Cost> {
     let from = origin + plan.warm_up;
     let to = from + plan.measured;
-    let wait = |until: Instant, phase: &str| {
+    let interval = Duration::from_nanos(Window::new(plan.warm_up, plan.measured).interval);
+    let mut course = CpuCourse::begin(watched, origin, interval.max(CPU_INTERVAL_MIN))?;
+    let mut wait = |until: Instant, phase: &str| -> Result<()> {
         while Instant::now() < until {
             thread::sleep(WATCH_INTERVAL.min(until.saturating_duration_since(Instant::now())));
             let [produced, consumed] = [&counters.produced, &counters.consumed];
             let bytes = (produced.load(Ordering::Relaxed), consumed.load(Ordering::Relaxed));
             progress.tick(phase, origin, to, bytes);
+            course.tick()?;
         }
+        Ok(())
     };
-    wait(from, "warm-up");
+    wait(from, "warm-up")?;
     let counting = match watched.pid.filter(|_| watched.perf) {
         Some(pid) => Some(Perf::count(pid)?),
         None => None,
     };
     let before = Moment::now(watched)?;
-    wait(to, "measuring");
+    wait(to, "measuring")?;
     let mut cost = Cost::between(&before, &Moment::now(watched)?);
+    cost.course = course.points();
     if let (Some(counting), Some(broker)) = (counting, &mut cost.broker) {
         broker.counts = counting.stop()?;
     }

@@ -154,6 +154,20 @@ fn throughput(title: String, lines: Vec<Line>) -> String {
     Chart { title, unit: "MB/s", horizontal, vertical, lines }.figure()
 }
 
+fn line(name: &str, points: Vec<(f64, f64)>, colour: usize) -> Line {
+    Line { name: name.to_owned(), points, colour, dash: 0 }
+}
+
+fn cpus(run: &RunReport) -> String {
+    let course = &run.cost.course;
+    let broker = course.iter().filter_map(|point| Some((point.seconds, point.broker?))).collect();
+    let client = course.iter().map(|point| (point.seconds, point.client)).collect();
+    let (horizontal, vertical) = (Horizontal::Seconds, Scale::Linear);
+    let lines = vec![line("broker", broker, 0), line("client", client, 1)];
+    let title = "CPUs in use over time, from the start of the warm-up".to_owned();
+    Chart { title, unit: "CPUs", horizontal, vertical, lines }.figure()
+}
+
 fn single(run: &RunReport) -> String {
     let mut text = String::new();
     for problem in &run.problems {
@@ -167,7 +181,6 @@ fn single(run: &RunReport) -> String {
     let sides = [("produced", &run.produced), ("consumed", &run.consumed), ("committed", &run.committed)];
     for (colour, (side, summary)) in sides.into_iter().enumerate() {
         let Some(summary) = summary else { continue };
-        let line = |name: &str, points, colour| Line { name: name.to_owned(), points, colour, dash: 0 };
         let rate = number(summary.records_per_second);
         if side == "committed" {
             text += &format!("<h3>{side}: {rate} transactions/s</h3>\n");
@@ -199,6 +212,7 @@ fn single(run: &RunReport) -> String {
     }
     text += &percentiles("latency by percentile".to_owned(), curves);
     text += &throughput("throughput over time, from the start of the warm-up".to_owned(), rates);
+    text += &cpus(run);
     text += &format!("<pre>{}</pre>\n", escape(&super::terminal::cost(run)));
     text +=
         &table(&[], run.parameters.iter().map(|(name, value)| vec![name.clone(), value.clone()]).collect());

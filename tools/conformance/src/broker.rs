@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-const READY_TIMEOUT: Duration = Duration::from_secs(90);
+/// Kafka takes minutes on a slow disk, after a kill with ten gigabytes in thousands of partitions.
+const READY_TIMEOUT: Duration = Duration::from_secs(300);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a starting broker is asked: fine enough to measure a start of some milliseconds.
 const ASK_INTERVAL: Duration = Duration::from_millis(2);
