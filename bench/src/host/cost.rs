@@ -219,7 +219,7 @@ mod tests {
         let from = Moment::now(&watched).unwrap();
         let mut course = CpuCourse::begin(&watched, from.at, Duration::from_millis(50)).unwrap();
         let mut sum = 0u64;
-        while process::own_cpu() < from.own + Duration::from_millis(100) {
+        while process::own_cpu() < from.own + Duration::from_millis(100) || course.points.len() < 2 {
             sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(7));
             course.tick().unwrap();
         }
@@ -228,7 +228,8 @@ mod tests {
         assert!(cost.client_cpu_s >= 0.1 && cost.broker.unwrap().cpu_s >= 0.08);
         assert!(cost.client_busiest_thread.unwrap().1 > 0.0);
         let points = course.points();
-        assert!(points.iter().all(|point| point.client > 0.0 && point.broker.is_some()), "{points:?}");
-        assert!(points.len() >= 2 && points[1].seconds >= 0.05, "{points:?}");
+        assert!(points.iter().all(|point| point.broker.is_some()), "{points:?}");
+        assert!(points.iter().any(|point| point.client > 0.0), "{points:?}");
+        assert!(points[1].seconds - points[0].seconds >= 0.05, "{points:?}");
     }
 }
