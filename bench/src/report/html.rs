@@ -150,8 +150,12 @@ fn latency_course(title: String, lines: Vec<Line>) -> String {
 }
 
 fn throughput(title: String, lines: Vec<Line>) -> String {
+    linear_course(title, "MB/s", lines)
+}
+
+fn linear_course(title: String, unit: &'static str, lines: Vec<Line>) -> String {
     let (horizontal, vertical) = (Horizontal::Seconds, Scale::Linear);
-    Chart { title, unit: "MB/s", horizontal, vertical, lines }.figure()
+    Chart { title, unit, horizontal, vertical, lines }.figure()
 }
 
 fn line(name: &str, points: Vec<(f64, f64)>, colour: usize) -> Line {
@@ -162,10 +166,10 @@ fn cpus(run: &RunReport) -> String {
     let course = &run.cost.course;
     let broker = course.iter().filter_map(|point| Some((point.seconds, point.broker?))).collect();
     let client = course.iter().map(|point| (point.seconds, point.client)).collect();
-    let (horizontal, vertical) = (Horizontal::Seconds, Scale::Linear);
-    let lines = vec![line("broker", broker, 0), line("client", client, 1)];
-    let title = "CPUs in use over time, from the start of the warm-up".to_owned();
-    Chart { title, unit: "CPUs", horizontal, vertical, lines }.figure()
+    let mut lines = vec![line("broker", broker, 0), line("client", client, 1)];
+    // The broker may run elsewhere.
+    lines.retain(|line| !line.points.is_empty());
+    linear_course("CPUs in use over time, from the start of the warm-up".to_owned(), "CPUs", lines)
 }
 
 fn single(run: &RunReport) -> String {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Kafka takes minutes on a slow disk, after a kill with ten gigabytes in thousands of partitions.
+/// Kafka, with much to recover on a slow machine, has taken more than 90 seconds.
 const READY_TIMEOUT: Duration = Duration::from_secs(300);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a starting broker is asked: fine enough to measure a start of some milliseconds.
