@@ -98,7 +98,7 @@ pub async fn syncs_as_one(path: &Path) -> io::Result<bool> {
 pub fn descriptors_max() -> u64 {
     match world::current() {
         World::Real(_) => real::fs::descriptors_max(),
-        World::Sim(_) => u64::MAX,
+        World::Sim(context) => context.machine.descriptors_max.get() as u64,
     }
 }
 

@@ -19,6 +19,7 @@ pub mod sim;
 pub mod sync;
 mod task;
 mod time;
+mod turn;
 mod world;
 
 pub use file::{File, OpenOptions};
@@ -31,3 +32,4 @@ pub use remote::{RemoteReceiver, RemoteSender, remote};
 pub use run::{CoreCtx, Handle, RunConfig, available_cpus, run_glommio, run_glommio_with};
 pub use task::{Queue, Task, core, cores, spawn, yield_if_needed, yield_now};
 pub use time::{Elapsed, Instant, now, sleep, sleep_until, timeout, wall_clock_ms};
+pub use turn::worked;

@@ -4,6 +4,7 @@
 //! it has looked again, so a burst of messages costs one wake-up.
 
 use crate::sync::Semaphore;
+use crate::turn;
 use crossbeam_queue::ArrayQueue;
 use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
@@ -129,6 +130,7 @@ impl<T> Lane<T> {
             return Err(TrySendError::Disconnected(message));
         }
         self.queue.push(message).map_err(TrySendError::Full)?;
+        turn::operation();
         self.receiver.wake();
         Ok(())
     }
@@ -172,6 +174,7 @@ impl<T: Send> Receiver<T> {
             let from = (self.next + i) % cores;
             if let Some(message) = self.lanes[from].queue.pop() {
                 self.next = from + 1;
+                turn::operation();
                 self.lanes[from].sender.wake();
                 return Some((from, message));
             }

@@ -57,6 +57,7 @@ impl<T: 'static> Future for Task<T> {
 
 /// Starts a task on this core. It costs a process-wide lock on glommio: no task per request on a hot path. Panics
 /// when called outside a core.
+#[track_caller]
 pub fn spawn<T: 'static>(queue: Queue, future: impl Future<Output = T> + 'static) -> Task<T> {
     let inner = match world::current() {
         World::Real(core) if core.ring.is_closing() => Inner::Never,

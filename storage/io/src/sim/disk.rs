@@ -54,7 +54,25 @@ struct Fault {
     op: DiskOp,
     path_part: String,
     remaining: u64,
-    error: io::ErrorKind,
+    /// Strikes again and again.
+    lasts: bool,
+    error: Failure,
+}
+
+/// What an operation that is made to fail fails with.
+#[derive(Clone, Copy)]
+enum Failure {
+    Kind(io::ErrorKind),
+    Errno(i32),
+}
+
+impl Failure {
+    fn error(self) -> io::Error {
+        match self {
+            Failure::Kind(kind) => kind.into(),
+            Failure::Errno(errno) => io::Error::from_raw_os_error(errno),
+        }
+    }
 }
 
 pub(crate) struct DiskState {
@@ -64,6 +82,10 @@ pub(crate) struct DiskState {
     faults: Vec<Fault>,
     capacity: u64,
     pub(crate) extra_latency: u64,
+    /// World time before which nothing is done.
+    pub(crate) stalled_until: u64,
+    /// One page in this many that a power loss meets between two versions cannot be read after it; 0 = none.
+    pub(crate) torn_unreadable_one_in: u64,
 }
 
 /// What is at a name.
@@ -81,6 +103,8 @@ impl DiskState {
             faults: Vec::new(),
             capacity: CAPACITY,
             extra_latency: 0,
+            stalled_until: 0,
+            torn_unreadable_one_in: 0,
         }
     }
 
@@ -241,6 +265,21 @@ impl DiskState {
         Ok(())
     }
 
+    /// Takes a file or a directory with all in it away, from the medium too.
+    pub(crate) fn vanish(&mut self, path: &Path) -> io::Result<()> {
+        self.lookup(path)?;
+        let (directory, name) = self.parent(path)?;
+        // No change under way brings it back.
+        let changes = std::mem::take(&mut self.changes);
+        self.settle(changes);
+        self.settle(vec![Change { edits: vec![Edit { directory, name: name.clone(), to: None }] }]);
+        if let Some(Inode::Directory(directory)) = self.inodes.get_mut(&directory) {
+            directory.current.remove(&name);
+        }
+        self.collect();
+        Ok(())
+    }
+
     fn remove_tree(&mut self, id: InodeId) {
         let Some(Inode::Directory(directory)) = self.inodes.get(&id) else { return };
         let entries: Vec<(OsString, InodeId)> =
@@ -370,7 +409,7 @@ impl DiskState {
             match inode {
                 Inode::File { contents, open } => {
                     *open = 0;
-                    contents.crash(random);
+                    contents.crash(random, self.torn_unreadable_one_in);
                 }
                 Inode::Directory(directory) => directory.current = directory.durable.clone(),
             }
@@ -422,7 +461,13 @@ impl DiskState {
     // ---- faults ----
 
     pub(crate) fn add_fault(&mut self, op: DiskOp, path_part: &str, nth: u64, error: io::ErrorKind) {
-        self.faults.push(Fault { op, path_part: path_part.to_string(), remaining: nth, error });
+        let error = Failure::Kind(error);
+        self.faults.push(Fault { op, path_part: path_part.to_string(), remaining: nth, lasts: false, error });
+    }
+
+    pub(crate) fn add_lasting_fault(&mut self, op: DiskOp, path_part: &str, errno: i32) {
+        let error = Failure::Errno(errno);
+        self.faults.push(Fault { op, path_part: path_part.to_string(), remaining: 0, lasts: true, error });
     }
 
     pub(crate) fn clear_faults(&mut self) {
@@ -439,13 +484,13 @@ impl DiskState {
             }
             if fault.remaining == 0 {
                 struck = Some(fault.error);
-                return false;
+                return fault.lasts;
             }
             fault.remaining -= 1;
             true
         });
         match struck {
-            Some(error) => Err(error.into()),
+            Some(failure) => Err(failure.error()),
             None => Ok(()),
         }
     }

@@ -3,11 +3,11 @@
 
 use super::DiskOp;
 use super::disk::{DiskState, InodeId};
-use super::machine::Machine;
+use super::machine::{Descriptor, Machine};
 use super::scheduler::{self, Context};
 use crate::fs::{DirEntry, Space};
 use crate::sync::oneshot;
-use crate::{AlignedBuf, OpenOptions};
+use crate::{AlignedBuf, OpenOptions, turn};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::io;
@@ -63,23 +63,21 @@ impl Operation {
         let scheduler = Rc::clone(&self.context.scheduler);
         let power = self.context.machine.power.get();
         let (first, second) = (self.latency(), self.latency());
-        scheduler.after(first, move || {
+        turn::operation();
+        let at = scheduler.now() + first;
+        after_stalls(Rc::clone(&self.context.machine), power, at, move || {
             let context = &self.context;
             let machine = Rc::clone(&context.machine);
-            if machine.power.get() != power {
-                return;
-            }
             let struck = machine.disk.borrow_mut().strike(self.op, &self.path);
             let result = apply(&mut machine.disk.borrow_mut(), struck, context);
             context.scheduler.trace.mix(self.op as u64, u64::from(result.is_ok()));
             context.scheduler.trace.mix_bytes(self.path.as_os_str().as_encoded_bytes());
             match then {
                 Some(then) if result.is_ok() => {
-                    context.scheduler.after(second, move || {
-                        if machine.power.get() == power {
-                            then(&mut machine.disk.borrow_mut());
-                            let _ = answer.send(result);
-                        }
+                    let at = context.scheduler.now() + second;
+                    after_stalls(Rc::clone(&machine), power, at, move || {
+                        then(&mut machine.disk.borrow_mut());
+                        let _ = answer.send(result);
                     });
                 }
                 _ => {
@@ -90,6 +88,21 @@ impl Operation {
         // No answer: the power failed, and the caller with it.
         outcome.await.unwrap_or_else(|_| Err(io::ErrorKind::Interrupted.into()))
     }
+}
+
+/// Does `act` at `at`, or once the disk is no longer stalled, unless the machine's power fails before.
+fn after_stalls(machine: Rc<Machine>, power: u64, at: u64, act: impl FnOnce() + 'static) {
+    let scheduler = machine.scheduler();
+    scheduler.at(at, move || {
+        if machine.power.get() != power {
+            return;
+        }
+        let stalled_until = machine.disk.borrow().stalled_until;
+        if stalled_until > machine.scheduler().now() {
+            return after_stalls(machine, power, stalled_until, act);
+        }
+        act();
+    });
 }
 
 #[derive(Clone)]
@@ -104,6 +117,7 @@ struct Open {
     power: u64,
     writable: bool,
     readable: bool,
+    _descriptor: Descriptor,
 }
 
 impl Drop for Open {
@@ -126,12 +140,21 @@ impl File {
         let machine = Rc::clone(&scheduler::current().machine);
         let at_disk = Rc::clone(&machine);
         // The handle is made where the inode is opened: if the caller is dropped meanwhile, it closes again.
-        let open = Operation::new(DiskOp::Metadata, path, 0).run(move |disk, struck, _| {
+        let open = Operation::new(DiskOp::Metadata, path, 0).run(move |disk, struck, context| {
             struck?;
+            let descriptor = context.descriptor()?;
             let inode = disk.open(&owned, options.create)?;
             let power = at_disk.power.get();
             let (readable, writable) = (options.read, options.write);
-            Ok(Open { inode, path: owned, machine: at_disk, power, readable, writable })
+            Ok(Open {
+                inode,
+                path: owned,
+                machine: at_disk,
+                power,
+                readable,
+                writable,
+                _descriptor: descriptor,
+            })
         });
         Ok(File { open: Rc::new(open.await?) })
     }
@@ -145,6 +168,7 @@ impl File {
             .run(move |disk, struck, context| {
                 struck?;
                 let mut buf = AlignedBuf::new(len);
+                disk.contents(open.inode).check_readable(pos, len)?;
                 let got = disk.contents(open.inode).read(pos, &mut buf);
                 let bytes = buf.freeze().slice(..got);
                 context.scheduler.trace.mix_bytes(&bytes);
@@ -168,13 +192,19 @@ impl File {
                 move |disk, struck, context| {
                     context.scheduler.trace.mix(pos, len as u64);
                     context.scheduler.trace.mix_bytes(&data);
-                    let outcome = struck.and_then(|()| disk.check_space(open.inode, pos, len as u64));
+                    let outcome = struck
+                        .and_then(|()| disk.check_space(open.inode, pos, len as u64))
+                        .and_then(|()| disk.contents(open.inode).check_writable(pos, len));
                     let taken = match &outcome {
                         Ok(()) => len,
                         // A failed write may have written a part.
                         Err(_) => context.scheduler.random.borrow_mut().below(len as u64 + 1) as usize,
                     };
-                    if outcome.is_ok() || disk.check_space(open.inode, pos, taken as u64).is_ok() {
+                    let fits = |disk: &mut DiskState| {
+                        disk.check_space(open.inode, pos, taken as u64).is_ok()
+                            && disk.contents(open.inode).check_writable(pos, taken).is_ok()
+                    };
+                    if outcome.is_ok() || fits(disk) {
                         disk.contents(open.inode).write(pos, &data[..taken]);
                     }
                     outcome
@@ -254,7 +284,9 @@ pub(crate) async fn create_dir_all(path: PathBuf) -> io::Result<()> {
 }
 
 pub(crate) async fn read_dir(path: PathBuf) -> io::Result<Vec<DirEntry>> {
+    let context = scheduler::current();
     names(&path.clone(), move |disk| {
+        context.check_descriptor()?;
         let entries = disk.read_dir(&path)?;
         Ok(entries
             .into_iter()
@@ -283,8 +315,9 @@ pub(crate) async fn remove_dir_all(path: PathBuf) -> io::Result<()> {
 pub(crate) async fn sync_dir(path: &Path) -> io::Result<()> {
     let owned = path.to_path_buf();
     Operation::new(DiskOp::Sync, path, 0)
-        .run(move |disk, struck, _| {
+        .run(move |disk, struck, context| {
             struck?;
+            context.check_descriptor()?;
             disk.sync_dir(&owned)
         })
         .await

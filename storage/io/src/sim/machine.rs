@@ -1,9 +1,11 @@
 //! A simulated machine: a disk, an address and clocks that stay, and at most one running process.
 
+use super::Turn;
 use super::disk::DiskState;
 use super::scheduler::{Context, Scheduler};
 use crate::{CoreCtx, Instant};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::{Rc, Weak};
@@ -13,6 +15,10 @@ pub(crate) struct Machine {
     pub(crate) name: String,
     pub(crate) disk: RefCell<DiskState>,
     pub(crate) paused: Cell<bool>,
+    pub(crate) paused_cores: RefCell<BTreeSet<usize>>,
+    /// Descriptors that its process may have open.
+    pub(crate) descriptors_max: Cell<usize>,
+    pub(crate) longest_turn: Cell<Option<Turn>>,
     /// Counts power losses: I/O of a former time never arrives.
     pub(crate) power: Cell<u64>,
     scheduler: Weak<Scheduler>,
@@ -25,6 +31,18 @@ pub(crate) struct Machine {
 /// One run of a machine's process.
 pub(crate) struct Running {
     pub(crate) alive: Cell<bool>,
+    pub(crate) descriptors: Cell<usize>,
+}
+
+/// An open descriptor of a process.
+pub(crate) struct Descriptor {
+    pub(crate) running: Rc<Running>,
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.running.descriptors.set(self.running.descriptors.get() - 1);
+    }
 }
 
 /// The machine's own clocks, as lines over world time.
@@ -65,6 +83,9 @@ impl Machine {
             name: name.to_string(),
             disk: RefCell::new(DiskState::new()),
             paused: Cell::new(false),
+            paused_cores: RefCell::default(),
+            descriptors_max: Cell::new(usize::MAX),
+            longest_turn: Cell::new(None),
             power: Cell::new(0),
             scheduler: Rc::downgrade(scheduler),
             running: RefCell::new(None),
@@ -115,13 +136,33 @@ impl Machine {
         self.running.borrow().is_some()
     }
 
+    pub(crate) fn is_paused(&self, core: usize) -> bool {
+        self.paused.get() || self.paused_cores.borrow().contains(&core)
+    }
+
+    fn run_on(&self) {
+        self.paused.set(false);
+        self.paused_cores.borrow_mut().clear();
+    }
+
+    /// Descriptors that the process has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.running.borrow().as_ref().map_or(0, |running| running.descriptors.get())
+    }
+
+    pub(crate) fn turn_taken(&self, turn: Turn) {
+        if self.longest_turn.get().is_none_or(|longest| longest.cost < turn.cost) {
+            self.longest_turn.set(Some(turn));
+        }
+    }
+
     /// Starts a process of `cores` cores; its first context of each.
     pub(crate) fn boot(self: &Rc<Machine>, cores: usize) -> Vec<Rc<Context>> {
         assert!(cores > 0, "a process needs a core");
         assert!(!self.is_running(), "process {} runs already", self.name);
-        let running = Rc::new(Running { alive: Cell::new(true) });
+        let running = Rc::new(Running { alive: Cell::new(true), descriptors: Cell::new(0) });
         *self.running.borrow_mut() = Some(Rc::clone(&running));
-        self.paused.set(false);
+        self.run_on();
         let context = |core| Context {
             scheduler: self.scheduler(),
             machine: Rc::clone(self),
@@ -177,7 +218,7 @@ impl Machine {
 
     fn end_process(&self, scheduler: &Rc<Scheduler>) {
         self.crash_at.set(None);
-        self.paused.set(false);
+        self.run_on();
         let running = self.running.borrow_mut().take();
         if let Some(running) = running {
             running.alive.set(false);

@@ -51,6 +51,7 @@ use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -279,6 +280,37 @@ impl Process {
         self.machine.paused.set(false);
     }
 
+    /// One core of the process does not run (its thread is kept off the CPU, or is in a turn without end), while the
+    /// others do.
+    pub fn pause_core(&self, core: usize) {
+        self.machine.paused_cores.borrow_mut().insert(core);
+    }
+
+    /// Ends [`Process::pause_core`].
+    pub fn resume_core(&self, core: usize) {
+        self.machine.paused_cores.borrow_mut().remove(&core);
+    }
+
+    /// From now on the process may have `limit` descriptors open (RLIMIT_NOFILE): files, sockets, listeners. Opening
+    /// another, accepting and connecting fail with EMFILE.
+    pub fn set_descriptor_limit(&self, limit: usize) {
+        self.machine.descriptors_max.set(limit);
+    }
+
+    /// Descriptors that the process has open.
+    pub fn descriptors(&self) -> usize {
+        self.machine.descriptors()
+    }
+
+    /// The longest turn that a task of this machine has had since [`Process::forget_turns`].
+    pub fn longest_turn(&self) -> Option<Turn> {
+        self.machine.longest_turn.get()
+    }
+
+    pub fn forget_turns(&self) {
+        self.machine.longest_turn.set(None);
+    }
+
     /// Its disk, for faults and a look inside.
     pub fn disk(&self) -> Disk {
         Disk { machine: Rc::clone(&self.machine) }
@@ -289,6 +321,15 @@ impl Process {
     pub fn set_clock(&self, wall_jump_ms: i64, drift_ppm: i32) {
         self.machine.set_clock(self.machine.scheduler().now(), wall_jump_ms, drift_ppm);
     }
+}
+
+/// One poll of a task, by the work that it told at the seam: the same for every run of a seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    pub cost: Duration,
+    pub core: usize,
+    /// Where the task was spawned.
+    pub spawned_at: &'static Location<'static>,
 }
 
 /// Which operations a fault strikes.
@@ -316,7 +357,13 @@ impl Disk {
         self.machine.disk.borrow_mut().add_fault(op, path_part, nth, error);
     }
 
-    /// Takes back what [`Disk::fail_nth`] set and has not struck yet.
+    /// Every operation of kind `op` on a path that contains `path_part` fails with `errno` (libc::EIO, ENOSPC, EMFILE, ..)
+    /// until [`Disk::clear_faults`].
+    pub fn fail_until_cleared(&self, op: DiskOp, path_part: &str, errno: i32) {
+        self.machine.disk.borrow_mut().add_lasting_fault(op, path_part, errno);
+    }
+
+    /// Takes back what [`Disk::fail_nth`] set and has not struck yet, and what [`Disk::fail_until_cleared`] did.
     pub fn clear_faults(&self) {
         self.machine.disk.borrow_mut().clear_faults();
     }
@@ -325,6 +372,31 @@ impl Disk {
     pub fn flip_bit(&self, path: &Path, bit: u64) -> io::Result<()> {
         let mut disk = self.machine.disk.borrow_mut();
         if disk.contents_of(path)?.flip_bit(bit) { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// The pages of 4096 bytes that the range touches cannot be read (EIO), nor written in part, until they are written
+    /// whole and synced: a drive's unreadable sectors.
+    pub fn make_unreadable(&self, path: &Path, pos: u64, len: usize) -> io::Result<()> {
+        self.machine.disk.borrow_mut().contents_of(path)?.make_unreadable(pos, len);
+        Ok(())
+    }
+
+    /// At a power loss, one in `n` of the pages whose write was under way comes back unreadable, as by
+    /// [`Disk::make_unreadable`]; 0 = none. What was synced in such a page before is gone with it.
+    pub fn set_torn_unreadable(&self, n: u64) {
+        self.machine.disk.borrow_mut().torn_unreadable_one_in = n;
+    }
+
+    /// Takes a file, or a directory with all in it, away: as a restore that missed it, or a hand that slipped.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        self.machine.disk.borrow_mut().vanish(path)
+    }
+
+    /// For the next `d` of virtual time the disk does nothing; what was asked of it meanwhile, or before, is done after.
+    pub fn stall(&self, d: Duration) {
+        let until = self.machine.scheduler().now().saturating_add(d.as_nanos() as u64);
+        let mut disk = self.machine.disk.borrow_mut();
+        disk.stalled_until = disk.stalled_until.max(until);
     }
 
     /// Bytes of file data the disk holds; writes and allocations beyond fail with `StorageFull`.

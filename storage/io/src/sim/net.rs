@@ -2,10 +2,10 @@
 //! receiver that does not read stops its sender; a cut between machines holds everything back until it heals; a
 //! connection breaks when either machine goes down, or when told to.
 
-use super::machine::Machine;
+use super::machine::{Descriptor, Machine};
 use super::scheduler::{self, Context, Scheduler};
 use crate::sync::Event;
-use crate::{ListenOptions, Part};
+use crate::{ListenOptions, Part, turn};
 use bytes::{Bytes, BytesMut};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
@@ -39,6 +39,7 @@ struct Listening {
     backlog: usize,
     waiting: RefCell<VecDeque<Stream>>,
     arrived: Event,
+    _descriptor: Descriptor,
 }
 
 /// Both directions; side 0 connected, side 1 accepted.
@@ -171,6 +172,7 @@ impl Listener {
         if !addr.ip().is_unspecified() && !addr.ip().is_loopback() && addr.ip() != context.machine.ip() {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
+        let descriptor = context.descriptor()?;
         let network = &context.scheduler.network;
         let port = if addr.port() == 0 { network.fresh_port() } else { addr.port() };
         let listening = Rc::new(Listening {
@@ -179,6 +181,7 @@ impl Listener {
             backlog: usize::try_from(options.backlog).unwrap_or(0).max(1),
             waiting: RefCell::default(),
             arrived: Event::new(),
+            _descriptor: descriptor,
         });
         network.listeners.borrow_mut().push(Rc::clone(&listening));
         Ok(Listener { listening, scheduler: Rc::downgrade(&context.scheduler) })
@@ -189,6 +192,15 @@ impl Listener {
             let arrived = self.listening.arrived.listen();
             let next = self.listening.waiting.borrow_mut().pop_front();
             if let Some(stream) = next {
+                turn::operation();
+                match scheduler::current().descriptor() {
+                    Ok(descriptor) => *stream.end.descriptor.borrow_mut() = Some(descriptor),
+                    Err(error) => {
+                        // It stays where it was, as in Linux.
+                        self.listening.waiting.borrow_mut().push_front(stream);
+                        return Err(error);
+                    }
+                }
                 let peer = stream.peer_addr()?;
                 return Ok((stream, peer));
             }
@@ -222,11 +234,15 @@ struct End {
     connection: Rc<Connection>,
     side: usize,
     scheduler: Weak<Scheduler>,
+    /// None: the kernel's alone, until it is accepted.
+    descriptor: RefCell<Option<Descriptor>>,
 }
 
 impl Stream {
     pub(crate) async fn connect(addr: SocketAddr) -> io::Result<Stream> {
         let context = scheduler::current();
+        turn::operation();
+        let descriptor = context.descriptor()?;
         let network = &context.scheduler.network;
         let target = machine_at(&context, addr.ip()).ok_or(io::ErrorKind::HostUnreachable)?;
         for _ in 0..RETRIES_MAX {
@@ -247,6 +263,7 @@ impl Stream {
                 continue;
             }
             let stream = establish(&context, &target, addr, listening);
+            *stream.end.descriptor.borrow_mut() = Some(descriptor);
             pause(&context, hop(&context)).await;
             return Ok(stream);
         }
@@ -257,6 +274,7 @@ impl Stream {
         let context = scheduler::current();
         let connection = &self.end.connection;
         let pipe = &connection.pipes[1 - self.end.side];
+        turn::operation();
         loop {
             let readable = pipe.readable.listen();
             let available: usize = pipe.arrived.borrow().iter().map(Bytes::len).sum();
@@ -266,6 +284,7 @@ impl Stream {
                 let mut random = context.scheduler.random.borrow_mut();
                 let n = if random.one_in(2) { most } else { 1 + random.below(most) };
                 drop(random);
+                turn::worked(n as usize);
                 return Ok(pipe.take(buf, n as usize));
             }
             if let Some(error) = connection.broken.get() {
@@ -279,6 +298,7 @@ impl Stream {
     }
 
     pub(crate) async fn send(&self, parts: Vec<Part>) -> io::Result<()> {
+        turn::operation();
         for part in parts {
             match part {
                 Part::Bytes(bytes) => self.send_bytes(bytes).await?,
@@ -490,7 +510,7 @@ fn establish(
     scheduler.trace.mix(context.machine.id as u64, target.id as u64);
     let stream = |side| {
         let (connection, scheduler) = (Rc::clone(&connection), Rc::downgrade(scheduler));
-        Stream { end: Rc::new(End { connection, side, scheduler }) }
+        Stream { end: Rc::new(End { connection, side, scheduler, descriptor: RefCell::default() }) }
     };
     listening.waiting.borrow_mut().push_back(stream(1));
     listening.arrived.notify_all();

@@ -7,6 +7,7 @@
 
 use super::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::rc::Rc;
 
 pub(crate) const PAGE: usize = 4096;
@@ -90,6 +91,10 @@ pub(crate) struct Contents {
     forsaken: BTreeSet<usize>,
     /// Pages were allocated, not written, since the last sync.
     allocated: bool,
+    /// Pages that the medium does not give back, until they are written anew.
+    unreadable: BTreeSet<usize>,
+    /// Of these, the ones that are on the medium: a write heals them once it is synced.
+    unreadable_durable: BTreeSet<usize>,
 }
 
 impl Contents {
@@ -115,6 +120,33 @@ impl Contents {
             }
         }
         len
+    }
+
+    /// EIO where a page of the range cannot be read.
+    pub(crate) fn check_readable(&self, pos: u64, len: usize) -> io::Result<()> {
+        match spans(pos, len).any(|(index, _, _)| self.unreadable.contains(&index)) {
+            true => Err(io::Error::from_raw_os_error(libc::EIO)),
+            false => Ok(()),
+        }
+    }
+
+    /// EIO where a part of a page is to be written that the device cannot read to put the two together.
+    pub(crate) fn check_writable(&self, pos: u64, len: usize) -> io::Result<()> {
+        let in_part = |(index, _, range): (usize, usize, std::ops::Range<usize>)| {
+            range.len() < PAGE && self.unreadable.contains(&index)
+        };
+        match spans(pos, len).any(in_part) {
+            true => Err(io::Error::from_raw_os_error(libc::EIO)),
+            false => Ok(()),
+        }
+    }
+
+    /// Pages of the range cannot be read from now on.
+    pub(crate) fn make_unreadable(&mut self, pos: u64, len: usize) {
+        for (index, _, _) in spans(pos, len) {
+            self.unreadable.insert(index);
+            self.unreadable_durable.insert(index);
+        }
     }
 
     /// Disk space that writing `len` bytes at `pos` would newly take.
@@ -143,6 +175,7 @@ impl Contents {
     fn put(&mut self, index: usize, page: Rc<Page>) {
         self.current.set(index, Rc::clone(&page));
         self.forsaken.remove(&index);
+        self.unreadable.remove(&index);
         self.unsynced.entry(index).or_default().push(Version { page, after: self.lens.len() });
     }
 
@@ -171,6 +204,7 @@ impl Contents {
         if shrinks {
             // Versions of what is cut off are lost; the page the cut goes through has a new one.
             self.unsynced.split_off(&page_count(len));
+            self.unreadable.split_off(&page_count(len));
             let last = (len / PAGE as u64) as usize;
             if let Some(page) = self.current.page(last).cloned() {
                 self.put(last, page);
@@ -187,6 +221,7 @@ impl Contents {
             }
             if let Some(page) = self.current.page(index).cloned() {
                 self.durable.set(index, page);
+                self.unreadable_durable.remove(&index);
             }
         }
         if std::mem::take(&mut self.allocated) {
@@ -210,6 +245,7 @@ impl Contents {
             let Some(current) = self.current.page(index).cloned() else { continue };
             if range.len() == PAGE {
                 self.unsynced.remove(&index);
+                self.unreadable_durable.remove(&index);
                 self.durable.set(index, current);
                 continue;
             }
@@ -244,8 +280,8 @@ impl Contents {
         }
     }
 
-    /// Power loss.
-    pub(crate) fn crash(&mut self, random: &mut Random) {
+    /// Power loss. One in `unreadable_one_in` (0: none) of the pages that were being written cannot be read after it.
+    pub(crate) fn crash(&mut self, random: &mut Random, unreadable_one_in: u64) {
         let kept = random.below(self.lens.len() as u64 + 1) as usize;
         let len = if kept == 0 { self.durable.len } else { self.lens[kept - 1].len };
         self.cut_durable(kept);
@@ -254,6 +290,12 @@ impl Contents {
         for (index, mut versions) in std::mem::take(&mut self.unsynced) {
             versions
                 .retain(|version| cuts.iter().filter(|&&cut| cut <= version.after).all(|&cut| cut <= kept));
+            if !versions.is_empty() && self.unreadable_durable.contains(&index) && random.one_in(2) {
+                self.unreadable_durable.remove(&index);
+            }
+            if !versions.is_empty() && random.one_in(unreadable_one_in) {
+                self.unreadable_durable.insert(index);
+            }
             let before = self.durable.page(index).cloned();
             if let Some(page) = survivor(before, &versions, random) {
                 self.durable.set(index, page);
@@ -266,6 +308,8 @@ impl Contents {
         self.lens.clear();
         self.forsaken.clear();
         self.allocated = false;
+        self.unreadable_durable.retain(|&index| index < page_count(len));
+        self.unreadable = self.unreadable_durable.clone();
     }
 
     /// Flips a bit wherever the page is; false behind the end of the file.
@@ -344,7 +388,7 @@ mod tests {
             contents.sync_range(4096, 4096);
             contents.write(8192, &[3; 300]);
             contents.sync_range(8192, 100);
-            contents.crash(&mut Random::new(seed));
+            contents.crash(&mut Random::new(seed), 0);
             let bytes = all(&contents);
             assert_eq!(bytes.len(), 9100);
             assert!(bytes[..100].iter().all(|b| *b == 0));
@@ -363,7 +407,7 @@ mod tests {
             contents.write(0, &[1; PAGE]);
             contents.sync();
             contents.write(0, &[2; PAGE]);
-            contents.crash(&mut Random::new(seed));
+            contents.crash(&mut Random::new(seed), 0);
             let bytes = all(&contents);
             for sector in bytes.chunks(SECTOR) {
                 assert!(sector.iter().all(|b| b == &sector[0]), "a sector is never torn");
@@ -386,7 +430,7 @@ mod tests {
             contents.sync();
             contents.truncate(10);
             contents.allocate(0, 2000);
-            contents.crash(&mut Random::new(seed));
+            contents.crash(&mut Random::new(seed), 0);
             let bytes = all(&contents);
             lens.insert(bytes.len());
             match bytes.len() {
@@ -409,7 +453,7 @@ mod tests {
             contents.sync_failed();
             contents.sync();
             assert_eq!(all(&contents), [2; PAGE]);
-            contents.crash(&mut Random::new(seed));
+            contents.crash(&mut Random::new(seed), 0);
             lost += usize::from(all(&contents)[0] == 1);
         }
         assert_eq!(lost, 100);

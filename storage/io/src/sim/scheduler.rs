@@ -4,16 +4,19 @@
 //! drawn at random among those that can run. The clock moves a little with each poll, and jumps to the next event
 //! when nothing can run.
 
-use super::machine::{Machine, Running};
+use super::machine::{Descriptor, Machine, Running};
 use super::net::Network;
 use super::random::Random;
 use super::trace::Trace;
-use super::{SimConfig, Stalled};
+use super::{SimConfig, Stalled, Turn};
+use crate::turn;
 use crate::world::{self, World};
 use crate::{Instant, Queue};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
+use std::panic::Location;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +54,7 @@ struct Slot {
     future: Option<Pin<Box<dyn Future<Output = ()>>>>,
     context: Rc<Context>,
     waker: Arc<TaskWaker>,
+    spawned_at: &'static Location<'static>,
     cancelled: bool,
 }
 
@@ -81,12 +85,29 @@ impl Context {
         self.machine.wall_clock_ms(self.scheduler.now())
     }
 
+    #[track_caller]
     pub(crate) fn spawn<T: 'static>(
         self: &Rc<Context>,
         _queue: Queue,
         future: impl Future<Output = T> + 'static,
     ) -> Task<T> {
+        turn::operation();
         self.scheduler.spawn(self, future)
+    }
+
+    /// A descriptor of the running process, or EMFILE.
+    pub(crate) fn descriptor(&self) -> io::Result<Descriptor> {
+        self.check_descriptor()?;
+        self.running.descriptors.set(self.running.descriptors.get() + 1);
+        Ok(Descriptor { running: Rc::clone(&self.running) })
+    }
+
+    /// EMFILE where the process could not open one more, if only for a moment.
+    pub(crate) fn check_descriptor(&self) -> io::Result<()> {
+        match self.running.descriptors.get() < self.machine.descriptors_max.get() {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+        }
     }
 }
 
@@ -150,6 +171,7 @@ impl Scheduler {
         key
     }
 
+    #[track_caller]
     fn spawn<T: 'static>(
         self: &Rc<Scheduler>,
         context: &Rc<Context>,
@@ -178,6 +200,7 @@ impl Scheduler {
             future: Some(future),
             context: Rc::clone(context),
             waker: Arc::clone(&waker),
+            spawned_at: Location::caller(),
             cancelled: false,
         };
         self.tasks.borrow_mut().insert(id, slot);
@@ -310,7 +333,7 @@ impl Scheduler {
         let tasks = self.tasks.borrow();
         let mut runnable = self.runnable.borrow_mut();
         runnable.retain(|id| tasks.contains_key(id));
-        let paused = |id: &TaskId| tasks[id].context.machine.paused.get();
+        let paused = |id: &TaskId| tasks[id].context.machine.is_paused(tasks[id].context.core);
         let candidates = runnable.iter().filter(|id| !paused(id)).count();
         if candidates == 0 {
             return None;
@@ -321,7 +344,7 @@ impl Scheduler {
     }
 
     fn poll(&self, id: TaskId) {
-        let (future, context, waker) = {
+        let (future, context, waker, spawned_at) = {
             let mut tasks = self.tasks.borrow_mut();
             let slot = tasks.get_mut(&id).expect("chosen among the living");
             slot.waker.queued.store(false, Ordering::Relaxed);
@@ -330,12 +353,14 @@ impl Scheduler {
                 return self.remove(id);
             }
             let future = slot.future.take().expect("not being polled");
-            (future, Rc::clone(&slot.context), Waker::from(Arc::clone(&slot.waker)))
+            (future, Rc::clone(&slot.context), Waker::from(Arc::clone(&slot.waker)), slot.spawned_at)
         };
         let cost = self.random.borrow_mut().nanos(&self.config.poll_cost);
         self.clock.set(self.now() + cost);
         let mut future = future;
         let tester = context.machine.id == TESTER;
+        let (machine, core) = (Rc::clone(&context.machine), context.core);
+        turn::take();
         let entered = world::enter(World::Sim(context));
         let finished = {
             let _guard = NameSeed { scheduler: self };
@@ -344,6 +369,7 @@ impl Scheduler {
                 if tester { future.as_mut().poll(context) } else { poll_process(&mut future, context) };
             polled.is_ready()
         };
+        machine.turn_taken(Turn { cost: turn::take(), core, spawned_at });
         let cancelled = self.tasks.borrow().get(&id).is_none_or(|slot| slot.cancelled);
         if finished || cancelled {
             drop(future);

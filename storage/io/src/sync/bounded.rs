@@ -107,6 +107,9 @@ impl<T> QueueReceiver<T> {
     /// A value that is there already.
     pub fn try_recv(&mut self) -> Option<T> {
         let next = self.shared.values.borrow_mut().pop_front();
+        if next.is_some() {
+            crate::turn::operation();
+        }
         next.map(|(value, _room)| value)
     }
 
