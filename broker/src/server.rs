@@ -213,17 +213,15 @@ async fn sweep(shard: Rc<Shard>) {
     }
 }
 
-/// Binds this shard's listeners and begins to accept. Returns the addresses, with the ports they got.
+/// Binds this shard's listeners and begins to accept. Returns the addresses, with the ports they got. Shard 0 comes
+/// first and takes the addresses for this process; the others join it there.
 fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Vec<SocketAddr>> {
     let options = ListenOptions { backlog: shard.config().connections.backlog };
+    let open = if shard.id == CONTROLLER_SHARD { Listener::bind } else { Listener::join };
     let mut bound = Vec::with_capacity(addresses.len());
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
-        let listener = Listener::bind(*address, options).with_context(|| {
-            format!(
-                "cannot listen on {address}: is another broker running there? Choose another with --listen"
-            )
-        })?;
+        let listener = open(*address, options).map_err(|error| refusal(*address, error))?;
         bound.push(listener.local_addr()?);
         listeners.push(listener);
     }
@@ -232,6 +230,27 @@ fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Vec<Soc
         spawn(Queue::Control, accept::run(shard.clone(), listener, index)).detach();
     }
     Ok(bound)
+}
+
+/// Why there is no listener, and what to do about it.
+fn refusal(address: SocketAddr, error: std::io::Error) -> anyhow::Error {
+    let remedy = match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            let port = address.port();
+            format!(
+                "another process listens on port {port} (`ss -ltnp 'sport = :{port}'` tells which): stop it, or choose another \
+                 port for this broker with --listen HOST:PORT"
+            )
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address: choose one of its own with --listen HOST:PORT".to_owned()
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE: choose another with --listen HOST:PORT".to_owned()
+        }
+        _ => "choose another address with --listen HOST:PORT".to_owned(),
+    };
+    anyhow::anyhow!("cannot listen on {address}: {error}; {remedy}")
 }
 
 async fn serve_control(shard: &Rc<Shard>, mut control: RemoteReceiver<Control>) {

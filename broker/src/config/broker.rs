@@ -182,13 +182,20 @@ impl BrokerConfig {
                 ),
             );
         }
+        let admin = Endpoint::parse(&from.text("corelog.admin")).expect("a checked address");
+        if let Some(listener) = listeners.iter().find(|listener| listener.bind.collides(&admin)) {
+            fail(
+                "corelog.admin",
+                format!("corelog.admin ({admin}) and the listener {} are on one port", listener.bind),
+            );
+        }
         let overrides = from.text("max.connections.per.ip.overrides");
         let config = BrokerConfig {
             node_id: from.number("node.id"),
             rack: from.optional("broker.rack").filter(|rack| !rack.is_empty()),
             data_dir: PathBuf::from(from.text("log.dirs")),
             listeners,
-            admin: Endpoint::parse(&from.text("corelog.admin")).expect("a checked address"),
+            admin,
             memory_bytes,
             log_levels: from.text("corelog.log.level"),
             log_json: from.text("corelog.log.format") == "json",
@@ -358,6 +365,7 @@ mod tests {
                 "no member could join",
             ),
             (vec![("corelog.journal.file.bytes", "4194305")], "must be a multiple of 4096"),
+            (vec![("listen", "127.0.0.1:9644")], "corelog.admin (127.0.0.1:9644) and the listener"),
         ] {
             let errors = resolve(&fixed).unwrap_err();
             assert!(errors.contains(part), "{errors}");

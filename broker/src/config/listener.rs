@@ -65,6 +65,19 @@ impl Endpoint {
     fn is_wildcard(&self) -> bool {
         self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
     }
+
+    /// Whether both cannot be listened on at once: the same port, and one address or one that covers the other. Names
+    /// are not looked up.
+    pub fn collides(&self, other: &Endpoint) -> bool {
+        let is_v6 = |endpoint: &Endpoint| endpoint.host.contains(':');
+        let covers = |one: &Endpoint, other: &Endpoint| {
+            // [::] serves IPv4 too.
+            one.host == "::" || ((one.host.is_empty() || one.host == "0.0.0.0") && !is_v6(other))
+        };
+        self.port != 0
+            && self.port == other.port
+            && (self.host == other.host || covers(self, other) || covers(other, self))
+    }
 }
 
 /// One listener. Every core binds it.
@@ -188,8 +201,11 @@ pub fn canonical_listeners(text: &str) -> Result<String, String> {
     }
     for (index, (name, endpoint)) in endpoints.iter().enumerate() {
         let earlier = &endpoints[..index];
-        if let Some((other, _)) = earlier.iter().find(|(_, other)| endpoint.port != 0 && other == endpoint) {
-            return Err(format!("{other} and {name} are both on {endpoint}"));
+        if let Some((other, at)) = earlier.iter().find(|(_, other)| endpoint.collides(other)) {
+            return Err(format!(
+                "{other} and {name} are both on port {}: {at} and {endpoint}",
+                endpoint.port
+            ));
         }
     }
     Ok(written(&endpoints))
@@ -290,7 +306,12 @@ mod tests {
             ),
             (canonical_listeners, "A://:0,B://:0", Ok("A://:0,B://:0")),
             (canonical_listeners, "", Err("needs a listener")),
-            (canonical_listeners, "A://:1,B://:1", Err("A and B are both on :1")),
+            (canonical_listeners, "A://:1,B://:1", Err("A and B are both on port 1: :1 and :1")),
+            (canonical_listeners, "A://10.0.0.1:1,B://0.0.0.0:1", Err("A and B are both on port 1")),
+            (canonical_listeners, "A://[::]:1,B://10.0.0.1:1", Err("A and B are both on port 1")),
+            (canonical_listeners, "A://:1,B://[::]:1", Err("A and B are both on port 1")),
+            (canonical_listeners, "A://:1,B://[::1]:1", Ok("A://:1,B://[::1]:1")),
+            (canonical_listeners, "A://10.0.0.1:1,B://10.0.0.2:1", Ok("A://10.0.0.1:1,B://10.0.0.2:1")),
             (canonical_listeners, ":1,:2", Err("two listeners are called PLAINTEXT")),
             (canonical_listeners, "SSL://:1", Err("SSL isn't built yet")),
             (canonical_listeners, "a b://:1", Err("not a listener name")),

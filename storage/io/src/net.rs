@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use std::io;
 use std::net::SocketAddr;
 
-/// Options of [`Listener::bind`].
+/// Options of [`Listener::bind`] and [`Listener::join`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
     /// Connections the kernel holds until they are accepted.
@@ -19,7 +19,8 @@ impl Default for ListenOptions {
     }
 }
 
-/// A TCP listener of one core; every core binds the same address (SO_REUSEADDR, SO_REUSEPORT).
+/// A TCP listener of one core. The first core of a process takes the address with [`Listener::bind`], the others serve
+/// it too with [`Listener::join`], and the kernel deals connections out among them (SO_REUSEPORT).
 pub struct Listener {
     inner: AnyListener,
 }
@@ -30,7 +31,8 @@ enum AnyListener {
 }
 
 impl Listener {
-    /// Binds and listens. Port 0 takes a free one.
+    /// Takes the address and listens; port 0 takes a free one. AddrInUse if anybody listens there already, on this address
+    /// or one that covers it: were it shared with another process, clients would find now one, now the other.
     pub fn bind(addr: SocketAddr, options: ListenOptions) -> io::Result<Listener> {
         let inner = match world::current() {
             World::Real(_) => AnyListener::Real(real::net::Listener::bind(addr, options)?),
@@ -39,7 +41,16 @@ impl Listener {
         Ok(Listener { inner })
     }
 
-    /// The next connection, with TCP_NODELAY set, and its peer's address.
+    /// Listens on an address that another core of this process has taken.
+    pub fn join(addr: SocketAddr, options: ListenOptions) -> io::Result<Listener> {
+        let inner = match world::current() {
+            World::Real(_) => AnyListener::Real(real::net::Listener::join(addr, options)?),
+            World::Sim(_) => AnyListener::Sim(sim::net::Listener::join(addr, options)?),
+        };
+        Ok(Listener { inner })
+    }
+
+    /// The next connection, with TCP_NODELAY set, and its peer's address; an IPv4 peer's is an IPv4 address on [::] too.
     pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         match &self.inner {
             AnyListener::Real(listener) => {

@@ -29,7 +29,7 @@ fn bytes(byte: u8, len: usize) -> Bytes {
 /// Starts a server on every core that answers each byte by its successor.
 fn start_server(process: &Process) {
     process.start(2, |_| async {
-        let listener = Listener::bind("0.0.0.0:9092".parse().unwrap(), ListenOptions::default()).unwrap();
+        let listener = Listener::join("0.0.0.0:9092".parse().unwrap(), ListenOptions::default()).unwrap();
         while let Ok((stream, _)) = listener.accept().await {
             spawn(Queue::Fetch, async move {
                 let mut buf = BytesMut::new();
@@ -491,7 +491,7 @@ fn a_world_that_ends_frees_what_its_tasks_hold() {
             async move {
                 let _file = open("/f").await;
                 let listener =
-                    Listener::bind("0.0.0.0:1".parse().unwrap(), ListenOptions::default()).unwrap();
+                    Listener::join("0.0.0.0:1".parse().unwrap(), ListenOptions::default()).unwrap();
                 let _ = listener.accept().await;
                 drop(held);
             }

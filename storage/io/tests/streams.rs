@@ -216,7 +216,15 @@ fn every_core_listens_on_one_address() {
 
 async fn serve_and_ask(core: usize, seat: Seat<()>, addr: SocketAddr) {
     let (senders, mut receiver) = seat.join(core).await;
-    let listener = Listener::bind(addr, ListenOptions { backlog: 64 }).unwrap();
+    let options = ListenOptions { backlog: 64 };
+    let listener = if core == 0 {
+        let listener = Listener::bind(addr, options).unwrap();
+        senders.send(1, ()).await.unwrap();
+        listener
+    } else {
+        receiver.recv().await.unwrap();
+        Listener::join(addr, options).unwrap()
+    };
     let serving = spawn(Queue::Control, async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -231,6 +239,49 @@ async fn serve_and_ask(core: usize, seat: Seat<()>, addr: SocketAddr) {
     senders.send(1 - core, ()).await.unwrap();
     receiver.recv().await.unwrap();
     drop(serving);
+}
+
+#[test]
+fn an_ipv4_peer_is_one_whatever_was_listened_on() {
+    common::in_glommio(1, |_| async {
+        let listener = Listener::bind("[::]:0".parse().unwrap(), ListenOptions::default()).unwrap();
+        let addr = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
+        let accepting = spawn(Queue::Control, async move { listener.accept().await.unwrap() });
+        let client = Stream::connect(addr).await.unwrap();
+        let (_server, peer) = accepting.await;
+        assert_eq!(peer, client.local_addr().unwrap());
+        assert!(peer.is_ipv4());
+    });
+}
+
+#[test]
+fn an_address_that_is_served_is_refused() {
+    in_both_worlds(1, |_| async {
+        let (first, addr) = listen();
+        // As the other cores do; then there are several to be found.
+        let second = Listener::join(addr, ListenOptions::default()).unwrap();
+        for host in ["127.0.0.1", "0.0.0.0", "[::]"] {
+            let wanted: SocketAddr = format!("{host}:{}", addr.port()).parse().unwrap();
+            let refused = Listener::bind(wanted, ListenOptions::default()).err();
+            assert_eq!(refused.map(|error| error.kind()), Some(io::ErrorKind::AddrInUse), "{wanted}");
+        }
+        // The attempts took nothing from those who were there.
+        let client = Stream::connect(addr).await.unwrap();
+        let accepting = |listener: Listener| spawn(Queue::Control, async move { listener.accept().await });
+        let (first, second) = (accepting(first), accepting(second));
+        let accepted = futures_util::future::select(first, second).await;
+        let (accepted, other) = accepted.into_inner();
+        let (server, _) = accepted.unwrap();
+        // The side that closes first keeps the port in TIME_WAIT; that must not be in the way of a restart.
+        drop(server);
+        assert_eq!(read_all(&client, 10).await, b"");
+        drop((client, other));
+        // A listener that was accepting is closed once the kernel has let go of it.
+        let free = || Listener::bind(addr, ListenOptions::default()).is_ok();
+        while !free() {
+            sleep(MS).await;
+        }
+    });
 }
 
 #[test]

@@ -50,8 +50,9 @@ pub fn parse_per_ip_overrides(text: &str) -> Result<BTreeMap<IpAddr, u32>, Strin
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'))
             .unwrap_or(host)
-            .parse()
-            .map_err(|_| format!("'{host}' is not an IP address; host names are not looked up here"))?;
+            .parse::<IpAddr>()
+            .map_err(|_| format!("'{host}' is not an IP address; host names are not looked up here"))?
+            .to_canonical();
         let count: u32 = count
             .parse()
             .ok()
@@ -97,6 +98,7 @@ mod tests {
             (one_directory, "/a,/b", Err("one directory")),
             (per_ip_overrides, "", Ok("")),
             (per_ip_overrides, "10.0.0.2:7, [::1]:5", Ok("10.0.0.2:7,[::1]:5")),
+            (per_ip_overrides, "[::ffff:10.0.0.2]:7", Ok("10.0.0.2:7")),
             (per_ip_overrides, "example.org:7", Err("not an IP address")),
             (per_ip_overrides, "10.0.0.2", Err("IP:COUNT")),
             (per_ip_overrides, "10.0.0.2:-1", Err("not a number of connections")),

@@ -22,13 +22,18 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn bind(addr: SocketAddr, options: ListenOptions) -> io::Result<Listener> {
-        let socket = new_socket(addr)?;
-        // After a restart the old connections' TIME_WAIT must not keep the port; and every core binds it.
-        socket.set_reuse_address(true)?;
+        let socket = listening_socket(addr)?;
+        socket.bind(&addr.into())?;
+        // With SO_REUSEADDR alone it is listen that says whether somebody listens there already.
+        socket.listen(options.backlog)?;
+        // Only now: whoever comes with `bind` is refused before this and after it, and `join` is let in.
         socket.set_reuse_port(true)?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
+        Ok(Listener { fd: Fd::socket(socket.into_raw_fd()) })
+    }
+
+    pub(crate) fn join(addr: SocketAddr, options: ListenOptions) -> io::Result<Listener> {
+        let socket = listening_socket(addr)?;
+        socket.set_reuse_port(true)?;
         socket.bind(&addr.into())?;
         socket.listen(options.backlog)?;
         Ok(Listener { fd: Fd::socket(socket.into_raw_fd()) })
@@ -50,6 +55,8 @@ impl Listener {
                     // SAFETY: the kernel filled the storage and set its length.
                     let peer = unsafe { SockAddr::new(storage, len) };
                     let peer = peer.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+                    // [::] has its IPv4 peers as ::ffff:a.b.c.d: they are the same peers as those of 0.0.0.0.
+                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     return Ok((Stream { fd }, peer));
                 }
                 Err(error) => match error.raw_os_error() {
@@ -239,6 +246,16 @@ impl Stream {
 fn new_socket(addr: SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))
+}
+
+/// For a listener: [::] serves IPv4 too, and after a restart the old connections' TIME_WAIT must not keep the port.
+fn listening_socket(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = new_socket(addr)?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    Ok(socket)
 }
 
 /// Small responses must not wait for the peer's acknowledgement of earlier ones.

@@ -154,6 +154,16 @@ impl Network {
         self.listeners.borrow().iter().filter(serves).cloned().collect()
     }
 
+    /// Whether somebody on `machine` listens on `addr`, or on an address that covers it or is covered by it.
+    fn is_taken(&self, machine: usize, addr: SocketAddr) -> bool {
+        self.listeners.borrow().iter().any(|listening| {
+            let (here, there) = (addr.ip(), listening.addr.ip());
+            listening.machine == machine
+                && listening.addr.port() == addr.port()
+                && (here == there || here.is_unspecified() || there.is_unspecified())
+        })
+    }
+
     fn fresh_port(&self) -> u16 {
         let port = self.next_port.get().max(FIRST_EPHEMERAL_PORT);
         self.next_port.set(port.checked_add(1).unwrap_or(FIRST_EPHEMERAL_PORT));
@@ -168,6 +178,15 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn bind(addr: SocketAddr, options: ListenOptions) -> io::Result<Listener> {
+        let context = scheduler::current();
+        if context.scheduler.network.is_taken(context.machine.id, addr) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        Listener::join(addr, options)
+    }
+
+    /// A simulated machine runs one process: who listens there may always be joined.
+    pub(crate) fn join(addr: SocketAddr, options: ListenOptions) -> io::Result<Listener> {
         let context = scheduler::current();
         if !addr.ip().is_unspecified() && !addr.ip().is_loopback() && addr.ip() != context.machine.ip() {
             return Err(io::ErrorKind::AddrNotAvailable.into());

@@ -1,0 +1,130 @@
+//! The broker as a process on real sockets: what it takes of the machine that others may have.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A port on loopback that nobody listens on now.
+fn free() -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+}
+
+/// An empty directory of this test's.
+fn directory(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&directory);
+    directory
+}
+
+/// A broker process, killed when dropped, and its directory with it.
+struct Broker {
+    child: Child,
+    directory: PathBuf,
+}
+
+impl Broker {
+    fn spawn(directory: &Path, listen: &str, advertise: SocketAddr, admin: SocketAddr) -> Broker {
+        Broker::spawn_with(directory, listen, advertise, admin, &[])
+    }
+
+    fn spawn_with(
+        directory: &Path,
+        listen: &str,
+        advertise: SocketAddr,
+        admin: SocketAddr,
+        flags: &[&str],
+    ) -> Broker {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_corelog"));
+        command.arg("--data-dir").arg(directory);
+        command.args(["--listen", listen, "--advertise", &advertise.to_string()]);
+        command.args(["--admin", &admin.to_string()]);
+        command.args(["--set", "corelog.journal.file.bytes=4MiB", "--set", "corelog.disk.reserve.bytes=0"]);
+        let child = command
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Broker { child, directory: directory.to_owned() }
+    }
+
+    /// Waits for the line that says so.
+    fn await_ready(&mut self) {
+        let out = BufReader::new(self.child.stdout.as_mut().unwrap());
+        let mut lines = out.lines();
+        while let Some(Ok(line)) = lines.next() {
+            if line.contains("is ready on") {
+                return;
+            }
+        }
+        panic!("the broker ended before it was ready: {}", self.refusal());
+    }
+
+    /// What it says on standard error; it must end by itself, with an error.
+    fn refusal(&mut self) -> String {
+        let status = self.child.wait().unwrap();
+        let mut text = String::new();
+        self.child.stderr.as_mut().unwrap().read_to_string(&mut text).unwrap();
+        assert!(!status.success(), "{text}");
+        text
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Asks for the API versions on a connection of its own.
+fn is_served(address: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(address)?;
+        // ApiVersions v0, correlation id 7, no client id.
+        stream.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff])?;
+        let mut answer = [0; 8];
+        stream.read_exact(&mut answer)?;
+        Ok(answer[4..] == [0, 0, 0, 7])
+    };
+    ask().unwrap_or(false)
+}
+
+#[test]
+fn a_port_that_another_broker_serves_is_refused() {
+    let (address, port) = (free(), |address: SocketAddr| address.port());
+    let admin = free();
+    let first_dir = directory("first");
+    let mut first = Broker::spawn(&first_dir, &address.to_string(), address, admin);
+    first.await_ready();
+
+    let at = |host: &str| format!("{host}:{}", port(address));
+    let refused: [(&str, String, SocketAddr, &str); 4] = [
+        ("same", at("127.0.0.1"), free(), "--listen"),
+        ("every", at("0.0.0.0"), free(), "--listen"),
+        ("every-v6", at("[::]"), free(), "--listen"),
+        ("admin", free().to_string(), admin, "--admin"),
+    ];
+    for (name, listen, admin, remedy) in refused {
+        let wanted = if remedy == "--admin" { port(admin) } else { port(address) };
+        let said = Broker::spawn(&directory(name), &listen, address, admin).refusal();
+        assert!(said.contains(&format!(":{wanted}")) && said.contains(remedy), "{name}: {said}");
+        assert!(said.to_lowercase().contains("in use"), "{name}: {said}");
+    }
+    let mut other = Broker::spawn(&first_dir, &free().to_string(), address, free());
+    other.directory = directory("nothing");
+    let said = other.refusal();
+    assert!(said.contains("another process is using") && said.contains("--data-dir"), "{said}");
+
+    // The first goes on, on every core: none of the connections is anyone else's.
+    assert!((0..50).all(|_| is_served(address)));
+
+    // And its port is free again at once when it has gone, connections in TIME_WAIT or not.
+    drop(first);
+    let mut second = Broker::spawn(&directory("second"), &address.to_string(), address, admin);
+    second.await_ready();
+    assert!(is_served(address));
+}
