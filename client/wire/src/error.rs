@@ -23,8 +23,6 @@ pub enum DecodeFault {
     StringTooLong(usize),
     #[error("null where a value must stand")]
     Null,
-    #[error("the string is not UTF-8")]
-    NotUtf8,
     #[error("the variable-length integer is too long")]
     VarintTooLong,
     #[error("{count} elements of at least {smallest} bytes each cannot be in the {remaining} bytes left")]

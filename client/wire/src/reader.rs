@@ -11,10 +11,16 @@ use std::ops::RangeInclusive;
 /// element type holds its size in memory to `EXPANSION` times that. The fixed parts of all elements, nested ones included, are
 /// disjoint bytes of the message: so the arrays of a true message never take more than `EXPANSION` times its length, and whatever claims
 /// more, at once or in sum, is refused before memory is taken for it. Strings, byte fields and records share the message's own
-/// bytes and take none.
+/// bytes and take none, but for text that is not UTF-8: its bytes are no element's fixed part, and `EXPANSION` times their number is
+/// enough for what they become.
 ///
 /// The widest elements are those of ListGroups answers (128 bytes from 3); in requests, strings (32 from 1).
 pub const EXPANSION: usize = 48;
+
+/// What a block of memory costs beside its bytes, allocator and reference count.
+const BLOCK_OVERHEAD: usize = 40;
+// One byte may become the three of U+FFFD.
+const _: () = assert!(BLOCK_OVERHEAD + 3 <= EXPANSION);
 
 /// The fewest bytes that an array element of type `T` takes on the wire, checked against [`EXPANSION`].
 pub(crate) const fn smallest<T>(bytes: usize) -> usize {
@@ -181,13 +187,28 @@ impl Reader {
             return Err(self.fault(field, DecodeFault::StringTooLong(len)));
         }
         self.need(len, field)?;
-        match Str::from_utf8(self.bytes.slice(self.at..self.at + len)) {
-            Ok(text) => {
-                self.at += len;
-                Ok(Some(text))
-            }
-            Err(_) => Err(self.fault(field, DecodeFault::NotUtf8)),
+        let bytes = self.bytes.slice(self.at..self.at + len);
+        let text = match Str::from_utf8(bytes.clone()) {
+            Ok(text) => text,
+            Err(_) => self.replaced(field, &bytes)?,
+        };
+        self.at += len;
+        Ok(Some(text))
+    }
+
+    /// Text of bytes that are not UTF-8: what is none becomes U+FFFD, as in Java, so that the same bytes are the same text
+    /// always. It has memory of its own, up to three times the bytes, which counts against the bound.
+    #[cold]
+    fn replaced(&mut self, field: &'static str, bytes: &[u8]) -> Result<Str> {
+        let mut text = String::from_utf8_lossy(bytes).into_owned();
+        // It must still fit where a string's length is an INT16.
+        text.truncate(text.floor_char_boundary(i16::MAX as usize));
+        let needed = text.len() + BLOCK_OVERHEAD;
+        if needed > self.memory_left {
+            return Err(self.fault(field, DecodeFault::TooMuchMemory { needed, left: self.memory_left }));
         }
+        self.memory_left -= needed;
+        Ok(text.into())
     }
 
     pub fn string(&mut self, field: &'static str, flexible: bool) -> Result<Str> {
@@ -324,13 +345,47 @@ mod tests {
         assert_eq!(fault(reader(b"\0").bytes("x", true)), DecodeFault::Null);
         assert_eq!(fault(reader(b"\xff\xfe").string("x", false)), DecodeFault::BadLength(-2));
         assert_eq!(fault(reader(b"\x80\0\0\0").bytes("x", false)), DecodeFault::BadLength(i32::MIN.into()));
-        assert_eq!(fault(reader(b"\0\x01\xff").string("x", false)), DecodeFault::NotUtf8);
         assert_eq!(fault(reader(&[0x81, 0x80, 0x02]).string("x", true)), DecodeFault::StringTooLong(32768));
         let needed = i32::MAX as usize;
         assert_eq!(
             fault(reader(b"\x7f\xff\xff\xff").bytes("x", false)),
             DecodeFault::Truncated { needed, remaining: 0 }
         );
+    }
+
+    /// What Java's `new String(bytes, UTF_8)` makes of them.
+    #[test]
+    fn what_is_not_utf8_is_replaced() {
+        for (bytes, text) in [
+            (&b"\xff"[..], "\u{fffd}"),
+            (b"caf\xe9", "caf\u{fffd}"),
+            (b"\xe2\x82", "\u{fffd}"),
+            (b"\xc0\x80", "\u{fffd}\u{fffd}"),
+            (b"a\0b\xf0\x9f\x98\x80\xff", "a\0b\u{1f600}\u{fffd}"),
+        ] {
+            let mut wire = (bytes.len() as i16).to_be_bytes().to_vec();
+            wire.extend_from_slice(bytes);
+            wire.push(9);
+            let mut r = reader(&wire);
+            assert_eq!(r.string("x", false).unwrap(), text);
+            assert_eq!(r.u8("after"), Ok(9), "the field was as long as it said");
+        }
+        // However long, it fits into a string of an answer.
+        let mut wire = i16::MAX.to_be_bytes().to_vec();
+        wire.extend(std::iter::repeat_n(0xff, i16::MAX as usize));
+        let text = reader(&wire).string("x", false).unwrap();
+        assert!(text.len() <= i16::MAX as usize && text.chars().all(|c| c == '\u{fffd}'));
+    }
+
+    #[test]
+    fn replaced_text_is_bounded_by_memory() {
+        let wire = Bytes::from_static(b"\0\x01\xff");
+        let text = |memory| Reader::with_memory(wire.clone(), memory).string("x", false);
+        assert!(text(BLOCK_OVERHEAD + 3).is_ok());
+        let needed = BLOCK_OVERHEAD + 3;
+        assert_eq!(fault(text(needed - 1)), DecodeFault::TooMuchMemory { needed, left: needed - 1 });
+        // Text that is as it should be shares the frame's memory.
+        assert_eq!(Reader::with_memory(Bytes::from_static(b"\0\x01x"), 0).string("x", false).unwrap(), "x");
     }
 
     #[test]
