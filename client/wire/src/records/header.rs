@@ -201,7 +201,16 @@ impl BatchHeader {
         Some(self.base_sequence.wrapping_add(self.last_offset_delta) & i32::MAX)
     }
 
-    /// The timestamp of a record in this batch, given its delta.
+    /// As [`BatchHeader::timestamp_at`]; none where the sum has no place in an INT64.
+    #[inline]
+    pub fn checked_timestamp_at(&self, delta: i64) -> Option<i64> {
+        match self.timestamp_type() {
+            TimestampType::CreateTime => self.base_timestamp.checked_add(delta),
+            TimestampType::LogAppendTime => Some(self.max_timestamp),
+        }
+    }
+
+    /// The timestamp of a record in this batch, given its delta. In a stored batch it was checked.
     #[inline]
     pub fn timestamp_at(&self, delta: i64) -> i64 {
         match self.timestamp_type() {

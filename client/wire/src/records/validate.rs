@@ -407,7 +407,10 @@ impl Walk {
         let mut checks = RecordChecks::new(rules);
         for (index, record) in (0i32..).zip(RecordIter::new(plain, header.records_count)) {
             let record = record?;
-            let timestamp = header.timestamp_at(record.timestamp_delta);
+            let Some(timestamp) = header.checked_timestamp_at(record.timestamp_delta) else {
+                checks.refuse_overflow(index, header.base_timestamp, record.timestamp_delta);
+                continue;
+            };
             if timestamp > walk.max_timestamp {
                 walk.max_timestamp = timestamp;
                 walk.max_timestamp_index = index;
@@ -472,6 +475,16 @@ impl<'a> RecordChecks<'a> {
                 "timestamp {timestamp} is not within [{earliest}, {latest}]: see the topic's \
                  message.timestamp.before.max.ms and message.timestamp.after.max.ms"
             ),
+        );
+    }
+
+    /// Whatever the topic's rules: wrapped around it would be a time long before all others.
+    #[cold]
+    fn refuse_overflow(&mut self, index: i32, base: i64, delta: i64) {
+        self.timestamps = true;
+        self.refuse_record(
+            index,
+            format!("base timestamp {base} and timestamp delta {delta} do not fit into 64 bits together"),
         );
     }
 

@@ -348,3 +348,31 @@ fn malformed_records_are_refused() {
 fn internal_batches_cannot_come_from_outside() {
     assert_eq!(refused(&internal_batch(0, 1, NOW, b"term"), &rules()).0, 87);
 }
+
+/// Wrapped around they would be times long before all others: "the newest" to retention, "the oldest" to a consumer.
+#[test]
+fn timestamps_that_overflow_are_refused() {
+    let wide = ProduceRules { timestamp_after_max_ms: i64::MAX, ..rules() };
+    let delta = |first: i64, second: i64| batch_of(BatchOptions::default(), &[first, second]);
+    for (base, records) in [
+        ("2^63-1 with delta 1", with_header(&delta(NOW, NOW + 1), |h| h.base_timestamp = i64::MAX)),
+        ("now with delta 2^63-1", delta(NOW, NOW.wrapping_add(i64::MAX))),
+        ("-2^63 with delta -1", with_header(&delta(NOW, NOW - 1), |h| h.base_timestamp = i64::MIN)),
+    ] {
+        for codec in [Compression::None, Compression::Lz4] {
+            for timestamp_type in [TimestampType::CreateTime, TimestampType::LogAppendTime] {
+                let compression = TopicCompression::Always(codec.into());
+                let (code, error) = refused(&records, &ProduceRules { compression, timestamp_type, ..wide });
+                assert_eq!(code, 32, "{base}: {error}");
+                assert_eq!(
+                    error.record_errors().iter().map(|e| e.batch_index).collect::<Vec<_>>(),
+                    [1],
+                    "{base}"
+                );
+            }
+        }
+    }
+    // The last time there is is one.
+    let last = with_header(&batch_of(BatchOptions::default(), &[NOW]), |h| h.base_timestamp = i64::MAX);
+    assert_eq!(validate_produce(&last, &wide).unwrap().header.max_timestamp, i64::MAX);
+}

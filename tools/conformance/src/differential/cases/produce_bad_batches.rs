@@ -4,13 +4,13 @@ use super::super::Case;
 use super::super::session::Session;
 use super::fetch::{fetch_all, one};
 use super::produce::{served, to};
-use super::records::{batch, compressed, joined, with_bytes, with_header, with_payload};
+use super::records::{TIME, batch, compressed, joined, with_bytes, with_header, with_payload};
 use anyhow::Result;
 use bytes::Bytes;
 use corelog_wire::fetch::FetchRequest;
 use corelog_wire::records::{
-    BATCH_HEADER_LEN, BATCH_LENGTH_AT, BatchOptions, CODEC_MASK, CONTROL_BIT, CRC_AT, Compression,
-    DELETE_HORIZON_BIT, MAGIC_AT, TRANSACTIONAL_BIT,
+    BATCH_HEADER_LEN, BATCH_LENGTH_AT, BatchBuilder, BatchOptions, CODEC_MASK, CONTROL_BIT, CRC_AT,
+    Compression, DELETE_HORIZON_BIT, MAGIC_AT, TRANSACTIONAL_BIT,
 };
 
 pub const CASES: &[Case] = &[
@@ -37,6 +37,11 @@ fn try_all(s: &mut Session, batches: Vec<(&str, Bytes)>) -> Result<()> {
 fn headers(s: &mut Session) -> Result<()> {
     let good = batch(&["a", "b"]);
     let header = |change: fn(&mut corelog_wire::records::BatchHeader)| with_header(&good, change);
+    // The second record's time is 2^63-1 after the first one's.
+    let mut far = BatchBuilder::new(BatchOptions::default());
+    for time in [TIME, TIME.wrapping_add(i64::MAX)] {
+        far.append(time, None, Some(b"a"), &[])?;
+    }
     let length = |length: i32| with_bytes(&good, BATCH_LENGTH_AT, &length.to_be_bytes());
     try_all(
         s,
@@ -76,6 +81,8 @@ fn headers(s: &mut Session) -> Result<()> {
             ("epoch without a producer", header(|h| h.producer_epoch = 5)),
             ("producer without an epoch", header(|h| (h.producer_id, h.base_sequence) = (1 << 41, 0))),
             ("producer without a sequence", header(|h| (h.producer_id, h.producer_epoch) = (1 << 42, 0))),
+            ("base timestamp 2^63-1", header(|h| h.base_timestamp = i64::MAX)),
+            ("timestamp delta 2^63-1", far.build()?),
             ("producer id -2", header(|h| (h.producer_id, h.producer_epoch, h.base_sequence) = (-2, 0, 0))),
         ],
     )
