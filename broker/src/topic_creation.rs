@@ -6,7 +6,9 @@ use std::sync::Arc;
 use corelog_wire::{ErrorCode, Str};
 
 use crate::config::alter;
-use crate::controller::{CONTROLLER_SHARD, ChangeError, NewTopic, OFFSETS_TOPIC, TopicImage, is_internal};
+use crate::controller::{
+    CONTROLLER_SHARD, CONTROLLER_TOPIC_NAME, ChangeError, NewTopic, OFFSETS_TOPIC, TopicImage, is_internal,
+};
 use crate::shard::Shard;
 use crate::topic_name;
 
@@ -40,6 +42,11 @@ pub async fn create(
     topic_name::check(&name).map_err(|why| {
         ChangeError::new(ErrorCode::INVALID_TOPIC_EXCEPTION, format!("Topic name is invalid: {why}"))
     })?;
+    if &*name == CONTROLLER_TOPIC_NAME {
+        // In Kafka's words and code: it is there, and it is not a topic that a client may have.
+        let code = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+        return Err(ChangeError::new(code, "Authorization failed."));
+    }
     let overrides = {
         let image = shard.image();
         let (own, cluster) = image.broker_layers(shard.identity.node_id);

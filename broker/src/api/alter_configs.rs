@@ -59,7 +59,7 @@ pub async fn handle(context: Context, request: AlterConfigsRequest) -> AlterConf
     let answers = alter_all(&context, resources.collect(), request.validate_only).await;
     let responses = answers.into_iter().map(|answer| alter_configs_response::ResourceResponse {
         error_code: answer.error.as_ref().map_or(0, |error| error.code.0),
-        error_message: answer.error.map(|error| error.message.into()),
+        error_message: answer.error.and_then(|error| super::told(error.message)),
         resource_type: answer.resource_type,
         resource_name: answer.resource_name,
     });
@@ -79,7 +79,7 @@ pub async fn handle_incremental(
     let responses =
         answers.into_iter().map(|answer| incremental_alter_configs_response::AlterConfigsResourceResponse {
             error_code: answer.error.as_ref().map_or(0, |error| error.code.0),
-            error_message: answer.error.map(|error| error.message.into()),
+            error_message: answer.error.and_then(|error| super::told(error.message)),
             resource_type: answer.resource_type,
             resource_name: answer.resource_name,
         });

@@ -29,7 +29,7 @@ pub async fn handle(context: Context, request: CreatePartitionsRequest) -> Creat
         results.push(match result {
             Ok(()) => TopicResult { name, ..Default::default() },
             Err(error) => {
-                TopicResult { name, error_code: error.code.0, error_message: Some(error.message.into()) }
+                TopicResult { name, error_code: error.code.0, error_message: super::told(error.message) }
             }
         });
     }
@@ -44,9 +44,9 @@ async fn create(context: &Context, topic: Topic, validate_only: bool) -> Result<
         return Err(ChangeError::new(code, code.message()));
     };
     if let Some(assignments) = &topic.assignments {
-        let more = topic.count - current.partitions.len() as i32;
+        let more = i64::from(topic.count) - current.partitions.len() as i64;
         let node = shard.identity.node_id;
-        if more > 0 && assignments.len() as i32 != more {
+        if more > 0 && assignments.len() as i64 != more {
             return Err(ChangeError::new(
                 ErrorCode::INVALID_REPLICA_ASSIGNMENT,
                 format!(

@@ -121,7 +121,7 @@ fn refused(name: Str, error: ChangeError) -> CreatableTopicResult {
     CreatableTopicResult {
         name,
         error_code: error.code.0,
-        error_message: Some(error.message.into()),
+        error_message: super::told(error.message),
         configs: Some(Vec::new()),
         ..Default::default()
     }

@@ -39,7 +39,7 @@ pub async fn handle(context: Context, request: DeleteTopicsRequest) -> DeleteTop
             }
             Err(error) => {
                 answer.error_code = error.code.0;
-                answer.error_message = Some(error.message.into());
+                answer.error_message = super::told(error.message);
             }
         }
         responses.push(answer);

@@ -43,7 +43,7 @@ pub async fn handle(context: Context, request: DescribeConfigsRequest) -> Descri
             }
             Err((code, message)) => {
                 result.error_code = code.0;
-                result.error_message = Some(message.into());
+                result.error_message = super::told(message);
             }
         }
         results.push(result);

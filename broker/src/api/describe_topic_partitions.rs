@@ -57,7 +57,7 @@ pub async fn handle(
         };
         let start = if name == first_topic { first_partition } else { 0 };
         let count = topic.partitions.len() as i32;
-        let end = count.min(start + room);
+        let end = count.min(start.saturating_add(room));
         let partitions = (start..end).map(|index| Partition {
             partition_index: index,
             leader_id: node,

@@ -1,6 +1,9 @@
 //! ListOffsets (KIP-79, KIP-734, KIP-405, KIP-1005, KIP-1023).
 
+use std::collections::HashSet;
+
 use corelog_storage::LogId;
+use corelog_wire::messages::list_offsets_request::Topic;
 use corelog_wire::messages::list_offsets_response::{PartitionResponse, TopicResponse};
 use corelog_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use corelog_wire::{ErrorCode, Str};
@@ -33,16 +36,19 @@ pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffset
     let version = context.api_version;
     let shard = &context.shard;
     let isolation_known = is_isolation_level(request.isolation_level);
-    let lookups = request
-        .topics
+    let mut topics = request.topics;
+    let twice = keep_first(&mut topics);
+    let lookups = topics
         .iter()
-        .flat_map(|topic| topic.partitions.iter().map(move |partition| (topic.name.clone(), partition)));
+        .flat_map(|topic| topic.partitions.iter().map(move |partition| (&topic.name, partition)));
     let lookups = lookups.map(|(topic, partition)| {
         let (index, epoch, timestamp) =
             (partition.partition_index, partition.current_leader_epoch, partition.timestamp);
+        let unclear = !isolation_known || twice.contains(&(topic.clone(), index));
+        let topic = topic.clone();
         async move {
             let mut answer = PartitionResponse { partition_index: index, ..Default::default() };
-            if !isolation_known {
+            if unclear {
                 answer.error_code = ErrorCode::INVALID_REQUEST.0;
             } else if version == 0 {
                 // Version 0 spoke of segment boundaries; the oldest and newest offset is what its clients use.
@@ -63,12 +69,29 @@ pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffset
         }
     });
     let mut answers = futures_util::future::join_all(lookups).await.into_iter();
-    let topics = request.topics.iter().filter(|topic| !topic.partitions.is_empty());
+    let topics = topics.iter().filter(|topic| !topic.partitions.is_empty());
     let topics = topics.map(|topic| TopicResponse {
         name: topic.name.clone(),
         partitions: answers.by_ref().take(topic.partitions.len()).collect(),
     });
     ListOffsetsResponse { topics: topics.collect(), ..Default::default() }
+}
+
+/// Leaves each partition in once. Those that were there more often are returned: what is asked of them is unclear.
+fn keep_first(topics: &mut [Topic]) -> HashSet<(Str, i32)> {
+    let (mut seen, mut twice) = (HashSet::new(), HashSet::new());
+    for topic in topics {
+        let name = &topic.name;
+        topic.partitions.retain(|partition| {
+            let place = (name.clone(), partition.partition_index);
+            let first = seen.insert(place.clone());
+            if !first {
+                twice.insert(place);
+            }
+            first
+        });
+    }
+    twice
 }
 
 type Shard = std::rc::Rc<crate::shard::Shard>;

@@ -18,6 +18,9 @@ pub const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 pub const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
 pub const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
 
+/// First version that asks for topics by id alone, and can answer without a name.
+const NULL_NAMES_FROM: i16 = 12;
+
 const fn bits(operations: &[u8]) -> i32 {
     let (mut bits, mut n) = (0, 0);
     while n < operations.len() {
@@ -32,6 +35,12 @@ pub async fn handle(context: Context, request: MetadataRequest) -> MetadataRespo
     let version = context.api_version;
     // Version 0 had no null: an empty list asked for all topics.
     let wanted = request.topics.filter(|topics| version > 0 || !topics.is_empty());
+    if version < NULL_NAMES_FROM
+        && let Some(topics) = &wanted
+        && topics.iter().any(|topic| topic.name.is_none())
+    {
+        return refuse(topics, ErrorCode::INVALID_REQUEST);
+    }
     let mut topics = Vec::new();
     match wanted {
         None => {
@@ -74,6 +83,17 @@ pub async fn handle(context: Context, request: MetadataRequest) -> MetadataRespo
     }
 }
 
+/// Every topic refused, as Kafka answers a request that it does not accept at all.
+fn refuse(topics: &[metadata_request::Topic], code: ErrorCode) -> MetadataResponse {
+    let topics = topics.iter().map(|topic| Topic {
+        error_code: code.0,
+        // There was no null for a name yet.
+        name: Some(topic.name.clone().unwrap_or_default()),
+        ..Default::default()
+    });
+    MetadataResponse { topics: topics.collect(), ..Default::default() }
+}
+
 async fn one(context: &Context, wanted: metadata_request::Topic, create: bool) -> Topic {
     let shard = &context.shard;
     let image: Arc<Image> = shard.image();
@@ -90,7 +110,7 @@ async fn one(context: &Context, wanted: metadata_request::Topic, create: bool) -
             None => refuse(ErrorCode::UNKNOWN_TOPIC_ID, None, wanted.topic_id),
         };
     };
-    if context.api_version >= 12 && !wanted.topic_id.is_zero() {
+    if context.api_version >= NULL_NAMES_FROM && !wanted.topic_id.is_zero() {
         return match image.topic_by_id(wanted.topic_id) {
             Some(topic) => describe(topic, shard.identity.node_id),
             None => refuse(ErrorCode::UNKNOWN_TOPIC_ID, None, wanted.topic_id),

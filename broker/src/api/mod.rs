@@ -33,6 +33,9 @@ mod produce;
 /// One request may decode to this part of the shard's receive budget, beside the bytes it came in.
 const DECODED_SHARE: u64 = 8;
 
+/// Of an error message; the longest names and values that a request can carry are 32767 bytes.
+const MESSAGE_BYTES_MAX: usize = 2048;
+
 const READ_UNCOMMITTED: i8 = 0;
 const READ_COMMITTED: i8 = 1;
 
@@ -146,6 +149,16 @@ pub async fn begin(
         ApiKey::Fetch => (key, Box::pin(fetch::handle(context, header, reader))),
         api_key => (key, Box::pin(route(context, header, api_key, reader))),
     }
+}
+
+/// An error message for an answer. It may repeat what the client sent, and a string that is longer than an INT16 tells could
+/// not be sent at all.
+fn told(mut message: String) -> Option<Str> {
+    if message.len() > MESSAGE_BYTES_MAX {
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        message.push_str("...");
+    }
+    Some(message.into())
 }
 
 fn close(reason: CloseReason) -> LocalBoxFuture<'static, Outcome> {

@@ -37,16 +37,17 @@ impl Connection {
         self.last_id += 1;
         let parts = frame::request(request, version, self.last_id, Some(&self.client_id))
             .unwrap_or_else(|error| panic!("{} v{version}: {error}", R::NAME));
-        self.stream.send(parts.into_iter().map(Part::Bytes).collect()).await?;
+        self.send_bytes(parts).await?;
         Ok(self.last_id)
+    }
+
+    pub async fn send_bytes(&self, parts: Vec<Bytes>) -> io::Result<()> {
+        self.stream.send(parts.into_iter().map(Part::Bytes).collect()).await
     }
 
     /// The answer to request `id`, which must be the next that comes.
     pub async fn receive<R: Response>(&mut self, version: i16, id: i32) -> io::Result<R> {
-        let frame = match timeout(PATIENCE, self.frame()).await {
-            Ok(frame) => frame?,
-            Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-        };
+        let frame = self.next().await?;
         let (header, response) = frame::decode_response::<R>(frame, version)
             .unwrap_or_else(|error| panic!("{} v{version}: {error}", R::NAME));
         assert_eq!(header.correlation_id, id, "answers come in the order of their requests");
@@ -56,6 +57,11 @@ impl Connection {
     pub async fn call<R: Request>(&mut self, request: &R, version: i16) -> io::Result<R::Response> {
         let id = self.send(request, version).await?;
         self.receive(version, id).await
+    }
+
+    /// The next frame that comes, without its length.
+    pub async fn next(&mut self) -> io::Result<Bytes> {
+        timeout(PATIENCE, self.frame()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     async fn frame(&mut self) -> io::Result<Bytes> {

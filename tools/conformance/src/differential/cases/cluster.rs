@@ -74,6 +74,7 @@ fn describe_topic_partitions(s: &mut Session) -> Result<()> {
     }
     ask(s, "cursor at the second topic", &[&a, &b], 2000, Some((&b, 0)));
     ask(s, "cursor past the partitions", &[&a, &b], 2000, Some((&a, 7)));
+    ask(s, "cursor at the last partition there could be", &[&a, &b], 2000, Some((&a, i32::MAX)));
     ask(s, "cursor at a negative partition", &[&a, &b], 2000, Some((&a, -1)));
     ask(s, "cursor at a missing topic", &[&a, &b], 2000, Some((&missing, 0)));
     ask(s, "cursor past all topics", &[&a, &b], 2000, Some((&Str::from("zzz"), 0)));

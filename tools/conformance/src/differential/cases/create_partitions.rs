@@ -54,6 +54,7 @@ fn assignments(s: &mut Session) -> Result<()> {
         ("no brokers", 3, &[&[]]),
         ("none at all", 3, &[]),
         ("factor differs", 4, &[&[1], &[1, 2]]),
+        ("fewest there could be", i32::MIN, &[&[1]]),
         ("good", 4, &[&[1], &[1]]),
     ];
     for v in s.versions::<CreatePartitionsRequest>() {

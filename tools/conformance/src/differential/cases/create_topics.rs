@@ -241,6 +241,7 @@ fn bad_names(s: &mut Session) -> Result<()> {
             );
         }
     }
+    s.each("the controller's log", |_| request(vec![topic(Str::from_static("__cluster_metadata"))]));
     Ok(())
 }
 

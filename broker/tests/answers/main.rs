@@ -1,0 +1,10 @@
+//! What a broker answers, and that its configs do what they say: one request at a time to the production server in a
+//! simulated world, without faults.
+
+// The simulation's, used in part.
+#[allow(dead_code)]
+#[path = "../simulation/connection.rs"]
+mod connection;
+mod edges;
+mod every_request;
+mod world;
