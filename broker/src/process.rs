@@ -41,6 +41,9 @@ pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
     let settings = Arc::new(Settings::load(args, std::env::vars_os())?);
     let config = Arc::new(settings.broker(&Default::default(), &Default::default())?);
     let _logging = logging::init(&config.log_levels, config.log_json)?;
+    for (config, origin, why) in settings.fixed.without_effect() {
+        tracing::warn!(config, %origin, "has no effect here: {why}");
+    }
     let (identity, _lock) = identity::open(&config.data_dir, config.node_id)?;
     if let Err(problems) = corelog_io::preflight(&config.data_dir, config.cores.len()) {
         heed(&problems)?;

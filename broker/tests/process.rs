@@ -128,3 +128,34 @@ fn a_port_that_another_broker_serves_is_refused() {
     second.await_ready();
     assert!(is_served(address));
 }
+
+/// `corelog.admin`, `corelog.log.format` and `corelog.log.level`: applied by the process around the cores.
+#[test]
+fn the_address_of_metrics_and_the_form_of_the_log() {
+    for (format, level) in [("json", "info"), ("text", "warn")] {
+        let (address, admin) = (free(), free());
+        let directory = directory(format);
+        let mut broker = Broker::spawn_with(
+            &directory,
+            &address.to_string(),
+            address,
+            admin,
+            &["--log-format", format, "--log", level, "--set", "num.io.threads=3"],
+        );
+        broker.await_ready();
+        let mut stream = TcpStream::connect(admin).unwrap();
+        stream.write_all(b"GET /health/ready HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // SAFETY: the child has not been waited for, so its pid is still its own.
+        unsafe { libc::kill(broker.child.id() as i32, libc::SIGTERM) };
+        assert!(broker.child.wait().unwrap().success());
+        let mut log = String::new();
+        broker.child.stderr.as_mut().unwrap().read_to_string(&mut log).unwrap();
+        assert_eq!(log.starts_with('{'), format == "json", "{log}");
+        assert_eq!(log.contains("stopped"), level == "info", "{log}");
+        // What was given and changes nothing is told.
+        assert!(log.contains("num.io.threads") && log.contains("has no effect here"), "{log}");
+    }
+}

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::layers::{ConfigMap, Layers};
 use super::nearest::nearest;
 use super::rows;
-use super::spec::{Kind, Spec, Update, split_list};
+use super::spec::{Effect, Kind, Spec, Update, split_list};
 
 /// Why an alteration is refused. The first part of a message is Kafka's, since tools match on it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -235,9 +235,14 @@ fn finish(
         let fixed: Vec<&str> =
             specs.iter().filter(|spec| spec.update == Update::ReadOnly).map(|spec| spec.name).collect();
         if !fixed.is_empty() {
+            let why = specs.iter().find_map(|spec| match spec.effect {
+                Effect::Nothing { why, .. } => Some(format!(" ({} has no effect here: {why})", spec.name)),
+                Effect::Works => None,
+            });
             return Err(Refusal::Request(format!(
-                "Cannot update these configs dynamically: [{}]",
-                fixed.join(", ")
+                "Cannot update these configs dynamically: [{}]{}",
+                fixed.join(", "),
+                why.unwrap_or_default()
             )));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::layers::{ConfigMap, Layers, Source};
 use super::rows::{self, TopicSpec};
-use super::spec::{Kind, Spec, Update};
+use super::spec::{Effect, Kind, Spec, Update};
 
 /// One config of a resource, as described to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,30 +49,33 @@ pub fn topic(layers: &Layers<'_>, own: &ConfigMap, wanted: Wanted<'_>) -> Vec<En
         .collect()
 }
 
-/// All configs of this broker.
+/// All configs of this broker, by name: KafkaJS reads them by their position.
 pub fn broker(layers: &Layers<'_>, wanted: Wanted<'_>) -> Vec<Entry> {
-    rows::broker().filter(|spec| wanted.has(spec.name)).map(|spec| broker_entry(layers, spec)).collect()
+    sorted(rows::broker().filter(|spec| wanted.has(spec.name)).map(|spec| broker_entry(layers, spec)))
+}
+
+fn sorted(entries: impl Iterator<Item = Entry>) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = entries.collect();
+    entries.sort_unstable_by_key(|entry| entry.name);
+    entries
 }
 
 /// The dynamic defaults of all brokers: the resource BROKER with an empty name. Only those that are set.
 pub fn cluster(layers: &Layers<'_>, wanted: Wanted<'_>) -> Vec<Entry> {
     let set = |spec: &&'static Spec| spec.update == Update::ClusterWide && wanted.has(spec.name);
-    rows::broker()
-        .filter(set)
-        .filter_map(|spec| {
-            let value = layers.cluster.get(spec.name).and_then(|value| spec.canonical(value).ok())?;
-            let source = Source::DynamicDefault;
-            Some(Entry {
-                name: spec.name,
-                value: Some(value.clone()),
-                source,
-                synonyms: vec![Synonym { name: spec.name, value, source }],
-                kind: Some(spec.kind),
-                documentation: Some(spec.documentation()),
-                read_only: false,
-            })
+    sorted(rows::broker().filter(set).filter_map(|spec| {
+        let value = layers.cluster.get(spec.name).and_then(|value| spec.canonical(value).ok())?;
+        let source = Source::DynamicDefault;
+        Some(Entry {
+            name: spec.name,
+            value: Some(value.clone()),
+            source,
+            synonyms: vec![Synonym { name: spec.name, value, source }],
+            kind: Some(spec.kind),
+            documentation: Some(spec.documentation()),
+            read_only: false,
         })
-        .collect()
+    }))
 }
 
 /// The loggers of this process with the levels in effect, by name: the resource BROKER_LOGGER (KIP-412).
@@ -92,7 +95,28 @@ pub fn loggers(levels: impl IntoIterator<Item = (&'static str, String)>, wanted:
         .collect()
 }
 
-fn topic_entry(layers: &Layers<'_>, own: &ConfigMap, row: &TopicSpec) -> Entry {
+/// What has no effect here, whatever was set: read-only, with the value that is true.
+fn without_effect(spec: &'static Spec) -> Option<Entry> {
+    let Effect::Nothing { truth, .. } = spec.effect else { return None };
+    let source = Source::Default;
+    Some(Entry {
+        name: spec.name,
+        value: truth.map(str::to_owned),
+        source,
+        synonyms: truth
+            .map(|value| Synonym { name: spec.name, value: value.to_owned(), source })
+            .into_iter()
+            .collect(),
+        kind: Some(spec.kind),
+        documentation: Some(spec.documentation()),
+        read_only: true,
+    })
+}
+
+fn topic_entry(layers: &Layers<'_>, own: &ConfigMap, row: &'static TopicSpec) -> Entry {
+    if let Some(entry) = without_effect(&row.spec) {
+        return entry;
+    }
     let value = layers.topic_value(row, own);
     let mut synonyms = match row.synonyms.first() {
         Some((primary, _)) => broker_synonyms(layers, primary, Below::AnyExplicit),
@@ -113,6 +137,9 @@ fn topic_entry(layers: &Layers<'_>, own: &ConfigMap, row: &TopicSpec) -> Entry {
 }
 
 fn broker_entry(layers: &Layers<'_>, spec: &'static Spec) -> Entry {
+    if let Some(entry) = without_effect(spec) {
+        return entry;
+    }
     let synonyms = broker_synonyms(layers, spec.name, Below::OwnName);
     Entry {
         name: spec.name,
@@ -196,8 +223,7 @@ mod tests {
             "segment.bytes=2097152 DYNAMIC_DEFAULT_BROKER_CONFIG | DYNAMIC_DEFAULT_BROKER_CONFIG:log.segment.bytes=2097152;DEFAULT_CONFIG:log.segment.bytes=1073741824",
             "cleanup.policy=delete,compact DYNAMIC_TOPIC_CONFIG | DYNAMIC_TOPIC_CONFIG:cleanup.policy=delete,compact;DEFAULT_CONFIG:log.cleanup.policy=delete",
             "segment.ms=604800000 DEFAULT_CONFIG | ",
-            "flush.ms=9223372036854775807 DEFAULT_CONFIG | ",
-            "remote.storage.enable=false DEFAULT_CONFIG | ",
+            "flush.ms=0 DEFAULT_CONFIG | DEFAULT_CONFIG:flush.ms=0",
             "compression.type=producer DEFAULT_CONFIG | DEFAULT_CONFIG:compression.type=producer",
         ] {
             assert!(said.contains(&expected.to_owned()), "{expected}\n{said:#?}");
@@ -238,6 +264,21 @@ mod tests {
     }
 
     #[test]
+    fn by_name() {
+        let (none, fixed) = (ConfigMap::new(), StaticConfig::default());
+        let cluster = map(&[("num.io.threads", "9"), ("max.connections", "9"), ("log.retention.ms", "9")]);
+        let layers = Layers { broker: &none, cluster: &cluster, fixed: &fixed };
+        for entries in [
+            topic(&layers, &none, Wanted(None)),
+            broker(&layers, Wanted(None)),
+            super::cluster(&layers, Wanted(None)),
+            broker(&layers, Wanted(Some(&["num.partitions", "default.replication.factor"]))),
+        ] {
+            assert!(entries.len() >= 2 && entries.is_sorted_by_key(|entry| entry.name));
+        }
+    }
+
+    #[test]
     fn only_what_is_wanted() {
         let (none, fixed) = (ConfigMap::new(), StaticConfig::default());
         let layers = Layers { broker: &none, cluster: &none, fixed: &fixed };
@@ -249,9 +290,7 @@ mod tests {
         assert_eq!(names(broker(&layers, Wanted(Some(&["node.id"])))), ["node.id"]);
         assert_eq!(topic(&layers, &none, Wanted(Some(&[]))).len(), 34);
         let entry = &broker(&layers, Wanted(Some(&["num.io.threads"])))[0];
-        assert!(
-            !entry.read_only && entry.documentation.as_ref().unwrap().contains("Accepted without effect")
-        );
+        assert!(entry.read_only && entry.documentation.as_ref().unwrap().contains("Without effect here"));
         assert!(broker(&layers, Wanted(Some(&["node.id"])))[0].read_only);
         let loggers =
             loggers([("root", "INFO".to_owned()), ("a", "WARN".to_owned())], Wanted(Some(&["root"])));

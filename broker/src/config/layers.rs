@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{ConfigError, Origin};
 use super::rows::{self, TopicSpec};
-use super::spec::{Spec, Update};
+use super::spec::{Effect, Spec, Update};
 
 /// Names and values, as the controller stores them: the dynamic configs of one resource.
 pub type ConfigMap = BTreeMap<String, String>;
@@ -48,6 +48,16 @@ impl StaticConfig {
     /// The value given for a broker config, if any.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(|(value, _)| value.as_str())
+    }
+
+    /// What was given and changes nothing here, with where it was written and why.
+    pub fn without_effect(&self) -> impl Iterator<Item = (&'static str, &Origin, &'static str)> {
+        self.values.iter().filter_map(|(name, (_, origin))| {
+            match rows::broker_named(name).expect("a checked name").effect {
+                Effect::Nothing { why, .. } => Some((*name, origin, why)),
+                Effect::Works => None,
+            }
+        })
     }
 
     /// Where that value was written.

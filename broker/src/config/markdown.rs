@@ -18,8 +18,8 @@ pub fn page() -> String {
          Flags win over the environment, the environment over the file. There, sizes and times may be\n\
          written with a unit, as `512MiB` and `7d`; clients that alter configs write plain numbers.\n\
          Dynamic configs can be altered while the broker runs, for one broker or as the cluster's default.\n\n\
-         Configs that Corelog accepts without effect, so that tools and files made for Kafka go on working, stand\n\
-         in tables of their own, with the reason.\n\n",
+         Configs that have no effect here stand in tables of their own, with the reason. They are taken, so that tools and\n\
+         files made for Kafka go on working, and described as read-only with the value that is true here.\n\n",
     );
     let works = |spec: &Spec| spec.effect == Effect::Works;
     page.push_str("## Short names\n\n| flag | config | variable |\n|---|---|---|\n");
@@ -41,7 +41,7 @@ pub fn page() -> String {
             cell(spec.doc)
         );
     }
-    page.push_str("\n## Broker, without effect\n\n| config | default | what it is in Kafka | why not here |\n|---|---|---|---|\n");
+    page.push_str("\n## Broker, without effect\n\n| config | is | what it is in Kafka | why not here |\n|---|---|---|---|\n");
     for spec in rows::broker() {
         without_effect(&mut page, spec);
     }
@@ -58,7 +58,7 @@ pub fn page() -> String {
             cell(row.spec.doc)
         );
     }
-    page.push_str("\n## Topic, without effect\n\n| config | default | what it is in Kafka | why not here |\n|---|---|---|---|\n");
+    page.push_str("\n## Topic, without effect\n\n| config | is | what it is in Kafka | why not here |\n|---|---|---|---|\n");
     for row in rows::topic() {
         without_effect(&mut page, &row.spec);
     }
@@ -66,9 +66,9 @@ pub fn page() -> String {
 }
 
 fn without_effect(page: &mut String, spec: &Spec) {
-    if let Effect::Nothing(why) = spec.effect {
-        let _ =
-            writeln!(page, "| `{}` | {} | {} | {} |", spec.name, default(spec), cell(spec.doc), cell(why));
+    if let Effect::Nothing { why, truth } = spec.effect {
+        let is = default(&Spec { default: truth, ..*spec });
+        let _ = writeln!(page, "| `{}` | {is} | {} | {} |", spec.name, cell(spec.doc), cell(why));
     }
 }
 

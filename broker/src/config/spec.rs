@@ -99,8 +99,13 @@ pub enum Check {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     Works,
-    /// Accepted, kept and described, so that clients and tools that set it go on; changes nothing, for this reason.
-    Nothing(&'static str),
+    /// Changes nothing here, for this reason. It is taken where clients and tools made for Kafka would stop without it (at
+    /// start, and of topics), and described as read-only with the value that is true here; `None` is null: there is no
+    /// such thing.
+    Nothing {
+        why: &'static str,
+        truth: Option<&'static str>,
+    },
 }
 
 /// When a broker config may change (KIP-226). Topic configs are all dynamic.
@@ -213,8 +218,16 @@ impl Spec {
         self
     }
 
-    pub(super) const fn no_effect(mut self, why: &'static str) -> Spec {
-        self.effect = Effect::Nothing(why);
+    /// What Kafka has by default is how it is here, always.
+    pub(super) const fn no_effect(self, why: &'static str) -> Spec {
+        let default = self.default;
+        self.always(default, why)
+    }
+
+    /// Here it is this, always; `None` where there is no such thing.
+    pub(super) const fn always(mut self, truth: Option<&'static str>, why: &'static str) -> Spec {
+        self.effect = Effect::Nothing { why, truth };
+        self.update = Update::ReadOnly;
         self
     }
 
@@ -222,7 +235,7 @@ impl Spec {
     pub fn documentation(&self) -> String {
         match self.effect {
             Effect::Works => self.doc.to_owned(),
-            Effect::Nothing(why) => format!("{} Accepted without effect: {why}", self.doc),
+            Effect::Nothing { why, .. } => format!("{} Without effect here: {why}", self.doc),
         }
     }
 

@@ -125,26 +125,26 @@ pub(super) static ROWS: &[Spec] = &[
     ),
     int("num.network.threads", "3", Check::AtLeast(1), "Threads that serve sockets.")
         .dynamic()
-        .no_effect(THREAD_PER_CORE),
+        .always(None, THREAD_PER_CORE),
     int("num.io.threads", "8", Check::AtLeast(1), "Threads that serve requests.")
         .dynamic()
-        .no_effect(THREAD_PER_CORE),
+        .always(None, THREAD_PER_CORE),
     int("background.threads", "10", Check::AtLeast(1), "Threads for background work.")
         .dynamic()
-        .no_effect(THREAD_PER_CORE),
+        .always(None, THREAD_PER_CORE),
     int(
         "queued.max.requests",
         "500",
         Check::AtLeast(1),
         "Requests that may wait before sockets are no longer read.",
     )
-    .no_effect("reading stops when a core's memory budget is used up; corelog.memory sets it."),
+    .always(None, "reading stops when a core's memory budget is used up; corelog.memory sets it."),
     long("queued.max.request.bytes", "-1", Check::Any, "Bytes of requests that may wait.")
         .bytes()
         .no_effect("reading stops when a core's memory budget is used up; corelog.memory sets it."),
     int("socket.send.buffer.bytes", "102400", Check::AtLeast(-1), "The kernel's send buffer per connection.")
         .bytes()
-        .no_effect("the kernel sizes the buffers by itself (net.ipv4.tcp_wmem)."),
+        .always(Some("-1"), "the kernel sizes the buffers by itself (net.ipv4.tcp_wmem)."),
     int(
         "socket.receive.buffer.bytes",
         "102400",
@@ -152,7 +152,7 @@ pub(super) static ROWS: &[Spec] = &[
         "The kernel's receive buffer per connection.",
     )
     .bytes()
-    .no_effect("the kernel sizes the buffers by itself (net.ipv4.tcp_rmem)."),
+    .always(Some("-1"), "the kernel sizes the buffers by itself (net.ipv4.tcp_rmem)."),
     int("request.timeout.ms", "30000", Check::AtLeast(0), "How long this broker waits for another broker.")
         .ms()
         .no_effect(ONE_BROKER),
@@ -208,7 +208,7 @@ pub(super) static ROWS: &[Spec] = &[
     .dynamic()
     .no_effect("Raft elects only leaders that have every acknowledged record."),
     boolean("auto.leader.rebalance.enable", "true", "Whether leaders are spread evenly over brokers.")
-        .no_effect(ONE_BROKER),
+        .always(Some("false"), ONE_BROKER),
     long(
         "leader.imbalance.check.interval.seconds",
         "300",
@@ -335,9 +335,9 @@ pub(super) static ROWS: &[Spec] = &[
     )
     .no_effect("it names what is built."),
     int("group.coordinator.threads", "4", Check::AtLeast(1), "Threads of the group coordinator.")
-        .no_effect(THREAD_PER_CORE),
+        .always(None, THREAD_PER_CORE),
     int("group.coordinator.background.threads", "2", Check::AtLeast(1), "Threads that compute assignments.")
-        .no_effect(THREAD_PER_CORE),
+        .always(None, THREAD_PER_CORE),
     int(
         "group.coordinator.append.linger.ms",
         "-1",
@@ -354,7 +354,7 @@ pub(super) static ROWS: &[Spec] = &[
     )
     .bytes()
     .dynamic()
-    .no_effect("the coordinator keeps no write buffer."),
+    .always(None, "the coordinator keeps no write buffer."),
     int(
         "offset.metadata.max.bytes",
         "4096",
@@ -405,7 +405,7 @@ pub(super) static ROWS: &[Spec] = &[
     .no_effect("the coordinator writes small batches, uncompressed."),
     int("offsets.load.buffer.size", "5242880", Check::AtLeast(1), "Bytes read at once when offsets are loaded.")
         .bytes()
-        .no_effect("loading reads in steps of the log's own size."),
+        .always(None, "loading reads in steps of the log's own size."),
     int(
         "offsets.commit.timeout.ms",
         "5000",

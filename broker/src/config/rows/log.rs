@@ -97,7 +97,7 @@ pub(super) static ROWS: &[Spec] = &[
     long("log.segment.delete.delay.ms", "60000", Check::AtLeast(0), "How long a deleted segment's file stays.")
         .ms()
         .dynamic()
-        .no_effect(UNLINKED),
+        .always(Some("0"), UNLINKED),
     int("log.index.size.max.bytes", "10485760", Check::AtLeast(4), "The largest index of a segment.")
         .bytes()
         .dynamic()
@@ -105,10 +105,10 @@ pub(super) static ROWS: &[Spec] = &[
     int("log.index.interval.bytes", "4096", Check::AtLeast(0), "Bytes of log per index entry.")
         .bytes()
         .dynamic()
-        .no_effect(OWN_INDEX),
+        .always(Some("65536"), OWN_INDEX),
     boolean("log.preallocate", "false", "Whether a segment's space is reserved when it is begun.")
         .dynamic()
-        .no_effect(PREALLOCATED),
+        .always(Some("true"), PREALLOCATED),
     // Records.
     string(
         "compression.type",
@@ -131,7 +131,7 @@ pub(super) static ROWS: &[Spec] = &[
         "The lz4 level of batches that the broker recompresses.",
     )
     .dynamic()
-    .no_effect(super::ONE_LZ4),
+    .always(Some("1"), super::ONE_LZ4),
     int(
         "compression.zstd.level",
         "3",
@@ -172,12 +172,12 @@ pub(super) static ROWS: &[Spec] = &[
     // Flushing: an answer means durable, so there is nothing to choose.
     long("log.flush.interval.messages", "9223372036854775807", Check::AtLeast(1), "Records between two syncs.")
         .dynamic()
-        .no_effect(SYNCED),
+        .always(Some("1"), SYNCED),
     long("log.flush.interval.ms", "", Check::AtLeast(0), "The most time between two syncs.")
         .ms()
         .unset()
         .dynamic()
-        .no_effect(SYNCED),
+        .always(Some("0"), SYNCED),
     long(
         "log.flush.scheduler.interval.ms",
         "9223372036854775807",
@@ -185,7 +185,7 @@ pub(super) static ROWS: &[Spec] = &[
         "How often it is checked whether a log must be synced.",
     )
     .ms()
-    .no_effect(SYNCED),
+    .always(Some("0"), SYNCED),
     int(
         "log.flush.offset.checkpoint.interval.ms",
         "60000",
@@ -204,7 +204,7 @@ pub(super) static ROWS: &[Spec] = &[
     .no_effect("a new log start offset is durable before DeleteRecords is answered."),
     int("num.recovery.threads.per.data.dir", "2", Check::AtLeast(1), "Threads that recover logs at start.")
         .dynamic()
-        .no_effect("recovery reads the journal, not the logs, on every core."),
+        .always(None, "recovery reads the journal, not the logs, on every core."),
     long(
         "log.dir.failure.timeout.ms",
         "30000",
@@ -215,10 +215,10 @@ pub(super) static ROWS: &[Spec] = &[
     .no_effect("there is one data directory, and without it no broker."),
     // Compaction.
     boolean("log.cleaner.enable", "true", "Whether topics with cleanup.policy=compact are compacted.")
-        .no_effect(NOT_COMPACTED),
+        .always(Some("false"), NOT_COMPACTED),
     int("log.cleaner.threads", "1", Check::AtLeast(0), "Threads that compact.")
         .dynamic()
-        .no_effect(NOT_COMPACTED),
+        .always(Some("0"), NOT_COMPACTED),
     long("log.cleaner.backoff.ms", "15000", Check::AtLeast(0), "How long compaction rests with nothing to do.")
         .ms()
         .dynamic()
@@ -254,7 +254,7 @@ pub(super) static ROWS: &[Spec] = &[
         "The share of a log that must be uncompacted before it is compacted.",
     )
     .dynamic()
-    .no_effect(NOT_COMPACTED),
+    .always(Some("1.0"), NOT_COMPACTED),
     long(
         "log.cleaner.min.compaction.lag.ms",
         "0",
@@ -263,7 +263,7 @@ pub(super) static ROWS: &[Spec] = &[
     )
     .ms()
     .dynamic()
-    .no_effect(NOT_COMPACTED),
+    .always(Some("9223372036854775807"), NOT_COMPACTED),
     long(
         "log.cleaner.max.compaction.lag.ms",
         "9223372036854775807",
@@ -281,7 +281,7 @@ pub(super) static ROWS: &[Spec] = &[
     )
     .ms()
     .dynamic()
-    .no_effect(NOT_COMPACTED),
+    .always(Some("9223372036854775807"), NOT_COMPACTED),
     // Tiered storage.
     long(
         "log.local.retention.ms",

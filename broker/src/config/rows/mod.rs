@@ -8,7 +8,8 @@
 //! | `topic` | topics, and the broker configs that give their defaults |
 //! | `refused` | Kafka's configs whose feature isn't there, and what to use in place of removed ones |
 //!
-//! A row either works, or is accepted without effect and says why in its documentation. Nothing else is taken.
+//! A row either works, or has no effect here and says why in its documentation, and what is true in its place. Nothing
+//! else is taken.
 
 mod cluster;
 pub(super) mod forms;
@@ -102,8 +103,12 @@ mod tests {
                 spec.doc.ends_with('.') && spec.doc.len() > 20,
                 "{name} lacks a sentence of documentation"
             );
-            if let Effect::Nothing(why) = spec.effect {
+            if let Effect::Nothing { why, truth } = spec.effect {
                 assert!(why.ends_with('.') && why.len() > 10, "{name} lacks a reason");
+                assert!(
+                    truth.is_none_or(|truth| spec.canonical(truth).is_ok_and(|text| text == truth)),
+                    "{name}"
+                );
             }
             if let Some(default) = spec.default {
                 let canonical = spec.canonical(default).unwrap_or_else(|bad| panic!("{bad}"));
@@ -132,8 +137,14 @@ mod tests {
                     };
                     assert_eq!(row.spec.default, Some(expected.as_str()), "{} <- {synonym}", row.spec.name);
                 }
-                if let (Effect::Works, Effect::Nothing(_)) = (row.spec.effect, broker.effect) {
-                    panic!("{} works, its synonym {synonym} does not", row.spec.name);
+                match (row.spec.effect, broker.effect) {
+                    (Effect::Works, Effect::Nothing { .. }) => {
+                        panic!("{} works, its synonym {synonym} does not", row.spec.name)
+                    }
+                    (Effect::Nothing { truth, .. }, Effect::Nothing { truth: other, .. }) => {
+                        assert_eq!(truth, other, "{} and its synonym {synonym}", row.spec.name)
+                    }
+                    _ => {}
                 }
             }
         }

@@ -55,7 +55,7 @@ pub(super) static ROWS: &[TopicSpec] = &[
             Check::Between(1, 17),
             "The lz4 level when the broker recompresses.",
         )
-        .no_effect(ONE_LZ4),
+        .always(Some("1"), ONE_LZ4),
         &[("compression.lz4.level", 1)],
     ),
     topic(
@@ -84,24 +84,24 @@ pub(super) static ROWS: &[TopicSpec] = &[
             "How long a tombstone stays in a compacted topic.",
         )
         .ms()
-        .no_effect(NOT_COMPACTED),
+        .always(Some("9223372036854775807"), NOT_COMPACTED),
         &[("log.cleaner.delete.retention.ms", 1)],
     ),
     topic(
         long("file.delete.delay.ms", "60000", Check::AtLeast(0), "How long a deleted segment's file stays.")
             .ms()
-            .no_effect(UNLINKED),
+            .always(Some("0"), UNLINKED),
         &[("log.segment.delete.delay.ms", 1)],
     ),
     topic(
         long("flush.messages", "9223372036854775807", Check::AtLeast(1), "Records between two syncs.")
-            .no_effect(SYNCED),
+            .always(Some("1"), SYNCED),
         &[("log.flush.interval.messages", 1)],
     ),
     topic(
         long("flush.ms", "9223372036854775807", Check::AtLeast(0), "The most time between two syncs.")
             .ms()
-            .no_effect(SYNCED),
+            .always(Some("0"), SYNCED),
         &[("log.flush.interval.ms", 1), ("log.flush.scheduler.interval.ms", 1)],
     ),
     topic(
@@ -119,7 +119,7 @@ pub(super) static ROWS: &[TopicSpec] = &[
     topic(
         int("index.interval.bytes", "4096", Check::AtLeast(0), "Bytes of log per index entry.")
             .bytes()
-            .no_effect(OWN_INDEX),
+            .always(Some("65536"), OWN_INDEX),
         &[("log.index.interval.bytes", 1)],
     ),
     topic(
@@ -214,7 +214,7 @@ pub(super) static ROWS: &[TopicSpec] = &[
             Check::Ratio,
             "The share of the log that must be uncompacted before it is compacted.",
         )
-        .no_effect(NOT_COMPACTED),
+        .always(Some("1.0"), NOT_COMPACTED),
         &[("log.cleaner.min.cleanable.ratio", 1)],
     ),
     topic(
@@ -225,7 +225,7 @@ pub(super) static ROWS: &[TopicSpec] = &[
             "How long a record stays before it may be compacted away.",
         )
         .ms()
-        .no_effect(NOT_COMPACTED),
+        .always(Some("9223372036854775807"), NOT_COMPACTED),
         &[("log.cleaner.min.compaction.lag.ms", 1)],
     ),
     topic(
@@ -240,7 +240,7 @@ pub(super) static ROWS: &[TopicSpec] = &[
     ),
     topic(
         boolean("preallocate", "false", "Whether a segment's space is reserved when it is begun.")
-            .no_effect(PREALLOCATED),
+            .always(Some("true"), PREALLOCATED),
         &[("log.preallocate", 1)],
     ),
     topic(
