@@ -16,6 +16,7 @@
 pub mod alter;
 mod args;
 mod broker;
+pub mod convert;
 mod cpus;
 pub mod describe;
 mod error;
@@ -30,6 +31,7 @@ pub mod quantity;
 pub mod resource;
 pub mod rows;
 mod spec;
+pub mod template;
 mod topic;
 
 pub use args::Args;
