@@ -7,11 +7,12 @@ CARGO_FUZZ_VERSION := 0.13.2
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: help test test-rust test-instructions instructions test-crash test-differential conformance crash hostile differential corelog test-clients test-kcat test-python test-java test-node test-go test-kafka fetch-clients lint fmt clippy layers deny fuzz
+.PHONY: help test test-rust test-instructions instructions test-crash test-differential conformance crash hostile differential corelog dist test-clients test-readme test-kcat test-python test-java test-node test-go test-kafka fetch-clients lint fmt clippy layers deny fuzz
 
 help:
-	@echo 'make test          Rust tests, instruction counts, crash and differential suite, every client suite; CI=true: a missing runtime (java, node, go) or valgrind fails'
+	@echo 'make test          Rust tests, instruction counts, crash and differential suite, README, every client suite; CI=true: a missing runtime (java, node, go) or valgrind fails'
 	@echo 'make test-rust     cargo test of the whole workspace'
+	@echo 'make test-readme   the commands of README.md, run as they stand there'
 	@echo 'make test-clients  the client suites against the release binary (CORELOG=path for another)'
 	@echo 'make instructions  instructions per request of a few cases, by callgrind, against what is written down'
 	@echo 'make crash         kill -9 under load, ROUNDS=8 times'
@@ -20,6 +21,7 @@ help:
 	@echo 'make test-kcat     one of them; also test-python test-java test-node test-go'
 	@echo 'make test-kafka    the same suites against Apache Kafka, to see that they are right'
 	@echo 'make fetch-clients download what the client suites need, run nothing'
+	@echo 'make dist          release binaries, stripped, with their symbols beside them, in target/dist'
 	@echo 'make lint          fmt, clippy, layers, deny'
 	@echo 'make fuzz          every fuzz target, SECONDS_EACH=60; wants a nightly toolchain'
 
@@ -31,6 +33,7 @@ test:
 	$(MAKE) --no-print-directory test-instructions || status=1; \
 	$(MAKE) --no-print-directory test-crash || status=1; \
 	$(MAKE) --no-print-directory test-differential || status=1; \
+	$(MAKE) --no-print-directory test-readme || status=1; \
 	$(MAKE) --no-print-directory test-clients || status=1; \
 	cat .test/totals.* 2>/dev/null | awk '{ p += $$1; f += $$2 } END { print p + 0, f + 0 }' > .test/totals; \
 	read -r passed failed < .test/totals; echo "all tests: $$passed passed, $$failed failed"; \
@@ -82,6 +85,11 @@ test-differential: conformance
 	@mkdir -p .test && echo 0 1 > .test/totals.differential
 	@$(CONFORMANCE) --binary $(CORELOG) differential --totals .test/totals.differential
 
+# It builds what the README has its reader build.
+test-readme:
+	@mkdir -p .test && echo 0 1 > .test/totals.readme
+	@tools/readme.py --totals .test/totals.readme
+
 test-clients: corelog
 	@mkdir -p .test
 	@$(CLIENTS) --binary $(CORELOG) --totals .test/totals.clients
@@ -106,6 +114,16 @@ test-kafka:
 
 fetch-clients:
 	@$(CLIENTS) --prepare-only
+
+# Without debug sections a binary has a seventh of its size (corelog: 64 MB, 9 MB). They stand beside it: gdb, perf and the
+# backtrace of a panic find them there by the link. The symbol table stays, for profiles without them.
+dist:
+	@cargo build --release
+	@mkdir -p target/dist; for binary in corelog corectl corebench; do \
+	  objcopy --only-keep-debug target/release/$$binary target/dist/$$binary.debug && \
+	  objcopy --strip-debug target/release/$$binary target/dist/$$binary && \
+	  (cd target/dist && objcopy --add-gnu-debuglink=$$binary.debug $$binary) || exit 1; \
+	done; ls -l target/dist
 
 lint: fmt clippy layers deny
 

@@ -4,7 +4,7 @@ use crate::host::cost::Watched;
 use crate::load;
 use crate::load::plan::{Pace, Plan};
 use crate::load::schedule::Arrivals;
-use crate::progress::Progress;
+use crate::progress::{Progress, say};
 use crate::report::RunReport;
 use crate::report::terminal::{micros, number};
 use anyhow::{Context, Result, bail};
@@ -15,13 +15,45 @@ const PRECISION: f64 = 1.0 / 64.0;
 /// A rate is reached if so much of it was acknowledged within the window.
 const REACHED: f64 = 0.99;
 
-/// Whether a run stays within the bound. With consumers the bound is on what they see.
-fn holds(report: &RunReport, rate: f64, bound: Duration) -> bool {
+/// What a run is held against, as far as it fell short: nothing if it holds. With consumers the bound is on what they see.
+fn short_of(report: &RunReport, rate: f64, bound: Duration) -> Vec<String> {
     let side = report.consumed.as_ref().or(report.produced.as_ref());
     let p99 = side.and_then(|side| side.latency.as_ref()).map(|latency| latency.p99_us);
-    let reached = report.produced.as_ref().is_some_and(|side| side.records_per_second >= rate * REACHED);
-    let within = p99.is_some_and(|p99| p99 <= bound.as_secs_f64() * 1e6);
-    report.problems.is_empty() && report.client.unsent == 0 && reached && within
+    let produced = report.produced.as_ref().map(|side| side.records_per_second);
+    shortfalls(rate, bound, p99, produced, report.client.unsent, &report.problems)
+}
+
+fn shortfalls(
+    rate: f64,
+    bound: Duration,
+    p99_us: Option<f64>,
+    produced: Option<f64>,
+    unsent: u64,
+    problems: &[String],
+) -> Vec<String> {
+    let bound_us = bound.as_secs_f64() * 1e6;
+    let mut short = Vec::new();
+    match p99_us {
+        None => short.push("no latency was measured".to_owned()),
+        Some(p99) if p99 > bound_us => {
+            short.push(format!("p99 is {} over the bound of {}", micros(p99 - bound_us), micros(bound_us)));
+        }
+        Some(_) => {}
+    }
+    let produced = produced.unwrap_or(0.0);
+    if produced < rate * REACHED {
+        short.push(format!(
+            "{} records/s were acknowledged, {:.1} % of the rate where {:.0} % are asked for",
+            number(produced),
+            produced / rate * 100.0,
+            REACHED * 100.0
+        ));
+    }
+    if unsent > 0 {
+        short.push(format!("{unsent} records were not sent in time"));
+    }
+    short.extend(problems.iter().cloned());
+    short
 }
 
 /// Halves the interval between a rate that holds and one that does not. Returns the highest that holds, if any does.
@@ -45,7 +77,7 @@ pub fn find(plan: &Plan, arrivals: Arrivals, bound: Duration, watched: &Watched)
         bail!("the saturated run, from which the search begins, has no figure: {problem}");
     }
     let top = report.produced.as_ref().context("it produces")?.records_per_second;
-    println!("saturated: {} records/s", number(top));
+    say(format!("saturated: {} records/s", number(top)));
     let mut runs = vec![report];
     let mut best = None;
     bisect(top, |rate| {
@@ -55,8 +87,10 @@ pub fn find(plan: &Plan, arrivals: Arrivals, bound: Duration, watched: &Watched)
         let report = load::run::run("find-rate", &plan, watched, &Progress::new(&title))?;
         let side = report.consumed.as_ref().or(report.produced.as_ref());
         let p99 = side.and_then(|side| side.latency.as_ref()).map_or("-".to_owned(), |it| micros(it.p99_us));
-        let holds = holds(&report, rate, bound);
-        println!("{} records/s: p99 {p99}: {}", number(rate), if holds { "holds" } else { "does not hold" });
+        let short = short_of(&report, rate, bound);
+        let holds = short.is_empty();
+        let verdict = if holds { "holds".to_owned() } else { format!("does not hold: {}", short.join("; ")) };
+        say(format!("{} records/s: p99 {p99}: {verdict}", number(rate)));
         if holds {
             best = Some(report.clone());
         }
@@ -76,6 +110,26 @@ pub fn find(plan: &Plan, arrivals: Arrivals, bound: Duration, watched: &Watched)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_hold_says_by_how_much() {
+        let bound = Duration::from_millis(5);
+        let short = |p99, produced, unsent, problems: &[String]| {
+            shortfalls(1000.0, bound, p99, produced, unsent, problems).join("; ")
+        };
+        assert_eq!(short(Some(5000.0), Some(990.0), 0, &[]), "");
+        let all = short(Some(7500.0), Some(900.0), 3, &["one was lost".to_owned()]);
+        for part in [
+            "p99 is ",
+            "over the bound of ",
+            "90.0 % of the rate where 99 %",
+            "3 records were not sent",
+            "one was lost",
+        ] {
+            assert!(all.contains(part), "{part}: {all}");
+        }
+        assert!(short(None, None, 0, &[]).contains("no latency"));
+    }
 
     #[test]
     fn the_limit_is_found() {

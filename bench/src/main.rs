@@ -299,7 +299,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Ceilings { dir, duration, files } => {
             let begun = Report::begin(Some(&dir));
             let ceilings = ceilings::measure(&dir, duration)?;
-            println!("{}", ceilings::text(&ceilings));
+            crate::progress::say(ceilings::text(&ceilings));
             files.write(&Report { ceilings: Some(ceilings), ..begun })?;
             Ok(ExitCode::SUCCESS)
         }

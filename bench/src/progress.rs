@@ -2,8 +2,13 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::time::Instant;
+
+/// A line on standard output. Where nobody reads it any more (`| head`) it is lost: the run goes on, and its files are written.
+pub fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(stdout().lock(), "{text}");
+}
 
 pub struct Progress {
     bar: ProgressBar,

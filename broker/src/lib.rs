@@ -19,3 +19,4 @@ pub mod settings;
 mod shard;
 mod topic_creation;
 mod topic_name;
+pub mod version;

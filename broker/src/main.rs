@@ -1,10 +1,11 @@
 //! `corelog`: the broker.
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use corelog_broker::config::Args;
+use corelog_broker::config::{self, Args};
 use corelog_broker::process;
 
 #[global_allocator]
@@ -13,9 +14,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let started = Instant::now();
     let args = Args::parse();
-    if args.help_configs {
-        print!("{}", corelog_broker::config::markdown::page());
-        return ExitCode::SUCCESS;
+    let page = match (args.help_configs, args.print_config) {
+        (true, _) => Some(config::markdown::page()),
+        (false, true) => Some(config::template::page()),
+        (false, false) => None,
+    };
+    if let Some(page) = page {
+        // Whoever has read enough may close the pipe.
+        return match std::io::stdout().write_all(page.as_bytes()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => ExitCode::FAILURE,
+            _ => ExitCode::SUCCESS,
+        };
     }
     match process::run(&args, started) {
         Ok(()) => ExitCode::SUCCESS,

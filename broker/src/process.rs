@@ -41,6 +41,9 @@ pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
     let settings = Arc::new(Settings::load(args, std::env::vars_os())?);
     let config = Arc::new(settings.broker(&Default::default(), &Default::default())?);
     let _logging = logging::init(&config.log_levels, config.log_json)?;
+    if let Some(file) = &settings.fixed.file {
+        tracing::info!(file = %file.display(), "configuration");
+    }
     for (config, origin, why) in settings.fixed.without_effect() {
         tracing::warn!(config, %origin, "has no effect here: {why}");
     }
@@ -173,7 +176,7 @@ fn announce(config: &config::BrokerConfig, address: std::net::SocketAddr, took: 
          consume   corectl consume demo --from-beginning    or  kcat -b {address} -C -t demo\n  \
          metrics   http://{admin}/metrics\n  \
          configs   corelog --help-configs\n",
-        version = env!("CARGO_PKG_VERSION"),
+        version = crate::version::version(),
         cores = config.cores.len(),
         s = if config.cores.len() == 1 { "" } else { "s" },
         data = data_dir.display(),

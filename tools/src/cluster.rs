@@ -1,8 +1,8 @@
 //! `corectl cluster`.
 
-use crate::output::Output;
+use crate::output::{Output, tell};
 use crate::table::Table;
-use crate::topic::pair;
+use crate::topic::setting;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use corelog_client::{Admin, Client, ConfigChange, ConfigResource, ConfigSource};
@@ -45,8 +45,8 @@ pub struct Config {
     /// What each config is for
     #[arg(long)]
     docs: bool,
-    /// Set a config; may be given more than once
-    #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
+    /// Set a config, such as log.retention.ms=7d; may be given more than once
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
     /// Put a config back to what holds without it
     #[arg(short, long, value_name = "NAME")]
@@ -101,7 +101,9 @@ async fn config(admin: &Admin, config: Config, out: &Output) -> Result<ExitCode>
     let changes: Vec<ConfigChange> = set.chain(config.reset.into_iter().map(ConfigChange::Reset)).collect();
     if !changes.is_empty() {
         let count = changes.len();
-        admin.alter_configs(resource.clone(), changes, false).await?;
+        if let Some(remark) = admin.alter_configs(resource.clone(), changes, false).await? {
+            tell!("corectl: {remark}");
+        }
         if out.json {
             out.value(&json!({"resource": resource.to_string(), "ok": true}))?;
         }
@@ -157,7 +159,7 @@ async fn log_dirs(admin: &Admin, broker: Option<i32>, partitions: bool, out: &Ou
             let dir = match dir {
                 Ok(dir) => dir,
                 Err(error) => {
-                    eprintln!("corectl: {error}");
+                    tell!("corectl: {error}");
                     code = ExitCode::FAILURE;
                     continue;
                 }

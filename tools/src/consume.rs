@@ -21,21 +21,22 @@ use std::time::{Duration, Instant};
 #[derive(Args)]
 #[command(after_help = "Examples:
   corectl consume orders                       all that is there
-  corectl consume orders -f                    what comes from now on
-  corectl consume orders --from -10            the last 10 of each partition
-  corectl consume orders --from \"1h ago\" -k    the last hour, with keys
-  corectl consume orders -p 0 --from 1200 -n 1 one record
-  corectl consume orders --format '%p %o %k %v\\n'
-  corectl consume orders --group billing -f    as a member of a group, committing")]
+  corectl consume orders --follow              what comes from now on
+  corectl consume orders -o -10                the last 10 of each partition
+  corectl consume orders -o \"1h ago\" -k        the last hour, with keys
+  corectl consume orders -p 0 -o 1200 -n 1     one record
+  corectl consume orders -f '%p %o %k %v\\n'
+  corectl consume orders -f json               partition, offset, timestamp, key, value, headers
+  corectl consume orders --group billing --follow   as a member of a group, committing")]
 pub struct Consume {
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
     /// Only these partitions, such as 3, or 0,2, or 0-4
     #[arg(short, long, value_parser = partitions::list, value_name = "LIST", conflicts_with = "group")]
     partitions: Option<BTreeSet<i32>>,
-    /// Where to begin: beginning, end, an offset, -N for the last N, or a time such as 2026-11-21T10:00:00, "10m ago" or
-    /// @MILLISECONDS; the beginning if not given, with --follow the end
-    #[arg(long, value_parser = place, value_name = "WHERE", allow_hyphen_values = true)]
+    /// Where to begin: beginning, end, an offset, -N for the last N, +N to pass over the first N, or a time such as
+    /// 2026-11-21T10:00:00, "10m ago" or @MILLISECONDS; the beginning if not given, with --follow the end
+    #[arg(short = 'o', long, visible_alias = "offset", value_parser = place, value_name = "WHERE", allow_hyphen_values = true)]
     from: Option<Place>,
     /// As --from beginning
     #[arg(long, conflicts_with = "from")]
@@ -44,7 +45,7 @@ pub struct Consume {
     #[arg(long, value_parser = place, value_name = "WHERE", conflicts_with_all = ["follow", "group"])]
     until: Option<Place>,
     /// Wait for more records, without an end
-    #[arg(short, long)]
+    #[arg(long)]
     follow: bool,
     /// Stop after so many records
     #[arg(short = 'n', long, value_name = "COUNT")]
@@ -68,12 +69,12 @@ pub struct Consume {
     #[arg(short = 'H', long, conflicts_with = "format")]
     headers: bool,
     /// Print partition and offset before values
-    #[arg(short, long, conflicts_with = "format")]
+    #[arg(long, conflicts_with = "format")]
     offsets: bool,
     /// Print timestamps before values
-    #[arg(short, long, conflicts_with = "format")]
+    #[arg(long, conflicts_with = "format")]
     timestamps: bool,
-    #[arg(long, value_name = "FORMAT", help = format!("How to print a record: {}", record_format::HELP))]
+    #[arg(short, long, value_name = "FORMAT", help = format!("How to print a record: json, or {}", record_format::HELP))]
     format: Option<String>,
     /// Print this for null keys and values
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -89,6 +90,8 @@ enum Place {
     End,
     Offset(i64),
     Last(i64),
+    /// So many after the first.
+    Skip(i64),
     Time(i64),
 }
 
@@ -97,14 +100,21 @@ fn place(text: &str) -> Result<Place, String> {
         "beginning" | "earliest" | "start" => Ok(Place::Beginning),
         "end" | "latest" => Ok(Place::End),
         _ => match text.parse::<i64>() {
+            Ok(count) if text.starts_with('+') => Ok(Place::Skip(count)),
             Ok(offset) if offset >= 0 => Ok(Place::Offset(offset)),
             Ok(last) => Ok(Place::Last(last.saturating_neg())),
-            Err(_) => time::point(text)
+            // As kcat writes a time to begin at.
+            Err(_) => time::point(&text.replacen("s@", "@", usize::from(text.starts_with("s@"))))
                 .map(Place::Time)
-                .map_err(|wrong| format!("{wrong}; or beginning, end, an offset, -N for the last N")),
+                .map_err(|wrong| {
+                    format!("{wrong}; or beginning, end, an offset, -N for the last N, +N after the first N")
+                }),
         },
     }
 }
+
+/// The format that is no template: a JSON object for each record, as --json has it.
+const JSON: &str = "json";
 
 /// Offsets by partition.
 type Offsets = BTreeMap<TopicPartition, i64>;
@@ -147,7 +157,7 @@ pub async fn run(client: &Client, mut command: Consume, out: &Output) -> Result<
     let total = until.as_ref().and_then(|until| total(&consumer, until));
     let mut printer = Printer {
         format: format(&command)?,
-        json: out.json,
+        json: out.json || command.format.as_deref() == Some(JSON),
         quiet: command.quiet,
         out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
         bar: progress::records(total, !command.quiet),
@@ -238,6 +248,10 @@ async fn offsets(
             };
             Ok(latest.into_iter().map(back).collect())
         }
+        Place::Skip(count) => {
+            let earliest = all_of(list(OffsetSpec::Earliest).await?);
+            Ok(earliest.into_iter().map(|(at, first)| (at, first.saturating_add(count))).collect())
+        }
         Place::Time(millis) => {
             let latest = all_of(list(OffsetSpec::Latest).await?);
             let found = list(OffsetSpec::Timestamp(millis)).await?;
@@ -324,8 +338,8 @@ async fn read(
 
 fn format(command: &Consume) -> Result<Format> {
     let text = match &command.format {
-        Some(format) => format.clone(),
-        None => {
+        Some(format) if format != JSON => format.clone(),
+        _ => {
             let parts = [
                 (command.timestamps, "%D\t"),
                 (command.offsets, "%t-%p@%o\t"),
@@ -378,7 +392,9 @@ mod tests {
             ("latest", Place::End),
             ("1200", Place::Offset(1200)),
             ("-10", Place::Last(10)),
+            ("+3", Place::Skip(3)),
             ("@1500", Place::Time(1500)),
+            ("s@1500", Place::Time(1500)),
             ("1970-01-01", Place::Time(0)),
         ] {
             assert_eq!(place(text), Ok(expected));

@@ -1,6 +1,6 @@
 //! `corectl group`.
 
-use crate::output::Output;
+use crate::output::{Output, tell};
 use crate::table::Table;
 use crate::topic::{confirmed, every_partition};
 use crate::{partitions, time};
@@ -27,7 +27,7 @@ pub enum Command {
         #[arg(short, long)]
         members: bool,
     },
-    /// Move a group's offsets; the group must have no members
+    /// Show where a group's offsets would be moved to; with --execute, move them. The group must have no members
     Reset(Reset),
     /// Delete groups with all their offsets; they must have no members
     #[command(visible_alias = "rm")]
@@ -75,8 +75,11 @@ pub struct Reset {
     /// By so many records, back if negative
     #[arg(long, group = "where", value_name = "COUNT", allow_hyphen_values = true)]
     shift: Option<i64>,
-    /// Only show what would be done
+    /// Do it; without this only the plan is shown
     #[arg(long)]
+    execute: bool,
+    /// Only show the plan, as without --execute
+    #[arg(long, conflicts_with = "execute")]
     dry_run: bool,
 }
 
@@ -142,7 +145,7 @@ async fn describe(admin: &Admin, names: &[String], members: bool, out: &Output) 
         let group = match outcome {
             Ok(group) => group,
             Err(error) => {
-                eprintln!("corectl: {error}");
+                tell!("corectl: {error}");
                 code = ExitCode::FAILURE;
                 continue;
             }
@@ -278,7 +281,7 @@ async fn reset(admin: &Admin, reset: Reset, out: &Output) -> Result<ExitCode> {
         let before = committed.get(at).map(|committed| committed.offset);
         table.row([json!(at.topic.as_str()), json!(at.partition), json!(before), json!(offset)]);
     }
-    if !reset.dry_run {
+    if reset.execute {
         let offsets = target.iter().map(|(at, offset)| (at.clone(), NewOffset::from(*offset))).collect();
         let outcomes: Outcomes<TopicPartition, ()> = admin.set_group_offsets(&reset.name, offsets).await?;
         for (_, outcome) in outcomes {
@@ -286,8 +289,8 @@ async fn reset(admin: &Admin, reset: Reset, out: &Output) -> Result<ExitCode> {
         }
     }
     out.table(&table)?;
-    if reset.dry_run {
-        out.say("\nNothing was changed: --dry-run.")?;
+    if !reset.execute {
+        out.say("\nNothing was changed: this is the plan. --execute carries it out.")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,15 @@ pub struct Output {
     pub json: bool,
 }
 
+/// A line on standard error, in the form of `format!`. Where nobody reads it (`2>&1 | head`) it is lost, and no more.
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), $($text)*);
+    }};
+}
+pub(crate) use tell;
+
 impl Output {
     /// A table, or an array.
     pub fn table(&self, table: &Table) -> Result<()> {
@@ -50,13 +59,19 @@ impl Output {
             match outcome {
                 Ok(value) => self.say(done(name, value))?,
                 Err(error) => {
-                    eprintln!("corectl: {error}");
+                    tell!("corectl: {error}");
                     code = ExitCode::FAILURE;
                 }
             }
         }
         Ok(code)
     }
+}
+
+/// Text as it is, such as a script.
+pub fn write(text: &[u8]) -> Result<()> {
+    io::stdout().lock().write_all(text)?;
+    Ok(())
 }
 
 fn line(text: &str) -> Result<()> {

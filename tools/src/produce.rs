@@ -1,12 +1,13 @@
 //! `corectl produce`.
 
-use crate::output::Output;
+use crate::output::{Output, tell};
 use crate::topic::pair;
 use crate::{progress, record_json, time};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use corelog_client::{
-    Acks, Client, Delivery, Encoding, Partitioner, Producer, ProducerConfig, ProducerRecord, RecordHeader,
+    Acks, Client, Delivery, Encoding, ErrorCode, NewTopic, Partitioner, Producer, ProducerConfig,
+    ProducerRecord, RecordHeader,
 };
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 #[command(after_help = "Examples:
   echo hello | corectl produce greetings
   corectl produce orders --key-separator : < orders.txt
-  corectl produce images --whole --key logo --file logo.png
+  corectl produce images --create --whole --key logo --file logo.png
   corectl consume orders --json | corectl produce orders-copy --input json")]
 pub struct Produce {
     #[arg(value_name = "TOPIC")]
@@ -30,8 +31,11 @@ pub struct Produce {
     /// A record with this value, in place of standard input; may be given more than once
     #[arg(short, long, value_name = "TEXT", conflicts_with = "file")]
     value: Vec<String>,
+    /// Create the topic, with the broker's defaults, if it is not there
+    #[arg(long)]
+    create: bool,
     /// Read from these files in place of standard input
-    #[arg(short, long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH")]
     file: Vec<PathBuf>,
     /// How to read: a record per line, or per line a JSON object as `consume --json` prints it
     #[arg(short, long, value_enum, default_value_t = Input::Lines)]
@@ -125,6 +129,7 @@ pub async fn run(client: &Client, command: Produce, out: &Output) -> Result<Exit
     if command.round_robin {
         config.partitioner = Partitioner::RoundRobin;
     }
+    there(client, &command, out).await?;
     let producer = client.producer(config)?;
     producer.prepare(&command.topic).await?;
     let started = Instant::now();
@@ -147,21 +152,48 @@ pub async fn run(client: &Client, command: Produce, out: &Output) -> Result<Exit
         run.settle(delivery).await?;
     }
     run.bar.finish_and_clear();
-    input?;
-    flushed?;
-    let (records, failed, took) = (run.records, run.failed, started.elapsed());
+    let (records, failed, took, topic) = (run.records, run.failed, started.elapsed(), &command.topic);
+    let written = records - failed;
     if let Some(error) = run.first_error {
-        bail!(anyhow!(error).context(format!("{failed} of {records} records were not written; the first")));
+        let what = format!(
+            "{written} of {records} records were written to {topic}; of those that were not, the first"
+        );
+        bail!(anyhow!(error).context(what));
     }
+    let so_far = || format!("ended after {written} record(s), which were written to {topic}");
+    input.with_context(so_far)?;
+    flushed.with_context(so_far)?;
     if out.json {
         let millis = took.as_millis() as u64;
-        out.value(
-            &json!({"topic": command.topic, "records": records, "bytes": run.bytes, "milliseconds": millis}),
-        )?;
-    } else if std::io::stderr().is_terminal() {
-        eprintln!("{records} records ({} bytes) written to {} in {took:.2?}", run.bytes, command.topic);
+        out.value(&json!({"topic": topic, "records": records, "bytes": run.bytes, "milliseconds": millis}))?;
+    } else {
+        let s = if records == 1 { "" } else { "s" };
+        tell!("{records} record{s} ({} bytes) written to {topic} in {took:.2?}", run.bytes);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A name that is mistyped is not to become a topic: brokers create what a producer asks for.
+async fn there(client: &Client, command: &Produce, out: &Output) -> Result<()> {
+    let Produce { topic, create, .. } = command;
+    match client.admin().describe_topic(topic).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() != Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => Err(error.into()),
+        Err(_) if !create => {
+            bail!(
+                "there is no topic {topic:?}: make it with `corectl topic create {topic}`, or here with --create"
+            )
+        }
+        Err(_) => match client.admin().create_topic(NewTopic::new(topic)).await {
+            // Another was faster.
+            Err(error) if error.code() != Some(ErrorCode::TOPIC_ALREADY_EXISTS) => Err(error.into()),
+            _ if out.json => Ok(()),
+            _ => {
+                tell!("{topic} created");
+                Ok(())
+            }
+        },
+    }
 }
 
 impl Run<'_> {

@@ -1,10 +1,11 @@
 //! `corectl topic`.
 
-use crate::output::Output;
+use crate::output::{Output, tell};
 use crate::table::Table;
 use crate::time;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use corelog_broker::config::{Unit, rows};
 use corelog_client::{
     Admin, Client, ConfigChange, ConfigEntry, ConfigResource, ConfigSource, ErrorCode, Isolation, NewTopic,
     OffsetSpec, Outcomes, Topic, TopicPartition,
@@ -73,8 +74,8 @@ pub struct Create {
     /// Replicas per partition; the broker's default.replication.factor if not given
     #[arg(short, long, value_name = "COUNT")]
     replicas: Option<i16>,
-    /// A topic config, such as retention.ms=3600000; may be given more than once
-    #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
+    /// A topic config, such as retention.ms=7d or segment.bytes=256MiB; may be given more than once
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = setting)]
     config: Vec<(String, String)>,
     /// It is no error if a topic exists
     #[arg(long)]
@@ -88,8 +89,8 @@ pub struct Create {
 pub struct Alter {
     #[arg(value_name = "TOPIC")]
     name: String,
-    /// Set a config; may be given more than once
-    #[arg(short, long, value_name = "NAME=VALUE", value_parser = pair)]
+    /// Set a config, such as retention.ms=7d or segment.bytes=256MiB; may be given more than once
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
     /// Put a config back to what holds without it
     #[arg(short, long, value_name = "NAME")]
@@ -113,6 +114,21 @@ pub fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("{text:?} is not NAME=VALUE")),
+    }
+}
+
+/// `NAME=VALUE` of a config. Sizes and times may bear a unit, as in a broker's own file; brokers take plain numbers.
+pub fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = pair(text)?;
+    let spec = rows::topic_named(&name).map(|row| &row.spec).or_else(|| rows::broker_named(&name));
+    let number = value.trim();
+    let has_unit = number.starts_with(|c: char| c.is_ascii_digit()) && number.parse::<f64>().is_err();
+    match spec.filter(|spec| has_unit && spec.unit != Unit::None) {
+        Some(spec) => {
+            let plain = spec.canonical_from_person(number).map_err(|bad| bad.to_string())?;
+            Ok((name, plain))
+        }
+        None => Ok((name, value)),
     }
 }
 
@@ -183,13 +199,20 @@ async fn create(admin: &Admin, create: Create, out: &Output) -> Result<ExitCode>
     };
     let topics = create.names.iter().map(new).collect();
     let mut outcomes: Outcomes<String, Option<i32>> = Vec::new();
+    let mut remarks = Vec::new();
     for (name, outcome) in admin.create_topics(topics, create.dry_run).await? {
         let exists = |error: &corelog_client::Error| error.code() == Some(ErrorCode::TOPIC_ALREADY_EXISTS);
         let outcome = match outcome {
             Err(error) if create.if_not_exists && exists(&error) => Ok(None),
-            outcome => outcome.map(|created| Some(created.partitions.unwrap_or(-1))),
+            outcome => outcome.map(|created| {
+                remarks.extend(created.remark.map(|remark| format!("corectl: {name}: {remark}")));
+                Some(created.partitions.unwrap_or(-1))
+            }),
         };
         outcomes.push((name, outcome));
+    }
+    for remark in remarks {
+        tell!("{remark}");
     }
     let verb = if create.dry_run { "could be created" } else { "created" };
     out.outcomes(&outcomes, "topic", |name, created| match created {
@@ -205,9 +228,8 @@ async fn describe(admin: &Admin, names: &[String], all_configs: bool, out: &Outp
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut code = ExitCode::SUCCESS;
     let mut described = Vec::new();
-    let configs = admin
-        .describe_configs(names.iter().map(|name| ConfigResource::topic(*name)).collect(), false)
-        .await?;
+    let configs =
+        admin.describe_configs(names.iter().map(|name| ConfigResource::topic(*name)).collect(), true).await?;
     let mut configs: HashMap<String, Vec<ConfigEntry>> =
         configs.into_iter().filter_map(|(resource, entries)| Some((resource.name, entries.ok()?))).collect();
     for (name, outcome) in admin.describe_topics(&names).await? {
@@ -219,7 +241,7 @@ async fn describe(admin: &Admin, names: &[String], all_configs: bool, out: &Outp
                 described.push((topic, offsets, entries));
             }
             Err(error) => {
-                eprintln!("corectl: {error}");
+                tell!("corectl: {error}");
                 code = ExitCode::FAILURE;
             }
         }
@@ -249,6 +271,9 @@ async fn describe(admin: &Admin, names: &[String], all_configs: bool, out: &Outp
         for entry in configs {
             let source = if all_configs { format!("  ({})", entry.source) } else { String::new() };
             out.say(format!("config     {}={}{source}", entry.name, entry.value.as_deref().unwrap_or("-")))?;
+            if let Some(why) = without_effect(entry) {
+                out.say(format!("           accepted without effect: {why}"))?;
+            }
         }
         out.say("")?;
         out.table(&partitions_table(topic, offsets))?;
@@ -257,7 +282,16 @@ async fn describe(admin: &Admin, names: &[String], all_configs: bool, out: &Outp
 }
 
 pub fn config_json(entry: &ConfigEntry) -> (String, Value) {
-    (entry.name.clone(), json!({"value": entry.value, "source": entry.source.to_string()}))
+    let mut described = json!({"value": entry.value, "source": entry.source.to_string()});
+    if let Some(why) = without_effect(entry) {
+        described["without_effect"] = json!(why);
+    }
+    (entry.name.clone(), described)
+}
+
+/// Why a Corelog broker accepts the config, or this value of it, without effect: it says so in the documentation.
+fn without_effect(entry: &ConfigEntry) -> Option<&str> {
+    Some(entry.documentation.as_deref()?.split_once("Accepted without effect: ")?.1)
 }
 
 /// First and last offsets of a topic's partitions, where their leaders tell.
@@ -321,7 +355,10 @@ async fn alter(admin: &Admin, alter: Alter, out: &Output) -> Result<ExitCode> {
     }
     let changed = changes.len();
     if changed > 0 {
-        admin.alter_configs(ConfigResource::topic(&alter.name), changes, alter.dry_run).await?;
+        let altered = admin.alter_configs(ConfigResource::topic(&alter.name), changes, alter.dry_run).await?;
+        if let Some(remark) = altered {
+            tell!("corectl: {}: {remark}", alter.name);
+        }
     }
     if let Some(count) = alter.partitions {
         admin.create_partitions(&alter.name, count, alter.dry_run).await?;
@@ -371,8 +408,7 @@ pub fn confirmed(question: &str) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("{question} Confirm with --yes");
     }
-    eprint!("{question} [y/N] ");
-    std::io::stderr().flush()?;
+    write!(std::io::stderr(), "{question} [y/N] ")?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))

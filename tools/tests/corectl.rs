@@ -77,7 +77,7 @@ fn with_corectl(test: impl FnOnce(Corectl)) {
 fn topics() {
     with_corectl(|corectl| {
         let name = unique("ctl-topics");
-        let created = corectl.ok(&["topic", "create", &name, "-p", "3", "-c", "retention.ms=3600000"]);
+        let created = corectl.ok(&["topic", "create", &name, "-p", "3", "-c", "retention.ms=1h"]);
         assert!(created.contains(&format!("{name} created")), "{created}");
         assert!(corectl.fails(&["topic", "create", &name]).contains("TOPIC_ALREADY_EXISTS"));
         assert!(corectl.ok(&["topic", "create", &name, "--if-not-exists"]).contains("exists"));
@@ -88,12 +88,17 @@ fn topics() {
         let described = corectl.ok(&["topic", "describe", &name]);
         assert!(described.contains("retention.ms=3600000") && described.contains("PARTITION"), "{described}");
 
+        assert!(
+            corectl
+                .fails(&["topic", "alter", &name, "-s", "retention.ms=7q"])
+                .contains("unknown duration unit")
+        );
         corectl.ok(&[
             "topic",
             "alter",
             &name,
             "-s",
-            "max.message.bytes=2000000",
+            "max.message.bytes=2000kB",
             "-r",
             "retention.ms",
             "-p",
@@ -107,6 +112,14 @@ fn topics() {
         assert!(
             corectl.fails(&["topic", "alter", &name, "-s", "no.such.config=1"]).contains("INVALID_CONFIG")
         );
+
+        // Where the broker does not compact, it says so when the topic is made and whenever it is shown.
+        let compacted = unique("ctl-compacted");
+        let made = corectl.run(&["topic", "create", &compacted, "-c", "cleanup.policy=compact"], b"");
+        let shown = corectl.ok(&["topic", "describe", &compacted]);
+        let told = String::from_utf8(made.stderr).unwrap().contains("compaction isn't built yet");
+        assert!(made.status.success());
+        assert_eq!(shown.contains("accepted without effect: compaction isn't built yet"), told, "{shown}");
 
         assert!(corectl.fails(&["topic", "delete", &name]).contains("--yes"));
         assert_eq!(corectl.ok(&["topic", "delete", &name, "-y"]), format!("{name} deleted\n"));
@@ -146,18 +159,48 @@ fn produce_and_consume() {
         let described = corectl.json(&["topic", "describe", &topic]);
         let end = described[0]["partitions"][1]["latest_offset"].as_i64().unwrap();
         let second = (end - 2).to_string();
-        assert_eq!(consume(&["--from", &second, "-n", "1", "-o"]), format!("{topic}-1@{second}\tsecond\n"));
+        assert_eq!(
+            consume(&["-o", &second, "-n", "1", "--offsets"]),
+            format!("{topic}-1@{second}\tsecond\n")
+        );
         assert_eq!(consume(&["--from", &second, "--until", &(end - 1).to_string()]), "second\n");
-        let keyless: Vec<String> = consume(&["--from-beginning", "-t"]).lines().map(str::to_owned).collect();
+        let keyless: Vec<String> =
+            consume(&["--from-beginning", "--timestamps"]).lines().map(str::to_owned).collect();
         assert!(keyless.contains(&"2021-01-01T00:00:00.000Z\tsecond".to_owned()), "{keyless:?}");
         assert_eq!(consume(&["--from", "end"]), "");
         assert_eq!(consume(&["--quiet", "--from", "-3"]), "3 records, 16 bytes\n");
+        let records = consume(&["-f", "json", "-o", &second, "-n", "1"]);
+        let record: serde_json::Value = serde_json::from_str(&records).unwrap();
+        assert_eq!((&record["value"], &record["key"]), (&"second".into(), &serde_json::Value::Null));
+        for field in ["partition", "offset", "timestamp", "headers"] {
+            assert!(record.get(field).is_some(), "{field}: {record}");
+        }
 
         assert!(corectl.fails(&["consume", &topic, "-p", "2"]).contains("no partition 2"));
         assert!(corectl.fails(&["consume", &unique("absent")]).contains("check the name"));
-        let output = corectl.run(&["produce", &topic, "-K", "|"], b"no separator\n");
+        let output = corectl.run(&["produce", &topic, "-K", "|"], b"a|1\nb|2\nno separator\nc|3\n");
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && stderr.contains("line 1 of standard input"), "{stderr}");
+        assert!(!output.status.success(), "{stderr}");
+        for part in ["line 3 of standard input", "after 2 record(s), which were written to"] {
+            assert!(stderr.contains(part), "{part}: {stderr}");
+        }
+        let output = corectl.run(&["produce", &topic], b"1\n2\n");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("2 records (2 bytes) written to"), "{stderr}");
+    });
+}
+
+#[test]
+fn a_topic_that_is_not_there_is_made_when_asked_for() {
+    with_corectl(|corectl| {
+        let topic = unique("ctl-absent");
+        let error = corectl.fails(&["produce", &topic, "-v", "x"]);
+        assert!(error.contains("there is no topic") && error.contains("--create"), "{error}");
+        assert!(!corectl.ok(&["topic", "list"]).contains(&topic));
+        for _ in 0..2 {
+            corectl.ok(&["produce", &topic, "--create", "-v", "x"]);
+        }
+        assert_eq!(corectl.ok(&["consume", &topic]), "x\nx\n");
     });
 }
 
@@ -189,7 +232,7 @@ fn json_copies_topics_and_files_copy_bytes() {
         let path = std::env::temp_dir().join(&from);
         std::fs::write(&path, &bytes).unwrap();
         let file = path.to_str().unwrap();
-        corectl.ok(&["produce", &from, "-p", "1", "--whole", "-f", file, "-k", "binary", "-H", "h=ü"]);
+        corectl.ok(&["produce", &from, "-p", "1", "--whole", "--file", file, "-k", "binary", "-H", "h=ü"]);
         std::fs::remove_file(&path).unwrap();
         corectl.fed(&["produce", &from, "-p", "0"], b"text\n\n");
         let records = corectl.ok(&["consume", &from, "--json"]);
@@ -215,7 +258,7 @@ fn follow_sees_what_comes_and_ends_in_good_order() {
         let (topic, group) = (unique("ctl-follow"), unique("ctl-follow-group"));
         corectl.ok(&["topic", "create", &topic, "-p", "1"]);
         corectl.ok(&["produce", &topic, "-v", "before"]);
-        for more in [&["-f"][..], &["-f", "--group", &group, "--from", "beginning"]] {
+        for more in [&["--follow"][..], &["--follow", "--group", &group, "--from", "beginning"]] {
             let mut line = vec!["consume", &topic, "-n", "2"];
             line.extend(more);
             let mut child = corectl.command(&line).spawn().unwrap();
@@ -255,8 +298,11 @@ fn groups() {
         };
         assert_eq!(lag(&corectl), (5, 2));
         let reset = |line: &[&str]| corectl.ok(&[&["group", "reset", &group], line].concat());
-        reset(&["--all-topics", "--to-earliest", "--dry-run"]);
-        assert_eq!(lag(&corectl), (5, 2));
+        for plan in [&["--all-topics", "--to-earliest"][..], &["--all-topics", "--to-earliest", "--dry-run"]]
+        {
+            assert!(reset(plan).contains("--execute"), "{plan:?}");
+            assert_eq!(lag(&corectl), (5, 2));
+        }
         for (line, committed) in [
             (&["--all-topics", "--to-earliest"][..], 0),
             (&["--all-topics", "--to-latest"], 7),
@@ -265,7 +311,7 @@ fn groups() {
             (&["-t", &topic, "--to-offset", "1000"], 7),
             (&["-t", &topic, "--to-datetime", "1h ago"], 0),
         ] {
-            reset(line);
+            reset(&[line, &["--execute"]].concat());
             assert_eq!(lag(&corectl).0, committed, "{line:?}");
         }
         assert!(corectl.fails(&["group", "reset", &group, "--to-earliest"]).contains("--topic"));
@@ -308,9 +354,50 @@ fn errors_say_what_to_do() {
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");
     }
     assert!(corectl.ok(&["completions", "bash"]).contains("corectl"));
+    // The flags of a connection stand before a command and behind it, and only where there is a connection.
+    for line in [&["-b", "127.0.0.1:2", "topic", "list"][..], &["topic", "list", "-b", "127.0.0.1:2"]] {
+        assert!(corectl.fails(line).contains("127.0.0.1:2"), "{line:?}");
+    }
+    assert!(corectl.ok(&["topic", "list", "--help"]).contains("--bootstrap"));
+    for offline in
+        [&["log", "dump"][..], &["tune"], &["tune", "check"], &["completions"], &["config", "convert"]]
+    {
+        let help = corectl.ok(&[offline, &["--help"]].concat());
+        assert!(!help.contains("--bootstrap") && !help.contains("--timeout"), "{help}");
+    }
+    assert!(corectl.fails(&["-b", "127.0.0.1:2", "completions", "bash"]).contains("speaks with no broker"));
     for help in
         [&["--help"][..], &["topic", "--help"], &["consume", "--help"], &["produce", "-h"], &["group", "-h"]]
     {
         assert!(corectl.ok(help).contains("Usage:"));
     }
+}
+
+/// As with `| head`: nobody reads what is printed, on either side.
+#[test]
+fn a_closed_pipe_ends_it_quietly() {
+    let corectl = Corectl("127.0.0.1:1".into());
+    for line in [&["completions", "zsh"][..], &["tune", "guide"], &["--help"], &["topic", "list"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = corectl.command(line).stdout(writer.try_clone().unwrap()).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(!told.contains("panicked"), "{line:?}: {told}");
+        let status =
+            corectl.command(line).stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
+        assert!(matches!(status.code(), Some(0 | 1)), "{line:?}: {status}");
+    }
+}
+
+#[test]
+fn a_server_properties_becomes_a_corelog_toml() {
+    let corectl = Corectl("127.0.0.1:1".into());
+    let path = std::env::temp_dir().join(unique("server.properties"));
+    std::fs::write(&path, "num.partitions=3\nlog.dirs=/kafka\nssl.protocol=TLS\n").unwrap();
+    let output = corectl.run(&["config", "convert", path.to_str().unwrap()], b"");
+    std::fs::remove_file(&path).unwrap();
+    let (toml, told) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success() && toml.contains("\n\"num.partitions\" = 3\n"), "{toml}");
+    assert!(toml.contains("\n#   ssl.protocol=TLS\n") && toml.contains("\n#   log.dirs=/kafka\n"), "{toml}");
+    assert!(told.contains("1 settings converted, 2 left"), "{told}");
 }

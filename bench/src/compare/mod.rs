@@ -106,9 +106,9 @@ pub fn run(compare: &Compare) -> Result<ExitCode> {
     std::fs::create_dir_all(&compare.dir).with_context(|| format!("--dir {}", compare.dir.display()))?;
     let subjects = Subjects::new(compare)?;
     let mut report = Report::begin(Some(&compare.dir));
-    println!("{}", tables::machine(&report.machine));
+    crate::progress::say(tables::machine(&report.machine));
     let ceilings = ceilings::measure(&compare.dir, CEILING_TIME)?;
-    println!("{}", ceilings::text(&ceilings));
+    crate::progress::say(ceilings::text(&ceilings));
     report.ceilings = Some(ceilings);
     let scenarios = match compare.scenarios.as_slice() {
         [] => Scenario::value_variants().to_vec(),
@@ -117,7 +117,7 @@ pub fn run(compare: &Compare) -> Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for scenario in scenarios {
         let results = scenario::run(scenario, &subjects, &options)?;
-        println!("{}", tables::scenario(&results));
+        crate::progress::say(tables::scenario(&results));
         if results.problems().next().is_some() {
             code = ExitCode::FAILURE;
         }

@@ -8,10 +8,10 @@ use corelog_wire::messages::{
 };
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
-use crate::config::alter::{self, Alteration, Change, Owner, Refusal};
+use super::{Context, unbuilt};
+use crate::config::alter::{self, Alteration, Change, Op, Owner, Refusal};
 use crate::config::resource::Resource;
-use crate::config::{ConfigMap, Layers};
+use crate::config::{ConfigMap, Layers, split_list};
 use crate::controller::{CONTROLLER_SHARD, ChangeError, ResourceKey};
 use crate::logging;
 
@@ -30,6 +30,20 @@ impl Asked {
         match self {
             Asked::Incremental(changes) => changes.first().map(|(name, _, _)| &**name),
             Asked::Replace(configs) => configs.first().map(|(name, _)| &**name),
+        }
+    }
+
+    /// Whether it turns compaction on, for a topic or as the default.
+    fn compacts(&self) -> bool {
+        let compacts = |name: &str, value: Option<&str>| {
+            matches!(name, "cleanup.policy" | "log.cleanup.policy")
+                && value.is_some_and(|value| split_list(value).contains(&"compact"))
+        };
+        match self {
+            Asked::Incremental(changes) => changes.iter().any(|(name, op, value)| {
+                Op::from_wire(*op) != Some(Op::Subtract) && compacts(name, value.as_deref())
+            }),
+            Asked::Replace(configs) => configs.iter().any(|(name, value)| compacts(name, value.as_deref())),
         }
     }
 
@@ -58,8 +72,8 @@ pub async fn handle(context: Context, request: AlterConfigsRequest) -> AlterConf
     });
     let answers = alter_all(&context, resources.collect(), request.validate_only).await;
     let responses = answers.into_iter().map(|answer| alter_configs_response::ResourceResponse {
-        error_code: answer.error.as_ref().map_or(0, |error| error.code.0),
-        error_message: answer.error.and_then(|error| super::told(error.message)),
+        error_code: answer.code.0,
+        error_message: answer.message,
         resource_type: answer.resource_type,
         resource_name: answer.resource_name,
     });
@@ -78,8 +92,8 @@ pub async fn handle_incremental(
     let answers = alter_all(&context, resources.collect(), request.validate_only).await;
     let responses =
         answers.into_iter().map(|answer| incremental_alter_configs_response::AlterConfigsResourceResponse {
-            error_code: answer.error.as_ref().map_or(0, |error| error.code.0),
-            error_message: answer.error.and_then(|error| super::told(error.message)),
+            error_code: answer.code.0,
+            error_message: answer.message,
             resource_type: answer.resource_type,
             resource_name: answer.resource_name,
         });
@@ -89,7 +103,8 @@ pub async fn handle_incremental(
 struct Answer {
     resource_type: i8,
     resource_name: Str,
-    error: Option<ChangeError>,
+    code: ErrorCode,
+    message: Option<Str>,
 }
 
 async fn alter_all(context: &Context, resources: Vec<(i8, Str, Asked)>, validate_only: bool) -> Vec<Answer> {
@@ -102,9 +117,15 @@ async fn alter_all(context: &Context, resources: Vec<(i8, Str, Asked)>, validate
         let result = if named[&(resource_type, resource_name.clone())] > 1 {
             Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "Each resource must appear at most once."))
         } else {
-            alter_one(context, resource_type, &resource_name, asked, validate_only).await
+            let compacts = asked.compacts();
+            let altered = alter_one(context, resource_type, &resource_name, asked, validate_only).await;
+            altered.map(|()| unbuilt::remark(context, &resource_name, compacts))
         };
-        answers.push(Answer { resource_type, resource_name, error: result.err() });
+        let (code, message) = match result {
+            Ok(remark) => (ErrorCode::NONE, remark.map(Str::from)),
+            Err(error) => (error.code, Some(error.message.into())),
+        };
+        answers.push(Answer { resource_type, resource_name, code, message });
     }
     answers
 }

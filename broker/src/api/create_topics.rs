@@ -7,7 +7,7 @@ use corelog_wire::messages::create_topics_response::{CreatableTopicConfigs, Crea
 use corelog_wire::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
+use super::{Context, unbuilt};
 use crate::config::describe::{self, Wanted};
 use crate::controller::{ChangeError, TOPIC_PARTITIONS_MAX, TopicImage, too_many_partitions};
 use crate::topic_creation::{self, REPLICATION_FACTOR};
@@ -110,6 +110,8 @@ fn created(context: &Context, topic: &TopicImage, validate_only: bool) -> Creata
     CreatableTopicResult {
         name: topic.name.clone(),
         topic_id: if validate_only { Default::default() } else { topic.id },
+        error_message: unbuilt::remark(context, &topic.name, topic.config.cleanup_policy.compact)
+            .map(Str::from),
         num_partitions: topic.partitions.len() as i32,
         replication_factor: REPLICATION_FACTOR,
         configs: Some(configs.collect()),

@@ -5,16 +5,22 @@ use corelog_wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use corelog_wire::{ErrorCode, Str};
 
 use super::Context;
+use super::unbuilt::{self, Unbuilt};
 use crate::topic_creation;
 
 const KEY_GROUP: i8 = 0;
+const KEY_TRANSACTION: i8 = 1;
 
 pub async fn handle(context: Context, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let shard = &context.shard;
     let batched = context.api_version >= 4;
     let keys = if batched { request.coordinator_keys } else { vec![request.key] };
     let (host, port) = shard.advertised(&context.connection);
-    let refusal: Option<(ErrorCode, String)> = if request.key_type != KEY_GROUP {
+    let refusal: Option<(ErrorCode, String)> = if request.key_type == KEY_TRANSACTION {
+        Unbuilt::Transactions.tell(&context);
+        let code = unbuilt::no_transaction_coordinator(context.api_version);
+        Some((code, Unbuilt::Transactions.message().to_owned()))
+    } else if request.key_type != KEY_GROUP {
         Some((
             ErrorCode::INVALID_REQUEST,
             format!("coordinators of key type {} are not there: only groups (0) are", request.key_type),

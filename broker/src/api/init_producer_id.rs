@@ -5,6 +5,7 @@ use corelog_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 use corelog_wire::records::{NO_PRODUCER_EPOCH, NO_PRODUCER_ID};
 
 use super::Context;
+use super::unbuilt::Unbuilt;
 
 pub async fn handle(context: Context, request: InitProducerIdRequest) -> InitProducerIdResponse {
     let refuse = |code: ErrorCode| InitProducerIdResponse {
@@ -13,9 +14,13 @@ pub async fn handle(context: Context, request: InitProducerIdRequest) -> InitPro
         producer_epoch: -1,
         ..Default::default()
     };
-    if request.transactional_id.is_some() {
-        // Transactions are not advertised; a client that asks regardless must not wait for them.
-        return refuse(ErrorCode::INVALID_REQUEST);
+    if let Some(id) = &request.transactional_id {
+        if id.is_empty() {
+            return refuse(ErrorCode::INVALID_REQUEST);
+        }
+        // Clients look for the coordinator first, and learn it there; this is for those that do not.
+        Unbuilt::Transactions.tell(&context);
+        return refuse(ErrorCode::UNSUPPORTED_VERSION);
     }
     // A producer that has an id and an epoch names both (KIP-360); it gets a new id all the same.
     if (request.producer_id == NO_PRODUCER_ID) != (request.producer_epoch == NO_PRODUCER_EPOCH) {

@@ -29,6 +29,7 @@ mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
+mod unbuilt;
 
 /// One request may decode to this part of the shard's receive budget, beside the bytes it came in.
 const DECODED_SHARE: u64 = 8;
@@ -50,6 +51,13 @@ pub struct Context {
     pub connection: Rc<Connection>,
     pub api_version: i16,
     pub client_id: Option<Str>,
+}
+
+impl Context {
+    /// Who asks, as the log names clients: the client id, the software if it told, and the address.
+    pub fn client(&self) -> String {
+        self.connection.client(self.client_id.as_deref())
+    }
 }
 
 /// An API as it is advertised.
@@ -109,6 +117,7 @@ apis! {
     OffsetDelete 0 - 0 => group::offset_delete;
     DescribeCluster 0 - 2 => describe_cluster::handle;
     ListConfigResources 0 - 1 => list_config_resources::handle;
+    ConsumerGroupHeartbeat 0 - 1 => unbuilt::consumer_group_heartbeat;
     DescribeTopicPartitions 0 - 0 => describe_topic_partitions::handle;
 }
 

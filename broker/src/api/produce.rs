@@ -18,6 +18,7 @@ use corelog_wire::records::{NO_TIMESTAMP, ProduceError, ProduceRules, validate_p
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader};
 use futures_util::future::LocalBoxFuture;
 
+use super::unbuilt::Unbuilt;
 use super::{Context, decode, encode};
 use crate::call::Reply;
 use crate::controller::{TopicImage, is_internal};
@@ -180,8 +181,9 @@ fn check_one(
             .collect(),
     })?;
     if checked.header.is_transactional() {
+        Unbuilt::Transactions.tell(context);
         return Err(Refusal {
-            message: Some("transactions are not supported by this version of Corelog".into()),
+            message: Some(Unbuilt::Transactions.message().into()),
             ..refused(ErrorCode::INVALID_TXN_STATE)
         });
     }

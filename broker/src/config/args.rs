@@ -7,11 +7,13 @@ use clap::Parser;
 /// A streaming broker that speaks Kafka's protocol.
 ///
 /// Every setting can be given as a flag, as a variable CORELOG_<NAME> of the environment (dots become underscores:
-/// CORELOG_LOG_RETENTION_HOURS), or in the TOML file; flags win over the environment, that over the file.
+/// CORELOG_LOG_RETENTION_HOURS), or in the TOML file; flags win over the environment, that over the file. The file is the one
+/// that --config or CORELOG_CONFIG names; without either ./corelog.toml, or else /etc/corelog/corelog.toml, if it is there.
 #[derive(Clone, Debug, Default, Parser)]
-#[command(name = "corelog", version)]
+#[command(name = "corelog", version = crate::version::version())]
 pub struct Args {
-    /// A TOML file with settings by their Kafka names.
+    /// A TOML file with settings by their Kafka names; --print-config makes one, `corectl config convert` makes one of a
+    /// server.properties.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// The directory that holds all data [default: ./corelog-data].
@@ -44,6 +46,9 @@ pub struct Args {
     /// Print every setting of brokers and topics as Markdown, and exit.
     #[arg(long)]
     pub help_configs: bool,
+    /// Print a configuration file with every setting at its default, commented out, and exit.
+    #[arg(long)]
+    pub print_config: bool,
 }
 
 impl Args {

@@ -70,9 +70,9 @@ pub fn cluster(layers: &Layers<'_>, wanted: Wanted<'_>) -> Vec<Entry> {
             name: spec.name,
             value: Some(value.clone()),
             source,
-            synonyms: vec![Synonym { name: spec.name, value, source }],
             kind: Some(spec.kind),
-            documentation: Some(spec.documentation()),
+            documentation: Some(spec.documentation(Some(&value))),
+            synonyms: vec![Synonym { name: spec.name, value, source }],
             read_only: false,
         })
     }))
@@ -108,7 +108,7 @@ fn without_effect(spec: &'static Spec) -> Option<Entry> {
             .into_iter()
             .collect(),
         kind: Some(spec.kind),
-        documentation: Some(spec.documentation()),
+        documentation: Some(spec.documentation(truth)),
         read_only: true,
     })
 }
@@ -127,11 +127,11 @@ fn topic_entry(layers: &Layers<'_>, own: &ConfigMap, row: &'static TopicSpec) ->
     }
     Entry {
         name: row.spec.name,
-        value: Some(value),
         source: synonyms.first().map_or(Source::Default, |synonym| synonym.source),
         synonyms,
         kind: Some(row.spec.kind),
-        documentation: Some(row.spec.documentation()),
+        documentation: Some(row.spec.documentation(Some(&value))),
+        value: Some(value),
         read_only: false,
     }
 }
@@ -141,13 +141,14 @@ fn broker_entry(layers: &Layers<'_>, spec: &'static Spec) -> Entry {
         return entry;
     }
     let synonyms = broker_synonyms(layers, spec.name, Below::OwnName);
+    let value = layers.broker_value(spec).1;
     Entry {
         name: spec.name,
-        value: layers.broker_value(spec).1,
         source: synonyms.first().map_or(Source::Default, |synonym| synonym.source),
         synonyms,
         kind: Some(spec.kind),
-        documentation: Some(spec.documentation()),
+        documentation: Some(spec.documentation(value.as_deref())),
+        value,
         read_only: spec.update == Update::ReadOnly,
     }
 }

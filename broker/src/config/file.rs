@@ -5,6 +5,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::convert::looks_like_properties;
 use super::error::{ConfigError, Origin};
 
 /// No honest configuration is larger; a wrong path (a log, a disk image) is not read into memory.
@@ -45,6 +46,18 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, Vec<ConfigError>> {
 pub fn parse(text: &str, path: &str) -> Result<Vec<Entry>, Vec<ConfigError>> {
     let table = DeTable::parse(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
+        if path.ends_with(".properties") || looks_like_properties(text) {
+            let what = format!(
+                "this reads like a Java properties file, as Kafka's server.properties, and is no TOML: \
+                 `corectl config convert {path} > corelog.toml` converts one; in TOML, text stands in quotes"
+            );
+            return vec![ConfigError::at(origin(text, path, offset), what)];
+        }
+        if let Some(what) =
+            given_twice(text, path, offset).filter(|_| error.message().contains("duplicate key"))
+        {
+            return vec![ConfigError::at(origin(text, path, offset), what)];
+        }
         let mut what = format!("not TOML: {}", error.message());
         // Where one name is the beginning of another, TOML sees a value used as a table.
         if error.message().contains("dotted key") || error.message().contains("duplicate key") {
@@ -70,6 +83,24 @@ pub fn parse(text: &str, path: &str) -> Result<Vec<Entry>, Vec<ConfigError>> {
         }
     }
     if walk.errors.is_empty() { Ok(walk.entries) } else { Err(walk.errors) }
+}
+
+/// Names the setting on the line at `offset`, if one of the same name stands before it in its table.
+fn given_twice(text: &str, path: &str, offset: usize) -> Option<String> {
+    let name =
+        |line: &str| line.split_once('=').map_or(line, |(name, _)| name).trim().replace(['"', '\'', ' '], "");
+    let number = text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count();
+    let lines: Vec<&str> = text.lines().collect();
+    let twice = name(lines.get(number)?);
+    let is_table = |line: &str| line.trim_start().starts_with('[');
+    // Tables are told from each other by their own lines, settings within one table.
+    let within = if is_table(lines[number]) {
+        0
+    } else {
+        lines[..number].iter().rposition(|line| is_table(line)).unwrap_or(0)
+    };
+    let first = (within..number).find(|at| name(lines[*at]) == twice)?;
+    Some(format!("{twice} is given twice, first at {path} line {}", first + 1))
 }
 
 fn line(entry: &Entry) -> usize {
@@ -183,7 +214,18 @@ ms = 0x10
             ("log.dirs = \"/da", 1, "is it whole?"),
             ("num.partitions = 1\nlog.dirs =", 2, "is it whole?"),
             ("num.partitions = 1\n\0\0\0\0", 2, "not TOML"),
-            ("num.partitions = 1\nnum.partitions = 2\n", 2, "not TOML"),
+            (
+                "num.partitions = 1\nnum.partitions = 2\n",
+                2,
+                "num.partitions is given twice, first at c.toml line 1",
+            ),
+            (
+                "[log]\nroll.ms = 1\n[num]\npartitions = 1\n\"partitions\" = 2\n",
+                5,
+                "partitions is given twice, first at c.toml line 4",
+            ),
+            ("[log]\n[num]\n[log]\n", 3, "[log] is given twice, first at c.toml line 1"),
+            ("num.partitions = 1\nlog.dirs=/data\n", 2, "corectl config convert c.toml > corelog.toml"),
             ("\"num.partitions\" = 1\n[num]\npartitions = 2\n", 3, "given twice, first at c.toml line 1"),
             ("max.connections = 1\nmax.connections.per.ip = 2\n", 2, "must be quoted"),
             ("num.partitions = 2024-01-01\n", 1, "num.partitions: a datetime is no value"),

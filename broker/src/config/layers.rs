@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::error::{ConfigError, Origin};
 use super::rows::{self, TopicSpec};
@@ -42,6 +43,8 @@ impl Source {
 #[derive(Clone, Debug, Default)]
 pub struct StaticConfig {
     values: BTreeMap<&'static str, (String, Origin)>,
+    /// The configuration file that was read, if any.
+    pub file: Option<PathBuf>,
 }
 
 impl StaticConfig {
@@ -77,6 +80,11 @@ impl StaticConfig {
             fixed.values.insert(spec.name, (value, origin));
         }
         Ok(fixed)
+    }
+
+    /// Empty, read from this file or from none.
+    pub(super) fn with_file(file: Option<PathBuf>) -> StaticConfig {
+        StaticConfig { file, ..Default::default() }
     }
 
     /// Adds a value of a lower layer: it counts only where no higher one has been put before.

@@ -15,6 +15,8 @@ use super::spec::Spec;
 const ENV_PREFIX: &str = "CORELOG_";
 /// Names the configuration file; it has no config of its own.
 const ENV_FILE: &str = "CORELOG_CONFIG";
+/// Where the file is looked for when nobody names one, first come first served.
+const FILES: [&str; 2] = ["./corelog.toml", "/etc/corelog/corelog.toml"];
 
 /// Reads flags, environment and file, and checks every value. All that is wrong is reported at once.
 pub fn load(
@@ -24,8 +26,11 @@ pub fn load(
     let mut errors = Vec::new();
     let (env, env_file) = ours(env, &mut errors);
     let flags = flags(args, &mut errors);
-    let file = match args.config.clone().or(env_file) {
-        Some(path) => file::read(&path).unwrap_or_else(|found| {
+    // One that is there and cannot be read is told, not passed over.
+    let found = || FILES.iter().map(PathBuf::from).find(|path| path.symlink_metadata().is_ok());
+    let path = args.config.clone().or(env_file).or_else(found);
+    let file = match &path {
+        Some(path) => file::read(path).unwrap_or_else(|found| {
             errors.extend(found);
             Vec::new()
         }),
@@ -33,7 +38,7 @@ pub fn load(
     };
     let file = file.into_iter().map(|entry| (known(&entry.name), entry.value, entry.origin)).collect();
 
-    let mut fixed = StaticConfig::default();
+    let mut fixed = StaticConfig::with_file(path);
     for layer in [flags, env, file] {
         put_layer(&mut fixed, layer, &mut errors);
     }
@@ -232,6 +237,7 @@ mod tests {
         let fixed =
             load(&args(&["--config", other.path()]), env(&[("CORELOG_CONFIG", file.path())])).unwrap();
         assert_eq!(fixed.get("num.partitions"), Some("9"));
+        assert_eq!(fixed.file.as_deref(), Some(std::path::Path::new(other.path())));
         assert_eq!(fixed.get("log.dirs"), None);
     }
 

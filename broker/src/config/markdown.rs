@@ -38,7 +38,7 @@ pub fn page() -> String {
             page,
             "| `{name}` | {default} | {takes} | {dynamic} | `{}` | {} |",
             variable(name),
-            cell(spec.doc)
+            cell(&doc(spec))
         );
     }
     page.push_str("\n## Broker, without effect\n\n| config | is | what it is in Kafka | why not here |\n|---|---|---|---|\n");
@@ -55,7 +55,7 @@ pub fn page() -> String {
             page,
             "| `{name}` | {default} | {} | {takes} | {} |",
             from.join(", "),
-            cell(row.spec.doc)
+            cell(&doc(&row.spec))
         );
     }
     page.push_str("\n## Topic, without effect\n\n| config | is | what it is in Kafka | why not here |\n|---|---|---|---|\n");
@@ -63,6 +63,14 @@ pub fn page() -> String {
         without_effect(&mut page, &row.spec);
     }
     page
+}
+
+/// What it does, and which of its values does nothing.
+fn doc(spec: &Spec) -> String {
+    match spec.unbuilt {
+        None => spec.doc.to_owned(),
+        Some((value, why)) => format!("{} {value} is accepted without effect: {why}", spec.doc),
+    }
 }
 
 fn without_effect(page: &mut String, spec: &Spec) {

@@ -16,6 +16,7 @@
 pub mod alter;
 mod args;
 mod broker;
+pub mod convert;
 mod cpus;
 pub mod describe;
 mod error;
@@ -30,6 +31,7 @@ pub mod quantity;
 pub mod resource;
 pub mod rows;
 mod spec;
+pub mod template;
 mod topic;
 
 pub use args::Args;
@@ -39,5 +41,5 @@ pub use layers::{ConfigMap, Layers, Source, StaticConfig};
 pub use listener::{Endpoint, Listener};
 pub use load::load;
 pub use machine::Machine;
-pub use spec::{Effect, Kind, Spec, Unit, Update};
+pub use spec::{Effect, Kind, Spec, Unit, Update, split_list};
 pub use topic::{CleanupPolicy, Compression, TimestampType, TopicConfig};

@@ -128,6 +128,8 @@ pub struct Spec {
     pub unit: Unit,
     pub effect: Effect,
     pub update: Update,
+    /// One of its values that is accepted without effect, and why.
+    pub unbuilt: Option<(&'static str, &'static str)>,
     /// What it does, in a sentence.
     pub doc: &'static str,
 }
@@ -147,6 +149,7 @@ const fn spec(
         unit: Unit::None,
         effect: Effect::Works,
         update: Update::ReadOnly,
+        unbuilt: None,
         doc,
     }
 }
@@ -231,11 +234,25 @@ impl Spec {
         self
     }
 
-    /// What the config does, and when it does nothing, why: the documentation DescribeConfigs gives.
-    pub fn documentation(&self) -> String {
-        match self.effect {
-            Effect::Works => self.doc.to_owned(),
-            Effect::Nothing { why, .. } => format!("{} Without effect here: {why}", self.doc),
+    pub(super) const fn unbuilt(mut self, value: &'static str, why: &'static str) -> Spec {
+        self.unbuilt = Some((value, why));
+        self
+    }
+
+    /// Why this value, or an element of it, is accepted without effect, if it is.
+    pub fn without_effect(&self, value: &str) -> Option<&'static str> {
+        match (self.effect, self.unbuilt) {
+            (Effect::Nothing { why, .. }, _) => Some(why),
+            (Effect::Works, Some((unbuilt, why))) => split_list(value).contains(&unbuilt).then_some(why),
+            (Effect::Works, None) => None,
+        }
+    }
+
+    /// What the config does, and if it does nothing with this value, why: the documentation DescribeConfigs gives.
+    pub fn documentation(&self, value: Option<&str>) -> String {
+        match self.without_effect(value.unwrap_or_default()) {
+            None => self.doc.to_owned(),
+            Some(why) => format!("{} Without effect here: {why}", self.doc),
         }
     }
 

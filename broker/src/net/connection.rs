@@ -5,7 +5,7 @@
 //! they came and sends the answers: Kafka's protocol answers strictly in order. Between them stands a bounded
 //! queue, so a client that does not read its answers stops being read.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use corelog_io::sync::{Permit, QueueReceiver, QueueSender, bounded};
 use corelog_io::{Part, Stream};
+use corelog_wire::Str;
 use futures_util::future::{Either, LocalBoxFuture, select};
 use tracing::debug;
 
@@ -31,6 +32,23 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// Place in the configuration of the listener that it came in through.
     pub listener: usize,
+    /// Name and version of the client's software, once it has told them (KIP-511).
+    pub software: OnceCell<(Str, Str)>,
+}
+
+impl Connection {
+    pub fn new(peer: SocketAddr, listener: usize) -> Connection {
+        Connection { peer, listener, software: OnceCell::new() }
+    }
+
+    /// Who is at the other end, for the log.
+    pub fn client(&self, client_id: Option<&str>) -> String {
+        let id = client_id.unwrap_or_default().escape_debug();
+        match self.software.get() {
+            Some((name, version)) => format!("\"{id}\" ({name} {version}) at {}", self.peer),
+            None => format!("\"{id}\" at {}", self.peer),
+        }
+    }
 }
 
 /// What becomes of a request.
@@ -71,7 +89,7 @@ pub struct Pending {
 
 /// Serves one connection to its end.
 pub async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usize) {
-    let connection = Rc::new(Connection { peer, listener });
+    let connection = Rc::new(Connection::new(peer, listener));
     let (sender, receiver) = bounded::<Pending>(PIPELINE_DEPTH);
     let owed = Cell::new(0);
     let reader = std::pin::pin!(read(&shard, connection, stream.clone(), sender, &owed));

@@ -147,12 +147,13 @@ impl Admin {
     }
 
     /// Changes some configs and leaves the others; all of these changes or none are made. With `validate_only` they are only checked.
+    /// Returns what the broker remarks, if it does, such as that a value is not built.
     pub async fn alter_configs(
         &self,
         resource: ConfigResource,
         changes: Vec<ConfigChange>,
         validate_only: bool,
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         let altered = self.handle.call(async move |core| {
             let what = format!("change the configs of {resource}");
             core.retry(&what, core.deadline(), async || {
@@ -235,7 +236,7 @@ async fn alter(
     changes: &[ConfigChange],
     validate_only: bool,
     what: &str,
-) -> Result<()> {
+) -> Result<Option<String>> {
     let change = |change: &ConfigChange| {
         let (operation, name, value) = match change {
             ConfigChange::Set(name, value) => (0, name, Some(value)),
@@ -259,7 +260,10 @@ async fn alter(
     };
     let response = connection(core, resource, true).await?.call(&request).await?;
     let checked = response.responses.into_iter().map(|answer| {
-        ((), Error::check_with(answer.error_code, answer.error_message.as_deref(), || what.to_owned()))
+        let checked =
+            Error::check_with(answer.error_code, answer.error_message.as_deref(), || what.to_owned());
+        let remark = answer.error_message.filter(|text| !text.is_empty());
+        ((), checked.map(|()| remark.map(|text| text.as_str().to_owned())))
     });
     only(checked.collect(), || what.to_owned())
 }

@@ -84,6 +84,8 @@ pub struct CreatedTopic {
     pub id: Uuid,
     pub partitions: Option<i32>,
     pub replication: Option<i16>,
+    /// What the broker remarks on it, such as that one of its configs is not built.
+    pub remark: Option<String>,
 }
 
 impl Admin {
@@ -187,6 +189,7 @@ async fn create(
             id: topic.topic_id,
             partitions: Some(topic.num_partitions).filter(|count| *count >= 0),
             replication: Some(topic.replication_factor).filter(|count| *count >= 0),
+            remark: topic.error_message.filter(|text| !text.is_empty()).map(|text| text.as_str().to_owned()),
         };
         outcomes.push((name, outcome.map(|()| created)));
     }

@@ -84,6 +84,7 @@ fn oracles() -> Vec<Oracle> {
     DescribeTransactionsRequest DescribeTransactionsResponse
     ListTransactionsRequest ListTransactionsResponse
     ListConfigResourcesRequest ListConfigResourcesResponse
+    ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse
     DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse
     ConsumerProtocolSubscription ConsumerProtocolAssignment
     }

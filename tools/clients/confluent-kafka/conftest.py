@@ -55,7 +55,8 @@ def make_consumer():
             "bootstrap.servers": BOOTSTRAP, "group.id": unique("group"), "auto.offset.reset": "earliest",
             "enable.auto.commit": False, "fetch.wait.max.ms": 50, "session.timeout.ms": 10000, "heartbeat.interval.ms": 500,
         }
-        consumer = Consumer(base | {k.replace("_", "."): v for k, v in config.items()})
+        config = base | {k.replace("_", "."): v for k, v in config.items()}
+        consumer = Consumer({k: v for k, v in config.items() if v is not None})
         made.append(consumer)
         return consumer
     yield make

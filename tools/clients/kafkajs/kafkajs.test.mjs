@@ -276,3 +276,13 @@ test('admin: groups', async () => {
   await admin.deleteGroups([groupId]);
   assert.ok(!(await admin.listGroups()).groups.some((g) => g.groupId === groupId));
 });
+
+// What Corelog does not have yet is refused at once.
+test('transactions are refused', { skip: process.env.BROKER.startsWith('kafka') }, async () => {
+  const p = await producer({ transactionalId: unique('tx'), idempotent: true, maxInFlightRequests: 1 });
+  await assert.rejects(p.transaction(), (error) => error.name === 'KafkaJSGroupCoordinatorNotFound' && !error.retriable);
+});
+
+test('a compacted topic is made', async () => {
+  await topic('compacted', 1, { 'cleanup.policy': 'compact' });
+});

@@ -90,9 +90,9 @@ pub fn page() -> String {
             }
         }
     }
-    let unit = service::broker_unit("/var/lib/corelog");
+    let unit = service::broker_unit("/var/lib/corelog", None);
     let _ = write!(page, "\n## The systemd unit\n\n`corectl tune unit`:\n\n```ini\n{unit}```\n");
-    let unit = service::boot_unit("/var/lib/corelog");
+    let unit = service::boot_unit("/var/lib/corelog", None);
     let _ = write!(page, "\n`corectl tune unit --boot`:\n\n```ini\n{unit}```\n");
     let rule = serde_json::to_string(&service::seccomp_rule()).expect("a constant");
     let _ = write!(

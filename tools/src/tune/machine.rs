@@ -147,26 +147,78 @@ impl Machine {
         all
     }
 
-    /// The running broker if there is one, or else this process, whose limits a broker started from here gets.
+    /// The broker that runs on the data directory if there is one, or else this process, whose limits a broker started from
+    /// here gets. Where there is no such directory yet, any broker will do.
     pub fn broker(&self) -> Process {
-        match self.process_named("corelog") {
+        let named = self.processes_named("corelog");
+        let there = self.exists(&self.data_dir.to_string_lossy());
+        let found = match there {
+            true => named.into_iter().find(|pid| self.serves_data(*pid)),
+            false => named.into_iter().next(),
+        };
+        match found {
             Some(pid) => Process { who: format!("broker (pid {pid})"), dir: format!("/proc/{pid}") },
             None => Process { who: "this shell".to_owned(), dir: "/proc/self".to_owned() },
         }
     }
 
+    /// Whether a process has a file open in the data directory: a broker holds its lock file open. Who may not see that sees
+    /// what it was started with.
+    fn serves_data(&self, pid: u32) -> bool {
+        let named = self.data_dir.to_string_lossy().into_owned();
+        let data_dir = self.resolve(&named).unwrap_or(named);
+        let files = self.at(&format!("/proc/{pid}/fd"));
+        if let Ok(entries) = fs::read_dir(files) {
+            let mut targets = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+            return targets.any(|target| target.starts_with(&data_dir));
+        }
+        let Ok(line) = fs::read(self.at(&format!("/proc/{pid}/cmdline"))) else { return false };
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let words: Vec<&str> = line.split('\0').collect();
+        let given = words.iter().enumerate().find_map(|(at, word)| match word.strip_prefix("--data-dir") {
+            Some("") => words.get(at + 1).copied(),
+            Some(rest) => rest.strip_prefix('='),
+            None => None,
+        });
+        // A name from elsewhere than the root hangs on where that process stands.
+        given.is_some_and(|given| self.resolve(given).is_ok_and(|given| given == data_dir))
+    }
+
     /// A process with this name, by its number.
     pub fn process_named(&self, name: &str) -> Option<u32> {
+        self.processes_named(name).into_iter().next()
+    }
+
+    fn processes_named(&self, name: &str) -> Vec<u32> {
         let pids = self.list("/proc").into_iter().filter_map(|pid| pid.parse().ok());
-        let mut named =
-            pids.filter(|pid| self.read(&format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == name));
-        named.next()
+        pids.filter(|pid| self.read(&format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == name)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::tune::fixture::Fixture;
+
+    #[test]
+    fn the_broker_is_the_one_on_the_data_directory() {
+        let fixture = Fixture::new("brokers");
+        let broker = || fixture.machine().broker().who;
+        assert_eq!(broker(), "this shell");
+        for (pid, file) in [(11, "/other/lock"), (12, "/data/lock")] {
+            fixture.file(&format!("/proc/{pid}/comm"), "corelog");
+            fixture.link(&format!("/proc/{pid}/fd/3"), file);
+        }
+        // Before it is there, any says how one is started here.
+        assert_eq!(broker(), "broker (pid 11)");
+        fixture.file("/data/lock", "");
+        assert_eq!(broker(), "broker (pid 12)");
+        fixture.link("/proc/12/fd/3", "/other/lock");
+        assert_eq!(broker(), "this shell");
+        // Not to be looked into: what it was started with has to do.
+        std::fs::remove_dir_all(fixture.machine().at("/proc/12/fd")).unwrap();
+        fixture.file("/proc/12/cmdline", "corelog\0--data-dir=/data\0");
+        assert_eq!(broker(), "broker (pid 12)");
+    }
 
     #[test]
     fn disks_are_found_below_partitions_stacks_and_paths() {

@@ -111,9 +111,10 @@ enum Command {
 
 pub fn run(tune: Tune, out: &Output) -> Result<ExitCode> {
     let data_dir = tune.data_dir.to_string_lossy();
+    let cores = tune.cores.as_ref().map(|list| cpus::list(&list.0));
     let text = match &tune.command {
-        Some(Command::Unit { boot: false }) => service::broker_unit(&data_dir),
-        Some(Command::Unit { boot: true }) => service::boot_unit(&data_dir),
+        Some(Command::Unit { boot: false }) => service::broker_unit(&data_dir, cores.as_deref()),
+        Some(Command::Unit { boot: true }) => service::boot_unit(&data_dir, cores.as_deref()),
         Some(Command::Seccomp { profile }) => seccomp(profile.as_deref())?,
         Some(Command::Guide) => guide::page(),
         Some(Command::Explain { items }) => return explain(items, out),
@@ -187,8 +188,7 @@ fn agreed(script: &str, out: &Output) -> Result<bool> {
     if out.json || !std::io::stdin().is_terminal() {
         bail!("this changes the machine: say --yes, or look at it first with --script");
     }
-    eprint!("{script}\nRun this? [y/N] ");
-    std::io::stderr().flush()?;
+    write!(std::io::stderr(), "{script}\nRun this? [y/N] ")?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -9,8 +9,11 @@ pub const LIMITS: [&str; 4] =
 
 const DEFAULT_DATA_DIR: &str = "/var/lib/corelog";
 
-/// The broker as a service. A data directory that is not absolute means nothing to a service.
-pub fn broker_unit(data_dir: &str) -> String {
+/// Where the unit has the broker's configuration.
+const CONFIG: &str = "/etc/corelog/corelog.toml";
+
+/// The broker as a service, on these CPUs if not on all. A data directory that is not absolute means nothing to a service.
+pub fn broker_unit(data_dir: &str, cores: Option<&str>) -> String {
     let data_dir = if data_dir.starts_with('/') { data_dir } else { DEFAULT_DATA_DIR };
     let place = match data_dir {
         DEFAULT_DATA_DIR => "StateDirectory=corelog".to_owned(),
@@ -19,6 +22,10 @@ pub fn broker_unit(data_dir: &str) -> String {
     format!(
         "# /etc/systemd/system/corelog.service\n\
          # Needs a user: useradd --system --home-dir {DEFAULT_DATA_DIR} --shell /usr/sbin/nologin corelog\n\
+         # Needs {CONFIG} (corelog --print-config lists what can be in it). By default clients on this\n\
+         # machine alone are served; for others it says:\n\
+         #   listen = \"0.0.0.0:9092\"\n\
+         #   advertise = \"NAME-OF-THIS-MACHINE:9092\"\n\
          [Unit]\n\
          Description=Corelog, a streaming broker that speaks Kafka's protocol\n\
          After=network-online.target corelog-tune.service\n\
@@ -26,7 +33,7 @@ pub fn broker_unit(data_dir: &str) -> String {
          RequiresMountsFor={data_dir}\n\
          \n\
          [Service]\n\
-         ExecStart=/usr/local/bin/corelog --data-dir {data_dir}\n\
+         ExecStart=/usr/local/bin/corelog --config {CONFIG} --data-dir {data_dir}{cores}\n\
          User=corelog\n\
          {place}\n\
          Restart=on-failure\n\
@@ -39,12 +46,13 @@ pub fn broker_unit(data_dir: &str) -> String {
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n",
-        limits = LIMITS.join("\n")
+        limits = LIMITS.join("\n"),
+        cores = cores.map(|list| format!(" --cores {list}")).unwrap_or_default(),
     )
 }
 
 /// What sets the machine up at every boot.
-pub fn boot_unit(data_dir: &str) -> String {
+pub fn boot_unit(data_dir: &str, cores: Option<&str>) -> String {
     let data_dir = if data_dir.starts_with('/') { data_dir } else { DEFAULT_DATA_DIR };
     format!(
         "# /etc/systemd/system/corelog-tune.service\n\
@@ -58,11 +66,12 @@ pub fn boot_unit(data_dir: &str) -> String {
          [Service]\n\
          Type=oneshot\n\
          RemainAfterExit=yes\n\
-         ExecStart=/usr/local/bin/corectl tune apply --yes --data-dir {data_dir}\n\
+         ExecStart=/usr/local/bin/corectl tune apply --yes --data-dir {data_dir}{cores}\n\
          ExecStop=/usr/local/bin/corectl tune undo --yes\n\
          \n\
          [Install]\n\
-         WantedBy=multi-user.target\n"
+         WantedBy=multi-user.target\n",
+        cores = cores.map(|list| format!(" --cores {list}")).unwrap_or_default(),
     )
 }
 
@@ -94,6 +103,21 @@ pub fn seccomp_profile(text: &str) -> Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn units_say_where_the_broker_runs_and_reads() {
+        for (unit, command) in [
+            (
+                broker_unit("/d", Some("0-3")),
+                "corelog --config /etc/corelog/corelog.toml --data-dir /d --cores 0-3\n",
+            ),
+            (broker_unit("/d", None), "corelog --config /etc/corelog/corelog.toml --data-dir /d\n"),
+            (boot_unit("/d", Some("0-3")), "corectl tune apply --yes --data-dir /d --cores 0-3\n"),
+        ] {
+            assert!(unit.contains(command), "{unit}");
+        }
+        assert!(broker_unit("/d", None).contains("listen = \"0.0.0.0:9092\""));
+    }
 
     #[test]
     fn a_profile_gets_the_rule_once() {

@@ -3,7 +3,7 @@
 use super::super::spec::{Check, Spec, Unit, boolean, double, int, list, long, string};
 use super::forms;
 use super::topic::{CLEANUP_POLICIES, COMPRESSION_TYPES, TIMESTAMP_TYPES};
-use super::{NO_TIERS, NOT_COMPACTED, OWN_INDEX, PREALLOCATED, SYNCED, UNLINKED};
+use super::{NO_TIERS, NOT_COMPACTED, OWN_INDEX, PREALLOCATED, SYNCED, UNCOMPACTED, UNLINKED};
 
 /// -1, or from 1: a broker-wide retention of 0 would delete every topic's records at once (Kafka refuses it too).
 const FOR_EVER_OR_POSITIVE: Check = Check::BetweenOr(1, i64::MAX, -1);
@@ -57,6 +57,7 @@ pub(super) static ROWS: &[Spec] = &[
         Check::EachOf(CLEANUP_POLICIES),
         "What happens to old records, as topics override it with cleanup.policy.",
     )
+    .unbuilt("compact", UNCOMPACTED)
     .dynamic(),
     // Segments.
     int(

@@ -25,6 +25,10 @@ pub use topic::{REMOTE_STORAGE, TIERS_REFUSED, TopicSpec};
 
 // Reasons that rows of several tables share.
 const NOT_COMPACTED: &str = "compaction isn't built yet: logs are kept whole.";
+/// Of `compact` as a policy. Kafka Connect, Kafka Streams and schema registries cannot do without such topics, and work
+/// with whole ones: so they are made, and it is said.
+pub const UNCOMPACTED: &str = "compaction isn't built yet: with compact alone the log keeps every record, and grows until \
+     its oldest are deleted (corectl topic trim) or the policy has delete too.";
 const ALL_IN_SYNC: &str =
     "a topic has one replica yet, which is in sync; Kafka too asks for no more than a topic has.";
 const NO_TIERS: &str = "tiered storage isn't built yet.";

@@ -2,7 +2,8 @@
 
 use super::super::spec::{Check, Spec, boolean, double, int, list, long, string};
 use super::{
-    ALL_IN_SYNC, NO_TIERS, NOT_COMPACTED, ONE_LZ4, OWN_INDEX, PREALLOCATED, SYNCED, UNLINKED, forms,
+    ALL_IN_SYNC, NO_TIERS, NOT_COMPACTED, ONE_LZ4, OWN_INDEX, PREALLOCATED, SYNCED, UNCOMPACTED, UNLINKED,
+    forms,
 };
 
 pub(super) const CLEANUP_POLICIES: &[&str] = &["compact", "delete"];
@@ -34,9 +35,10 @@ pub(super) static ROWS: &[TopicSpec] = &[
             "cleanup.policy",
             "delete",
             Check::EachOf(CLEANUP_POLICIES),
-            "What happens to old records: delete drops segments past retention; compact is accepted and keeps the whole log \
-             for now, since compaction isn't built yet; the empty list keeps everything.",
-        ),
+            "What happens to old records: delete drops segments past retention; compact keeps the last record of each key; \
+             the empty list keeps everything.",
+        )
+        .unbuilt("compact", UNCOMPACTED),
         &[("log.cleanup.policy", 1)],
     ),
     topic(

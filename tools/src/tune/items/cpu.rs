@@ -2,8 +2,9 @@
 
 use crate::tune::item::{Apply, Effect, Finding, Group, Item, by_cpus};
 use crate::tune::machine::Machine;
+use std::collections::BTreeMap;
 
-pub const GROUP: Group = Group { title: "CPU", items: &[GOVERNOR, IDLE] };
+pub const GROUP: Group = Group { title: "CPU", items: &[GOVERNOR, PROFILES, SIBLINGS, IDLE] };
 
 const POLICIES: &str = "/sys/devices/system/cpu/cpufreq";
 /// The longest that a core may take to wake, in microseconds: less than a flash write, more than the shallow states.
@@ -41,6 +42,86 @@ const GOVERNOR: Item = Item {
             return findings;
         }
         vec![Finding::not_applicable("there is no cpufreq here: firmware or the hypervisor sets the clock")]
+    },
+};
+
+/// Profiles of tuned that leave the governor at `performance`, and wake-ups fast or as they are.
+const PROFILES_GOOD: [&str; 4] =
+    ["latency-performance", "network-latency", "network-throughput", "throughput-performance"];
+
+const PROFILES: Item = Item {
+    name: "cpu-profiles",
+    title: "Services that set the governor",
+    looks_at: "/proc/PID/comm, /etc/tuned/active_profile",
+    wanted: "no tuned and no power-profiles-daemon, or tuned with a profile for performance",
+    reason: "tuned and power-profiles-daemon set governor, energy preference and more from their own profile when they start, \
+             and again on events: a profile such as balanced or powersave takes back what cpu-governor set. Some profiles of \
+             tuned also set vm.swappiness, transparent huge pages and read-ahead.",
+    effect: Effect::NotMeasured("the machine the guide was written on is virtual and has no cpufreq."),
+    apply: Apply::ByHand {
+        how: "`tuned-adm profile latency-performance`, or `systemctl disable --now tuned power-profiles-daemon`; then \
+              `corectl tune apply cpu-governor`",
+        undo: "`tuned-adm profile` with the former one, or `systemctl enable --now` again",
+    },
+    lasting: "it does",
+    check: |machine| {
+        let mut findings = Vec::new();
+        if machine.process_named("tuned").is_some() {
+            let active = machine.read("/etc/tuned/active_profile").unwrap_or_default();
+            let finding = match active.as_str() {
+                "" => Finding::unknown("/etc/tuned/active_profile names none"),
+                good if PROFILES_GOOD.contains(&good) => Finding::ok(good),
+                other => Finding::differs(other, "sets the governor to its own"),
+            };
+            findings.push(finding.of("tuned"));
+        }
+        // The kernel cuts names at 15 bytes.
+        if machine.process_named("power-profiles-").is_some() {
+            findings
+                .push(Finding::differs("runs", "sets the governor to its own").of("power-profiles-daemon"));
+        }
+        if findings.is_empty() {
+            findings.push(Finding::ok("none runs"));
+        }
+        findings
+    },
+};
+
+const SIBLINGS: Item = Item {
+    name: "cpu-siblings",
+    title: "Hardware threads (SMT)",
+    looks_at: "/sys/devices/system/cpu/cpuN/topology/thread_siblings_list",
+    wanted: "all threads of each core that the broker is on, or one thread of each; not here this and there that",
+    reason: "Two threads of a core share what it can do. A data core that shares is slower than one that is alone, and the \
+             partitions are dealt out to all of them alike: the slowest sets the pace. All threads is more in sum, one of each \
+             is steadier latency; then leave the other threads idle, for the kernel and for interrupts.",
+    effect: Effect::NotMeasured(
+        "the two CPUs of the machine the guide was written on are a hypervisor's, of unknown kinship.",
+    ),
+    apply: Apply::ByHand {
+        how: "start the broker with `--cores LIST`: `lscpu -e` shows which CPUs are of one core",
+        undo: "start it without",
+    },
+    lasting: "`--cores` in the systemd unit (`corectl tune unit --cores LIST`), or `cores` in the broker's config file",
+    check: |machine| {
+        let mut cores: BTreeMap<String, usize> = BTreeMap::new();
+        for cpu in machine.cpus() {
+            let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+            match machine.read(&path) {
+                Ok(siblings) => *cores.entry(siblings).or_default() += 1,
+                Err(error) => return vec![Finding::unreadable(&path, &error)],
+            }
+        }
+        let (least, most) =
+            (cores.values().min().copied().unwrap_or(0), cores.values().max().copied().unwrap_or(0));
+        let now = |threads: String| format!("{} cores, {threads}", cores.len());
+        vec![match least == most {
+            true => Finding::ok(now(format!("{most} thread{} of each", if most == 1 { "" } else { "s" }))),
+            false => Finding::differs(
+                now(format!("{least} to {most} threads of each")),
+                "some share a core, some do not",
+            ),
+        }]
     },
 };
 
@@ -127,6 +208,34 @@ mod tests {
         assert!(look().iter().all(|found| found.verdict == Verdict::Ok), "{:?}", look());
         fixture.file("/sys/devices/system/cpu/cpu0/power/pm_qos_resume_latency_us", "500");
         assert_eq!(look()[0].verdict, Verdict::Differs);
+    }
+
+    #[test]
+    fn profiles_that_set_the_governor_back_are_found() {
+        let fixture = Fixture::new("profiles");
+        let look = || (PROFILES.check)(&fixture.machine());
+        assert_eq!(look()[0].verdict, Verdict::Ok);
+        fixture.file("/proc/8/comm", "tuned");
+        for (profile, verdict) in [("balanced", Verdict::Differs), ("latency-performance", Verdict::Ok)] {
+            fixture.file("/etc/tuned/active_profile", profile);
+            assert_eq!(look()[0].verdict, verdict, "{profile}");
+        }
+        fixture.file("/proc/9/comm", "power-profiles-");
+        assert_eq!((look().len(), look()[1].verdict), (2, Verdict::Differs));
+    }
+
+    #[test]
+    fn cores_of_which_some_share_and_some_do_not_are_found() {
+        let fixture = Fixture::new("siblings");
+        for (cpu, siblings) in [(0, "0,2"), (1, "1,3"), (2, "0,2"), (3, "1,3")] {
+            fixture
+                .file(&format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"), siblings);
+        }
+        for (cpus, verdict) in
+            [(vec![0, 1], Verdict::Ok), (vec![0, 1, 2, 3], Verdict::Ok), (vec![0, 1, 2], Verdict::Differs)]
+        {
+            assert_eq!((SIBLINGS.check)(&fixture.machine_on(cpus))[0].verdict, verdict);
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use crate::tune::item::{Apply, Effect, Finding, Group, Item, single, value_in};
 use crate::tune::machine::Machine;
 
-pub const GROUP: Group = Group { title: "Disk", items: &[SCHEDULER, NO_MERGES, WRITE_CACHE] };
+pub const GROUP: Group = Group {
+    title: "Disk",
+    items: &[SCHEDULER, NO_MERGES, WRITE_CACHE, POWER_STATES, LINK_POWER, BLOCK_FORMAT],
+};
 
 const SCHEDULER: Item = Item {
     name: "disk-scheduler",
@@ -113,6 +116,106 @@ const WRITE_CACHE: Item = Item {
     },
 };
 
+const POWER_STATES: Item = Item {
+    name: "nvme-power",
+    title: "Power states of the NVMe drive (APST)",
+    looks_at: "/sys/block/DISK/device/power/pm_qos_latency_tolerance_us",
+    wanted: "0: no autonomous power states",
+    reason: "A drive that was idle for some milliseconds to seconds puts itself to sleep, and the next journal write waits until \
+             it is awake: up to 100 ms by the kernel's default tolerance. A broker at low load pays it again and again, \
+             and under full load it changes nothing. Some drives have lost their controller over it.",
+    effect: Effect::NotMeasured("the machine the guide was written on has no NVMe drive."),
+    apply: Apply::Writes,
+    lasting: "`nvme_core.default_ps_max_latency_us=0` on the kernel command line",
+    check: |machine| {
+        per_nvme(machine, |machine, disk| {
+            single(machine, &format!("/sys/block/{disk}/device/power/pm_qos_latency_tolerance_us"), |now| {
+                match now {
+                    "0" => None,
+                    _ => Some(("0".to_owned(), "the drive may sleep, and takes so long to wake".to_owned())),
+                }
+            })
+        })
+    },
+};
+
+const ASPM: &str = "/sys/module/pcie_aspm/parameters/policy";
+
+const LINK_POWER: Item = Item {
+    name: "pcie-aspm",
+    title: "Power states of PCIe links (ASPM)",
+    looks_at: "/sys/module/pcie_aspm/parameters/policy, /sys/block/DISK/device/device/link",
+    wanted: "the policy performance, or links that have no such states switched on",
+    reason: "A link that was idle for microseconds is put into a low-power state (L0s, L1, L1 substates), and the next doorbell \
+             or completion waits until it is up: some microseconds to a hundred, beside a flash write of twenty. With the \
+             policy `default` it is as the firmware left it.",
+    effect: Effect::NotMeasured(
+        "the machine the guide was written on is virtual and has no PCIe links of its own.",
+    ),
+    apply: Apply::Writes,
+    lasting: "`pcie_aspm.policy=performance` on the kernel command line",
+    check: |machine| {
+        let policy = match machine.read(ASPM) {
+            Ok(text) => value_in(&text),
+            Err(error) => return vec![Finding::unreadable(ASPM, &error)],
+        };
+        if policy == "performance" {
+            return vec![Finding::ok(policy)];
+        }
+        per_nvme(machine, |machine, disk| {
+            let link = format!("/sys/block/{disk}/device/device/link");
+            let states = machine.list(&link).into_iter().filter(|name| {
+                name.ends_with("_aspm") && machine.read(&format!("{link}/{name}")).is_ok_and(|on| on == "1")
+            });
+            let states: Vec<String> = states.map(|name| name.trim_end_matches("_aspm").to_owned()).collect();
+            match states.as_slice() {
+                [] if policy == "default" => Finding::ok(&policy).note("none are switched on"),
+                [] => Finding::differs(&policy, "links are put to sleep").change(ASPM, "performance"),
+                on => Finding::differs(&policy, format!("on: {}", on.join(", "))).change(ASPM, "performance"),
+            }
+        })
+    },
+};
+
+const BLOCK_FORMAT: Item = Item {
+    name: "nvme-format",
+    title: "Logical blocks of the NVMe drive",
+    looks_at: "/sys/block/DISK/queue/logical_block_size",
+    wanted: "4096, if the drive has such a format",
+    reason: "The broker writes in multiples of 4 KiB and counts on what a write in one block does: with blocks of 4096 bytes \
+             such a page is one block for the drive, which it writes whole or not at all. With 512 it is eight, which many \
+             drives map the same way but promise less of.",
+    effect: Effect::NotMeasured(
+        "the machine the guide was written on has no NVMe drive, and a format erases one.",
+    ),
+    apply: Apply::ByHand {
+        how: "on an empty drive: `nvme id-ns -H DEVICE | grep 'LBA Format'` tells the formats there are, `nvme format DEVICE \
+              --lbaf=N` takes one. It erases the drive",
+        undo: "`nvme format` with the former format: it erases the drive again",
+    },
+    lasting: "it does: it is the drive's own",
+    check: |machine| {
+        per_nvme(machine, |machine, disk| {
+            let path = format!("/sys/block/{disk}/queue/logical_block_size");
+            match machine.read(&path) {
+                Err(error) => Finding::unreadable(&path, &error),
+                Ok(now) if now == "4096" => Finding::ok(now),
+                Ok(now) => Finding::unknown(format!(
+                    "{now}: `nvme id-ns -H /dev/{disk}` tells whether it can be 4096"
+                )),
+            }
+        })
+    },
+};
+
+/// As [`per_disk`], of the NVMe drives among them.
+fn per_nvme(machine: &Machine, look: impl Fn(&Machine, &str) -> Finding) -> Vec<Finding> {
+    per_disk(machine, |machine, disk| match disk.starts_with("nvme") {
+        true => look(machine, disk),
+        false => Finding::not_applicable("no NVMe drive"),
+    })
+}
+
 fn per_disk(machine: &Machine, look: impl Fn(&Machine, &str) -> Finding) -> Vec<Finding> {
     match machine.data_disks() {
         Err(why) => vec![Finding::not_applicable(why)],
@@ -137,6 +240,56 @@ mod tests {
             fixture.file(&format!("/sys/block/{disk}/queue/rotational"), rotational);
             let found = (SCHEDULER.check)(&fixture.machine()).remove(0);
             assert_eq!((found.subject.as_str(), found.verdict), (disk, verdict));
+        }
+    }
+
+    #[test]
+    fn a_drive_that_sleeps_is_kept_awake() {
+        let fixture = Fixture::new("nvme-power");
+        fixture.disk("vda", "xfs", "rw");
+        assert_eq!((POWER_STATES.check)(&fixture.machine())[0].verdict, Verdict::NotApplicable);
+        fixture.disk("nvme0n1", "xfs", "rw");
+        let path = "/sys/block/nvme0n1/device/power/pm_qos_latency_tolerance_us";
+        for (tolerance, verdict) in
+            [("100000", Verdict::Differs), ("any", Verdict::Differs), ("0", Verdict::Ok)]
+        {
+            fixture.file(path, tolerance);
+            let found = (POWER_STATES.check)(&fixture.machine()).remove(0);
+            assert_eq!(
+                (found.verdict, found.changes.len()),
+                (verdict, usize::from(verdict == Verdict::Differs))
+            );
+        }
+    }
+
+    #[test]
+    fn links_that_sleep_are_found_by_policy_and_by_state() {
+        let fixture = Fixture::new("aspm");
+        fixture.disk("nvme0n1", "xfs", "rw");
+        let look = || (LINK_POWER.check)(&fixture.machine()).remove(0);
+        assert_eq!(look().verdict, Verdict::NotApplicable);
+        let link = "/sys/block/nvme0n1/device/device/link";
+        for (policy, l1, verdict) in [
+            ("[default] performance powersave powersupersave", "0", Verdict::Ok),
+            ("[default] performance powersave powersupersave", "1", Verdict::Differs),
+            ("default performance [powersave] powersupersave", "0", Verdict::Differs),
+            ("default [performance] powersave powersupersave", "1", Verdict::Ok),
+        ] {
+            fixture.file(ASPM, policy);
+            fixture.file(&format!("{link}/l1_aspm"), l1);
+            fixture.file(&format!("{link}/clkpm"), "1");
+            assert_eq!(look().verdict, verdict, "{policy} {l1}");
+        }
+    }
+
+    #[test]
+    fn small_logical_blocks_are_told_and_never_changed() {
+        let fixture = Fixture::new("lbaf");
+        fixture.disk("nvme0n1", "xfs", "rw");
+        for (size, verdict) in [("512", Verdict::Unknown), ("4096", Verdict::Ok)] {
+            fixture.file("/sys/block/nvme0n1/queue/logical_block_size", size);
+            let found = (BLOCK_FORMAT.check)(&fixture.machine()).remove(0);
+            assert_eq!((found.verdict, found.changes.len()), (verdict, 0));
         }
     }
 

@@ -5,7 +5,7 @@ use crate::tune::item::{Apply, Effect, Finding, Group, Item};
 use crate::tune::machine::Machine;
 use std::collections::BTreeSet;
 
-pub const GROUP: Group = Group { title: "Interrupts", items: &[DISK, NETWORK] };
+pub const GROUP: Group = Group { title: "Interrupts", items: &[DISK, NETWORK, NETWORK_QUEUES] };
 
 const DISK: Item = Item {
     name: "irq-disk",
@@ -91,8 +91,9 @@ const NETWORK: Item = Item {
     reason: "The CPU that a queue interrupts does the TCP work of its packets. With all queues on one CPU that CPU is \
              full long before the others, and the data core pinned to it starves, since every core serves connections. \
              A connection stays on the core that accepted it, whichever queue its packets come by: what counts is that \
-             no core carries more than its part. irqbalance moves interrupts by load, ten seconds late; keep it off \
-             these (`IRQBALANCE_BANNED_CPULIST`, or stop it).",
+             no core carries more than its part. irqbalance moves interrupts by load, ten seconds late: stop it \
+             (`systemctl disable --now irqbalance`), or give it `--banirq=N` for each of these. \
+             IRQBALANCE_BANNED_CPULIST is not for this: it moves interrupts away from the CPUs named, onto the others.",
     effect: Effect::NotMeasured("the machine the guide was written on has one receive queue."),
     apply: Apply::Writes,
     lasting: "`corectl tune apply` at boot, after the network is up: the unit that `corectl tune unit --boot` prints",
@@ -130,17 +131,56 @@ fn network_queues(machine: &Machine, interface: &str) -> Finding {
     let used: Vec<usize> = used.into_iter().collect();
     let cores = machine.cpus();
     let now = format!("{} interrupts on cpu {}", queues.len(), cpus::list(&used));
+    let balancer = machine.process_named("irqbalance");
+    let moved = balancer.map(|pid| format!("irqbalance (pid {pid}) runs and moves them by load"));
     if used.len() >= queues.len().min(cores.len()) {
-        return Finding::ok(now);
+        return Finding::ok(now).note(moved.unwrap_or_default());
     }
     let mut note = format!("{} CPUs could share them", queues.len().min(cores.len()));
-    if let Some(pid) = machine.process_named("irqbalance") {
-        note += &format!("; irqbalance (pid {pid}) runs and moves them again");
+    if let Some(moved) = moved {
+        note += &format!("; {moved}");
     }
     queues.iter().zip(cores.iter().cycle()).fold(Finding::differs(now, note), |finding, (number, cpu)| {
         finding.change(format!("/proc/irq/{number}/smp_affinity_list"), cpu.to_string())
     })
 }
+
+const NETWORK_QUEUES: Item = Item {
+    name: "nic-queues",
+    title: "Receive queues of the network interfaces",
+    looks_at: "/sys/class/net/INTERFACE/queues",
+    wanted: "a receive queue for each CPU of the broker, or as many as the interface has",
+    reason: "Every core serves connections. With a queue for each, the interface deals packets out by itself, and the TCP \
+             work of all connections is spread without an interrupt from CPU to CPU. Many drivers begin with fewer queues \
+             than the hardware has.",
+    effect: Effect::NotMeasured("the machine the guide was written on has one receive queue."),
+    apply: Apply::ByHand {
+        how: "`ethtool -l INTERFACE` tells how many there may be, `ethtool -L INTERFACE combined N` sets it (the link may go \
+              down for a moment). Then `corectl tune apply irq-nic transmit-steering`. Where there are too few for \
+              all CPUs, receive-steering spreads the work",
+        undo: "`ethtool -L INTERFACE combined` with the former number",
+    },
+    lasting: "a .link file of systemd (`[Link] CombinedChannels=N`), or the network configuration of the distribution",
+    check: |machine| {
+        let interfaces = machine.interfaces();
+        if interfaces.is_empty() {
+            return vec![Finding::not_applicable("no interface has hardware behind it")];
+        }
+        let look = |interface: &String| {
+            let queues = machine.list(&format!("/sys/class/net/{interface}/queues"));
+            let receive = queues.iter().filter(|name| name.starts_with("rx-")).count();
+            let cpus = machine.cpus().len();
+            let now = format!("{receive} receive queue{}", if receive == 1 { "" } else { "s" });
+            match receive {
+                0 => Finding::unknown(format!("/sys/class/net/{interface}/queues names none")),
+                _ if receive >= cpus => Finding::ok(now),
+                _ => Finding::differs(now, format!("{cpus} CPUs share them")),
+            }
+            .of(interface)
+        };
+        interfaces.iter().map(look).collect()
+    },
+};
 
 #[cfg(test)]
 mod tests {
@@ -174,6 +214,23 @@ NMI:          0          0   Non-maskable interrupts";
         );
         fixture.file("/proc/irq/42/effective_affinity_list", "1");
         assert_eq!((NETWORK.check)(&fixture.machine())[0].verdict, Verdict::Ok);
+        // Spread as it is, and not for long.
+        fixture.file("/proc/7/comm", "irqbalance");
+        assert!((NETWORK.check)(&fixture.machine())[0].note.contains("irqbalance (pid 7)"));
+        // Banning CPUs drives interrupts off them: no advice to keep any there.
+        assert!(!NETWORK.reason.contains("(`IRQBALANCE_BANNED_CPULIST`"));
+    }
+
+    #[test]
+    fn receive_queues_are_counted() {
+        let fixture = Fixture::new("nic-queues");
+        fixture.file("/sys/devices/system/cpu/online", "0-1");
+        fixture.file("/sys/class/net/ens1/device/vendor", "0x8086");
+        fixture.file("/sys/class/net/ens1/queues/tx-0/xps_cpus", "1");
+        fixture.file("/sys/class/net/ens1/queues/rx-0/rps_cpus", "0");
+        assert_eq!((NETWORK_QUEUES.check)(&fixture.machine())[0].verdict, Verdict::Differs);
+        fixture.file("/sys/class/net/ens1/queues/rx-1/rps_cpus", "0");
+        assert_eq!((NETWORK_QUEUES.check)(&fixture.machine())[0].verdict, Verdict::Ok);
     }
 
     #[test]

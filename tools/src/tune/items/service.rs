@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(look().verdict, Verdict::NotApplicable);
         fixture.file("/run/systemd/system/.keep", "");
         assert_eq!(look().now, "no unit");
-        fixture.file("/etc/systemd/system/corelog.service", &service::broker_unit("/var/lib/corelog"));
+        fixture.file("/etc/systemd/system/corelog.service", &service::broker_unit("/var/lib/corelog", None));
         assert_eq!(look().verdict, Verdict::Ok);
         fixture.file("/etc/systemd/system/corelog.service", "[Service]\nLimitNOFILE=1024\nMemorySwapMax=0");
         assert!(

@@ -34,6 +34,7 @@ public final class Main {
         ProducerTests.register(tests);
         ConsumerTests.register(tests);
         GroupTests.register(tests);
+        UnbuiltTests.register(tests);
 
         int failed = 0;
         for (Map.Entry<String, Body> test : tests.bodies.entrySet()) {
