@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod api;
+mod audit;
 mod call;
 pub mod config;
 mod controller;
@@ -19,3 +20,4 @@ pub mod settings;
 mod shard;
 mod topic_creation;
 mod topic_name;
+mod version;

@@ -6,6 +6,10 @@
 //!
 //! Levels are bytes in a fixed table, read without a lock; tracing caches per call site whether it is enabled, so
 //! that a disabled line costs a load and a branch.
+//!
+//! What a client can cause at will is told sparingly ([`Shard::sparingly`](crate::shard::Shard::sparingly)).
+
+pub mod sparing;
 
 use std::io::{IsTerminal, Write};
 use std::sync::OnceLock;
@@ -26,6 +30,7 @@ pub const LOGGERS: &[&str] = &[
     "corelog_broker",
     "corelog_broker::admin",
     "corelog_broker::api",
+    "corelog_broker::audit",
     "corelog_broker::controller",
     "corelog_broker::groups",
     "corelog_broker::net",

@@ -1,7 +1,8 @@
 //! The process: configuration, checks, the data cores, and on the main thread the service runtime (admin HTTP,
 //! signals), which is the only place where tokio runs.
 
-use std::path::Path;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Health};
 use crate::config::describe::Entry;
-use crate::config::{self, Args};
+use crate::config::{self, Args, Endpoint};
 use crate::metrics::Snapshot;
-use crate::server::{self, Control, Report, Seed};
+use crate::server::{self, Control, Found, Report, Seed};
 use crate::settings::Settings;
+use crate::version::version;
 use crate::{identity, logging};
 
 /// Shards must be ready within this long; recovery replays at most the journals.
@@ -92,9 +94,9 @@ async fn serve(
     let stopping = loop {
         tokio::select! {
             report = reports.recv() => match report {
-                Some(Report::Ready { addresses }) => {
+                Some(Report::Ready { addresses, found }) => {
                     health.send_replace(Health::Ready);
-                    announce(config, addresses[0], started.elapsed());
+                    announce(config, &addresses, found, started.elapsed());
                 }
                 Some(Report::Failed { shard, what }) => bail!("shard {shard}: {what}"),
                 None => break "the data cores ended",
@@ -159,23 +161,49 @@ async fn configs(controls: Vec<RemoteSender<Control>>) -> Vec<Entry> {
     tokio::time::timeout(SCRAPE_MAX, receiver).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-/// What a person at a terminal wants to know first.
-fn announce(config: &config::BrokerConfig, address: std::net::SocketAddr, took: Duration) {
-    tracing::info!(%address, ready_ms = took.as_millis() as u64, "ready");
-    let data_dir: &Path = &config.data_dir;
-    println!(
+/// Tells that clients are served: the log in one line, and a person at a terminal what to try first.
+fn announce(config: &config::BrokerConfig, bound: &[SocketAddr], found: Found, took: Duration) {
+    let listeners: Vec<String> = config
+        .listeners
+        .iter()
+        .zip(bound)
+        .map(|(listener, bound)| asked_for(&listener.bind, *bound))
+        .collect();
+    tracing::info!(
+        version = version(),
+        listen = listeners.join(","),
+        cores = config.cores.len(),
+        memory = config::quantity::format_size(config.memory_bytes),
+        data_dir = %config.data_dir.display(),
+        found = found.name(),
+        took_ms = took.as_millis() as u64,
+        "ready"
+    );
+    if std::io::stdout().is_terminal() {
+        let advertised = config.listeners[0].advertised(bound[0].port()).to_string();
+        print!("{}", banner(config, &listeners[0], &advertised, took));
+    }
+}
+
+/// The address as it was given, with the port that was got where none was asked for.
+fn asked_for(asked: &Endpoint, bound: SocketAddr) -> String {
+    Endpoint { port: bound.port(), ..asked.clone() }.to_string()
+}
+
+fn banner(config: &config::BrokerConfig, address: &str, advertised: &str, took: Duration) -> String {
+    format!(
         "Corelog {version} is ready on {address} ({took:.0?}; {cores} core{s}, data in {data})\n\
          \n  \
-         produce   echo hello | corectl produce demo        or  kcat -b {address} -P -t demo\n  \
-         consume   corectl consume demo --from-beginning    or  kcat -b {address} -C -t demo\n  \
+         produce   echo hello | corectl produce demo        or  kcat -b {advertised} -P -t demo\n  \
+         consume   corectl consume demo --from-beginning    or  kcat -b {advertised} -C -t demo\n  \
          metrics   http://{admin}/metrics\n  \
-         configs   corelog --help-configs\n",
-        version = env!("CARGO_PKG_VERSION"),
+         configs   corelog --help-configs\n\n",
+        version = version(),
         cores = config.cores.len(),
         s = if config.cores.len() == 1 { "" } else { "s" },
-        data = data_dir.display(),
+        data = config.data_dir.display(),
         admin = config.admin,
-    );
+    )
 }
 
 #[cfg(test)]

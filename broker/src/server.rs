@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use corelog_io::{CoreCtx, ListenOptions, Listener, Queue, RemoteReceiver, RemoteSender, Seat, spawn};
-use corelog_storage::{LogConfig, LogId, Recovered, ShardStorage, StorageConfig};
+use corelog_storage::{LogConfig, LogId, Recovered, Replayed, ShardStorage, StorageConfig};
 use futures_util::future::{Either, select};
 
 use crate::call::{self, CallSeats, Calls};
@@ -87,9 +87,38 @@ pub enum Control {
 #[derive(Debug)]
 pub enum Report {
     /// Every shard takes connections, on these addresses.
-    Ready { addresses: Vec<SocketAddr> },
+    Ready { addresses: Vec<SocketAddr>, found: Found },
     /// A shard has ended with an error. The others may wait for it for ever: the process is to end.
     Failed { shard: usize, what: String },
+}
+
+/// How a start found the data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    New,
+    /// As a stop in good order leaves it.
+    Clean,
+    /// The journals had more than the segments.
+    Recovered(Replayed),
+}
+
+impl Found {
+    fn new(recovered: &Recovered) -> Found {
+        match recovered.replayed {
+            _ if recovered.next_generation == 1 => Found::New,
+            Replayed { entries: 0, .. } => Found::Clean,
+            replayed => Found::Recovered(replayed),
+        }
+    }
+
+    /// One word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Found::New => "new",
+            Found::Clean => "clean",
+            Found::Recovered(_) => "recovered",
+        }
+    }
 }
 
 /// One shard, from its start to its end.
@@ -107,7 +136,10 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
     let shards = core.cores;
     let (calls, call_receiver, reply_senders, reply_receiver) = Calls::join(seed.calls, core.core).await;
     let storage_config = seed.config.storage_config(id.0, shards);
+    let begun = corelog_io::now();
     let recovered = exchange(&storage_config, id, shards, seed.recovery).await?;
+    // The first shard's is of all.
+    let found = Found::new(&recovered);
     let storage =
         ShardStorage::open(storage_config, recovered).await.context("opening the shard's storage")?;
     let shard = Shard::new(id, shards, seed.config, seed.settings, seed.identity, storage, calls);
@@ -131,6 +163,16 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
             .await
             .context("publishing the cluster's metadata")?;
         shard.on_all(|shard| async move { claim_recovered(&shard) }).await?;
+        if let Found::Recovered(Replayed { journal_files, entries, bytes }) = found {
+            let took_ms = (corelog_io::now() - begun).as_millis() as u64;
+            tracing::info!(
+                journal_files,
+                entries,
+                bytes,
+                took_ms,
+                "recovered: the last stop was none in good order"
+            );
+        }
         spawn(Queue::Background, sweep(shard.clone())).detach();
         // Shard 0 binds first: with port 0 it is the one that finds out which port.
         let config = shard.config();
@@ -149,7 +191,7 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
         {
             listening.map_err(anyhow::Error::msg)?;
         }
-        (seed.report)(Report::Ready { addresses });
+        (seed.report)(Report::Ready { addresses, found });
     }
     spawn(Queue::Background, crate::retention::run(shard.clone())).detach();
     serve_control(&shard, seed.control).await;

@@ -19,6 +19,7 @@ use crate::controller::{
 };
 use crate::groups::{GroupConfig, GroupShard, StorageLog};
 use crate::identity::Identity;
+use crate::logging::sparing::Sparing;
 use crate::metrics::ShardMetrics;
 use crate::net::admission::Admission;
 use crate::net::connection::Connection;
@@ -52,6 +53,8 @@ pub struct Shard {
     pub connections: Cell<usize>,
     /// Counts the connections of all shards; used on shard 0.
     pub admission: Admission,
+    /// Lines about what clients do; shard 0 has the last word on each.
+    sparing: Sparing,
     stopping: Event,
     is_stopping: Cell<bool>,
     /// The effective config, dynamic values included.
@@ -99,6 +102,7 @@ impl Shard {
             bells: Bells::default(),
             groups,
             connections: Cell::new(0),
+            sparing: Sparing::default(),
             stopping: Event::new(),
             is_stopping: Cell::new(false),
             controller: OnceCell::new(),
@@ -260,6 +264,20 @@ impl Shard {
 
     pub fn set_ports(&self, ports: Vec<u16>) {
         *self.ports.borrow_mut() = ports;
+    }
+
+    /// Has `line` written, with how many of its kind were left out since the last: one a minute of each kind, over all
+    /// shards. For what a client can cause as often as it likes.
+    pub fn sparingly(self: &Rc<Self>, kind: &'static str, line: impl FnOnce(u64) + Send + 'static) {
+        let Some(left_out) = self.sparing.turn(kind, 0, corelog_io::now()) else { return };
+        if self.id == CONTROLLER_SHARD {
+            return line(left_out);
+        }
+        self.post(CONTROLLER_SHARD, move |shard| {
+            if let Some(left_out) = shard.sparing.turn(kind, left_out, corelog_io::now()) {
+                line(left_out);
+            }
+        });
     }
 
     pub fn is_stopping(&self) -> bool {

@@ -32,5 +32,5 @@ pub use journal::Durable;
 pub use log::{ActiveProducer, AppendBatch, Appended, BatchKind, Log, Read, TimestampOffset};
 pub use paths::{topic_of_dir, topics_dir};
 pub use producers::SequenceError;
-pub use recovery::{Recovered, read_journals};
+pub use recovery::{Recovered, Replayed, read_journals};
 pub use shard::ShardStorage;

@@ -9,8 +9,9 @@ use corelog_wire::messages::{
 use corelog_wire::{ErrorCode, Str};
 
 use super::Context;
-use crate::config::alter::{self, Alteration, Change, Owner, Refusal};
-use crate::config::resource::Resource;
+use crate::audit;
+use crate::config::alter::{self, Alteration, Change, Op, Owner, Refusal};
+use crate::config::resource::{self, Resource};
 use crate::config::{ConfigMap, Layers};
 use crate::controller::{CONTROLLER_SHARD, ChangeError, ResourceKey};
 use crate::logging;
@@ -30,6 +31,24 @@ impl Asked {
         match self {
             Asked::Incremental(changes) => changes.first().map(|(name, _, _)| &**name),
             Asked::Replace(configs) => configs.first().map(|(name, _)| &**name),
+        }
+    }
+
+    /// What is to be done, for the audit.
+    fn details(&self) -> String {
+        let set = |name: &str, value: Option<&str>| match value {
+            Some(value) => format!("{name}={value}"),
+            None => name.to_owned(),
+        };
+        match self {
+            Asked::Incremental(changes) => audit::list(changes.iter().map(|(name, op, value)| {
+                let op = Op::from_wire(*op).map_or("?", Op::name);
+                format!("{op} {}", set(name, value.as_deref()))
+            })),
+            Asked::Replace(configs) => {
+                let all = audit::list(configs.iter().map(|(name, value)| set(name, value.as_deref())));
+                format!("all: {all}")
+            }
         }
     }
 
@@ -102,7 +121,15 @@ async fn alter_all(context: &Context, resources: Vec<(i8, Str, Asked)>, validate
         let result = if named[&(resource_type, resource_name.clone())] > 1 {
             Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "Each resource must appear at most once."))
         } else {
-            alter_one(context, resource_type, &resource_name, asked, validate_only).await
+            let audited = (!validate_only).then(|| {
+                let on = format!("{}:{resource_name}", resource::kind_name(resource_type));
+                context.change("alter configs", &on, asked.details())
+            });
+            let altered = alter_one(context, resource_type, &resource_name, asked, validate_only).await;
+            if let Some(audited) = audited {
+                audited.done(&altered);
+            }
+            altered
         };
         answers.push(Answer { resource_type, resource_name, error: result.err() });
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use corelog_wire::{ApiKey, DecodeError, ErrorCode, Reader, Request, RequestHeader, Str, frame};
 use futures_util::future::LocalBoxFuture;
 
+use crate::audit::{Asker, Change};
 use crate::net::connection::{CloseReason, Connection, Outcome};
 use crate::shard::Shard;
 
@@ -47,6 +48,17 @@ pub struct Context {
     pub connection: Rc<Connection>,
     pub api_version: i16,
     pub client_id: Option<Str>,
+}
+
+impl Context {
+    /// Who asks, for the audit.
+    fn asker(&self) -> Asker {
+        Asker { client_id: self.client_id.clone(), address: self.connection.peer }
+    }
+
+    fn change(&self, what: &'static str, on: &str, details: String) -> Change {
+        Change::new(&self.shard, &self.asker(), what, on, details)
+    }
 }
 
 /// An API as it is advertised.

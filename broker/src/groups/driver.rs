@@ -258,7 +258,11 @@ impl<L: GroupLog> Shared<L> {
             offset = next_offset;
         }
         self.with_state(|state, now| state.coordinator.loaded(now));
-        info!(partition = self.partition, records, end = offset, "group log is loaded");
+        // There are dozens of coordinators, and most have nothing yet.
+        if records > 0 {
+            let groups = self.state.borrow().coordinator.group_count();
+            info!(partition = self.partition, records, end = offset, groups, "group coordinator is loaded");
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use super::snapshot::Snapshot;
 /// Reads them. A few small files of /proc: for the service thread.
 pub fn process() -> Snapshot {
     let mut snapshot = Snapshot::new(None);
-    snapshot.put_labelled(&families::BUILD_INFO, env!("CARGO_PKG_VERSION"), 1);
+    snapshot.put_labelled(&families::BUILD_INFO, crate::version::version(), 1);
     snapshot.put(&families::LOG_LINES_DROPPED, crate::logging::dropped_lines() as u64);
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let boot = fs::read_to_string("/proc/stat").unwrap_or_default();
