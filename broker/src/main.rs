@@ -17,6 +17,10 @@ fn main() -> ExitCode {
         print!("{}", corelog_broker::config::markdown::page());
         return ExitCode::SUCCESS;
     }
+    if args.help_metrics {
+        print!("{}", corelog_broker::metrics::page());
+        return ExitCode::SUCCESS;
+    }
     match process::run(&args, started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

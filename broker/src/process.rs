@@ -11,10 +11,8 @@ use corelog_io::{Problem, RemoteSender, RunConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::admin::{self, Health};
-use crate::config::describe::Entry;
+use crate::admin::{self, Health, Scraper};
 use crate::config::{self, Args, Endpoint};
-use crate::metrics::Snapshot;
 use crate::server::{self, Control, Found, Report, Seed};
 use crate::settings::Settings;
 use crate::version::version;
@@ -22,7 +20,7 @@ use crate::{identity, logging};
 
 /// Shards must be ready within this long; recovery replays at most the journals.
 const READY_MAX: Duration = Duration::from_secs(120);
-/// A shard that does not answer a scrape within this long is left out of it.
+/// A shard that does not answer a question within this long is left out of a scrape.
 const SCRAPE_MAX: Duration = Duration::from_secs(2);
 
 /// Tells what is wrong with the machine; an error if the broker cannot run on it.
@@ -83,13 +81,19 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (health, health_watch) = watch::channel(Health::Starting("the shards are opening their logs".into()));
     let admin = admin::bind(&config.admin).await?;
-    let scrape_controls = controls.clone();
-    let configs_controls = controls.clone();
+    let scraper = Arc::new(Scraper::new(controls.clone(), Some(SCRAPE_MAX)));
+    let teller = scraper.clone();
     let admin_task = tokio::spawn(admin::serve(
         admin,
         health_watch,
-        Arc::new(move || Box::pin(scrape(scrape_controls.clone()))),
-        Arc::new(move || Box::pin(configs(configs_controls.clone()))),
+        Arc::new(move || {
+            let scraper = scraper.clone();
+            Box::pin(async move { scraper.scrape().await })
+        }),
+        Arc::new(move || {
+            let teller = teller.clone();
+            Box::pin(async move { teller.configs().await })
+        }),
     ));
     let stopping = loop {
         tokio::select! {
@@ -126,39 +130,6 @@ async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Asks every shard for its metrics.
-async fn scrape(controls: Vec<RemoteSender<Control>>) -> Vec<Snapshot> {
-    let mut answers = Vec::with_capacity(controls.len());
-    for control in &controls {
-        let (sender, receiver) = oneshot::channel();
-        let ask = Control::Metrics(Box::new(move |snapshot| {
-            let _ = sender.send(snapshot);
-        }));
-        if control.try_send(ask).is_ok() {
-            answers.push(receiver);
-        }
-    }
-    let mut snapshots = Vec::with_capacity(answers.len());
-    for answer in answers {
-        if let Ok(Ok(snapshot)) = tokio::time::timeout(SCRAPE_MAX, answer).await {
-            snapshots.push(snapshot);
-        }
-    }
-    snapshots
-}
-
-/// This broker's configs in effect, as shard 0 has them.
-async fn configs(controls: Vec<RemoteSender<Control>>) -> Vec<Entry> {
-    let (sender, receiver) = oneshot::channel();
-    let ask = Control::Configs(Box::new(move |entries| {
-        let _ = sender.send(entries);
-    }));
-    if controls[0].try_send(ask).is_err() {
-        return Vec::new();
-    }
-    tokio::time::timeout(SCRAPE_MAX, receiver).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 /// Tells that clients are served: the log in one line, and a person at a terminal what to try first.

@@ -79,8 +79,8 @@ impl Seed {
 /// What the service thread asks of a shard.
 pub enum Control {
     Stop,
-    Metrics(Box<dyn FnOnce(Snapshot) + Send>),
-    Configs(Box<dyn FnOnce(Vec<Entry>) + Send>),
+    /// A short look at what the shard knows.
+    Look(Box<dyn FnOnce(&Shard) + Send>),
 }
 
 /// What shards tell the service thread.
@@ -280,27 +280,21 @@ async fn serve_control(shard: &Rc<Shard>, mut control: RemoteReceiver<Control>) 
     while let Some(message) = control.recv().await {
         match message {
             Control::Stop => return,
-            Control::Metrics(reply) => reply(snapshot(shard)),
-            Control::Configs(reply) => reply(configs(shard)),
+            Control::Look(look) => look(shard),
         }
     }
 }
 
 /// The broker's configs, dynamic ones included.
-fn configs(shard: &Shard) -> Vec<Entry> {
+pub fn configs(shard: &Shard) -> Vec<Entry> {
     let image = shard.image();
     let (own, cluster) = image.broker_layers(shard.identity.node_id);
     describe::broker(&shard.settings.layers(own, cluster), Wanted(None))
 }
 
 /// All that this shard counts.
-fn snapshot(shard: &Shard) -> Snapshot {
+pub fn snapshot(shard: &Shard) -> Snapshot {
     let mut snapshot = shard.metrics.snapshot(shard.id.0);
-    let image = shard.image();
-    let led = image.topics.values().flat_map(|topic| {
-        (0..topic.partitions.len() as i32).map(|partition| LogId { topic: topic.id, partition })
-    });
-    snapshot.put(&families::PARTITIONS, led.filter(|id| shard.owner(*id) == shard.id).count() as u64);
     let groups = shard.groups.memory();
     let storage = shard.storage.metrics();
     let config = shard.config();
@@ -313,6 +307,23 @@ fn snapshot(shard: &Shard) -> Snapshot {
     ] {
         snapshot.put_labelled(&families::MEMORY_USED_BYTES, part, used);
         snapshot.put_labelled(&families::MEMORY_LIMIT_BYTES, part, limit);
+    }
+    for (queue, length) in [
+        ("receive", shard.receive_budget.waiting()),
+        ("fetch", shard.fetch_budget.waiting()),
+        ("append", shard.append_turn.waiting()),
+        ("commit", shard.groups.commits_waiting()),
+        ("calls", shard.calls.waiting()),
+    ] {
+        snapshot.put_labelled(&families::QUEUE_LENGTH, queue, length as u64);
+    }
+    // What is of the whole process is told by one.
+    if shard.id == CONTROLLER_SHARD {
+        snapshot.put(&families::CONNECTIONS_LIMIT, u64::from(config.connections.max));
+        snapshot.put(&families::DISK_RESERVE, config.storage.disk_reserve_bytes);
+        if let Some(free) = storage.disk_free_bytes {
+            snapshot.put(&families::DISK_FREE, free);
+        }
     }
     for (family, value) in [
         (&families::APPENDED_BATCHES, storage.appended_batches),

@@ -172,7 +172,12 @@ where
 {
     let version = header.api_version;
     match decode::<R>(&mut reader, version) {
-        Ok(request) => encode(&handler(context, request).await, version, header.correlation_id),
+        Ok(request) => {
+            let shard = context.shard.clone();
+            let response = handler(context, request).await;
+            shard.metrics.errors(&response);
+            encode(&response, version, header.correlation_id)
+        }
         Err(error) => {
             Outcome::Close(CloseReason::Malformed { api: R::NAME, version, error: error.to_string() })
         }

@@ -44,6 +44,9 @@ pub struct Args {
     /// Print every setting of brokers and topics as Markdown, and exit.
     #[arg(long)]
     pub help_configs: bool,
+    /// Print every metric as Markdown, and exit.
+    #[arg(long)]
+    pub help_metrics: bool,
 }
 
 impl Args {

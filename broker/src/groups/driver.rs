@@ -28,6 +28,7 @@ use super::env::Now;
 use super::group::GroupState;
 use super::group_log::{GroupLog, LogRead, WriteLost};
 use super::memory::GroupMemory;
+use super::observe::{GroupRow, Place};
 use super::parked::Ticket;
 use super::request::{GroupRequest, GroupResponse, RequestContext};
 use super::write_queue::{NextAppend, WriteQueue};
@@ -162,6 +163,14 @@ impl<L: GroupLog> GroupPartition<L> {
 
     pub fn is_loading(&self) -> bool {
         self.shared.phase.get() == Phase::Loading
+    }
+
+    /// Tells of groups from `from` on: see [`GroupCoordinator::observe`]. Of groups that are being loaded it does not.
+    pub fn observe(&self, from: Place, rows: &mut Vec<GroupRow>, room: &mut usize) -> Option<Place> {
+        match self.shared.phase.get() {
+            Phase::Serving => self.shared.state.borrow().coordinator.observe(from, rows, room),
+            Phase::Loading | Phase::Failed | Phase::Closed => None,
+        }
     }
 
     /// How many groups there are in each state.

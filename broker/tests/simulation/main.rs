@@ -21,6 +21,7 @@ mod connection;
 mod consumer;
 mod log_lines;
 mod member;
+mod metrics;
 mod plan;
 mod producer;
 mod sessions;
