@@ -3,9 +3,11 @@
 mod cluster;
 mod consume;
 mod group;
+mod lag;
 mod log;
 mod output;
 mod partitions;
+mod pattern;
 mod produce;
 mod progress;
 mod record_format;
