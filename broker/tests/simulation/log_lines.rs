@@ -173,21 +173,14 @@ async fn change_everything(connection: &mut Connection) {
     let request = CreatePartitionsRequest { topics, timeout_ms: 1000, ..Default::default() };
     assert_eq!(connection.call(&request, 3).await.expect("an answer").results[0].error_code, 0);
 
-    let configs = vec![AlterableConfig {
-        name: "retention.ms".into(),
-        value: Some("1234567".into()),
-        ..Default::default()
-    }];
-    let resources =
-        vec![Resource { resource_type: 2, resource_name: "tailed".into(), configs, ..Default::default() }];
+    let configs = vec![AlterableConfig { name: "retention.ms".into(), value: Some("1234567".into()) }];
+    let resources = vec![Resource { resource_type: 2, resource_name: "tailed".into(), configs }];
     let request = AlterConfigsRequest { resources, ..Default::default() };
     assert_eq!(connection.call(&request, 2).await.expect("an answer").responses[0].error_code, 0);
 
-    let partitions =
-        vec![delete_records_request::Partition { partition_index: 0, offset: 5, ..Default::default() }];
-    let topics =
-        vec![delete_records_request::Topic { name: "tailed".into(), partitions, ..Default::default() }];
-    let request = DeleteRecordsRequest { topics, timeout_ms: 1000, ..Default::default() };
+    let partitions = vec![delete_records_request::Partition { partition_index: 0, offset: 5 }];
+    let topics = vec![delete_records_request::Topic { name: "tailed".into(), partitions }];
+    let request = DeleteRecordsRequest { topics, timeout_ms: 1000 };
     let answer = connection.call(&request, 2).await.expect("an answer");
     assert_eq!(answer.topics[0].partitions[0].error_code, 0);
 
@@ -212,12 +205,11 @@ async fn change_everything(connection: &mut Connection) {
     let answer = connection.call(&request, 8).await.expect("an answer");
     assert_eq!(answer.topics[0].partitions[0].error_code, 0);
 
-    let partitions = vec![offset_delete_request::Partition { partition_index: 0, ..Default::default() }];
-    let topics =
-        vec![offset_delete_request::Topic { name: "tailed".into(), partitions, ..Default::default() }];
-    let request = OffsetDeleteRequest { group_id: "g".into(), topics, ..Default::default() };
+    let partitions = vec![offset_delete_request::Partition { partition_index: 0 }];
+    let topics = vec![offset_delete_request::Topic { name: "tailed".into(), partitions }];
+    let request = OffsetDeleteRequest { group_id: "g".into(), topics };
     assert_eq!(connection.call(&request, 0).await.expect("an answer").error_code, 0);
 
-    let request = DeleteGroupsRequest { groups_names: vec!["g".into()], ..Default::default() };
+    let request = DeleteGroupsRequest { groups_names: vec!["g".into()] };
     assert_eq!(connection.call(&request, 2).await.expect("an answer").results[0].error_code, 0);
 }
