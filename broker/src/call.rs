@@ -94,6 +94,11 @@ impl<T> Drop for Reply<T> {
 }
 
 impl Calls {
+    /// Calls that other shards have not answered yet.
+    pub fn waiting(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     /// Takes the seats and starts the tasks that serve calls and replies. `shard` is handed out only once it is
     /// built, so it comes through a cell.
     pub async fn join(

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod api;
+mod audit;
 mod call;
 pub mod config;
 mod controller;

@@ -30,6 +30,7 @@ pub const LOGGERS: &[&str] = &[
     "corelog_broker",
     "corelog_broker::admin",
     "corelog_broker::api",
+    "corelog_broker::audit",
     "corelog_broker::controller",
     "corelog_broker::groups",
     "corelog_broker::net",

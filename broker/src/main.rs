@@ -26,6 +26,10 @@ fn main() -> ExitCode {
             _ => ExitCode::SUCCESS,
         };
     }
+    if args.help_metrics {
+        print!("{}", corelog_broker::metrics::page());
+        return ExitCode::SUCCESS;
+    }
     match process::run(&args, started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,7 +1,8 @@
 //! The process: configuration, checks, the data cores, and on the main thread the service runtime (admin HTTP,
 //! signals), which is the only place where tokio runs.
 
-use std::path::Path;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,17 +11,16 @@ use corelog_io::{Problem, RemoteSender, RunConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::admin::{self, Health};
-use crate::config::describe::Entry;
-use crate::config::{self, Args};
-use crate::metrics::Snapshot;
-use crate::server::{self, Control, Report, Seed};
+use crate::admin::{self, Health, Scraper};
+use crate::config::{self, Args, Endpoint};
+use crate::server::{self, Control, Found, Report, Seed};
 use crate::settings::Settings;
+use crate::version::version;
 use crate::{identity, logging};
 
 /// Shards must be ready within this long; recovery replays at most the journals.
 const READY_MAX: Duration = Duration::from_secs(120);
-/// A shard that does not answer a scrape within this long is left out of it.
+/// A shard that does not answer a question within this long is left out of a scrape.
 const SCRAPE_MAX: Duration = Duration::from_secs(2);
 
 /// Tells what is wrong with the machine; an error if the broker cannot run on it.
@@ -87,20 +87,26 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (health, health_watch) = watch::channel(Health::Starting("the shards are opening their logs".into()));
     let admin = admin::bind(&config.admin).await?;
-    let scrape_controls = controls.clone();
-    let configs_controls = controls.clone();
+    let scraper = Arc::new(Scraper::new(controls.clone(), Some(SCRAPE_MAX)));
+    let teller = scraper.clone();
     let admin_task = tokio::spawn(admin::serve(
         admin,
         health_watch,
-        Arc::new(move || Box::pin(scrape(scrape_controls.clone()))),
-        Arc::new(move || Box::pin(configs(configs_controls.clone()))),
+        Arc::new(move || {
+            let scraper = scraper.clone();
+            Box::pin(async move { scraper.scrape().await })
+        }),
+        Arc::new(move || {
+            let teller = teller.clone();
+            Box::pin(async move { teller.configs().await })
+        }),
     ));
     let stopping = loop {
         tokio::select! {
             report = reports.recv() => match report {
-                Some(Report::Ready { addresses }) => {
+                Some(Report::Ready { addresses, found }) => {
                     health.send_replace(Health::Ready);
-                    announce(config, addresses[0], started.elapsed());
+                    announce(config, &addresses, found, started.elapsed());
                 }
                 Some(Report::Failed { shard, what }) => bail!("shard {shard}: {what}"),
                 None => break "the data cores ended",
@@ -132,56 +138,49 @@ async fn serve(
     Ok(())
 }
 
-/// Asks every shard for its metrics.
-async fn scrape(controls: Vec<RemoteSender<Control>>) -> Vec<Snapshot> {
-    let mut answers = Vec::with_capacity(controls.len());
-    for control in &controls {
-        let (sender, receiver) = oneshot::channel();
-        let ask = Control::Metrics(Box::new(move |snapshot| {
-            let _ = sender.send(snapshot);
-        }));
-        if control.try_send(ask).is_ok() {
-            answers.push(receiver);
-        }
+/// Tells that clients are served: the log in one line, and a person at a terminal what to try first.
+fn announce(config: &config::BrokerConfig, bound: &[SocketAddr], found: Found, took: Duration) {
+    let listeners: Vec<String> = config
+        .listeners
+        .iter()
+        .zip(bound)
+        .map(|(listener, bound)| asked_for(&listener.bind, *bound))
+        .collect();
+    tracing::info!(
+        version = version(),
+        listen = listeners.join(","),
+        cores = config.cores.len(),
+        memory = config::quantity::format_size(config.memory_bytes),
+        data_dir = %config.data_dir.display(),
+        found = found.name(),
+        took_ms = took.as_millis() as u64,
+        "ready"
+    );
+    if std::io::stdout().is_terminal() {
+        let advertised = config.listeners[0].advertised(bound[0].port()).to_string();
+        print!("{}", banner(config, &listeners[0], &advertised, took));
     }
-    let mut snapshots = Vec::with_capacity(answers.len());
-    for answer in answers {
-        if let Ok(Ok(snapshot)) = tokio::time::timeout(SCRAPE_MAX, answer).await {
-            snapshots.push(snapshot);
-        }
-    }
-    snapshots
 }
 
-/// This broker's configs in effect, as shard 0 has them.
-async fn configs(controls: Vec<RemoteSender<Control>>) -> Vec<Entry> {
-    let (sender, receiver) = oneshot::channel();
-    let ask = Control::Configs(Box::new(move |entries| {
-        let _ = sender.send(entries);
-    }));
-    if controls[0].try_send(ask).is_err() {
-        return Vec::new();
-    }
-    tokio::time::timeout(SCRAPE_MAX, receiver).await.ok().and_then(Result::ok).unwrap_or_default()
+/// The address as it was given, with the port that was got where none was asked for.
+fn asked_for(asked: &Endpoint, bound: SocketAddr) -> String {
+    Endpoint { port: bound.port(), ..asked.clone() }.to_string()
 }
 
-/// What a person at a terminal wants to know first.
-fn announce(config: &config::BrokerConfig, address: std::net::SocketAddr, took: Duration) {
-    tracing::info!(%address, ready_ms = took.as_millis() as u64, "ready");
-    let data_dir: &Path = &config.data_dir;
-    println!(
+fn banner(config: &config::BrokerConfig, address: &str, advertised: &str, took: Duration) -> String {
+    format!(
         "Corelog {version} is ready on {address} ({took:.0?}; {cores} core{s}, data in {data})\n\
          \n  \
-         produce   echo hello | corectl produce demo        or  kcat -b {address} -P -t demo\n  \
-         consume   corectl consume demo --from-beginning    or  kcat -b {address} -C -t demo\n  \
+         produce   echo hello | corectl produce demo        or  kcat -b {advertised} -P -t demo\n  \
+         consume   corectl consume demo --from-beginning    or  kcat -b {advertised} -C -t demo\n  \
          metrics   http://{admin}/metrics\n  \
-         configs   corelog --help-configs\n",
-        version = crate::version::version(),
+         configs   corelog --help-configs\n\n",
+        version = version(),
         cores = config.cores.len(),
         s = if config.cores.len() == 1 { "" } else { "s" },
-        data = data_dir.display(),
+        data = config.data_dir.display(),
         admin = config.admin,
-    );
+    )
 }
 
 #[cfg(test)]

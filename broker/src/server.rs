@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use corelog_io::{CoreCtx, ListenOptions, Listener, Queue, RemoteReceiver, RemoteSender, Seat, spawn};
-use corelog_storage::{LogConfig, LogId, Recovered, ShardStorage, StorageConfig};
+use corelog_storage::{LogConfig, LogId, Recovered, Replayed, ShardStorage, StorageConfig};
 use futures_util::future::{Either, select};
 
 use crate::call::{self, CallSeats, Calls};
@@ -79,17 +79,46 @@ impl Seed {
 /// What the service thread asks of a shard.
 pub enum Control {
     Stop,
-    Metrics(Box<dyn FnOnce(Snapshot) + Send>),
-    Configs(Box<dyn FnOnce(Vec<Entry>) + Send>),
+    /// A short look at what the shard knows.
+    Look(Box<dyn FnOnce(&Shard) + Send>),
 }
 
 /// What shards tell the service thread.
 #[derive(Debug)]
 pub enum Report {
     /// Every shard takes connections, on these addresses.
-    Ready { addresses: Vec<SocketAddr> },
+    Ready { addresses: Vec<SocketAddr>, found: Found },
     /// A shard has ended with an error. The others may wait for it for ever: the process is to end.
     Failed { shard: usize, what: String },
+}
+
+/// How a start found the data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    New,
+    /// As a stop in good order leaves it.
+    Clean,
+    /// The journals had more than the segments.
+    Recovered(Replayed),
+}
+
+impl Found {
+    fn new(recovered: &Recovered) -> Found {
+        match recovered.replayed {
+            _ if recovered.next_generation == 1 => Found::New,
+            Replayed { entries: 0, .. } => Found::Clean,
+            replayed => Found::Recovered(replayed),
+        }
+    }
+
+    /// One word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Found::New => "new",
+            Found::Clean => "clean",
+            Found::Recovered(_) => "recovered",
+        }
+    }
 }
 
 /// One shard, from its start to its end.
@@ -107,7 +136,10 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
     let shards = core.cores;
     let (calls, call_receiver, reply_senders, reply_receiver) = Calls::join(seed.calls, core.core).await;
     let storage_config = seed.config.storage_config(id.0, shards);
+    let begun = corelog_io::now();
     let recovered = exchange(&storage_config, id, shards, seed.recovery).await?;
+    // The first shard's is of all.
+    let found = Found::new(&recovered);
     let storage =
         ShardStorage::open(storage_config, recovered).await.context("opening the shard's storage")?;
     let shard = Shard::new(id, shards, seed.config, seed.settings, seed.identity, storage, calls);
@@ -131,6 +163,16 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
             .await
             .context("publishing the cluster's metadata")?;
         shard.on_all(|shard| async move { claim_recovered(&shard) }).await?;
+        if let Found::Recovered(Replayed { journal_files, entries, bytes }) = found {
+            let took_ms = (corelog_io::now() - begun).as_millis() as u64;
+            tracing::info!(
+                journal_files,
+                entries,
+                bytes,
+                took_ms,
+                "recovered: the last stop was none in good order"
+            );
+        }
         spawn(Queue::Background, sweep(shard.clone())).detach();
         // Shard 0 binds first: with port 0 it is the one that finds out which port.
         let config = shard.config();
@@ -149,7 +191,7 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
         {
             listening.map_err(anyhow::Error::msg)?;
         }
-        (seed.report)(Report::Ready { addresses });
+        (seed.report)(Report::Ready { addresses, found });
     }
     spawn(Queue::Background, crate::retention::run(shard.clone())).detach();
     serve_control(&shard, seed.control).await;
@@ -257,27 +299,21 @@ async fn serve_control(shard: &Rc<Shard>, mut control: RemoteReceiver<Control>) 
     while let Some(message) = control.recv().await {
         match message {
             Control::Stop => return,
-            Control::Metrics(reply) => reply(snapshot(shard)),
-            Control::Configs(reply) => reply(configs(shard)),
+            Control::Look(look) => look(shard),
         }
     }
 }
 
 /// The broker's configs, dynamic ones included.
-fn configs(shard: &Shard) -> Vec<Entry> {
+pub fn configs(shard: &Shard) -> Vec<Entry> {
     let image = shard.image();
     let (own, cluster) = image.broker_layers(shard.identity.node_id);
     describe::broker(&shard.settings.layers(own, cluster), Wanted(None))
 }
 
 /// All that this shard counts.
-fn snapshot(shard: &Shard) -> Snapshot {
+pub fn snapshot(shard: &Shard) -> Snapshot {
     let mut snapshot = shard.metrics.snapshot(shard.id.0);
-    let image = shard.image();
-    let led = image.topics.values().flat_map(|topic| {
-        (0..topic.partitions.len() as i32).map(|partition| LogId { topic: topic.id, partition })
-    });
-    snapshot.put(&families::PARTITIONS, led.filter(|id| shard.owner(*id) == shard.id).count() as u64);
     let groups = shard.groups.memory();
     let storage = shard.storage.metrics();
     let config = shard.config();
@@ -290,6 +326,23 @@ fn snapshot(shard: &Shard) -> Snapshot {
     ] {
         snapshot.put_labelled(&families::MEMORY_USED_BYTES, part, used);
         snapshot.put_labelled(&families::MEMORY_LIMIT_BYTES, part, limit);
+    }
+    for (queue, length) in [
+        ("receive", shard.receive_budget.waiting()),
+        ("fetch", shard.fetch_budget.waiting()),
+        ("append", shard.append_turn.waiting()),
+        ("commit", shard.groups.commits_waiting()),
+        ("calls", shard.calls.waiting()),
+    ] {
+        snapshot.put_labelled(&families::QUEUE_LENGTH, queue, length as u64);
+    }
+    // What is of the whole process is told by one.
+    if shard.id == CONTROLLER_SHARD {
+        snapshot.put(&families::CONNECTIONS_LIMIT, u64::from(config.connections.max));
+        snapshot.put(&families::DISK_RESERVE, config.storage.disk_reserve_bytes);
+        if let Some(free) = storage.disk_free_bytes {
+            snapshot.put(&families::DISK_FREE, free);
+        }
     }
     for (family, value) in [
         (&families::APPENDED_BATCHES, storage.appended_batches),

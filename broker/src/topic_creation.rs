@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use corelog_wire::{ErrorCode, Str};
 
+use crate::audit::{self, Asker, Change};
 use crate::config::alter;
 use crate::controller::{
     CONTROLLER_SHARD, CONTROLLER_TOPIC_NAME, ChangeError, NewTopic, OFFSETS_TOPIC, TopicImage, is_internal,
@@ -33,6 +34,26 @@ pub fn check_replicas(replicas: i32) -> Result<(), ChangeError> {
 
 /// Checks a topic's name and configs and has the controller create it.
 pub async fn create(
+    shard: &Rc<Shard>,
+    asker: &Asker,
+    name: Str,
+    partitions: i32,
+    configs: &[(&str, Option<&str>)],
+    validate_only: bool,
+) -> Result<Arc<TopicImage>, ChangeError> {
+    let details = {
+        let configs = configs.iter().map(|(name, value)| format!("{name}={}", value.unwrap_or_default()));
+        audit::list([format!("partitions={partitions}")].into_iter().chain(configs))
+    };
+    let change = (!validate_only).then(|| Change::new(shard, asker, "create topic", &name, details));
+    let created = checked_and_created(shard, name, partitions, configs, validate_only).await;
+    if let Some(change) = change {
+        change.done(&created);
+    }
+    created
+}
+
+async fn checked_and_created(
     shard: &Rc<Shard>,
     name: Str,
     partitions: i32,
@@ -63,17 +84,21 @@ pub async fn create(
 }
 
 /// `auto.create.topics.enable`: a topic with the broker's defaults. One that came into being meanwhile will do.
-pub async fn auto_create(shard: &Rc<Shard>, name: Str) -> Result<Arc<TopicImage>, ChangeError> {
+pub async fn auto_create(
+    shard: &Rc<Shard>,
+    asker: &Asker,
+    name: Str,
+) -> Result<Arc<TopicImage>, ChangeError> {
     if &*name == OFFSETS_TOPIC {
-        return ensure_offsets_topic(shard).await;
+        return ensure_offsets_topic(shard, asker).await;
     }
     check_replicas(shard.config().default_replication_factor)?;
-    let created = create(shard, name.clone(), shard.config().num_partitions, &[], false).await;
+    let created = create(shard, asker, name.clone(), shard.config().num_partitions, &[], false).await;
     existing(shard, &name, created)
 }
 
 /// `__consumer_offsets`, created when the first group needs it.
-pub async fn ensure_offsets_topic(shard: &Rc<Shard>) -> Result<Arc<TopicImage>, ChangeError> {
+pub async fn ensure_offsets_topic(shard: &Rc<Shard>, asker: &Asker) -> Result<Arc<TopicImage>, ChangeError> {
     if let Some(topic) = shard.image().topic(OFFSETS_TOPIC) {
         return Ok(topic.clone());
     }
@@ -83,7 +108,7 @@ pub async fn ensure_offsets_topic(shard: &Rc<Shard>) -> Result<Arc<TopicImage>, 
     let configs = config.offsets.configs();
     let configs: Vec<(&str, Option<&str>)> =
         configs.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
-    let created = create(shard, name.clone(), config.offsets.partitions, &configs, false).await;
+    let created = create(shard, asker, name.clone(), config.offsets.partitions, &configs, false).await;
     existing(shard, &name, created)
 }
 

@@ -27,6 +27,8 @@ pub struct StorageMetrics {
     pub files_open: u64,
     /// Appends are refused for want of space.
     pub disk_full: bool,
+    /// Free space of the data directory's file system at the last look; `None` before the first.
+    pub disk_free_bytes: Option<u64>,
 }
 
 #[derive(Default)]

@@ -29,8 +29,10 @@ pub use error::{AppendError, ReadError, StorageError};
 pub use format::checkpoint::HardState;
 pub use ids::{LogId, RaftIndex};
 pub use journal::Durable;
-pub use log::{ActiveProducer, AppendBatch, Appended, BatchKind, Log, Read, TimestampOffset};
+pub use log::{
+    ActiveProducer, AppendBatch, Appended, BatchKind, Log, LogStats, Read, TimestampOffset, Traffic,
+};
 pub use paths::{topic_of_dir, topics_dir};
 pub use producers::SequenceError;
-pub use recovery::{Recovered, read_journals};
+pub use recovery::{Recovered, Replayed, read_journals};
 pub use shard::ShardStorage;

@@ -274,6 +274,7 @@ impl ShardStorage {
             logs: self.logs.borrow().len() as u64,
             files_open: self.shard.files.len() as u64,
             disk_full: self.shard.space.is_full(),
+            disk_free_bytes: self.shard.space.available(),
             ..self.shard.counters.get()
         }
     }

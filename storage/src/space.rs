@@ -37,6 +37,11 @@ impl DiskSpace {
         }
     }
 
+    /// What was left at the last look.
+    pub fn available(&self) -> Option<u64> {
+        Some(self.available.get()).filter(|available| *available != u64::MAX)
+    }
+
     pub fn is_full(&self) -> bool {
         self.full.get()
     }

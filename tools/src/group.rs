@@ -3,7 +3,7 @@
 use crate::output::{Output, tell};
 use crate::table::Table;
 use crate::topic::{confirmed, every_partition};
-use crate::{partitions, time};
+use crate::{lag, partitions, pattern, time};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use corelog_client::{
@@ -16,13 +16,24 @@ use std::process::ExitCode;
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// List groups
+    /// List groups: state, members, and how far behind they are
     #[command(visible_alias = "ls")]
-    List,
-    /// Show groups: state, members, and how far behind they are
+    List {
+        /// Only groups with such a name: * is any text, ? any one character
+        #[arg(value_name = "PATTERN")]
+        pattern: Option<String>,
+        /// Only groups in this state, such as Stable or Empty
+        #[arg(long, value_name = "STATE")]
+        state: Option<String>,
+    },
+    /// Show groups: state, members, and how far behind they are, by partition and in all
     Describe {
-        #[arg(required = true, value_name = "GROUP")]
+        /// Names, or patterns such as 'orders-*'
+        #[arg(required_unless_present = "all", value_name = "GROUP")]
         names: Vec<String>,
+        /// Every group there is
+        #[arg(short, long, conflicts_with = "names")]
+        all: bool,
         /// Members and what they are assigned
         #[arg(short, long)]
         members: bool,
@@ -102,8 +113,13 @@ fn some_of(text: &str) -> Result<SomeOf, String> {
 pub async fn run(client: &Client, command: Command, out: &Output) -> Result<ExitCode> {
     let admin = client.admin();
     match command {
-        Command::List => list(&admin, out).await,
-        Command::Describe { names, members } => describe(&admin, &names, members, out).await,
+        Command::List { pattern, state } => {
+            list(&admin, pattern.as_deref().unwrap_or("*"), state.as_deref(), out).await
+        }
+        Command::Describe { names, all, members } => {
+            let names = if all { vec!["*".to_owned()] } else { names };
+            describe(&admin, &named(&admin, names).await?, members, out).await
+        }
         Command::Reset(reset) => self::reset(&admin, reset, out).await,
         Command::Delete { names, yes } => {
             if !yes && !confirmed(&format!("Delete {} with all offsets?", names.join(", ")))? {
@@ -121,38 +137,98 @@ pub async fn run(client: &Client, command: Command, out: &Output) -> Result<Exit
     }
 }
 
-async fn list(admin: &Admin, out: &Output) -> Result<ExitCode> {
-    let groups = admin.list_groups().await?;
+async fn list(admin: &Admin, pattern: &str, state: Option<&str>, out: &Output) -> Result<ExitCode> {
+    let mut groups = admin.list_groups().await?;
+    groups.retain(|group| {
+        pattern::matches(pattern, &group.name)
+            && state.is_none_or(|state| group.state.eq_ignore_ascii_case(state))
+    });
     if groups.is_empty() && !out.json {
         out.say("No groups.")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table =
-        Table::new(&[("name", "name"), ("state", "state"), ("protocol", "protocol_type"), ("kind", "kind")]);
+    let names: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
+    let mut described = Vec::new();
+    let mut code = ExitCode::SUCCESS;
+    for (_, outcome) in admin.describe_groups(&names).await {
+        match outcome {
+            Ok(group) => described.push(group),
+            Err(error) => {
+                eprintln!("corectl: {error}");
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    let lags = lag::of(admin, &described).await?;
+    let lags: BTreeMap<&str, (usize, i64)> = described
+        .iter()
+        .zip(&lags)
+        .map(|(group, lag)| (group.name.as_str(), (group.members.len(), lag.total())))
+        .collect();
+    let mut table = Table::new(&[
+        ("name", "name"),
+        ("state", "state"),
+        ("members", "members"),
+        ("lag", "lag"),
+        ("protocol", "protocol_type"),
+        ("kind", "kind"),
+    ]);
     let known = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
-    for group in groups {
-        table.row([json!(group.name), known(&group.state), known(&group.protocol_type), known(&group.kind)]);
+    for group in &groups {
+        let behind = lags.get(group.name.as_str());
+        table.row([
+            json!(group.name),
+            known(&group.state),
+            json!(behind.map(|(members, _)| members)),
+            json!(behind.map(|(_, lag)| lag)),
+            known(&group.protocol_type),
+            known(&group.kind),
+        ]);
     }
     out.table(&table)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
+}
+
+/// The groups that are named, or whose names are as patterns say.
+async fn named(admin: &Admin, wanted: Vec<String>) -> Result<Vec<String>> {
+    if !wanted.iter().any(|name| pattern::is_pattern(name)) {
+        return Ok(wanted);
+    }
+    let there = admin.list_groups().await?;
+    let mut names = Vec::new();
+    for wanted in wanted {
+        if !pattern::is_pattern(&wanted) {
+            names.push(wanted);
+            continue;
+        }
+        let matching = there.iter().map(|group| &group.name).filter(|name| pattern::matches(&wanted, name));
+        names.extend(matching.cloned());
+    }
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    Ok(names)
 }
 
 async fn describe(admin: &Admin, names: &[String], members: bool, out: &Output) -> Result<ExitCode> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    if names.is_empty() {
+        out.say("No groups.")?;
+    }
     let mut code = ExitCode::SUCCESS;
-    let mut all = Vec::new();
-    for (at, (name, outcome)) in admin.describe_groups(&names).await.into_iter().enumerate() {
-        let group = match outcome {
-            Ok(group) => group,
+    let mut groups = Vec::new();
+    for (_, outcome) in admin.describe_groups(&names).await {
+        match outcome {
+            Ok(group) => groups.push(group),
             Err(error) => {
                 tell!("corectl: {error}");
                 code = ExitCode::FAILURE;
-                continue;
             }
-        };
-        let committed = admin.group_offsets(&name).await?;
-        let lag = lag_table(admin, &group, &committed).await;
-        let member_table = member_table(&group);
+        }
+    }
+    let lags = lag::of(admin, &groups).await?;
+    let mut all = Vec::new();
+    for (at, (group, lag)) in groups.iter().zip(&lags).enumerate() {
+        let (lag_table, member_table) = (lag.table(group), member_table(group));
         if out.json {
             all.push(json!({
                 "name": group.name,
@@ -160,8 +236,9 @@ async fn describe(admin: &Admin, names: &[String], members: bool, out: &Output) 
                 "protocol_type": group.protocol_type,
                 "assignor": group.protocol,
                 "coordinator": group.coordinator,
+                "lag": lag.total(),
                 "members": member_table.to_json(),
-                "offsets": lag.to_json(),
+                "offsets": lag_table.to_json(),
             }));
             continue;
         }
@@ -173,9 +250,10 @@ async fn describe(admin: &Admin, names: &[String], members: bool, out: &Output) 
         out.say(format!("state       {}, {} member(s)", group.state, group.members.len()))?;
         out.say(format!("assignor    {assignor}"))?;
         out.say(format!("coordinator {}", group.coordinator))?;
-        if !lag.is_empty() {
+        out.say(format!("lag         {} in {} partition(s)", lag.total(), lag.partitions.len()))?;
+        if !lag_table.is_empty() {
             out.say("")?;
-            out.table(&lag)?;
+            out.table(&lag_table)?;
         }
         if members && !member_table.is_empty() {
             out.say("")?;
@@ -206,45 +284,6 @@ fn member_table(group: &GroupDescription) -> Table {
             json!(member.host),
             json!(member.topics),
             json!(assigned),
-        ]);
-    }
-    table
-}
-
-/// What is committed and what is assigned, with the distance to the end.
-async fn lag_table(
-    admin: &Admin,
-    group: &GroupDescription,
-    committed: &BTreeMap<TopicPartition, CommittedOffset>,
-) -> Table {
-    let mut owners: BTreeMap<&TopicPartition, &str> = BTreeMap::new();
-    for member in &group.members {
-        owners.extend(member.assigned.iter().map(|at| (at, member.client_id.as_str())));
-    }
-    let partitions: BTreeSet<&TopicPartition> = committed.keys().chain(owners.keys().copied()).collect();
-    let asked = partitions.iter().map(|at| ((*at).clone(), OffsetSpec::Latest)).collect();
-    let ends = admin.list_offsets(asked, Isolation::ReadUncommitted).await;
-    let ends: BTreeMap<TopicPartition, i64> =
-        ends.into_iter().filter_map(|(at, listed)| Some((at, listed.ok()?.offset?))).collect();
-    let mut table = Table::new(&[
-        ("topic", "topic"),
-        ("partition", "partition"),
-        ("committed", "committed"),
-        ("end", "end"),
-        ("lag", "lag"),
-        ("client", "client_id"),
-    ]);
-    for at in partitions {
-        let committed = committed.get(at).map(|committed| committed.offset);
-        let end = ends.get(at).copied();
-        let lag = committed.zip(end).map(|(committed, end)| (end - committed).max(0));
-        table.row([
-            json!(at.topic.as_str()),
-            json!(at.partition),
-            json!(committed),
-            json!(end),
-            json!(lag),
-            json!(owners.get(at)),
         ]);
     }
     table

@@ -2,7 +2,7 @@
 
 use crate::output::{Output, tell};
 use crate::table::Table;
-use crate::time;
+use crate::{lag, pattern, time};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use corelog_broker::config::{Unit, rows};
@@ -11,15 +11,18 @@ use corelog_client::{
     OffsetSpec, Outcomes, Topic, TopicPartition,
 };
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// List topics
+    /// List topics: partitions, records, size
     #[command(visible_alias = "ls")]
     List {
+        /// Only topics with such a name: * is any text, ? any one character
+        #[arg(value_name = "PATTERN")]
+        pattern: Option<String>,
         /// Also the broker's own topics
         #[arg(long)]
         internal: bool,
@@ -135,7 +138,9 @@ pub fn setting(text: &str) -> Result<(String, String), String> {
 pub async fn run(client: &Client, command: Command, out: &Output) -> Result<ExitCode> {
     let admin = client.admin();
     match command {
-        Command::List { internal } => list(&admin, internal, out).await,
+        Command::List { pattern, internal } => {
+            list(&admin, pattern.as_deref().unwrap_or("*"), internal, out).await
+        }
         Command::Create(create) => self::create(&admin, create, out).await,
         Command::Describe { names, all_configs } => describe(&admin, &names, all_configs, out).await,
         Command::Alter(alter) => self::alter(&admin, alter, out).await,
@@ -155,35 +160,64 @@ pub fn every_partition(topic: &Topic) -> Vec<TopicPartition> {
     topic.partitions.iter().map(|it| TopicPartition::new(&*topic.name, it.partition)).collect()
 }
 
-async fn list(admin: &Admin, internal: bool, out: &Output) -> Result<ExitCode> {
-    let topics = admin.list_topics().await?;
-    let mut table = Table::new(&[
-        ("name", "name"),
-        ("partitions", "partitions"),
-        ("replicas", "replicas"),
-        ("under-replicated", "under_replicated"),
-        ("id", "id"),
-    ]);
-    for topic in topics.iter().filter(|topic| internal || !topic.is_internal) {
-        let replicas = topic.partitions.iter().map(|it| it.replicas.len()).max();
-        let under = topic.partitions.iter().filter(|it| it.isr.len() < it.replicas.len()).count();
-        let id = Some(topic.id).filter(|id| !id.is_zero()).map(|id| id.to_string());
-        table.row([
-            json!(topic.name),
-            json!(topic.partitions.len()),
-            json!(replicas),
-            json!(under),
-            json!(id),
-        ]);
-    }
-    if table.is_empty() {
+async fn list(admin: &Admin, pattern: &str, internal: bool, out: &Output) -> Result<ExitCode> {
+    let mut topics = admin.list_topics().await?;
+    topics.retain(|topic| pattern::matches(pattern, &topic.name) && (internal || !topic.is_internal));
+    if topics.is_empty() {
         out.say("No topics. `corectl topic create NAME` makes one.")?;
         if !out.json {
             return Ok(ExitCode::SUCCESS);
         }
     }
+    let partitions: BTreeSet<TopicPartition> = topics.iter().flat_map(every_partition).collect();
+    let starts = lag::list(admin, partitions.clone(), OffsetSpec::Earliest).await;
+    let ends = lag::list(admin, partitions, OffsetSpec::Latest).await;
+    let sizes = if topics.is_empty() { BTreeMap::new() } else { sizes(admin).await };
+    let mut table = Table::new(&[
+        ("name", "name"),
+        ("partitions", "partitions"),
+        ("records", "records"),
+        ("size", "bytes"),
+        ("replicas", "replicas"),
+        ("under-replicated", "under_replicated"),
+        ("id", "id"),
+    ]);
+    for topic in &topics {
+        let replicas = topic.partitions.iter().map(|it| it.replicas.len()).max();
+        let under = topic.partitions.iter().filter(|it| it.isr.len() < it.replicas.len()).count();
+        let id = Some(topic.id).filter(|id| !id.is_zero()).map(|id| id.to_string());
+        // A sum that lacks a partition would say too little.
+        let all = every_partition(topic);
+        let records: Option<i64> = all.iter().map(|at| Some(ends.get(at)? - starts.get(at)?)).sum();
+        let bytes: Option<i64> = all.iter().map(|at| sizes.get(at).copied()).sum();
+        let size = |bytes: i64| match out.json {
+            true => json!(bytes),
+            false => json!(indicatif::HumanBytes(bytes as u64).to_string()),
+        };
+        table.row([
+            json!(topic.name),
+            json!(topic.partitions.len()),
+            json!(records),
+            json!(bytes.map(size)),
+            json!(replicas),
+            json!(under),
+            json!(id),
+        ]);
+    }
     out.table(&table)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Bytes of each partition, of one replica: the largest. Where brokers do not tell, there is nothing.
+async fn sizes(admin: &Admin) -> BTreeMap<TopicPartition, i64> {
+    let mut sizes = BTreeMap::new();
+    for (_, dirs) in admin.log_dirs(None).await.unwrap_or_default() {
+        for replica in dirs.into_iter().flatten().flatten().flat_map(|dir| dir.replicas) {
+            let size = sizes.entry(replica.partition).or_insert(0);
+            *size = replica.bytes.max(*size);
+        }
+    }
+    sizes
 }
 
 async fn create(admin: &Admin, create: Create, out: &Output) -> Result<ExitCode> {

@@ -83,7 +83,10 @@ fn topics() {
         assert!(corectl.ok(&["topic", "create", &name, "--if-not-exists"]).contains("exists"));
         let listed = corectl.json(&["topic", "list"]);
         let listed = listed.as_array().unwrap().iter().find(|topic| topic["name"] == name.as_str()).unwrap();
-        assert_eq!(listed["partitions"], 3);
+        assert_eq!((&listed["partitions"], &listed["records"]), (&3.into(), &0.into()));
+        assert!(listed["bytes"].is_number() || listed["bytes"].is_null());
+        assert_eq!(corectl.json(&["topic", "list", &format!("{name}*")]).as_array().unwrap().len(), 1);
+        assert_eq!(corectl.json(&["topic", "list", &format!("{name}?")]).as_array().unwrap().len(), 0);
         assert!(corectl.ok(&["topic", "list"]).contains(&name));
         let described = corectl.ok(&["topic", "describe", &name]);
         assert!(described.contains("retention.ms=3600000") && described.contains("PARTITION"), "{described}");
@@ -297,6 +300,13 @@ fn groups() {
             (first["committed"].as_i64().unwrap(), first["lag"].as_i64().unwrap())
         };
         assert_eq!(lag(&corectl), (5, 2));
+        assert!(described.contains("lag         2 in "), "{described}");
+        let listed = corectl.json(&["group", "list", &format!("{}*", &group[..group.len() - 1])]);
+        let listed = listed.as_array().unwrap().iter().find(|it| it["name"] == group.as_str()).unwrap();
+        assert_eq!((&listed["lag"], &listed["members"]), (&2.into(), &0.into()));
+        let all = corectl.json(&["group", "describe", "--all"]);
+        assert!(all.as_array().unwrap().iter().any(|it| it["name"] == group.as_str() && it["lag"] == 2));
+        assert_eq!(corectl.json(&["group", "list", "--state", "Dead"]).as_array().unwrap().len(), 0);
         let reset = |line: &[&str]| corectl.ok(&[&["group", "reset", &group], line].concat());
         for plan in [&["--all-topics", "--to-earliest"][..], &["--all-topics", "--to-earliest", "--dry-run"]]
         {

@@ -3,7 +3,7 @@
 //!
 //! | path | |
 //! |---|---|
-//! | `/metrics` | every shard's numbers, for Prometheus |
+//! | `/metrics` | every shard's numbers, and those of partitions and groups, for Prometheus |
 //! | `/health/live` | 200 while the process runs |
 //! | `/health/ready` | 200 while clients are served, else 503 with the reason |
 //! | `/config` | every broker config in effect, with its source, as JSON |
@@ -12,6 +12,7 @@
 
 mod http;
 mod routes;
+mod scrape;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +24,9 @@ use tokio::sync::watch;
 
 use crate::config::Endpoint;
 use crate::config::describe::Entry;
-use crate::metrics::Snapshot;
+use crate::metrics::Page;
+
+pub use scrape::Scraper;
 
 /// Whether clients are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub enum Health {
 }
 
 /// Asks every shard for its numbers. Gives those of the shards that answered in time.
-pub type Scrape = Arc<dyn Fn() -> BoxFuture<'static, Vec<Snapshot>> + Send + Sync>;
+pub type Scrape = Arc<dyn Fn() -> BoxFuture<'static, Page> + Send + Sync>;
 
 /// Gives this broker's configs in effect.
 pub type Configs = Arc<dyn Fn() -> BoxFuture<'static, Vec<Entry>> + Send + Sync>;

@@ -1,10 +1,14 @@
 //! The paths.
 
+use std::convert::Infallible;
+
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -30,9 +34,11 @@ pub fn router(health: watch::Receiver<Health>, scrape: Scrape, configs: Configs)
 }
 
 async fn metrics(State(asked): State<Asked>) -> Response {
-    let mut snapshots = (asked.scrape)().await;
-    snapshots.push(metrics::process());
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::encode(&snapshots)).into_response()
+    let mut page = (asked.scrape)().await;
+    page.snapshots.push(metrics::process());
+    // The text is made as it is sent: it may be megabytes.
+    let pieces = stream::iter(page.pieces().map(Ok::<_, Infallible>));
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], Body::from_stream(pieces)).into_response()
 }
 
 async fn ready(State(asked): State<Asked>) -> (StatusCode, String) {

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::{Configs, Health, Scrape, bind, serve};
 use crate::config::describe::{self, Wanted};
 use crate::config::{ConfigMap, Endpoint, Layers, StaticConfig};
-use crate::metrics::ShardMetrics;
+use crate::metrics::{Page, ShardMetrics};
 
 fn configs() -> Configs {
     Arc::new(|| {
@@ -28,7 +28,7 @@ fn scrape() -> Scrape {
         Box::pin(async {
             let metrics = ShardMetrics::new();
             metrics.request_received(5);
-            vec![metrics.snapshot(0)]
+            Page { snapshots: vec![metrics.snapshot(0)], entities: None }
         })
     })
 }

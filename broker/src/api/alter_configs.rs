@@ -9,8 +9,9 @@ use corelog_wire::messages::{
 use corelog_wire::{ErrorCode, Str};
 
 use super::{Context, unbuilt};
+use crate::audit;
 use crate::config::alter::{self, Alteration, Change, Op, Owner, Refusal};
-use crate::config::resource::Resource;
+use crate::config::resource::{self, Resource};
 use crate::config::{ConfigMap, Layers, split_list};
 use crate::controller::{CONTROLLER_SHARD, ChangeError, ResourceKey};
 use crate::logging;
@@ -44,6 +45,24 @@ impl Asked {
                 Op::from_wire(*op) != Some(Op::Subtract) && compacts(name, value.as_deref())
             }),
             Asked::Replace(configs) => configs.iter().any(|(name, value)| compacts(name, value.as_deref())),
+        }
+    }
+
+    /// What is to be done, for the audit.
+    fn details(&self) -> String {
+        let set = |name: &str, value: Option<&str>| match value {
+            Some(value) => format!("{name}={value}"),
+            None => name.to_owned(),
+        };
+        match self {
+            Asked::Incremental(changes) => audit::list(changes.iter().map(|(name, op, value)| {
+                let op = Op::from_wire(*op).map_or("?", Op::name);
+                format!("{op} {}", set(name, value.as_deref()))
+            })),
+            Asked::Replace(configs) => {
+                let all = audit::list(configs.iter().map(|(name, value)| set(name, value.as_deref())));
+                format!("all: {all}")
+            }
         }
     }
 
@@ -118,12 +137,19 @@ async fn alter_all(context: &Context, resources: Vec<(i8, Str, Asked)>, validate
             Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "Each resource must appear at most once."))
         } else {
             let compacts = asked.compacts();
+            let audited = (!validate_only).then(|| {
+                let on = format!("{}:{resource_name}", resource::kind_name(resource_type));
+                context.change("alter configs", &on, asked.details())
+            });
             let altered = alter_one(context, resource_type, &resource_name, asked, validate_only).await;
+            if let Some(audited) = audited {
+                audited.done(&altered);
+            }
             altered.map(|()| unbuilt::remark(context, &resource_name, compacts))
         };
         let (code, message) = match result {
             Ok(remark) => (ErrorCode::NONE, remark.map(Str::from)),
-            Err(error) => (error.code, Some(error.message.into())),
+            Err(error) => (error.code, super::told(error.message)),
         };
         answers.push(Answer { resource_type, resource_name, code, message });
     }

@@ -63,10 +63,16 @@ async fn create(context: &Context, topic: Topic, validate_only: bool) -> Result<
         }
     }
     let (name, count) = (topic.name, topic.count);
-    shard
+    let details = format!("partitions={count}, before={}", current.partitions.len());
+    let change = (!validate_only).then(|| context.change("create partitions", &name, details));
+    let created = shard
         .on(CONTROLLER_SHARD, move |shard| async move {
             shard.controller()?.create_partitions(&shard, &name, count, validate_only).await
         })
         .await
-        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())))
+        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())));
+    if let Some(change) = change {
+        change.done(&created);
+    }
+    created
 }

@@ -47,7 +47,8 @@ async fn create(
     let partitions = partitions(context, &topic)?;
     let configs: Vec<(&str, Option<&str>)> =
         topic.configs.iter().map(|config| (&*config.name, config.value.as_deref())).collect();
-    topic_creation::create(shard, topic.name.clone(), partitions, &configs, validate_only).await
+    topic_creation::create(shard, &context.asker(), topic.name.clone(), partitions, &configs, validate_only)
+        .await
 }
 
 /// The number of partitions asked for, directly or by a manual assignment.

@@ -5,6 +5,7 @@ use corelog_wire::messages::delete_records_response::{PartitionResult, TopicResu
 use corelog_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 use super::Context;
+use crate::audit;
 use crate::controller::is_internal;
 use crate::partition;
 
@@ -15,15 +16,22 @@ const NO_LOW_WATERMARK: i64 = -1;
 pub async fn handle(context: Context, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()) {
+        let details = audit::list(
+            topic.partitions.iter().map(|it| format!("{} before {}", it.partition_index, it.offset)),
+        );
+        let change = context.change("delete records", &topic.name, details);
+        let mut failed = ErrorCode::NONE;
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
             let result = delete(&context, &topic.name, asked.partition_index, asked.offset).await;
+            failed = result.err().unwrap_or(failed);
             partitions.push(PartitionResult {
                 partition_index: asked.partition_index,
                 low_watermark: result.unwrap_or(NO_LOW_WATERMARK),
                 error_code: result.err().unwrap_or(ErrorCode::NONE).0,
             });
         }
+        change.done_with_code(failed);
         topics.push(TopicResult { name: topic.name, partitions });
     }
     DeleteRecordsResponse { topics, ..Default::default() }

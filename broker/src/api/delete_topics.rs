@@ -86,9 +86,11 @@ async fn delete(context: &Context, topic: State) -> Result<(Str, Uuid), ChangeEr
         None => image.topic_by_id(topic.topic_id).ok_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_ID))?,
     };
     let (name, id) = (found.name.clone(), found.id);
-    shard
+    let change = context.change("delete topic", &name, format!("id={id}"));
+    let deleted = shard
         .on(CONTROLLER_SHARD, move |shard| async move { shard.controller()?.delete_topic(&shard, id).await })
         .await
-        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())))?;
-    Ok((name, id))
+        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())));
+    change.done(&deleted);
+    deleted.map(|()| (name, id))
 }

@@ -26,7 +26,7 @@ pub async fn handle(context: Context, request: FindCoordinatorRequest) -> FindCo
             format!("coordinators of key type {} are not there: only groups (0) are", request.key_type),
         ))
     } else {
-        topic_creation::ensure_offsets_topic(shard)
+        topic_creation::ensure_offsets_topic(shard, &context.asker())
             .await
             .err()
             .map(|error| (ErrorCode::COORDINATOR_NOT_AVAILABLE, error.message))

@@ -16,6 +16,7 @@ use corelog_wire::{ErrorCode, Str};
 use futures_util::future::join_all;
 
 use super::Context;
+use crate::audit;
 use crate::controller::OFFSETS_TOPIC;
 use crate::groups::{GroupRequest, GroupResponse, RequestContext, group_partition};
 use crate::partition;
@@ -267,10 +268,20 @@ pub async fn offset_delete(context: Context, mut request: OffsetDeleteRequest) -
     }
     request.topics.retain(|topic| !topic.partitions.is_empty());
     let group = request.group_id.clone();
+    let partitions = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| format!("{}-{}", topic.name, partition.partition_index))
+    });
+    let change = context.change("delete offsets", &group, audit::list(partitions));
     let mut response = match ask(&context, &group, GroupRequest::OffsetDelete(request)).await {
         GroupResponse::OffsetDelete(response) => response,
         _ => unreachable!("an answer is of its request's kind"),
     };
+    let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+    let failed = partitions.map(|partition| partition.error_code).find(|code| *code != 0);
+    change.done_with_code(ErrorCode(match response.error_code {
+        0 => failed.unwrap_or(0),
+        code => code,
+    }));
     if response.error_code == 0 {
         for (name, partitions) in unknown {
             match response.topics.iter_mut().find(|topic| topic.name == name) {
@@ -315,9 +326,12 @@ pub async fn delete(context: Context, request: DeleteGroupsRequest) -> DeleteGro
     let mut results = vec![DeletableGroupResult::default(); request.groups_names.len()];
     for (index, named) in by_partition(&context, &request.groups_names) {
         let (places, names): (Vec<usize>, Vec<Str>) = named.into_iter().unzip();
+        let changes: Vec<_> =
+            names.iter().map(|name| context.change("delete group", name, String::new())).collect();
         match ask_partition(&context, index, GroupRequest::Delete(names)).await {
             GroupResponse::Delete(deleted) => {
-                for (place, result) in places.into_iter().zip(deleted) {
+                for ((place, change), result) in places.into_iter().zip(changes).zip(deleted) {
+                    change.done_with_code(ErrorCode(result.error_code));
                     results[place] = result;
                 }
             }

@@ -127,7 +127,7 @@ async fn one(context: &Context, wanted: metadata_request::Topic, create: bool) -
     if !may_create {
         return refuse(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, Some(name), Uuid::default());
     }
-    match topic_creation::auto_create(shard, name.clone()).await {
+    match topic_creation::auto_create(shard, &context.asker(), name.clone()).await {
         Ok(topic) => describe(&topic, shard.identity.node_id),
         Err(error) => refuse(error.code, Some(name), Uuid::default()),
     }

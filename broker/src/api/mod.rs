@@ -7,6 +7,7 @@ use bytes::Bytes;
 use corelog_wire::{ApiKey, DecodeError, ErrorCode, Reader, Request, RequestHeader, Str, frame};
 use futures_util::future::LocalBoxFuture;
 
+use crate::audit::{Asker, Change};
 use crate::net::connection::{CloseReason, Connection, Outcome};
 use crate::shard::Shard;
 
@@ -57,6 +58,15 @@ impl Context {
     /// Who asks, as the log names clients: the client id, the software if it told, and the address.
     pub fn client(&self) -> String {
         self.connection.client(self.client_id.as_deref())
+    }
+
+    /// Who asks, for the audit.
+    fn asker(&self) -> Asker {
+        Asker { client_id: self.client_id.clone(), address: self.connection.peer }
+    }
+
+    fn change(&self, what: &'static str, on: &str, details: String) -> Change {
+        Change::new(&self.shard, &self.asker(), what, on, details)
     }
 }
 
@@ -182,7 +192,12 @@ where
 {
     let version = header.api_version;
     match decode::<R>(&mut reader, version) {
-        Ok(request) => encode(&handler(context, request).await, version, header.correlation_id),
+        Ok(request) => {
+            let shard = context.shard.clone();
+            let response = handler(context, request).await;
+            shard.metrics.errors(&response);
+            encode(&response, version, header.correlation_id)
+        }
         Err(error) => {
             Outcome::Close(CloseReason::Malformed { api: R::NAME, version, error: error.to_string() })
         }

@@ -68,12 +68,14 @@ pub async fn begin(
     let acks = request.acks;
     let (mut response, batches) = check(&context, request);
     let pending = dispatch(&context.shard, batches).await;
+    let shard = context.shard.clone();
     Box::pin(async move {
         for pending in pending {
             for done in pending.wait().await {
                 settle(&mut response, done);
             }
         }
+        shard.metrics.errors(&response);
         if acks != 0 {
             return encode(&response, version, header.correlation_id);
         }
@@ -129,7 +131,6 @@ fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Ba
                 }
             };
             if let Some(refusal) = refusal {
-                context.shard.metrics.produce_refused(refusal.code.0);
                 answer.error_code = refusal.code.0;
                 answer.error_message = refusal.message.map(Into::into);
                 answer.record_errors = refusal.record_errors;

@@ -49,6 +49,9 @@ pub struct Args {
     /// Print a configuration file with every setting at its default, commented out, and exit.
     #[arg(long)]
     pub print_config: bool,
+    /// Print every metric as Markdown, and exit.
+    #[arg(long)]
+    pub help_metrics: bool,
 }
 
 impl Args {

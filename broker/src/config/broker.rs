@@ -47,6 +47,7 @@ pub struct BrokerConfig {
     pub groups: GroupLimits,
     pub offsets: OffsetsTopic,
     pub storage: StorageLimits,
+    pub metrics: MetricsLimits,
     /// The values for topics without configs of their own. Dynamic.
     pub topic_defaults: TopicConfig,
 }
@@ -100,6 +101,13 @@ impl OffsetsTopic {
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
     }
+}
+
+/// How much is told of partitions and groups; what is beyond is counted. Dynamic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricsLimits {
+    pub partitions_max: usize,
+    pub group_partitions_max: usize,
 }
 
 /// Of the storage as a whole; per partition see [`TopicConfig`].
@@ -228,6 +236,10 @@ impl BrokerConfig {
                 metadata_bytes_max: from.number("offset.metadata.max.bytes"),
             },
             storage,
+            metrics: MetricsLimits {
+                partitions_max: from.number("corelog.metrics.partitions.max"),
+                group_partitions_max: from.number("corelog.metrics.group.partitions.max"),
+            },
             topic_defaults: TopicConfig::resolve(layers, &ConfigMap::new()),
         };
         if errors.is_empty() { Ok(config) } else { Err(errors) }

@@ -35,7 +35,9 @@ pub mod template;
 mod topic;
 
 pub use args::Args;
-pub use broker::{BrokerConfig, ConnectionLimits, GroupLimits, OffsetsTopic, RECEIVE_SHARE, StorageLimits};
+pub use broker::{
+    BrokerConfig, ConnectionLimits, GroupLimits, MetricsLimits, OffsetsTopic, RECEIVE_SHARE, StorageLimits,
+};
 pub use error::{BadValue, ConfigError, Origin};
 pub use layers::{ConfigMap, Layers, Source, StaticConfig};
 pub use listener::{Endpoint, Listener};

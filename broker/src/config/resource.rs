@@ -27,6 +27,18 @@ pub mod kind {
     pub const GROUP: i8 = 32;
 }
 
+/// The name of a resource type.
+pub fn kind_name(kind: i8) -> &'static str {
+    match kind {
+        kind::TOPIC => "topic",
+        kind::BROKER => "broker",
+        kind::BROKER_LOGGER => "logger",
+        kind::CLIENT_METRICS => "client-metrics",
+        kind::GROUP => "group",
+        _ => "unknown",
+    }
+}
+
 fn refuse<T>(what: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::Request(what.into()))
 }

@@ -106,6 +106,10 @@ impl GroupCoordinator {
         std::mem::take(&mut self.env.effects)
     }
 
+    pub fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
     /// How many groups there are in each state.
     pub fn groups_by_state(&self) -> BTreeMap<GroupState, usize> {
         let mut counts = BTreeMap::new();

@@ -28,6 +28,7 @@ use super::env::Now;
 use super::group::GroupState;
 use super::group_log::{GroupLog, LogRead, WriteLost};
 use super::memory::GroupMemory;
+use super::observe::{GroupRow, Place};
 use super::parked::Ticket;
 use super::request::{GroupRequest, GroupResponse, RequestContext};
 use super::write_queue::{NextAppend, WriteQueue};
@@ -164,6 +165,14 @@ impl<L: GroupLog> GroupPartition<L> {
         self.shared.phase.get() == Phase::Loading
     }
 
+    /// Tells of groups from `from` on: see [`GroupCoordinator::observe`]. Of groups that are being loaded it does not.
+    pub fn observe(&self, from: Place, rows: &mut Vec<GroupRow>, room: &mut usize) -> Option<Place> {
+        match self.shared.phase.get() {
+            Phase::Serving => self.shared.state.borrow().coordinator.observe(from, rows, room),
+            Phase::Loading | Phase::Failed | Phase::Closed => None,
+        }
+    }
+
     /// How many groups there are in each state.
     pub fn groups_by_state(&self) -> BTreeMap<GroupState, usize> {
         self.shared.state.borrow().coordinator.groups_by_state()
@@ -258,7 +267,11 @@ impl<L: GroupLog> Shared<L> {
             offset = next_offset;
         }
         self.with_state(|state, now| state.coordinator.loaded(now));
-        info!(partition = self.partition, records, end = offset, "group log is loaded");
+        // There are dozens of coordinators, and most have nothing yet.
+        if records > 0 {
+            let groups = self.state.borrow().coordinator.group_count();
+            info!(partition = self.partition, records, end = offset, groups, "group coordinator is loaded");
+        }
         Ok(())
     }
 

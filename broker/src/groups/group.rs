@@ -447,6 +447,11 @@ impl Group {
         }
     }
 
+    /// Topics that members read, as far as that is known.
+    pub fn subscribed_topics(&self) -> impl Iterator<Item = &Str> {
+        self.subscribed.iter().flatten()
+    }
+
     pub fn knows_subscriptions(&self) -> bool {
         self.subscribed.is_some()
     }

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use corelog_wire::coordinator_records::{CoordinatorKey, value_from_bytes};
 use corelog_wire::{DecodeError, DecodeFault, Str};
-use tracing::info;
 
 use super::coordinator::GroupCoordinator;
 use super::env::Now;
@@ -97,6 +96,5 @@ impl GroupCoordinator {
         }
         let interval = self.env.config.offsets_retention_check_interval_ms;
         self.schedule_retention(interval);
-        info!(groups = self.groups.len(), "group coordinator is loaded");
     }
 }

@@ -58,6 +58,7 @@ mod list;
 mod load;
 mod member;
 mod memory;
+mod observe;
 mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
@@ -81,6 +82,7 @@ mod written;
 mod tests;
 
 pub use config::GroupConfig;
+pub use observe::GroupRow;
 pub use partition::group_partition;
 pub use request::{GroupRequest, GroupResponse, RequestContext};
 pub use shard::GroupShard;

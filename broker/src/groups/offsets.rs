@@ -1,6 +1,7 @@
 //! Committed offsets: what is durable, and what is on its way to the log.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use corelog_wire::Str;
 
@@ -86,6 +87,27 @@ impl OffsetStore {
         self.groups.get(group).into_iter().flatten().flat_map(|(topic, partitions)| {
             partitions.iter().filter_map(move |(partition, slot)| {
                 slot.durable.as_ref().map(|offset| (topic, *partition, offset))
+            })
+        })
+    }
+
+    /// Durable offsets of the group by topic, then partition: those behind `from`, or all.
+    pub fn durable_behind<'a>(
+        &'a self,
+        group: &str,
+        from: Option<&'a (Str, i32)>,
+    ) -> impl Iterator<Item = (&'a Str, i32, i64)> {
+        let begin = from.map_or(Bound::Unbounded, |(topic, _)| Bound::Included(&**topic));
+        let topics = self
+            .groups
+            .get(group)
+            .into_iter()
+            .flat_map(move |it| it.range::<str, _>((begin, Bound::Unbounded)));
+        topics.flat_map(move |(topic, partitions)| {
+            let last = from.filter(|(last, _)| last == topic).map(|(_, partition)| *partition);
+            let begin = last.map_or(Bound::Unbounded, Bound::Excluded);
+            partitions.range((begin, Bound::Unbounded)).filter_map(move |(partition, slot)| {
+                slot.durable.as_ref().map(|offset| (topic, *partition, offset.offset))
             })
         })
     }

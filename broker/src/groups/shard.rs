@@ -12,10 +12,13 @@ use super::driver::{GroupPartition, GroupSettings};
 use super::group::GroupState;
 use super::group_log::GroupLog;
 use super::memory::GroupMemory;
+use super::observe::{GroupRow, Place};
 use super::request::{GroupRequest, GroupResponse, RequestContext};
 
 /// Bytes of OffsetCommit requests of one shard that may wait for the log.
 const COMMIT_ROOM_BYTES: u64 = 16 << 20;
+/// Groups and offsets that are told of at once: some fifty microseconds.
+const ROWS_A_TURN: usize = 512;
 
 /// Every partition of `__consumer_offsets` that this shard leads, each with its coordinator.
 pub struct GroupShard<L: GroupLog> {
@@ -83,6 +86,27 @@ impl<L: GroupLog> GroupShard<L> {
         }
     }
 
+    /// Some of the groups here, and where to go on, `None` at the end. What there is of groups and offsets is told a few
+    /// hundred at a time.
+    pub fn observe(&self, from: Option<Place>) -> (Vec<GroupRow>, Option<Place>) {
+        corelog_io::worked(ROWS_A_TURN * size_of::<GroupRow>());
+        let (mut rows, mut room) = (Vec::new(), ROWS_A_TURN);
+        let mut from = from.unwrap_or(Place::partition(i32::MIN));
+        for (index, partition) in self.partitions.borrow().range(from.partition..) {
+            if room == 0 {
+                return (rows, Some(Place::partition(*index)));
+            }
+            let begin = match from.partition == *index {
+                true => std::mem::replace(&mut from, Place::partition(i32::MIN)),
+                false => Place::partition(*index),
+            };
+            if let Some(next) = partition.observe(begin, &mut rows, &mut room) {
+                return (rows, Some(next));
+            }
+        }
+        (rows, None)
+    }
+
     /// How many groups there are in each state, for metrics.
     pub fn groups_by_state(&self) -> BTreeMap<GroupState, usize> {
         let mut counts = BTreeMap::new();
@@ -92,6 +116,11 @@ impl<L: GroupLog> GroupShard<L> {
             }
         }
         counts
+    }
+
+    /// Commits that wait for the log to take those before them.
+    pub fn commits_waiting(&self) -> usize {
+        self.settings.commit_room.waiting()
     }
 
     /// Bytes that the groups here hold, and may hold.

@@ -24,19 +24,19 @@ impl Type {
 pub struct Family {
     pub name: &'static str,
     pub kind: Type,
-    /// The label that tells its members apart, besides `core`.
-    pub label: Option<&'static str>,
+    /// The labels that tell its members apart, besides `core`.
+    pub labels: &'static [&'static str],
     /// Whether each core's number is given, or their sum.
     pub per_core: bool,
     pub help: &'static str,
 }
 
 macro_rules! families {
-    ($($id:ident $name:literal $kind:ident $([$label:literal])? $(/ $core:ident)? : $help:literal;)*) => {
+    ($($id:ident $name:literal $kind:ident $([$($label:literal),+])? $(/ $core:ident)? : $help:literal;)*) => {
         $(pub static $id: Family = Family {
             name: $name,
             kind: Type::$kind,
-            label: families!(@label $($label)?),
+            labels: &[$($($label),+)?],
             per_core: families!(@core $($core)?),
             help: $help,
         };)*
@@ -44,8 +44,6 @@ macro_rules! families {
         /// All families, in the order in which they are written.
         pub static ALL: &[&Family] = &[$(&$id),*];
     };
-    (@label) => { None };
-    (@label $label:literal) => { Some($label) };
     (@core) => { false };
     (@core core) => { true };
 }
@@ -68,7 +66,8 @@ families! {
     CONNECTIONS_OPENED "corelog_connections_opened_total" Counter: "Connections accepted and served.";
     CONNECTIONS_REFUSED "corelog_connections_refused_total" Counter: "Connections closed at once because a limit was reached (max.connections and its kin).";
     REQUEST_SECONDS "corelog_request_seconds" Histogram ["api"]: "Time from a request's last byte to its response's; a fetch that waits for records waits in it.";
-    ERRORS "corelog_errors_total" Counter ["error"]: "Error codes given to clients, by Kafka's names of them.";
+    ERRORS "corelog_errors_total" Counter ["api", "error"]: "Error codes given to clients, for requests or parts of them, by Kafka's names.";
+    CONNECTIONS_LIMIT "corelog_connections_limit" Gauge: "Connections that there may be (max.connections).";
 
     PRODUCED_BATCHES "corelog_produced_batches_total" Counter: "Record batches taken from producers.";
     PRODUCED_RECORDS "corelog_produced_records_total" Counter: "Records taken from producers.";
@@ -93,11 +92,43 @@ families! {
     LOGS "corelog_logs" Gauge / core: "Logs with an entry in memory.";
     FILES_OPEN "corelog_files_open" Gauge / core: "Segment and index files open.";
     DISK_FULL "corelog_disk_full" Gauge: "Cores that refuse produce for want of free space (corelog.disk.reserve.bytes).";
+    DISK_FREE "corelog_disk_free_bytes" Gauge: "Free space of the data directory's file system.";
+    DISK_RESERVE "corelog_disk_reserve_bytes" Gauge: "Free space below which produce is refused (corelog.disk.reserve.bytes).";
+
+    QUEUE_LENGTH "corelog_queue_length" Gauge ["queue"]: "What waits: for memory to receive or to answer fetches, for its turn to append, for room to commit offsets, for another core's answer.";
+
+    LEFT_OUT "corelog_metrics_left_out" Gauge ["of"]: "What is beyond corelog.metrics.partitions.max and corelog.metrics.group.partitions.max, and has no series below.";
+
+    GROUP_STATE "corelog_group_state" Gauge ["group", "state"]: "Always 1; the group's state is in the label, by Kafka's name.";
+    GROUP_MEMBERS "corelog_group_members" Gauge ["group"]: "Members of the group.";
+    GROUP_LAG_SUM "corelog_group_lag_sum" Gauge ["group"]: "Lag of all partitions of the group together.";
+    GROUP_LAG_MAX "corelog_group_lag_max" Gauge ["group"]: "The largest lag of a partition of the group.";
+    GROUP_COMMITTED "corelog_group_committed_offset" Gauge ["group", "topic", "partition"]: "The offset that the group committed last.";
+    GROUP_LAG "corelog_group_lag" Gauge ["group", "topic", "partition"]: "Records between what the group has committed and the high watermark; where it subscribes and has committed nothing, all that the log keeps.";
+
+    PARTITION_PRODUCED_BYTES "corelog_partition_produced_bytes_total" Counter ["topic", "partition"]: "Bytes of batches appended since the broker started.";
+    PARTITION_PRODUCED_RECORDS "corelog_partition_produced_records_total" Counter ["topic", "partition"]: "Records appended.";
+    PARTITION_FETCHED_BYTES "corelog_partition_fetched_bytes_total" Counter ["topic", "partition"]: "Bytes of batches given to consumers; what an answer held is counted when the consumer asks again, or has gone.";
+    PARTITION_FETCHED_RECORDS "corelog_partition_fetched_records_total" Counter ["topic", "partition"]: "Records given to consumers, from the offset that they asked for.";
+    PARTITION_LOG_START "corelog_partition_log_start_offset" Gauge ["topic", "partition"]: "The first offset that is kept.";
+    PARTITION_HIGH_WATERMARK "corelog_partition_high_watermark" Gauge ["topic", "partition"]: "The offset behind the last record that consumers see.";
+    PARTITION_LOG_END "corelog_partition_log_end_offset" Gauge ["topic", "partition"]: "The offset that the next record gets.";
+    PARTITION_SIZE "corelog_partition_size_bytes" Gauge ["topic", "partition"]: "Bytes of the log; absent until its directory was looked at, at the latest for retention.";
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_of_metrics_is_this_table() {
+        let written = include_str!("../../METRICS.md");
+        assert_eq!(
+            written,
+            super::super::page(),
+            "write it anew: corelog --help-metrics > broker/METRICS.md"
+        );
+    }
 
     #[test]
     fn names_follow_prometheus() {

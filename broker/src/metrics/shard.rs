@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::time::Duration;
 
-use corelog_wire::{ApiKey, ErrorCode};
+use corelog_wire::{ApiKey, ErrorCode, Response};
 
 use super::cells::{Counter, Gauge, Histogram};
 use super::families;
@@ -29,8 +29,8 @@ pub struct ShardMetrics {
     fetched_bytes: Counter,
     /// By API key; made when the API is first called, since most never are.
     latency: [OnceCell<Box<Histogram>>; API_KEYS],
-    /// By error code plus one.
-    errors: [Counter; ERROR_CODES],
+    /// By API key, made at the first error; then by error code plus one.
+    errors: [OnceCell<Box<[Counter; ERROR_CODES]>>; API_KEYS],
 }
 
 impl Default for ShardMetrics {
@@ -53,7 +53,7 @@ impl ShardMetrics {
             produced_bytes: Counter::default(),
             fetched_bytes: Counter::default(),
             latency: [const { OnceCell::new() }; API_KEYS],
-            errors: std::array::from_fn(|_| Counter::default()),
+            errors: [const { OnceCell::new() }; API_KEYS],
         }
     }
 
@@ -85,11 +85,18 @@ impl ShardMetrics {
         }
     }
 
+    /// Counts the errors that a client is given with a response.
+    pub fn errors<R: Response>(&self, response: &R) {
+        response.each_error(&mut |code| self.error(R::API_KEY, code));
+    }
+
     /// A client was given this error code, for a request or for a part of one. 0 is no error and not counted.
-    pub fn error(&self, code: i16) {
-        if code != 0 {
+    pub fn error(&self, api: ApiKey, code: i16) {
+        let errors = usize::try_from(i16::from(api)).ok().and_then(|key| self.errors.get(key));
+        if let (Some(errors), true) = (errors, code != 0) {
+            let errors = errors.get_or_init(|| Box::new(std::array::from_fn(|_| Counter::default())));
             let index = usize::try_from(i32::from(code) + 1).unwrap_or(0);
-            self.errors[if index < ERROR_CODES { index } else { 0 }].add(1);
+            errors[if index < ERROR_CODES { index } else { 0 }].add(1);
         }
     }
 
@@ -98,11 +105,6 @@ impl ShardMetrics {
         self.produced_batches.add(1);
         self.produced_records.add(records);
         self.produced_bytes.add(bytes);
-    }
-
-    /// A batch of a producer was refused with this error code.
-    pub fn produce_refused(&self, code: i16) {
-        self.error(code);
     }
 
     /// Bytes of batches were put into a fetch response.
@@ -134,9 +136,12 @@ impl ShardMetrics {
                 snapshot.put_distribution(&families::REQUEST_SECONDS, api.name(), latency.snapshot());
             }
         }
-        for (index, count) in self.errors.iter().enumerate().filter(|(_, count)| count.get() > 0) {
-            let code = ErrorCode(index as i16 - 1);
-            snapshot.put_labelled(&families::ERRORS, code.name(), count.get());
+        for (key, errors) in self.errors.iter().enumerate() {
+            let (Some(errors), Some(api)) = (errors.get(), ApiKey::from_i16(key as i16)) else { continue };
+            for (index, count) in errors.iter().enumerate().filter(|(_, count)| count.get() > 0) {
+                let code = ErrorCode(index as i16 - 1);
+                snapshot.put_labelled_twice(&families::ERRORS, [api.name(), code.name()], count.get());
+            }
         }
         snapshot
     }

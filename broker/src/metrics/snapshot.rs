@@ -14,7 +14,8 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub(super) struct Sample {
     pub family: &'static Family,
-    pub label: &'static str,
+    /// In the family's order; "" where it has fewer.
+    pub labels: [&'static str; 2],
     pub value: Value,
 }
 
@@ -32,29 +33,34 @@ impl Snapshot {
 
     /// Adds a number of a family without a label.
     pub fn put(&mut self, family: &'static Family, value: u64) {
-        debug_assert!(family.label.is_none(), "{} has a label", family.name);
-        self.push(family, "", Value::Whole(value));
+        self.push(family, &[], Value::Whole(value));
     }
 
     /// Adds a number of a family that may not be whole.
     pub fn put_decimal(&mut self, family: &'static Family, value: f64) {
-        debug_assert!(family.label.is_none(), "{} has a label", family.name);
-        self.push(family, "", Value::Decimal(value));
+        self.push(family, &[], Value::Decimal(value));
     }
 
     /// Adds a number of a family's member.
     pub fn put_labelled(&mut self, family: &'static Family, label: &'static str, value: u64) {
-        debug_assert!(family.label.is_some(), "{} has no label", family.name);
-        self.push(family, label, Value::Whole(value));
+        self.push(family, &[label], Value::Whole(value));
+    }
+
+    /// Adds a number of a member that two labels tell from others.
+    pub fn put_labelled_twice(&mut self, family: &'static Family, labels: [&'static str; 2], value: u64) {
+        self.push(family, &labels, Value::Whole(value));
     }
 
     /// Adds a histogram.
     pub fn put_distribution(&mut self, family: &'static Family, label: &'static str, value: Distribution) {
         debug_assert_eq!(family.kind, Type::Histogram, "{}", family.name);
-        self.push(family, label, Value::Distribution(Box::new(value)));
+        self.push(family, &[label], Value::Distribution(Box::new(value)));
     }
 
-    fn push(&mut self, family: &'static Family, label: &'static str, value: Value) {
-        self.samples.push(Sample { family, label, value });
+    fn push(&mut self, family: &'static Family, given: &[&'static str], value: Value) {
+        debug_assert_eq!(family.labels.len(), given.len(), "the labels of {}", family.name);
+        let mut labels = [""; 2];
+        labels[..given.len()].copy_from_slice(given);
+        self.samples.push(Sample { family, labels, value });
     }
 }

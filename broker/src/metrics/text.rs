@@ -20,8 +20,8 @@ const BUCKETS: [&str; BUCKETS_US.len()] = [
     "1", "2.5", "5", "10", "30",
 ];
 
-/// A member of a family: its core where cores are told apart, and its label's value.
-type Member = (Option<usize>, &'static str);
+/// A member of a family: its core where cores are told apart, and its labels' values.
+type Member = (Option<usize>, [&'static str; 2]);
 
 /// The text of all snapshots together. Families appear in the table's order, members in theirs.
 pub fn encode(snapshots: &[Snapshot]) -> String {
@@ -35,25 +35,29 @@ pub fn encode(snapshots: &[Snapshot]) -> String {
                 .expect("every family is in the table");
             let core = snapshot.core.filter(|_| sample.family.per_core);
             let members = merged.entry(place).or_default();
-            members.entry((core, sample.label)).or_default().add(&sample.value);
+            members.entry((core, sample.labels)).or_default().add(&sample.value);
         }
     }
     let mut text = String::new();
     for (place, members) in &merged {
         let family = families::ALL[*place];
-        let _ = writeln!(
-            text,
-            "# HELP {} {}\n# TYPE {} {}",
-            family.name,
-            family.help,
-            family.name,
-            family.kind.name()
-        );
+        write_head(&mut text, family);
         for (member, value) in members {
             write_member(&mut text, family, *member, value);
         }
     }
     text
+}
+
+/// What stands before a family's members.
+pub fn write_head(text: &mut String, family: &Family) {
+    let Family { name, help, kind, .. } = family;
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.name());
+}
+
+/// A label's value that is of a client's choice.
+pub fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 #[derive(Default)]
@@ -76,15 +80,15 @@ impl Merged {
     }
 }
 
-fn write_member(text: &mut String, family: &Family, (core, label): Member, value: &Merged) {
+fn write_member(text: &mut String, family: &Family, (core, values): Member, value: &Merged) {
     let name = family.name;
     let mut labels = String::new();
     if let Some(core) = core {
         let _ = write!(labels, "core=\"{core}\"");
     }
-    if let Some(key) = family.label {
+    for (key, label) in family.labels.iter().zip(values) {
         let comma = if labels.is_empty() { "" } else { "," };
-        // Labels are names out of this program's tables: none needs escaping.
+        // These are names out of this program's tables: none needs escaping.
         let _ = write!(labels, "{comma}{key}=\"{label}\"");
     }
     if let Some(distribution) = &value.distribution {
@@ -111,6 +115,8 @@ fn write_member(text: &mut String, family: &Family, (core, label): Member, value
 mod tests {
     use std::time::Duration;
 
+    use corelog_wire::ApiKey;
+
     use super::super::shard::ShardMetrics;
     use super::*;
 
@@ -123,11 +129,12 @@ mod tests {
         b.request_answered(0, 5, Duration::from_millis(2));
         b.request_answered(99, 1, Duration::from_millis(2));
         b.request_answered(-1, 1, Duration::from_millis(2));
-        a.error(3);
-        b.error(3);
-        b.error(-1);
-        b.error(0);
-        b.error(9999);
+        a.error(ApiKey::Produce, 3);
+        b.error(ApiKey::Produce, 3);
+        b.error(ApiKey::Fetch, 3);
+        b.error(ApiKey::Fetch, -1);
+        b.error(ApiKey::Fetch, 0);
+        b.error(ApiKey::Fetch, 9999);
         a.connection_opened();
         a.connection_opened();
         a.connection_closed();
@@ -149,8 +156,9 @@ mod tests {
             "corelog_request_seconds_bucket{api=\"Produce\",le=\"+Inf\"} 2",
             "corelog_request_seconds_sum{api=\"Produce\"} 0.0022",
             "corelog_request_seconds_count{api=\"Produce\"} 2",
-            "corelog_errors_total{error=\"UNKNOWN_TOPIC_OR_PARTITION\"} 2",
-            "corelog_errors_total{error=\"UNKNOWN_SERVER_ERROR\"} 2",
+            "corelog_errors_total{api=\"Produce\",error=\"UNKNOWN_TOPIC_OR_PARTITION\"} 2",
+            "corelog_errors_total{api=\"Fetch\",error=\"UNKNOWN_TOPIC_OR_PARTITION\"} 1",
+            "corelog_errors_total{api=\"Fetch\",error=\"UNKNOWN_SERVER_ERROR\"} 2",
             "corelog_connections{core=\"0\"} 1",
             "corelog_connections_opened_total 2",
             "corelog_produced_records_total 10",
@@ -178,6 +186,11 @@ mod tests {
         let line = text.lines().find(|line| line.starts_with("process_resident_memory_bytes ")).unwrap();
         let bytes: u64 = line.rsplit_once(' ').unwrap().1.parse().unwrap();
         assert!((1 << 20..1 << 36).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn what_clients_choose_is_escaped() {
+        assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
     }
 
     #[test]

@@ -48,7 +48,9 @@ async fn admit(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usi
     match entered {
         Err(_) => return stream.shutdown(),
         Ok(Err(refusal)) => {
-            tracing::warn!(%peer, "connection refused: {refusal}");
+            shard.sparingly(refusal.kind(), move |left_out| {
+                tracing::warn!(%peer, left_out, "connection refused: {refusal}");
+            });
             shard.metrics.connection_refused();
             return stream.shutdown();
         }

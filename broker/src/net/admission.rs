@@ -21,6 +21,16 @@ pub enum Refusal {
     PerIp { ip: IpAddr, limit: u32 },
 }
 
+impl Refusal {
+    /// Lines of one kind are told sparingly.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Refusal::Total(_) => "max.connections",
+            Refusal::PerIp { .. } => "max.connections.per.ip",
+        }
+    }
+}
+
 impl Admission {
     /// Counts a connection in, if the limits let it.
     pub fn enter(&self, ip: IpAddr, limits: &ConnectionLimits) -> Result<(), Refusal> {

@@ -15,7 +15,7 @@ use corelog_io::sync::{Permit, QueueReceiver, QueueSender, bounded};
 use corelog_io::{Part, Stream};
 use corelog_wire::Str;
 use futures_util::future::{Either, LocalBoxFuture, select};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::frame::{FrameError, FrameReader};
 use crate::api;
@@ -78,6 +78,19 @@ pub enum CloseReason {
     Shutdown,
 }
 
+impl CloseReason {
+    /// Of what a client is refused for; lines of one kind are told sparingly.
+    fn kind(&self) -> Option<&'static str> {
+        match self {
+            CloseReason::Header(_) | CloseReason::Malformed { .. } => Some("malformed request"),
+            CloseReason::Unsupported { .. } => Some("unsupported request"),
+            CloseReason::SilentProduceFailed(_) => Some("failed produce with acks=0"),
+            CloseReason::Encode(_) => Some("answer that cannot be encoded"),
+            CloseReason::Shutdown => None,
+        }
+    }
+}
+
 /// A request whose order is fixed and whose answer is to be completed and sent.
 pub struct Pending {
     pub api_key: i16,
@@ -93,11 +106,14 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener:
     let (sender, receiver) = bounded::<Pending>(PIPELINE_DEPTH);
     let owed = Cell::new(0);
     let reader = std::pin::pin!(read(&shard, connection, stream.clone(), sender, &owed));
-    let writer = std::pin::pin!(write(&shard, &stream, receiver, &owed));
+    let writer = std::pin::pin!(write(&shard, &stream, peer, receiver, &owed));
     // What was read is carried out: the reader's end lets the writer finish. The writer's end is the connection's.
     match select(reader, writer).await {
         Either::Left((reason, writer)) => {
             debug!(%peer, "reading ended: {reason}");
+            if let Some(kind) = reason.kind() {
+                shard.sparingly(kind, move |left_out| warn!(%peer, left_out, "connection closed: {reason}"));
+            }
             let _ = corelog_io::timeout(FINISH_MAX, writer).await;
         }
         Either::Right((Err(reason), _)) => debug!(%peer, "closing: {reason}"),
@@ -145,6 +161,7 @@ async fn read(
 async fn write(
     shard: &Rc<Shard>,
     stream: &Stream,
+    peer: SocketAddr,
     mut pending: QueueReceiver<Pending>,
     owed: &Cell<usize>,
 ) -> Result<(), String> {
@@ -163,7 +180,16 @@ async fn write(
             Outcome::Silence => {
                 shard.metrics.request_answered(request.api_key, 0, corelog_io::now() - request.started)
             }
-            Outcome::Close(reason) => return Err(reason.to_string()),
+            Outcome::Close(reason) => {
+                let why = reason.to_string();
+                if let Some(kind) = reason.kind() {
+                    shard.sparingly(
+                        kind,
+                        move |left_out| warn!(%peer, left_out, "connection closed: {reason}"),
+                    );
+                }
+                return Err(why);
+            }
         }
         owed.set(owed.get() - 1);
     }

@@ -39,6 +39,17 @@ pub enum FrameError {
     Io(#[from] io::Error),
 }
 
+impl FrameError {
+    /// Of what a client is refused for; lines of one kind are told sparingly. Clients that leave are none.
+    pub fn kind(&self) -> Option<&'static str> {
+        match self {
+            FrameError::TooLarge { .. } => Some("socket.request.max.bytes"),
+            FrameError::Stalled => Some("stalled request"),
+            FrameError::Closed | FrameError::Idle(_) | FrameError::Stopping | FrameError::Io(_) => None,
+        }
+    }
+}
+
 pub struct FrameReader {
     stream: Stream,
     budget: Rc<Semaphore>,

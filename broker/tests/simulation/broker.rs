@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use corelog_broker::admin::Scraper;
 use corelog_broker::identity::Identity;
 use corelog_broker::server::{self, Control, Report, Seed};
 use corelog_io::RemoteSender;
@@ -71,6 +72,11 @@ impl Broker {
                 ended.set(ended.get() + 1);
             }
         });
+    }
+
+    /// What the HTTP service scrapes.
+    pub fn scraper(&self) -> Scraper {
+        Scraper::new(self.controls.clone(), None)
     }
 
     /// What a shard has reported since it was last asked.

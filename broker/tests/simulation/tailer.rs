@@ -71,6 +71,7 @@ pub struct Tailer {
     pub connection: Connection,
     pub topic: Uuid,
     pub max_bytes: i32,
+    pub min_bytes: i32,
     pub positions: BTreeMap<i32, i64>,
     session: (i32, i32),
     /// Whose position the broker has not been told.
@@ -84,6 +85,7 @@ impl Tailer {
             connection,
             topic,
             max_bytes: 50 << 20,
+            min_bytes: 1,
             positions: (0..partitions).map(|partition| (partition, 0)).collect(),
             session: (0, 0),
             moved: (0..partitions).collect(),
@@ -110,7 +112,7 @@ impl Tailer {
         let (session_id, session_epoch) = self.session;
         let request = FetchRequest {
             max_wait_ms,
-            min_bytes: 1,
+            min_bytes: self.min_bytes,
             max_bytes: self.max_bytes,
             session_id,
             session_epoch,

@@ -26,6 +26,9 @@ pub fn messages(apis: &[Api]) -> String {
             }
             line!(out, "pub mod {module} {{\n#[allow(unused_imports)]\nuse super::codegen::*;");
             out += &body(message);
+            if role == "response" {
+                errors(&mut out, message);
+            }
             if role == "request" {
                 line!(
                     out,
@@ -36,6 +39,11 @@ pub fn messages(apis: &[Api]) -> String {
                 );
             } else {
                 line!(out, "impl Response for {} {{", message.name);
+                line!(out, "#[allow(unused_variables)]\nfn each_error(&self, visit: &mut dyn FnMut(i16)) {{");
+                if bears_errors(message, &message.structs[0]) {
+                    line!(out, "self.errors(visit);");
+                }
+                line!(out, "}}");
             }
             line!(out, "const API_KEY: ApiKey = ApiKey::{};\n}}\n}}", api.name);
         }
@@ -129,6 +137,52 @@ fn body(message: &Message) -> String {
         "fn encode(&self, w: &mut Writer, v: i16) -> Result<(), EncodeError> {{\nw.check_version(Self::NAME, v, Self::VERSIONS)?;\nself.write(w, v)\n}}\n}}"
     );
     out
+}
+
+/// For each struct of a response, how its error codes are gone through.
+fn errors(out: &mut String, message: &Message) {
+    for item in message.structs.iter().filter(|item| bears_errors(message, item)) {
+        line!(out, "impl {} {{\nfn errors(&self, visit: &mut dyn FnMut(i16)) {{", item.name);
+        for field in &item.fields {
+            let name = &field.name;
+            if is_error(field) {
+                line!(out, "if self.{name} != 0 {{ visit(self.{name}); }}");
+                continue;
+            }
+            if part(message, &field.ty).is_none_or(|part| !bears_errors(message, part)) {
+                continue;
+            }
+            let (is_array, is_nullable) = (matches!(field.ty, Type::Array(_)), field.null.is_some());
+            match (is_array, is_nullable) {
+                (false, false) => line!(out, "self.{name}.errors(visit);"),
+                (true, true) => {
+                    line!(out, "for part in self.{name}.iter().flatten() {{ part.errors(visit); }}")
+                }
+                _ => line!(out, "for part in self.{name}.iter() {{ part.errors(visit); }}"),
+            }
+        }
+        line!(out, "}}\n}}");
+    }
+}
+
+fn is_error(field: &Field) -> bool {
+    field.name == "error_code" && field.ty == Type::I16
+}
+
+/// The struct that a field holds, once or often.
+fn part<'a>(message: &'a Message, ty: &Type) -> Option<&'a Struct> {
+    match ty {
+        Type::Struct(name) => message.structs.iter().find(|item| item.name == *name),
+        Type::Array(inner) => part(message, inner),
+        _ => None,
+    }
+}
+
+/// Whether there is an error code in a struct or below it. Schemas nest without circles.
+fn bears_errors(message: &Message, item: &Struct) -> bool {
+    item.fields.iter().any(|field| {
+        is_error(field) || part(message, &field.ty).is_some_and(|part| bears_errors(message, part))
+    })
 }
 
 fn definition(out: &mut String, item: &Struct) {

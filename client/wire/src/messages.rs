@@ -52,6 +52,9 @@ pub trait Request: Message {
 
 pub trait Response: Message {
     const API_KEY: ApiKey;
+
+    /// Calls `visit` with every error code that the response bears, for the whole or for a part.
+    fn each_error(&self, visit: &mut dyn FnMut(i16));
 }
 
 /// What generated modules use.

@@ -252,6 +252,11 @@ impl Message for ProduceResponse {
 }
 
 impl Response for ProduceResponse {
+    fn each_error(&self, visit: &mut dyn FnMut(i16)) {
+        let partitions = self.responses.iter().flat_map(|topic| &topic.partition_responses);
+        partitions.map(|partition| partition.error_code).filter(|code| *code != 0).for_each(visit);
+    }
+
     const API_KEY: ApiKey = ApiKey::Produce;
 }
 

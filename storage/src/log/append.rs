@@ -145,6 +145,9 @@ impl Log {
         state.next = end_after(&tail_batch, &header);
         state.tail.push(tail_batch);
         self.shard.counters.note_append(batch.bytes.len());
+        if batch.kind != BatchKind::Internal {
+            self.note_append(batch.bytes.len(), header.records_count);
+        }
         Ok(Appended {
             base_offset,
             last_offset,

@@ -21,10 +21,12 @@ mod lookup;
 mod read;
 mod replay;
 mod retention;
+mod stats;
 
 pub use append::{AppendBatch, Appended, BatchKind};
 pub use lookup::TimestampOffset;
 pub use read::Read;
+pub use stats::{LogStats, Traffic};
 
 use crate::batch;
 use crate::config::LogConfig;
@@ -61,6 +63,7 @@ pub struct Log {
     hints: RefCell<Hints>,
     /// The journal group that will settle this log's appends, so that one effect a group is enough.
     settled_by: Cell<u64>,
+    traffic: Cell<Traffic>,
 }
 
 /// What a log knows.
@@ -119,6 +122,7 @@ impl Log {
             upkeep: Semaphore::new(1),
             hints: RefCell::default(),
             settled_by: Cell::new(0),
+            traffic: Cell::default(),
         })
     }
 

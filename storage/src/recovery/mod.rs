@@ -29,6 +29,34 @@ pub struct Recovered {
     pub(crate) logs: BTreeMap<LogId, RecoveredLog>,
     /// How far each journal was taken over.
     pub(crate) ends: Vec<JournalEnd>,
+    /// How much it was. Of a split, the first part bears all of it.
+    pub replayed: Replayed,
+}
+
+/// What a start reads and replays of former generations' journals. After a stop in good order there are no entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    pub journal_files: u64,
+    /// That say something which checkpoints and segments do not.
+    pub entries: u64,
+    /// Of the entries' batches.
+    pub bytes: u64,
+}
+
+impl Replayed {
+    fn of(journal_files: usize, logs: &BTreeMap<LogId, RecoveredLog>) -> Replayed {
+        Replayed {
+            journal_files: journal_files as u64,
+            entries: logs.values().map(|log| log.entries.len() as u64).sum(),
+            bytes: logs.values().map(RecoveredLog::dirty_bytes).sum(),
+        }
+    }
+
+    fn add(&mut self, other: Replayed) {
+        self.journal_files += other.journal_files;
+        self.entries += other.entries;
+        self.bytes += other.bytes;
+    }
 }
 
 /// What was found of one log.
@@ -77,8 +105,9 @@ impl Recovered {
     /// One part for each of `shards` shards, by the shard that owns each log now.
     pub fn split(self, shards: usize, owner: impl Fn(LogId) -> usize) -> Vec<Recovered> {
         let (next_generation, ends) = (self.next_generation, self.ends);
-        let empty = || Recovered { next_generation, logs: BTreeMap::new(), ends: ends.clone() };
+        let empty = || Recovered { next_generation, ends: ends.clone(), ..Recovered::default() };
         let mut parts: Vec<_> = (0..shards).map(|_| empty()).collect();
+        parts[0].replayed = self.replayed;
         for (id, log) in self.logs {
             parts[owner(id)].logs.insert(id, log);
         }
@@ -91,6 +120,7 @@ impl Recovered {
         for part in parts {
             whole.next_generation = whole.next_generation.max(part.next_generation);
             whole.ends.extend(part.ends);
+            whole.replayed.add(part.replayed);
             for (id, log) in part.logs {
                 whole.logs.entry(id).or_default().merge(log);
             }
@@ -137,9 +167,11 @@ pub async fn read_journals(
     let mut found = Recovered { next_generation, ..Recovered::default() };
     for ((generation, shard), files) in chains.into_iter().skip(reader).step_by(readers.max(1)) {
         let end = known.ends.get(&(generation, shard)).copied();
+        let journal_files = files.journals.len();
         let (logs, sequence) = chain::read(generation, shard, files, end).await?;
         let ends = vec![JournalEnd { generation, shard, sequence }];
-        found = Recovered::merge([found, Recovered { next_generation, logs, ends }]);
+        let replayed = Replayed::of(journal_files, &logs);
+        found = Recovered::merge([found, Recovered { next_generation, logs, ends, replayed }]);
     }
     Ok(found)
 }

@@ -11,7 +11,7 @@ use corelog_wire::fetch::{FetchPartition, FetchRequest};
 use corelog_wire::{ErrorCode, Str, Uuid};
 use slab::Slab;
 
-use super::watch::{Change, Got, ListId, Place, Wanted};
+use super::watch::{Change, Given, Got, ListId, Place, Wanted};
 use crate::partition::{self, Route};
 use crate::shard::{Shard, ShardId};
 
@@ -88,6 +88,8 @@ pub struct Share {
     pub owner: ShardId,
     /// What its watch is to be told.
     pub changes: Vec<Change>,
+    /// What its watch does not know yet to be given to the client.
+    pub given: Vec<Given>,
     partitions: usize,
     /// The bytes that are asked for at most.
     pub bytes: u64,
@@ -270,7 +272,15 @@ impl List {
 
     /// The shards that have to be asked.
     pub fn shares(&mut self) -> impl Iterator<Item = &mut Share> {
-        self.shares.iter_mut().filter(|share| share.partitions > 0 || !share.changes.is_empty())
+        let is_news = |share: &Share| !share.changes.is_empty() || !share.given.is_empty();
+        self.shares.iter_mut().filter(move |share| share.partitions > 0 || is_news(share))
+    }
+
+    /// So much of a partition goes out to the client. Its owner learns of it with the next read.
+    pub fn note_given(&mut self, place: Place, bytes: usize, records: u64) {
+        if let Some(owner) = self.asked[place as usize].watched_by {
+            share(&mut self.shares, owner).given.push(Given { place, bytes: bytes as u64, records });
+        }
     }
 
     /// Puts a partition behind all others.
@@ -295,15 +305,16 @@ impl Drop for List {
         let Some(shard) = home.shard.upgrade() else { return };
         shard.bells.take_down(home.number);
         let id = (shard.id, home.number);
-        for share in &self.shares {
-            shard.post(share.owner, move |owner| owner.watches.remove(id));
+        for share in &mut self.shares {
+            let given = std::mem::take(&mut share.given);
+            shard.post(share.owner, move |owner| owner.watches.remove(id, &given));
         }
     }
 }
 
 fn share(shares: &mut Vec<Share>, owner: ShardId) -> &mut Share {
     let index = shares.iter().position(|share| share.owner == owner).unwrap_or_else(|| {
-        shares.push(Share { owner, changes: Vec::new(), partitions: 0, bytes: 0 });
+        shares.push(Share { owner, changes: Vec::new(), given: Vec::new(), partitions: 0, bytes: 0 });
         shares.len() - 1
     });
     &mut shares[index]

@@ -58,6 +58,7 @@ pub async fn handle(context: Context, header: RequestHeader, mut reader: Reader)
         }
     };
     let (response, held) = fetch(&context, request).await;
+    context.shard.metrics.errors(&response);
     match frame::response(&response, version, header.correlation_id) {
         Ok(frame) => Outcome::Answer { frame, held },
         Err(error) => Outcome::Close(CloseReason::Encode(error.to_string())),
@@ -121,9 +122,15 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
         let enough = if may_wait { limits.min_bytes } else { 0 };
         let reads = list.shares().map(|part| {
             let (owner, changes) = (part.owner, std::mem::take(&mut part.changes));
+            let given = std::mem::take(&mut part.given);
             let budget = share(grant, part.bytes, all);
             async move {
-                (owner, shard.on(owner, move |shard| watch::read(shard, id, changes, budget, enough)).await)
+                (
+                    owner,
+                    shard
+                        .on(owner, move |shard| watch::read(shard, id, given, changes, budget, enough))
+                        .await,
+                )
             }
         });
         for (owner, read) in join_all(reads).await {
@@ -182,7 +189,7 @@ fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bo
     let mut topics: Vec<FetchableTopicResponse> = Vec::new();
     let mut records_bytes = 0;
     for got in got {
-        let (place, len) = (got.place, got.len);
+        let (place, len, records) = (got.place, got.len, got.records);
         let asked = plan.list.get_mut(place);
         let news = (got.high_watermark, got.log_start_offset);
         if plan.incremental && !got.is_telling() && len == 0 && asked.told == Some(news) {
@@ -202,6 +209,7 @@ fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bo
             }),
         }
         if len > 0 {
+            plan.list.note_given(place, len, records);
             // So that a small `max_bytes` reaches all in turn.
             plan.list.put_last(place);
         }

@@ -43,6 +43,16 @@ pub struct Got {
     pub diverging: Option<(i32, i64)>,
     pub parts: Vec<Bytes>,
     pub len: usize,
+    /// From where the client goes on.
+    pub records: u64,
+}
+
+/// What of a partition has gone out to the client.
+#[derive(Debug, Clone, Copy)]
+pub struct Given {
+    pub place: Place,
+    pub bytes: u64,
+    pub records: u64,
 }
 
 impl Got {
@@ -56,6 +66,7 @@ impl Got {
             diverging: None,
             parts: Vec::new(),
             len: 0,
+            records: 0,
         }
     }
 
@@ -90,10 +101,12 @@ impl Watches {
         }
     }
 
-    /// The list is no more.
-    pub fn remove(&self, id: ListId) {
+    /// The list is no more; `given`: what its last answers held.
+    pub fn remove(&self, id: ListId, given: &[Given]) {
         let watch = self.0.borrow_mut().remove(&id);
-        drop(watch);
+        if let Some(Some(watch)) = watch {
+            watch.note_given(given);
+        }
     }
 }
 
@@ -110,7 +123,7 @@ struct Entry {
     log: Option<(Weak<Log>, Following)>,
 }
 
-/// Takes `changes` over, then reads the list's partitions of this shard that may have something to tell, up to `budget`
+/// Counts what was `given` in the last answer, takes `changes` over, then reads the list's partitions of this shard that may have something to tell, up to `budget`
 /// bytes; the first batch of the first partition that has one is read whatever its size (KIP-74). If that is less than
 /// `enough` and nothing else is to be told, the first news from now on rings the list's bell.
 ///
@@ -118,12 +131,14 @@ struct Entry {
 pub fn read(
     shard: Rc<Shard>,
     id: ListId,
+    given: Vec<Given>,
     changes: Vec<Change>,
     budget: usize,
     enough: usize,
 ) -> impl Future<Output = Vec<Got>> {
     let mut watch = shard.watches.take(&shard, id);
     async move {
+        watch.note_given(&given);
         watch.change(changes);
         let got = watch.read(&shard, budget, enough).await;
         shard.watches.put_back(id, watch);
@@ -140,6 +155,16 @@ impl Watch {
             }
         };
         Watch { entries: BTreeMap::new(), line: Inbox::new(bell) }
+    }
+
+    /// Before what is new of them is taken over: it is of the logs as they were.
+    fn note_given(&self, given: &[Given]) {
+        for Given { place, bytes, records } in given {
+            let log = self.entries.get(place).and_then(|entry| entry.log.as_ref());
+            if let Some(log) = log.and_then(|(log, _)| log.upgrade()) {
+                log.note_given(*bytes, *records);
+            }
+        }
     }
 
     fn change(&mut self, changes: Vec<Change>) {
@@ -247,6 +272,7 @@ impl Entry {
                 log_start_offset: read.log_start_offset,
                 parts: read.parts,
                 len: read.len,
+                records: u64::try_from(read.next_offset - wanted.offset).unwrap_or(0),
                 ..got
             },
             Err(ReadError::OffsetOutOfRange { .. }) => Got::refused(place, ErrorCode::OFFSET_OUT_OF_RANGE),

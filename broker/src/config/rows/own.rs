@@ -42,6 +42,20 @@ pub(super) static ROWS: &[Spec] = &[
         "Produce is refused while the disk has less free space than this; reads and deletion go on.",
     )
     .bytes(),
+    int(
+        "corelog.metrics.partitions.max",
+        "10000",
+        Check::AtLeast(0),
+        "The partitions that /metrics gives series of, the first by topic name; 0 turns them off. corelog_metrics_left_out tells how many are beyond.",
+    )
+    .dynamic(),
+    int(
+        "corelog.metrics.group.partitions.max",
+        "10000",
+        Check::AtLeast(0),
+        "The partitions of consumer groups that /metrics gives offsets and lag of; a group that does not fit is left out, and 0 turns groups off.",
+    )
+    .dynamic(),
     string(
         "corelog.log.level",
         "info",

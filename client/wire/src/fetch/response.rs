@@ -166,6 +166,12 @@ impl Message for FetchResponse {
 }
 
 impl Response for FetchResponse {
+    fn each_error(&self, visit: &mut dyn FnMut(i16)) {
+        let partitions = self.responses.iter().flat_map(|topic| &topic.partitions);
+        let codes = partitions.map(|partition| partition.error_code);
+        std::iter::once(self.error_code).chain(codes).filter(|code| *code != 0).for_each(visit);
+    }
+
     const API_KEY: ApiKey = ApiKey::Fetch;
 }
 
