@@ -135,6 +135,7 @@ impl Log {
                 log: self.id,
                 active: state.active,
                 flushed_offset: state.flushed.offset,
+                found_end: state.found_end,
                 log_start_offset: state.log_start_offset,
             }
         };

@@ -85,8 +85,12 @@ pub(crate) struct State {
     /// Before the segments are loaded: what the checkpoint says of the active one.
     active: Option<ActiveSegmentState>,
     segments: Option<Segments>,
+    /// Where start-up found the log to end.
+    found_end: i64,
     /// Why the log is refused, if it is.
     refused: Option<Arc<str>>,
+    /// What the log is refused for is in the former generations' journals and checkpoints.
+    refused_by_journals: bool,
     deleted: bool,
 }
 
@@ -107,7 +111,8 @@ impl Log {
         config: LogConfig,
         recovered: RecoveredLog,
     ) -> Rc<Log> {
-        let dir = paths::log_dir(&shard.config.data_dir, id, name);
+        let found = recovered.dir.clone();
+        let dir = found.unwrap_or_else(|| paths::log_dir(&shard.config.data_dir, id, name));
         let state = State::recover(id, config, recovered, &shard);
         Rc::new_cyclic(|me| Log {
             id,
@@ -342,6 +347,11 @@ impl Log {
             .refused
             .as_ref()
             .map(|evidence| StorageError::LogRefused { log: self.id, evidence: evidence.clone() })
+    }
+
+    /// Whether the former generations' journals are the evidence of why the log is refused.
+    pub(crate) fn is_refused_by_journals(&self) -> bool {
+        self.state.borrow().refused_by_journals
     }
 
     pub(crate) fn is_clean_through(&self, sequence: u64) -> bool {
