@@ -166,6 +166,7 @@ fn a_log_that_nothing_knows_is_refused_whenever_it_is_touched_and_its_segments_s
                 .expect("it is written");
             fs::sync_dir(&topics_dir(Path::new(DIR))).await.expect("it is synced");
             let storage = open().await;
+            let other = log_of(&storage, 2);
             if settles_first {
                 storage.settle_recovery();
             }
@@ -180,7 +181,6 @@ fn a_log_that_nothing_knows_is_refused_whenever_it_is_touched_and_its_segments_s
             assert!(log.read(0, 100, true).await.is_err() && log.delete_records(-1).await.is_err());
             let _ = log.apply_retention(i64::MAX).await;
             // The others are served, and the former journals are let go.
-            let other = log_of(&storage, 2);
             storage.settle_recovery();
             assert_eq!(append(&other, batch(&[b"value"], 9)).await, 1);
             storage.close().await.expect("it closes");

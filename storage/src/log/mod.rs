@@ -86,7 +86,7 @@ pub(crate) struct State {
     active: Option<ActiveSegmentState>,
     segments: Option<Segments>,
     /// Where start-up found the log to end.
-    found_end: i64,
+    found_end: End,
     /// Why the log is refused, if it is.
     refused: Option<Arc<str>>,
     /// What the log is refused for is in the former generations' journals and checkpoints.
@@ -475,7 +475,7 @@ fn end_after(batch: &TailBatch, header: &BatchHeader) -> End {
     End { offset: batch.next_offset, index: batch.index.next(), term: header.partition_leader_epoch }
 }
 
-fn produced(claim: &Claim, header: &BatchHeader) -> ProducedBatch {
+pub(crate) fn produced(claim: &Claim, header: &BatchHeader) -> ProducedBatch {
     ProducedBatch {
         first_sequence: claim.first_sequence,
         last_sequence: claim.last_sequence(),

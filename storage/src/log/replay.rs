@@ -129,7 +129,7 @@ impl State {
         }
         state.refused_by_journals = refused.is_some() && has_state;
         state.refused = refused;
-        state.found_end = state.next.offset;
+        state.found_end = state.next;
         state.durable = state.next;
         state.committed = state.next;
         state
@@ -179,7 +179,7 @@ impl State {
             tail: Tail::default(),
             active: None,
             segments: None,
-            found_end: 0,
+            found_end: End::default(),
             refused: None,
             refused_by_journals: false,
             deleted: false,

@@ -23,6 +23,8 @@ pub struct Expected {
     pub flushed_offset: i64,
     /// Where the log ended at the start, with what was in the journal alone.
     pub found_end: i64,
+    /// Something was in the journal alone.
+    pub found_more: bool,
     pub log_start_offset: i64,
 }
 
@@ -54,7 +56,10 @@ pub async fn load(dir: &Path, files: &FileCache, expected: &Expected) -> Result<
         None => expected.flushed_offset,
     };
     let leftovers = data.split_off(&beyond);
-    if let Some((base, _)) = leftovers.last_key_value().filter(|(base, _)| **base >= expected.found_end) {
+    // Every batch of a leftover is in the journal. Internal batches alone take no offset.
+    let is_beyond =
+        |base: i64| base > expected.found_end || (base == expected.found_end && !expected.found_more);
+    if let Some((base, _)) = leftovers.last_key_value().filter(|(base, _)| is_beyond(**base)) {
         let path = dir.join(paths::segment_file(*base));
         let what = format!("it is the log's, and the log's state ends at offset {}", expected.found_end);
         return Err(StorageError::corrupt(&path, 0, what));
