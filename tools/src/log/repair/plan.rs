@@ -105,7 +105,7 @@ pub fn plan(data_dir: &DataDir, log: LogId, now_ms: i64) -> Result<LogPlan> {
         }
     }
     let end = end.unwrap_or(Next { offset: 0, index: 0 });
-    let (entries, last) = plan.journaled(data_dir, journaled, end)?;
+    let (mut entries, last) = plan.journaled(data_dir, journaled, end)?;
     if let Some(known) = known_end.filter(|known| known.offset > last.offset) {
         plan.losses.push(format!(
             "offsets {} to {}: no file has them, and new records will take them",
@@ -126,7 +126,6 @@ pub fn plan(data_dir: &DataDir, log: LogId, now_ms: i64) -> Result<LogPlan> {
         active,
     };
     let state = builder.finish(found, known);
-    let mut entries = entries;
     if log_start_offset > end.offset {
         entries.push((
             EntryHeader {
