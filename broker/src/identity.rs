@@ -21,13 +21,16 @@ struct IdentityFile {
     layout_version: u32,
     cluster_id: String,
     node_id: i32,
+    /// The broker has been ready: there is a journal from then on.
+    #[serde(default)]
+    has_been_ready: bool,
 }
 
 impl IdentityFile {
     fn to_toml(&self) -> String {
         format!(
-            "layout_version = {}\ncluster_id = \"{}\"\nnode_id = {}\n",
-            self.layout_version, self.cluster_id, self.node_id
+            "layout_version = {}\ncluster_id = \"{}\"\nnode_id = {}\nhas_been_ready = {}\n",
+            self.layout_version, self.cluster_id, self.node_id, self.has_been_ready
         )
     }
 }
@@ -69,6 +72,20 @@ pub enum IdentityError {
         path.display()
     )]
     NotEmpty { path: PathBuf, entry: String },
+    #[error(
+        "{} has no {FILE_NAME}, and a broker's data is in it ({entry:?}). Nothing was touched. Restore the file from a \
+         copy of this directory; without one write it anew, three lines: layout_version = {LAYOUT_VERSION}, cluster_id = \
+         \"...\" (what clients and monitoring know the cluster by: any 22 characters), node_id = {node_id}",
+        path.display()
+    )]
+    Lost { path: PathBuf, entry: String, node_id: i32 },
+    #[error(
+        "{} is missing or empty, and this broker has kept data: an empty broker would take its place. Nothing was \
+         touched. Restore the data directory from a copy, or rebuild the logs' state from their segments: `corectl log \
+         repair {}` shows what that keeps, and changes nothing without --execute",
+        journal.display(), dir.display()
+    )]
+    NoJournal { journal: PathBuf, dir: PathBuf },
 }
 
 /// Holds the data directory for this process; the kernel lets go of it however the process ends.
@@ -96,24 +113,33 @@ pub fn open(dir: &Path, node_id: i32) -> Result<(Identity, DirectoryLock), Ident
             if file.node_id != node_id {
                 return Err(IdentityError::OtherNode { path, found: file.node_id, wanted: node_id });
             }
+            let journal = corelog_storage::paths::journal_dir(dir);
+            let is_empty = || fs::read_dir(&journal).map_or(true, |mut entries| entries.next().is_none());
+            if file.has_been_ready && is_empty() {
+                return Err(IdentityError::NoJournal { journal, dir: dir.to_owned() });
+            }
             Ok((Identity { cluster_id: file.cluster_id, node_id }, lock))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            refuse_foreign(dir)?;
+            refuse_foreign(dir, node_id)?;
             let mut random = [0u8; 16];
             File::open("/dev/urandom")
                 .and_then(|mut file| file.read_exact(&mut random))
                 .map_err(io("read randomness from", Path::new("/dev/urandom")))?;
             let identity = Identity { cluster_id: Uuid(random).to_string(), node_id };
-            let file = IdentityFile {
-                layout_version: LAYOUT_VERSION,
-                cluster_id: identity.cluster_id.clone(),
-                node_id,
-            };
-            write_durable(dir, &path, &file).map_err(io("write", &path))?;
+            write_durable(dir, &identity, false).map_err(io("write", &path))?;
             Ok((identity, lock))
         }
         Err(error) => Err(IdentityError::Io { action: "read", path, error }),
+    }
+}
+
+/// The broker is ready for the first time: that it has a journal is known from now on.
+pub fn note_ready(dir: &Path, identity: &Identity) -> io::Result<()> {
+    let text = fs::read_to_string(dir.join(FILE_NAME))?;
+    match toml::from_str::<IdentityFile>(&text) {
+        Ok(file) if file.has_been_ready => Ok(()),
+        _ => write_durable(dir, identity, true),
     }
 }
 
@@ -133,7 +159,7 @@ fn lock(dir: &Path) -> Result<DirectoryLock, IdentityError> {
 }
 
 /// A directory with other things in it is more likely a mistake than a wish.
-fn refuse_foreign(dir: &Path) -> Result<(), IdentityError> {
+fn refuse_foreign(dir: &Path, node_id: i32) -> Result<(), IdentityError> {
     let entries = fs::read_dir(dir).map_err(|error| IdentityError::Io {
         action: "list",
         path: dir.to_owned(),
@@ -141,6 +167,11 @@ fn refuse_foreign(dir: &Path) -> Result<(), IdentityError> {
     })?;
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
+        if [corelog_storage::paths::journal_dir(dir), corelog_storage::topics_dir(dir)]
+            .contains(&entry.path())
+        {
+            return Err(IdentityError::Lost { path: dir.to_owned(), entry: name, node_id });
+        }
         if name != ".lock" && name != "lost+found" && !name.starts_with(FILE_NAME) {
             return Err(IdentityError::NotEmpty { path: dir.to_owned(), entry: name });
         }
@@ -148,14 +179,16 @@ fn refuse_foreign(dir: &Path) -> Result<(), IdentityError> {
     Ok(())
 }
 
-fn write_durable(dir: &Path, path: &Path, file: &IdentityFile) -> io::Result<()> {
+fn write_durable(dir: &Path, identity: &Identity, has_been_ready: bool) -> io::Result<()> {
+    let Identity { cluster_id, node_id } = identity.clone();
+    let file = IdentityFile { layout_version: LAYOUT_VERSION, cluster_id, node_id, has_been_ready };
     let text =
-        format!("# Written once by Corelog: who this directory belongs to. Do not edit.\n{}", file.to_toml());
+        format!("# Written by Corelog: who this directory belongs to. Do not edit.\n{}", file.to_toml());
     let temporary = dir.join(format!("{FILE_NAME}.new"));
     let mut out = File::create(&temporary)?;
     out.write_all(text.as_bytes())?;
     out.sync_all()?;
-    fs::rename(&temporary, path)?;
+    fs::rename(&temporary, dir.join(FILE_NAME))?;
     File::open(dir)?.sync_all()
 }
 
@@ -203,6 +236,31 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::write(dir.join("holiday.jpg"), "").unwrap();
         assert!(matches!(open(&dir, 1), Err(IdentityError::NotEmpty { .. })));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_half_restored_directory_is_refused() {
+        let dir = scratch("halves");
+        let (identity, lock) = open(&dir, 1).unwrap();
+        drop(lock);
+        // A start that failed before there was a journal may be tried again.
+        drop(open(&dir, 1).unwrap());
+        fs::create_dir(dir.join("journal")).unwrap();
+        fs::write(dir.join("journal/00000001-0-0.journal"), "").unwrap();
+        note_ready(&dir, &identity).unwrap();
+        assert_eq!(open(&dir, 1).unwrap().0, identity);
+        fs::remove_file(dir.join("journal/00000001-0-0.journal")).unwrap();
+        for _ in 0..2 {
+            let refused = open(&dir, 1).unwrap_err();
+            assert!(matches!(refused, IdentityError::NoJournal { .. }), "{refused}");
+            let _ = fs::remove_dir(dir.join("journal"));
+        }
+        fs::remove_file(dir.join(FILE_NAME)).unwrap();
+        fs::create_dir(dir.join("topics")).unwrap();
+        let refused = open(&dir, 1).unwrap_err();
+        assert!(matches!(refused, IdentityError::Lost { .. }), "{refused}");
+        assert!(!dir.join(FILE_NAME).exists());
         fs::remove_dir_all(&dir).unwrap();
     }
 }

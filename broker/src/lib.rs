@@ -8,6 +8,7 @@ pub mod config;
 mod controller;
 mod groups;
 pub mod identity;
+mod leftovers;
 pub mod logging;
 pub mod metrics;
 mod net;

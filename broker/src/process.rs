@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Health, Scraper};
 use crate::config::{self, Args, Endpoint};
+use crate::identity::Identity;
 use crate::server::{self, Control, Found, Report, Seed};
 use crate::settings::Settings;
 use crate::version::version;
@@ -53,6 +54,7 @@ pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
     }
     let cores = config.cores.len();
     let (report_sender, reports) = mpsc::channel(cores + 1);
+    let known_as = identity.clone();
     let (seeds, controls) = Seed::for_cores(settings.clone(), config.clone(), identity, move |message| {
         let _ = report_sender.try_send(message);
     });
@@ -60,7 +62,7 @@ pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
         .context("starting the data cores")?;
     let ended = wait_for(shards);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(&config, controls, reports, ended, started))
+    runtime.block_on(serve(&config, &known_as, controls, reports, ended, started))
 }
 
 /// Joins the data cores on a thread of its own, since joining blocks.
@@ -78,6 +80,7 @@ fn wait_for(shards: corelog_io::Handle<anyhow::Result<()>>) -> oneshot::Receiver
 
 async fn serve(
     config: &config::BrokerConfig,
+    identity: &Identity,
     controls: Vec<RemoteSender<Control>>,
     mut reports: mpsc::Receiver<Report>,
     mut ended: oneshot::Receiver<anyhow::Result<()>>,
@@ -105,6 +108,9 @@ async fn serve(
         tokio::select! {
             report = reports.recv() => match report {
                 Some(Report::Ready { addresses, found }) => {
+                    if let Err(error) = identity::note_ready(&config.data_dir, identity) {
+                        tracing::warn!(%error, "cannot note in the identity file that there is a journal");
+                    }
                     health.send_replace(Health::Ready);
                     announce(config, &addresses, found, started.elapsed());
                 }

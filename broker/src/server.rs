@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use corelog_io::{CoreCtx, ListenOptions, Listener, Queue, RemoteReceiver, RemoteSender, Seat, spawn};
-use corelog_storage::{LogConfig, LogId, Recovered, Replayed, ShardStorage, StorageConfig};
+use corelog_storage::{LogId, Recovered, Replayed, ShardStorage, StorageConfig};
 use futures_util::future::{Either, select};
 
 use crate::call::{self, CallSeats, Calls};
@@ -15,6 +15,7 @@ use crate::config::BrokerConfig;
 use crate::config::describe::{self, Entry, Wanted};
 use crate::controller::{CONTROLLER_SHARD, CONTROLLER_TOPIC, CONTROLLER_TOPIC_NAME, Controller};
 use crate::identity::Identity;
+use crate::leftovers::{self, KEEP_ALL};
 use crate::metrics::{Snapshot, families};
 use crate::net::accept;
 use crate::settings::Settings;
@@ -22,16 +23,6 @@ use crate::shard::{self, Shard, ShardId};
 
 /// Connections get this long to finish what is in progress when the broker stops.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-
-/// The controller's log is kept whole.
-const KEEP_ALL: LogConfig = LogConfig {
-    segment_bytes: 64 << 20,
-    segment_ms: i64::MAX,
-    retention_ms: -1,
-    retention_bytes: -1,
-    delete_enabled: false,
-    write_caching: false,
-};
 
 /// Control messages that a shard takes before who sends them waits.
 const CONTROL_CAPACITY: usize = 16;
@@ -148,7 +139,7 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
     if id == CONTROLLER_SHARD {
         let log_id = LogId { topic: CONTROLLER_TOPIC, partition: 0 };
         let log = shard.storage.log(log_id, CONTROLLER_TOPIC_NAME, KEEP_ALL);
-        let controller = Controller::load(
+        let (controller, deleted) = Controller::load(
             log,
             shard.settings.clone(),
             shard.identity.node_id,
@@ -157,12 +148,17 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
         .await
         .context("loading the controller's log")?;
         let image = controller.image();
+        if image.end_offset == 0 {
+            leftovers::expect_no_logs(&shard).await.context("the controller's log")?;
+        }
         shard.set_controller(controller);
+        let loaded = image.clone();
         shard
             .on_all(move |shard| async move { shard.install(image, &[]).await })
             .await
             .context("publishing the cluster's metadata")?;
-        shard.on_all(|shard| async move { claim_recovered(&shard) }).await?;
+        let claimed = deleted.clone();
+        shard.on_all(move |shard| async move { leftovers::claim(&shard, &claimed) }).await?;
         if let Found::Recovered(Replayed { journal_files, entries, bytes }) = found {
             let took_ms = (corelog_io::now() - begun).as_millis() as u64;
             tracing::info!(
@@ -173,7 +169,7 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
                 "recovered: the last stop was none in good order"
             );
         }
-        spawn(Queue::Background, sweep(shard.clone())).detach();
+        spawn(Queue::Background, leftovers::sweep(shard.clone(), loaded, deleted)).detach();
         // Shard 0 binds first: with port 0 it is the one that finds out which port.
         let config = shard.config();
         let wanted = config.listeners.iter().map(|listener| listener.bind.resolve());
@@ -224,35 +220,6 @@ async fn exchange(
         parts.push(part);
     }
     Ok(Recovered::merge(parts))
-}
-
-/// Claims every log that the journals knew and that still exists; what is left belonged to deleted topics.
-fn claim_recovered(shard: &Shard) {
-    for id in shard.storage.unclaimed() {
-        // The controller's own log is claimed before the image is there.
-        let _ = shard.log(id);
-    }
-    shard.storage.settle_recovery();
-}
-
-/// Removes the directories of topics whose deletion a crash cut short.
-async fn sweep(shard: Rc<Shard>) {
-    let topics = corelog_storage::topics_dir(&shard.config().data_dir);
-    let entries = match corelog_io::fs::read_dir(&topics).await {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
-        Err(error) => return tracing::warn!(%error, dir = %topics.display(), "cannot list"),
-    };
-    for entry in entries {
-        let Some(id) = entry.name.to_str().and_then(corelog_storage::topic_of_dir) else { continue };
-        if id == CONTROLLER_TOPIC || shard.image().topic_by_id(id).is_some() {
-            continue;
-        }
-        tracing::info!(dir = ?entry.name, "removing what is left of a deleted topic");
-        if let Err(error) = corelog_io::fs::remove_dir_all(&topics.join(&entry.name)).await {
-            tracing::warn!(%error, dir = ?entry.name, "cannot remove");
-        }
-    }
 }
 
 /// Binds this shard's listeners and begins to accept. Returns the addresses, with the ports they got. Shard 0 comes

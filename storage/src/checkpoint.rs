@@ -21,8 +21,8 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
     let mut writer = CheckpointWriter::new(storage.former_ends());
     for log in storage.logs() {
         if log.refused().is_some() {
-            // Its evidence is in the former generations' journals: they stay.
-            complete = false;
+            // As long as its evidence is in the former generations' journals, they stay.
+            complete &= storage.former_generations_gone.get() || !log.is_refused_by_journals();
             continue;
         }
         complete &= log.first_dirty_sequence() != Some(0);

@@ -6,6 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What a person can do about damage and loss. No step of it loses anything that is there.
+const REMEDY: &str = "Nothing was touched. Restore it from a copy, or rebuild the state of the logs from what is \
+                      there: `corectl log repair DATA_DIR` shows what that keeps and what it cannot, and changes \
+                      nothing without --execute";
+
 /// A failure of the storage itself. Cheap to clone: one failure answers many waiting appends.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StorageError {
@@ -13,12 +18,12 @@ pub enum StorageError {
     Io { action: &'static str, path: PathBuf, source: Arc<io::Error> },
 
     /// Bytes that had been on stable storage are not what was written.
-    #[error(
-        "{} is damaged at byte {position}: {what}. Nothing was removed. Restore the file from a copy, or set it aside \
-         (losing what it holds) and start again",
-        path.display()
-    )]
+    #[error("{} is damaged at byte {position}: {what}. {REMEDY}", path.display())]
     Corrupt { path: PathBuf, position: u64, what: String },
+
+    /// A file or directory that was on stable storage is not there.
+    #[error("{} is missing: {what}. {REMEDY}", path.display())]
+    Missing { path: PathBuf, what: String },
 
     /// A format this build does not know.
     #[error("{}: {what}. Run the build that wrote it, or a newer one", path.display())]
@@ -50,6 +55,10 @@ impl StorageError {
 
     pub(crate) fn corrupt(path: &Path, position: u64, what: impl Into<String>) -> StorageError {
         StorageError::Corrupt { path: path.to_path_buf(), position, what: what.into() }
+    }
+
+    pub(crate) fn missing(path: &Path, what: impl Into<String>) -> StorageError {
+        StorageError::Missing { path: path.to_path_buf(), what: what.into() }
     }
 
     /// The disk (or a quota) is full.

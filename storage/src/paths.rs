@@ -4,7 +4,7 @@ use crate::ids::{LogId, Uuid};
 use std::path::{Path, PathBuf};
 
 /// Longest part of a topic's name that goes into its directory's name: with the id it stays below 255 bytes.
-const NAME_MAX: usize = 200;
+pub const NAME_MAX: usize = 200;
 
 pub fn journal_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("journal")

@@ -148,9 +148,7 @@ impl ShardStorage {
             }
         }
         let generation = recovered.next_generation;
-        if !recovered.ends.is_empty() {
-            checkpoint::write_first(&config, generation, &recovered.ends).await?;
-        }
+        checkpoint::write_first(&config, generation, &recovered.ends).await?;
         let syncs_as_one = fs::syncs_as_one(&dir).await.map_err(StorageError::io("look at", &dir))?;
         let sync_together_from = if syncs_as_one { config.sync_together_from } else { usize::MAX };
         // Most descriptors are for connections.
@@ -159,6 +157,10 @@ impl ShardStorage {
         let salt = corelog_io::random_u64();
         let header = JournalFileHeader { generation, shard: config.shard as u32, salt, first_sequence: 1 };
         let ring = Ring::create(dir, header, config.journal_file_bytes, config.journal_files).await?;
+        // Where it is, there was a journal (see recovery).
+        let topics_dir = paths::topics_dir(&config.data_dir);
+        fs::create_dir_all(&topics_dir).await.map_err(StorageError::io("create", &topics_dir))?;
+        fs::sync_dir(&config.data_dir).await.map_err(StorageError::io("sync", &config.data_dir))?;
         let shard = Rc::new(Shard {
             generation,
             journal: Journal::new(&config, generation, salt, ring),
@@ -221,10 +223,10 @@ impl ShardStorage {
         self.recovered.borrow().keys().copied().collect()
     }
 
-    /// The broker has claimed all logs that exist: what is left belongs to deleted topics and is forgotten. From now
-    /// on the former generations' journals are emptied into segments and removed.
+    /// The broker has claimed all logs that exist: what is left belongs to deleted topics, and their state is forgotten.
+    /// From now on the former generations' journals are emptied into segments and removed.
     pub fn settle_recovery(&self) {
-        self.recovered.borrow_mut().clear();
+        self.recovered.borrow_mut().retain(|_, log| log.forget_state());
         self.recovery_settled.set(true);
         self.shard.flusher.recovery_is_settled();
     }

@@ -3,65 +3,12 @@
 mod world;
 
 use bytes::Bytes;
-use corelog_io::sim::{Process, Sim};
+use corelog_io::sim::Sim;
 use corelog_io::sleep;
-use corelog_storage::{AppendBatch, BatchKind, Log, LogConfig, Read, ShardStorage, StorageConfig};
-use corelog_wire::records::split_batches;
-use std::cell::RefCell;
+use corelog_storage::{AppendBatch, BatchKind, Log, LogConfig, ShardStorage, StorageConfig};
 use std::rc::Rc;
 use std::time::Duration;
-use world::{batch, client, log_config, log_id, open};
-
-/// Runs `work` in a process of one core, then ends it.
-fn run<F: Future<Output = ()> + 'static>(sim: &Sim, machine: &Process, work: F) {
-    let done = Rc::new(RefCell::new(false));
-    let work = Rc::new(RefCell::new(Some(work)));
-    let flag = Rc::clone(&done);
-    machine.start(1, move |_| {
-        let work = work.borrow_mut().take();
-        let flag = Rc::clone(&flag);
-        async move {
-            if let Some(work) = work {
-                work.await;
-            }
-            *flag.borrow_mut() = true;
-        }
-    });
-    while !*done.borrow() {
-        assert!(sim.run_steps(1) > 0, "stuck");
-    }
-}
-
-async fn append(log: &Log, bytes: Bytes) -> i64 {
-    let appended = log.append(client(bytes)).await.expect("it is taken");
-    appended.durable.await.expect("it becomes durable");
-    appended.base_offset
-}
-
-async fn read_all(log: &Log) -> Vec<(i64, Bytes)> {
-    let mut found = Vec::new();
-    let mut offset = log.log_start_offset();
-    while offset < log.high_watermark() {
-        let read = log.read(offset, 100 << 10, true).await.expect("it can be read");
-        assert!(read.len > 0, "there is something at {offset}");
-        found.extend(batches(&read));
-        offset = read.next_offset;
-    }
-    found
-}
-
-/// Base offset and bytes of each batch.
-fn batches(read: &Read) -> Vec<(i64, Bytes)> {
-    let whole = Bytes::from(read.parts.concat());
-    assert_eq!(whole.len(), read.len);
-    split_batches(&whole)
-        .map(|b| b.expect("whole batches"))
-        .map(|b| {
-            b.verify_checksum().expect("sound batches");
-            (b.header().base_offset, b.into_bytes())
-        })
-        .collect()
-}
+use world::{append, batch, batches, client, log_config, log_id, open, read_all, run};
 
 fn values(n: usize, size: usize) -> Vec<Bytes> {
     (0..n).map(|i| batch(&[&vec![i as u8; size][..], b"second"], i as i64)).collect()

@@ -126,6 +126,10 @@ fn refusal_with(entries: &[(EntryHeader, Bytes)], state: Option<LogCheckpoint>) 
         if let Some(state) = state {
             let path = paths::journal_dir(Path::new(DIR)).join(paths::checkpoint_file(1, 0));
             write(path, &checkpoint(&state)).await;
+            if state.flushed_offset > 0 {
+                let dir = paths::log_dir(Path::new(DIR), log_id(1), "topic");
+                fs::create_dir_all(&dir).await.expect("it is made");
+            }
         }
         write(paths::journal_dir(Path::new(DIR)).join(paths::journal_file(1, 0, 0)), &file).await;
         let storage = open().await;
@@ -237,6 +241,7 @@ fn an_index_that_leads_out_of_its_segment_is_not_followed() {
         write(dir.join(paths::segment_file(0)), &data).await;
         write(dir.join(paths::index_file(0)), &index).await;
         write(paths::journal_dir(Path::new(DIR)).join(paths::checkpoint_file(1, 0)), &checkpoint).await;
+        write(paths::journal_dir(Path::new(DIR)).join(paths::journal_file(1, 0, 0)), &journal(&[])).await;
         let storage = open().await;
         let log = storage.log(log_id(1), "topic", log_config());
         let read = log.read(0, 1 << 20, true).await.expect("the batch is found");

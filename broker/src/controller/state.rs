@@ -1,6 +1,7 @@
 //! The controller itself: one change at a time, durable before it is seen.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::image::{Image, RESOURCE_BROKER, RESOURCE_TOPIC, TopicImage};
 use super::records::{decode_batches, encode_batch, joined};
 use crate::config::ConfigMap;
 use crate::config::alter::Alteration;
+use crate::leftovers::Deleted;
 use crate::settings::Settings;
 use crate::shard::Shard;
 use crate::topic_name;
@@ -67,24 +69,28 @@ pub struct Controller {
 }
 
 impl Controller {
-    /// Reads the whole log and finishes its image.
+    /// Reads the whole log and finishes its image. Beside it the topics that were deleted.
     pub async fn load(
         log: Rc<Log>,
         settings: Arc<Settings>,
         node_id: i32,
         partitions_max: usize,
-    ) -> anyhow::Result<Controller> {
+    ) -> anyhow::Result<(Controller, Deleted)> {
         // A log that was found damaged may lack topics: their files would be taken for a deleted topic's.
         if let Some(damage) = log.refused() {
             return Err(damage.into());
         }
         let mut image = Image::new(&settings);
+        let mut deleted = BTreeSet::new();
         let mut offset = log.log_start_offset();
         while offset < log.high_watermark() {
             let read = log.read(offset, LOAD_STEP_BYTES, true).await?;
             let damaged = |what| anyhow::anyhow!("controller log, at or after offset {offset}: {what}");
             for record in decode_batches(&joined(&read.parts)).map_err(damaged)? {
                 image.apply(&record).map_err(damaged)?;
+                if let MetadataRecord::RemoveTopicRecord(removed) = record {
+                    deleted.insert(removed.topic_id);
+                }
             }
             anyhow::ensure!(read.next_offset > offset, "controller log: nothing to read at offset {offset}");
             offset = read.next_offset;
@@ -93,7 +99,9 @@ impl Controller {
         let names: Vec<Str> = image.topics.keys().cloned().collect();
         image.finish_configs(&settings, node_id, &names);
         let image = RefCell::new(Arc::new(image));
-        Ok(Controller { log, turn: Semaphore::new(1), image, settings, node_id, partitions_max })
+        let controller =
+            Controller { log, turn: Semaphore::new(1), image, settings, node_id, partitions_max };
+        Ok((controller, Arc::new(deleted)))
     }
 
     pub fn image(&self) -> Arc<Image> {

@@ -85,6 +85,14 @@ fn io_errors() {
     run_seeds(10, Faults::IoErrors);
 }
 
+/// Parts of the data directory are missing: the start is refused, nothing is touched, and with them back all is there.
+#[test]
+fn parts_missing() {
+    for seed in 1..=setting("SEEDS").unwrap_or(6) {
+        story::run_with_parts_missing(&Plan::from_seed(seed, Faults::Crashes));
+    }
+}
+
 #[test]
 fn bit_flips() {
     run_seeds(20, Faults::BitFlips);

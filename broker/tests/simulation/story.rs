@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 
 use crate::broker::{Broker, Start};
 use crate::connection::Connection;
-use crate::plan::{Dice, Faults, Plan};
+use crate::plan::{DATA_DIR, Dice, Faults, Plan};
 use crate::truth::{Place, Truth};
 use crate::{committer, consumer, member, producer};
 
@@ -97,21 +97,38 @@ impl Shared {
 
 /// Runs a plan; a hash of all that happened.
 pub fn run(plan: &Plan) -> u64 {
-    let sim =
-        Sim::with_config(plan.seed, SimConfig { reset_one_in: plan.reset_one_in, ..SimConfig::default() });
-    let broker = Broker::new(&sim);
-    let clients = sim.process("clients");
-    let shared = Rc::new(Shared {
-        plan: plan.clone(),
-        truth: RefCell::new(Truth::new(plan.faults)),
-        address: broker.address(),
-        stop: Cell::new(false),
-        finished: Cell::new(0),
-        followers: RefCell::default(),
-    });
-    let mut story = Story { sim, broker, clients, shared, dice: Dice(plan.seed) };
+    let mut story = Story::new(plan);
     story.tell();
     story.sim.trace_hash()
+}
+
+/// Runs a plan, then takes parts of the data directory away: no start takes what is missing for empty, and with all of it
+/// back everything is there.
+pub fn run_with_parts_missing(plan: &Plan) {
+    let mut story = Story::new(plan);
+    story.tell();
+    story.bereave();
+    story.judge();
+}
+
+impl Story {
+    fn new(plan: &Plan) -> Story {
+        let sim = Sim::with_config(
+            plan.seed,
+            SimConfig { reset_one_in: plan.reset_one_in, ..SimConfig::default() },
+        );
+        let broker = Broker::new(&sim);
+        let clients = sim.process("clients");
+        let shared = Rc::new(Shared {
+            plan: plan.clone(),
+            truth: RefCell::new(Truth::new(plan.faults)),
+            address: broker.address(),
+            stop: Cell::new(false),
+            finished: Cell::new(0),
+            followers: RefCell::default(),
+        });
+        Story { sim, broker, clients, shared, dice: Dice(plan.seed) }
+    }
 }
 
 struct Story {
@@ -337,6 +354,54 @@ impl Story {
         }
     }
 
+    fn bereave(&mut self) {
+        self.broker.stop(&self.sim);
+        let data = Path::new(DATA_DIR);
+        let controller = data.join("topics/__cluster_metadata~AAAAAAAAAAAAAAAAAAAAAQ");
+        let journal = data.join("journal");
+        let disk = self.broker.machine.disk();
+        let checkpoints =
+            disk.files().into_iter().filter(|file| file.to_string_lossy().ends_with(".checkpoint"));
+        let mut missing: Vec<Vec<PathBuf>> = checkpoints.map(|checkpoint| vec![checkpoint]).collect();
+        assert!(!missing.is_empty(), "there are checkpoints");
+        missing.extend([vec![controller.clone()], vec![journal.clone()], vec![journal, controller]]);
+        for gone in missing {
+            self.note(&format!("{gone:?} are missing"));
+            self.rename(gone.iter().enumerate().map(|(n, path)| (path.clone(), aside(n))).collect());
+            let before = disk.files();
+            self.start();
+            match self.broker.await_ready(&self.sim) {
+                Start::Failed(what) => assert!(what.contains("corectl log repair"), "{what}"),
+                start => panic!("without {gone:?}: {start:?}"),
+            }
+            self.sim.run_for(Duration::from_secs(1));
+            self.broker.machine.kill();
+            assert_eq!(before, disk.files(), "nothing is touched without {gone:?}");
+            self.rename(gone.iter().enumerate().map(|(n, path)| (aside(n), path.clone())).collect());
+        }
+        self.start();
+        assert_eq!(self.broker.await_ready(&self.sim), Start::Ready, "with everything back");
+    }
+
+    /// Renames on the broker's disk while it is down.
+    fn rename(&self, renames: Vec<(PathBuf, PathBuf)>) {
+        let done = Rc::new(Cell::new(false));
+        let (renames, told) = (Rc::new(renames), done.clone());
+        self.broker.machine.start(1, move |_| {
+            let (renames, told) = (renames.clone(), told.clone());
+            async move {
+                for (from, to) in &*renames {
+                    corelog_io::fs::rename(from, to).await.expect("it is there");
+                }
+                told.set(true);
+            }
+        });
+        while !done.get() {
+            assert!(self.sim.run_steps(1) > 0, "stuck");
+        }
+        self.broker.machine.kill();
+    }
+
     fn flip_bits(&mut self) {
         let disk = self.broker.machine.disk();
         for _ in 0..1 + self.dice.below(3) {
@@ -360,6 +425,11 @@ impl Story {
             self.sim.run_for(Duration::from_millis(10));
         }
     }
+}
+
+/// Where what is missing lies meanwhile.
+fn aside(n: usize) -> PathBuf {
+    format!("/aside-{n}").into()
 }
 
 /// Clients that finish when told to.

@@ -135,6 +135,8 @@ impl Log {
                 log: self.id,
                 active: state.active,
                 flushed_offset: state.flushed.offset,
+                found_end: state.found_end.offset,
+                found_more: state.found_end.index > state.flushed.index,
                 log_start_offset: state.log_start_offset,
             }
         };

@@ -88,8 +88,12 @@ pub(crate) struct State {
     /// Before the segments are loaded: what the checkpoint says of the active one.
     active: Option<ActiveSegmentState>,
     segments: Option<Segments>,
+    /// Where start-up found the log to end.
+    found_end: End,
     /// Why the log is refused, if it is.
     refused: Option<Arc<str>>,
+    /// What the log is refused for is in the former generations' journals and checkpoints.
+    refused_by_journals: bool,
     deleted: bool,
 }
 
@@ -110,7 +114,8 @@ impl Log {
         config: LogConfig,
         recovered: RecoveredLog,
     ) -> Rc<Log> {
-        let dir = paths::log_dir(&shard.config.data_dir, id, name);
+        let found = recovered.dir.clone();
+        let dir = found.unwrap_or_else(|| paths::log_dir(&shard.config.data_dir, id, name));
         let state = State::recover(id, config, recovered, &shard);
         Rc::new_cyclic(|me| Log {
             id,
@@ -348,6 +353,11 @@ impl Log {
             .map(|evidence| StorageError::LogRefused { log: self.id, evidence: evidence.clone() })
     }
 
+    /// Whether the former generations' journals are the evidence of why the log is refused.
+    pub(crate) fn is_refused_by_journals(&self) -> bool {
+        self.state.borrow().refused_by_journals
+    }
+
     pub(crate) fn is_clean_through(&self, sequence: u64) -> bool {
         self.state.borrow().tail.is_clean_through(sequence)
     }
@@ -469,7 +479,7 @@ fn end_after(batch: &TailBatch, header: &BatchHeader) -> End {
     End { offset: batch.next_offset, index: batch.index.next(), term: header.partition_leader_epoch }
 }
 
-fn produced(claim: &Claim, header: &BatchHeader) -> ProducedBatch {
+pub(crate) fn produced(claim: &Claim, header: &BatchHeader) -> ProducedBatch {
     ProducedBatch {
         first_sequence: claim.first_sequence,
         last_sequence: claim.last_sequence(),

@@ -112,13 +112,13 @@ impl Log {
             match self.read_segment(segment, hint, limit, &mut read, max_bytes, at_least_one).await {
                 Ok(true) => {}
                 Ok(false) => break,
+                // What is whole before the damage is served; who asks for the damage itself is told.
+                Err(_) if read.len > 0 => break,
                 // Retention may have taken the segment while we read it.
                 Err(error) => {
                     let start = self.state.borrow().log_start_offset;
-                    match read.next_offset < start || self.is_deleted() {
-                        true if read.len > 0 => break,
-                        true => continue,
-                        false => return Err(error.into()),
+                    if read.next_offset >= start && !self.is_deleted() {
+                        return Err(error.into());
                     }
                 }
             }

@@ -11,12 +11,14 @@ use crate::shard::Shard;
 use crate::tail::{Tail, TailBatch};
 use corelog_io::wall_clock_ms;
 use corelog_wire::records::BatchHeader;
+use std::path::Path;
 use std::sync::Arc;
 
 impl State {
     /// The checkpoint's state, and on top of it what the journals say. Gaps are never papered over: the log is refused.
     pub(crate) fn recover(id: LogId, config: LogConfig, found: RecoveredLog, shard: &Shard) -> State {
         let mut state = State::new(config);
+        let has_state = found.checkpoint.is_some() || !found.entries.is_empty() || found.damaged.is_some();
         let mut covered_by = None;
         let mut promised = End::default();
         if let Some((generation, c)) = found.checkpoint {
@@ -118,16 +120,48 @@ impl State {
                 .into(),
             );
         }
+        let refused = refused.or_else(|| state.missing(found.dir.as_deref()));
         if refused.is_some() {
             state.next = data;
         }
         if let Some(evidence) = &refused {
             tracing::error!(log = %id, %evidence, "the log is refused");
         }
+        state.refused_by_journals = refused.is_some() && has_state;
         state.refused = refused;
+        state.found_end = state.next;
         state.durable = state.next;
         state.committed = state.next;
         state
+    }
+
+    /// What must be there and is not, for the state and the log's directory (as start-up found it) to fit together.
+    fn missing(&self, dir: Option<&Path>) -> Option<Arc<str>> {
+        let remedy = "Nothing was touched. Restore the data directory from a copy, or rebuild the log's state from its \
+                      segments with `corectl log repair`";
+        match dir {
+            // The directory was made for a batch that the journal had.
+            Some(dir) if self.next.index == RaftIndex(0) => {
+                let dir = dir.display();
+                Some(format!(
+                    "{dir} is there, and neither a checkpoint nor the journal knows of its log. {remedy}"
+                ))
+            }
+            None if self.flushed.offset > self.log_start_offset => {
+                let (from, to) = (self.log_start_offset, self.flushed.offset);
+                Some(format!(
+                    "its directory is missing, which held the records from offset {from} to {to}. {remedy}"
+                ))
+            }
+            _ if self.log_start_offset > self.next.offset => {
+                let (start, end) = (self.log_start_offset, self.next.offset);
+                Some(format!(
+                    "its first offset is {start}, and the journal knows records up to {end} only. {remedy}"
+                ))
+            }
+            _ => None,
+        }
+        .map(Arc::from)
     }
 
     fn new(config: LogConfig) -> State {
@@ -145,7 +179,9 @@ impl State {
             tail: Tail::default(),
             active: None,
             segments: None,
+            found_end: End::default(),
             refused: None,
+            refused_by_journals: false,
             deleted: false,
         }
     }

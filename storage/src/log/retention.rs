@@ -23,6 +23,7 @@ impl Log {
     /// # Errors
     /// `before` is above the high watermark or below -1.
     pub async fn delete_records(&self, before: i64) -> Result<i64, ReadError> {
+        self.check_state()?;
         let before = {
             let state = self.state.borrow();
             let end = state.committed.offset;

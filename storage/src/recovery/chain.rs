@@ -15,6 +15,7 @@ use crate::format::group::{GROUP_HEADER, GroupHeader};
 use crate::format::journal_file::JournalFileHeader;
 use crate::format::{PAGE, Refused};
 use crate::ids::LogId;
+use crate::paths;
 use bytes::Bytes;
 use corelog_io::{File, OpenOptions, fs};
 use std::collections::BTreeMap;
@@ -23,7 +24,8 @@ use std::path::{Path, PathBuf};
 /// Paths and lengths of a journal's files.
 #[derive(Default)]
 pub struct ChainFiles {
-    pub journals: Vec<(PathBuf, u64)>,
+    /// By number in the ring.
+    pub journals: BTreeMap<usize, (PathBuf, u64)>,
     pub checkpoint: Option<(PathBuf, u64)>,
 }
 
@@ -65,6 +67,7 @@ struct Stop {
 /// Reads one journal: what it and its checkpoint say of each log, and its last group. `end`: the last group that a
 /// later process took over, if there was one.
 pub async fn read(
+    dir: &Path,
     generation: u64,
     shard: u32,
     files: ChainFiles,
@@ -80,10 +83,24 @@ pub async fn read(
         checkpoints: BTreeMap::new(),
         logs: BTreeMap::new(),
     };
-    if let Some((path, len)) = files.checkpoint {
-        chain.read_checkpoint(&path, len).await?;
+    let mut has_begun = false;
+    match files.checkpoint {
+        Some((path, len)) => has_begun = chain.read_checkpoint(&path, len).await?,
+        // Before all were written first, the first generation had none until its first flush.
+        None if generation > 1 => {
+            let path = dir.join(paths::checkpoint_file(generation, shard));
+            return Err(StorageError::missing(&path, "its journal is there, which was begun after it"));
+        }
+        None => {}
     }
-    for (path, len) in files.journals {
+    // They come into being in the order of their numbers, the first before any but the first checkpoint.
+    let numbers = files.journals.keys().copied().chain(has_begun.then_some(0));
+    let last = numbers.max();
+    if let Some(gap) = last.and_then(|last| (0..=last).find(|number| !files.journals.contains_key(number))) {
+        let path = dir.join(paths::journal_file(generation, shard, gap));
+        return Err(StorageError::missing(&path, "a file that was made after it is there"));
+    }
+    for (path, len) in files.journals.into_values() {
         chain.open_file(path, len).await?;
     }
     chain.files.sort_by_key(|f| f.header.map_or(u64::MAX, |h| h.first_sequence));
@@ -101,7 +118,8 @@ pub async fn read(
 }
 
 impl Chain {
-    async fn read_checkpoint(&mut self, path: &Path, len: u64) -> Result<(), StorageError> {
+    /// Whether it is another than the one that is written before the journal is begun.
+    async fn read_checkpoint(&mut self, path: &Path, len: u64) -> Result<bool, StorageError> {
         let bytes = fs::read(path, len as usize).await.map_err(StorageError::io("read", path))?;
         let (header, logs) = checkpoint::decode(&bytes).map_err(|refused| match refused {
             Refused::Version(_) => StorageError::Version { path: path.into(), what: refused.to_string() },
@@ -113,7 +131,7 @@ impl Chain {
         self.replay_from = header.replay_from;
         self.durable_through = self.durable_through.max(header.durable_through);
         self.checkpoints = logs.into_iter().map(|log| (log.log, log)).collect();
-        Ok(())
+        Ok(header.complete || header.durable_through > 0 || header.logs > 0)
     }
 
     async fn open_file(&mut self, path: PathBuf, len: u64) -> Result<(), StorageError> {
@@ -170,7 +188,14 @@ impl Chain {
                         position += header.disk_len();
                         sequence += 1;
                     }
-                    Err(what) => break what,
+                    Err(what) => {
+                        // What lies below the replay point is only walked to find it.
+                        let Some(next) = self.group_after(current, position, sequence).await? else {
+                            sequence = sequence.max(self.replay_from);
+                            break what;
+                        };
+                        (position, sequence) = next;
+                    }
                 }
             };
             // The rest of a file is unused when the next file goes on where this one ends.
@@ -181,6 +206,30 @@ impl Chain {
             }
             return Ok(Walk::Stopped(Stop { file: current, position, sequence, what }));
         }
+    }
+
+    /// Where the next group after number `sequence`, which should begin at `position`, begins, and its number: of those
+    /// up to the replay point.
+    async fn group_after(
+        &mut self,
+        file: usize,
+        position: u64,
+        sequence: u64,
+    ) -> Result<Option<(u64, u64)>, StorageError> {
+        if sequence >= self.replay_from {
+            return Ok(None);
+        }
+        let mut at = position + PAGE as u64;
+        while at < self.files[file].window.end() {
+            if let Some(header) = self.group_header(file, at).await?
+                && header.sequence > sequence
+                && header.sequence <= self.replay_from
+            {
+                return Ok(Some((at, header.sequence)));
+            }
+            at += PAGE as u64;
+        }
+        Ok(None)
     }
 
     /// The group at `position`, if it is number `sequence` and whole: all but the batches' own checksums is checked.

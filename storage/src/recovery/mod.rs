@@ -1,4 +1,14 @@
-//! Start-up: what the journals and checkpoints of all former generations say of each log.
+//! Start-up: what the journals and checkpoints of all former generations say of each log, and which logs have a
+//! directory.
+//!
+//! Absence of state is not empty state. The order in which things become durable makes it provable that something is
+//! missing, and each line of this list is checked ("then" is "durable later"):
+//! - a shard's first checkpoint, then its first journal file, then `topics/`, then any record of that shard;
+//! - a batch in the journal, then in a segment, then a checkpoint that says so, then is its journal file used again;
+//! - every shard's first journal file, then a checkpoint that calls itself complete, then former generations go.
+//!
+//! So a log with a directory has batches in a checkpoint or a journal, or something was lost: it is refused. Nothing
+//! below the data directory is removed for want of a mention.
 //!
 //! Two steps, because a log may have lived on another shard before. First every core reads some of the journals
 //! ([`read_journals`]); the results are split by owning shard, exchanged and merged. Then each shard opens its
@@ -18,7 +28,7 @@ use bytes::Bytes;
 use chain::ChainFiles;
 use corelog_io::fs;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What start-up found, of some or of all logs. `Send`: goes to the owning shards by mailbox.
@@ -68,6 +78,8 @@ pub(crate) struct RecoveredLog {
     pub entries: Vec<RecoveredEntry>,
     /// An entry is damaged: those after it are left out.
     pub damaged: Option<Arc<str>>,
+    /// The directory it has: there are segments in it, or were.
+    pub dir: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -93,6 +105,13 @@ impl RecoveredLog {
         self.entries.extend(other.entries);
         self.entries.sort_by_key(|e| (e.generation, e.sequence));
         self.damaged = self.damaged.take().or(other.damaged);
+        self.dir = self.dir.take().or(other.dir);
+    }
+
+    /// Forgets what was found in journals and checkpoints. What has a directory is still not taken for new.
+    pub fn forget_state(&mut self) -> bool {
+        (self.checkpoint, self.entries) = (None, Vec::new());
+        self.dir.is_some()
     }
 }
 
@@ -129,28 +148,65 @@ impl Recovered {
     }
 }
 
-/// Reads every `readers`th journal below `data_dir`, beginning with number `reader`. All cores of the process call
-/// this before any opens its storage.
+/// Reads every `readers`th journal below `data_dir`, beginning with number `reader`, and looks for as many of the logs'
+/// directories. All cores of the process call this before any opens its storage.
 ///
 /// # Errors
-/// Damage to what had been on stable storage, an unknown format version, or I/O. A torn end is none: it was never
-/// acknowledged, and is left out.
+/// Damage to what had been on stable storage, files that must be there and are not, an unknown format version, or I/O.
+/// A torn end is none: it was never acknowledged, and is left out.
 pub async fn read_journals(
     data_dir: &Path,
     reader: usize,
     readers: usize,
 ) -> Result<Recovered, StorageError> {
     let dir = paths::journal_dir(data_dir);
-    if !fs::exists(&dir).await.map_err(StorageError::io("look for", &dir))? {
-        return Ok(Recovered { next_generation: 1, ..Recovered::default() });
+    let (mut chains, newest) = find_chains(&dir).await?;
+    let topics_dir = paths::topics_dir(data_dir);
+    if chains.values().all(|files| files.journals.is_empty()) && exists(&topics_dir).await? {
+        // The first journal file was durable before this directory was made.
+        let what = format!("{} is there, which was made after it", topics_dir.display());
+        return Err(StorageError::missing(&dir.join("*.journal"), what));
     }
-    let mut chains: BTreeMap<(u64, u32), ChainFiles> = BTreeMap::new();
-    for entry in fs::read_dir(&dir).await.map_err(StorageError::io("list", &dir))? {
+    let Some(next_generation) = newest.checked_add(1) else {
+        let what = format!("a file bears generation {newest} in its name, and none can follow");
+        return Err(StorageError::corrupt(&dir, 0, what));
+    };
+    let known = Known::read(&chains).await?;
+    chains.retain(|(generation, _), _| *generation >= known.needed_from);
+    known.expect_all_shards(&dir, &chains)?;
+    let logs = find_dirs(&topics_dir, reader, readers).await?;
+    let mut found = Recovered { next_generation, logs, ..Recovered::default() };
+    for ((generation, shard), files) in chains.into_iter().skip(reader).step_by(readers.max(1)) {
+        let end = known.ends.get(&(generation, shard)).copied();
+        let journal_files = files.journals.len();
+        let (logs, sequence) = chain::read(&dir, generation, shard, files, end).await?;
+        let ends = vec![JournalEnd { generation, shard, sequence }];
+        let replayed = Replayed::of(journal_files, &logs);
+        found = Recovered::merge([found, Recovered { next_generation, logs, ends, replayed }]);
+    }
+    Ok(found)
+}
+
+async fn exists(path: &Path) -> Result<bool, StorageError> {
+    fs::exists(path).await.map_err(StorageError::io("look for", path))
+}
+
+/// Files by the journal they are of: generation and shard.
+type Chains = BTreeMap<(u64, u32), ChainFiles>;
+
+/// The journals in `dir`, and the newest generation; 0: there is none.
+async fn find_chains(dir: &Path) -> Result<(Chains, u64), StorageError> {
+    let mut chains = Chains::new();
+    if !exists(dir).await? {
+        return Ok((chains, 0));
+    }
+    for entry in fs::read_dir(dir).await.map_err(StorageError::io("list", dir))? {
         let Some(name) = entry.name.to_str().and_then(JournalName::parse) else { continue };
         let path = dir.join(&entry.name);
         match name {
-            JournalName::Journal { generation, shard, .. } => {
-                chains.entry((generation, shard)).or_default().journals.push((path, entry.len));
+            JournalName::Journal { generation, shard, number } => {
+                let files: &mut ChainFiles = chains.entry((generation, shard)).or_default();
+                files.journals.insert(number, (path, entry.len));
             }
             JournalName::Checkpoint { generation, shard } => {
                 chains.entry((generation, shard)).or_default().checkpoint = Some((path, entry.len));
@@ -158,22 +214,30 @@ pub async fn read_journals(
         }
     }
     let newest = chains.keys().next_back().map_or(0, |(generation, _)| *generation);
-    let Some(next_generation) = newest.checked_add(1) else {
-        let what = format!("a file bears generation {newest} in its name, and none can follow");
-        return Err(StorageError::corrupt(&dir, 0, what));
-    };
-    let known = Known::read(&chains).await?;
-    chains.retain(|(generation, _), _| *generation >= known.needed_from);
-    let mut found = Recovered { next_generation, ..Recovered::default() };
-    for ((generation, shard), files) in chains.into_iter().skip(reader).step_by(readers.max(1)) {
-        let end = known.ends.get(&(generation, shard)).copied();
-        let journal_files = files.journals.len();
-        let (logs, sequence) = chain::read(generation, shard, files, end).await?;
-        let ends = vec![JournalEnd { generation, shard, sequence }];
-        let replayed = Replayed::of(journal_files, &logs);
-        found = Recovered::merge([found, Recovered { next_generation, logs, ends, replayed }]);
+    Ok((chains, newest))
+}
+
+/// The logs that have a directory, of every `readers`th topic.
+async fn find_dirs(
+    topics_dir: &Path,
+    reader: usize,
+    readers: usize,
+) -> Result<BTreeMap<LogId, RecoveredLog>, StorageError> {
+    let mut logs = BTreeMap::new();
+    if !exists(topics_dir).await? {
+        return Ok(logs);
     }
-    Ok(found)
+    let list = async |dir: &Path| fs::read_dir(dir).await.map_err(StorageError::io("list", dir));
+    for topic_dir in list(topics_dir).await?.into_iter().skip(reader).step_by(readers.max(1)) {
+        let Some(topic) = topic_dir.name.to_str().and_then(paths::topic_of_dir) else { continue };
+        let path = topics_dir.join(&topic_dir.name);
+        for dir in list(&path).await?.into_iter().filter(|dir| dir.is_dir) {
+            let Some(partition) = dir.name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            let dir = Some(path.join(&dir.name));
+            logs.insert(LogId { topic, partition }, RecoveredLog { dir, ..RecoveredLog::default() });
+        }
+    }
+    Ok(logs)
 }
 
 /// What the checkpoints say of journals other than their own.
@@ -183,6 +247,9 @@ struct Known {
     needed_from: u64,
     /// How far a later process took a journal over, by generation and shard.
     ends: BTreeMap<(u64, u32), u64>,
+    /// Generations in which a shard has a complete checkpoint, and the number of their shards: all of them had begun
+    /// their journals before.
+    begun: BTreeMap<u64, u32>,
 }
 
 impl Known {
@@ -202,7 +269,20 @@ impl Known {
                 *known = end.sequence.min(*known);
             }
         }
-        let whole = complete.into_iter().rev().find(|(_, (count, shards))| count == shards);
-        Ok(Known { needed_from: whole.map_or(0, |(generation, _)| generation), ends })
+        let whole = complete.iter().rev().find(|(_, (count, shards))| count == shards);
+        let needed_from = whole.map_or(0, |(generation, _)| *generation);
+        let begun = complete.into_iter().map(|(generation, (_, shards))| (generation, shards)).collect();
+        Ok(Known { needed_from, ends, begun })
+    }
+
+    fn expect_all_shards(&self, dir: &Path, chains: &Chains) -> Result<(), StorageError> {
+        for (generation, shards) in self.begun.range(self.needed_from..) {
+            for shard in (0..*shards).filter(|shard| !chains.contains_key(&(*generation, *shard))) {
+                let path = dir.join(paths::checkpoint_file(*generation, shard));
+                let what = format!("shard {shard} of {shards} has neither it nor a journal file");
+                return Err(StorageError::missing(&path, what));
+            }
+        }
+        Ok(())
     }
 }

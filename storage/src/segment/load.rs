@@ -21,6 +21,10 @@ pub struct Expected {
     pub active: Option<ActiveSegmentState>,
     /// Every offset below is in a segment.
     pub flushed_offset: i64,
+    /// Where the log ended at the start, with what was in the journal alone.
+    pub found_end: i64,
+    /// Something was in the journal alone.
+    pub found_more: bool,
     pub log_start_offset: i64,
 }
 
@@ -29,7 +33,7 @@ pub struct Expected {
 pub async fn load(dir: &Path, files: &FileCache, expected: &Expected) -> Result<Segments, StorageError> {
     if !fs::exists(dir).await.map_err(StorageError::io("look for", dir))? {
         return match expected.flushed_offset > expected.log_start_offset {
-            true => Err(StorageError::corrupt(dir, 0, "the log's directory is missing")),
+            true => Err(StorageError::missing(dir, "the log's segments were in it")),
             false => Ok(Segments::default()),
         };
     }
@@ -51,7 +55,16 @@ pub async fn load(dir: &Path, files: &FileCache, expected: &Expected) -> Result<
         Some(active) => active.base_offset + 1,
         None => expected.flushed_offset,
     };
-    for (base, _) in data.split_off(&beyond) {
+    let leftovers = data.split_off(&beyond);
+    // Every batch of a leftover is in the journal. Internal batches alone take no offset.
+    let is_beyond =
+        |base: i64| base > expected.found_end || (base == expected.found_end && !expected.found_more);
+    if let Some((base, _)) = leftovers.last_key_value().filter(|(base, _)| is_beyond(**base)) {
+        let path = dir.join(paths::segment_file(*base));
+        let what = format!("it is the log's, and the log's state ends at offset {}", expected.found_end);
+        return Err(StorageError::corrupt(&path, 0, what));
+    }
+    for (base, _) in leftovers {
         remove(dir, files, base, SegmentFileKind::Data).await?;
     }
     for base in indexes.into_iter().filter(|base| *base >= beyond) {
@@ -68,7 +81,7 @@ pub async fn load(dir: &Path, files: &FileCache, expected: &Expected) -> Result<
                         format!("the file has {len} bytes, {} were written and synced", state.position);
                     return Err(StorageError::corrupt(&path, len, what));
                 }
-                None => return Err(StorageError::corrupt(&path, 0, "the file is missing")),
+                None => return Err(StorageError::missing(&path, "it is the segment that was written to")),
             }
             Some(load_active(dir, files, expected.log, state).await?)
         }

@@ -1,6 +1,6 @@
 //! A broker's data directory: which logs are in it, and where their batches are: in segments, and behind them in the journal alone.
 
-use super::journal::{self, Journal};
+use super::journal::{self, Group, Journal};
 use super::names::{CONTROLLER, Names};
 use super::report::Report;
 use super::segment::{self, End};
@@ -17,27 +17,36 @@ pub struct DataDir {
     path: PathBuf,
     pub names: Names,
     /// Directories of segments.
-    dirs: BTreeMap<LogId, PathBuf>,
-    journals: Vec<Journal>,
+    pub dirs: BTreeMap<LogId, PathBuf>,
+    pub journals: Vec<Journal>,
     /// Of former journals, by generation and shard, the last group that counts.
     ends: BTreeMap<(u64, u32), u64>,
     /// The newest of each log.
-    checkpoints: BTreeMap<LogId, LogCheckpoint>,
-    journaled: BTreeMap<LogId, Journaled>,
+    pub checkpoints: BTreeMap<LogId, LogCheckpoint>,
+    pub journaled: BTreeMap<LogId, Journaled>,
 }
 
 /// What the journal has of one log.
 #[derive(Default)]
-struct Journaled {
+pub struct Journaled {
     /// By Raft index, as of the last entry that concerns it.
-    appends: BTreeMap<u64, Place>,
-    log_start_offset: Option<i64>,
+    pub appends: BTreeMap<u64, Place>,
+    pub log_start_offset: Option<i64>,
 }
 
-struct Place {
-    journal: usize,
-    at: u64,
-    header: EntryHeader,
+pub struct Place {
+    pub journal: usize,
+    pub at: u64,
+    pub header: EntryHeader,
+}
+
+/// What to read of a journal in which something is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damaged {
+    /// What lies before it: what a broker may know.
+    Ends,
+    /// All groups that are whole.
+    IsPassedOver,
 }
 
 /// One log in short.
@@ -50,11 +59,11 @@ pub struct Summary {
 }
 
 /// A segment file, and its length.
-type SegmentFiles = BTreeMap<i64, (PathBuf, u64)>;
+pub type SegmentFiles = BTreeMap<i64, (PathBuf, u64)>;
 
 impl DataDir {
     /// Reads all but segments.
-    pub fn open(path: &Path, report: &mut Report) -> Result<DataDir> {
+    pub fn open(path: &Path, damaged: Damaged, report: &mut Report) -> Result<DataDir> {
         let (journal_dir, topics_dir) = (paths::journal_dir(path), paths::topics_dir(path));
         if !journal_dir.is_dir() && !topics_dir.is_dir() {
             bail!("{} is no data directory: it has neither journal/ nor topics/", path.display());
@@ -70,7 +79,7 @@ impl DataDir {
         };
         data_dir.find_dirs(&topics_dir)?;
         data_dir.read_checkpoints(&journal_dir, report)?;
-        data_dir.read_journals(&journal_dir)?;
+        data_dir.read_journals(&journal_dir, damaged)?;
         data_dir.learn_names(report)?;
         Ok(data_dir)
     }
@@ -114,7 +123,7 @@ impl DataDir {
         Ok(())
     }
 
-    fn read_journals(&mut self, journal_dir: &Path) -> Result<()> {
+    fn read_journals(&mut self, journal_dir: &Path, damaged: Damaged) -> Result<()> {
         for (name, path) in entries(journal_dir)? {
             if let Some(JournalName::Journal { .. }) = JournalName::parse(&name) {
                 let journal = Journal::open(&path)?;
@@ -129,7 +138,11 @@ impl DataDir {
         for (at, journal) in self.journals.iter().enumerate() {
             let of = journal.header.map_or((0, 0), |header| (header.generation, header.shard));
             let last = self.ends.get(&of).copied().unwrap_or(u64::MAX);
-            for group in journal.groups() {
+            let groups: Box<dyn Iterator<Item = Result<Group>>> = match damaged {
+                Damaged::Ends => Box::new(journal.groups()),
+                Damaged::IsPassedOver => Box::new(journal.groups_that_are_left()),
+            };
+            for group in groups {
                 let group = group?;
                 if group.header.sequence > last {
                     // Written after the next process had begun: it was not seen, and never counts.
@@ -140,6 +153,8 @@ impl DataDir {
                     match entry.header.kind {
                         EntryKind::Append => {
                             let place = Place { journal: at, at: entry.payload_at, header: entry.header };
+                            // What is appended anew was never told to have been there.
+                            drop(log.appends.split_off(&entry.header.index.0));
                             log.appends.insert(entry.header.index.0, place);
                         }
                         EntryKind::Truncate => drop(log.appends.split_off(&entry.header.index.0)),
@@ -174,7 +189,7 @@ impl DataDir {
         logs
     }
 
-    fn segments(&self, log: LogId) -> Result<SegmentFiles> {
+    pub fn segments(&self, log: LogId) -> Result<SegmentFiles> {
         let mut segments = BTreeMap::new();
         let Some(dir) = self.dirs.get(&log) else { return Ok(segments) };
         for (name, path) in entries(dir)? {
@@ -334,7 +349,7 @@ fn batches_of(path: &Path, len: u64, report: &mut Report) -> Result<Vec<bytes::B
 }
 
 /// Names and paths in a directory, by name; none if it is not there.
-fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+pub fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
     let listed = match std::fs::read_dir(dir) {
         Ok(listed) => listed,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -67,7 +67,33 @@ impl Journal {
         })
     }
 
+    /// As [`Journal::groups`], but damage does not end it: it goes on with the next whole group.
+    pub fn groups_that_are_left(&self) -> impl Iterator<Item = Result<Group>> {
+        let mut position = PAGE as u64;
+        let mut sequence = self.header.map(|header| header.first_sequence);
+        std::iter::from_fn(move || {
+            let of = self.header?;
+            while position + PAGE as u64 <= self.len {
+                match self.group_from(&of, position, sequence?) {
+                    Ok(Some(group)) => {
+                        position += group.header.disk_len();
+                        sequence = Some(group.header.sequence + 1);
+                        return Some(Ok(group));
+                    }
+                    Ok(None) => position += PAGE as u64,
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            None
+        })
+    }
+
     fn group(&self, of: &JournalFileHeader, position: u64, sequence: u64) -> Result<Option<Group>> {
+        Ok(self.group_from(of, position, sequence)?.filter(|group| group.header.sequence == sequence))
+    }
+
+    /// The whole group at `position`, if its number is not below `sequence`.
+    fn group_from(&self, of: &JournalFileHeader, position: u64, sequence: u64) -> Result<Option<Group>> {
         if position + PAGE as u64 > self.len {
             return Ok(None);
         }
@@ -76,7 +102,7 @@ impl Journal {
         let Ok(header) = GroupHeader::decode(&page) else { return Ok(None) };
         let is_ours = (header.generation, header.shard, header.salt) == (of.generation, of.shard, of.salt);
         // The length is no more than what is there.
-        if !is_ours || header.sequence != sequence || position + header.disk_len() > self.len {
+        if !is_ours || header.sequence < sequence || position + header.disk_len() > self.len {
             return Ok(None);
         }
         let mut payload = vec![0; header.payload_len as usize];

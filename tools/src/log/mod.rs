@@ -1,8 +1,9 @@
-//! `corectl log`: what a broker keeps on disk, read without the broker, and checked.
+//! `corectl log`: what a broker keeps on disk, read without the broker, checked, and repaired.
 
 mod data_dir;
 mod journal;
 mod names;
+mod repair;
 mod report;
 mod segment;
 
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use corelog_storage::LogId;
 use corelog_wire::Uuid;
-use data_dir::DataDir;
+use data_dir::{Damaged, DataDir};
 use report::Report;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -37,6 +38,18 @@ pub enum Command {
         #[arg(value_name = "DIR")]
         path: PathBuf,
     },
+    /// Rebuild what a broker knows of its logs from their segments, and from what is left of its journal
+    ///
+    /// For a data directory whose journal/ is missing or damaged, so that the broker refuses to start or refuses
+    /// partitions. Without --execute nothing is changed: it says of each log what would be kept and what cannot be.
+    /// Nothing is ever deleted: what is replaced goes to before-repair-TIME/ in the data directory. The broker must be
+    /// stopped. Topics that the controller's log does not know any more are put back under the names of their
+    /// directories, without their configs.
+    #[command(after_help = "Examples:
+  corectl log repair /var/lib/corelog                           show what it would do
+  corectl log repair /var/lib/corelog --execute                 do it; then start the broker
+  corectl log repair /var/lib/corelog --partitions orders=12    if topic orders is put back, with 12 partitions")]
+    Repair(repair::Repair),
 }
 
 #[derive(Args)]
@@ -71,6 +84,7 @@ pub fn run(command: Command, out: &Output) -> Result<ExitCode> {
     match command {
         Command::Dump(dump) => self::dump(dump, out),
         Command::List { path } => list(&path, out),
+        Command::Repair(repair) => repair::run(&repair, out),
     }
 }
 
@@ -82,7 +96,7 @@ fn dump(dump: Dump, out: &Output) -> Result<ExitCode> {
     let mut report =
         Report::new(out.json, shows, dump.records, dump.deep || dump.records, dump.from, dump.until);
     if is_dir {
-        let data_dir = DataDir::open(&dump.path, &mut report)?;
+        let data_dir = DataDir::open(&dump.path, Damaged::Ends, &mut report)?;
         match &dump.topic {
             None => data_dir.check_all(&mut report)?,
             Some(topic) => {
@@ -125,7 +139,7 @@ fn chosen(data_dir: &DataDir, topic: &str, partitions: Option<&BTreeSet<i32>>) -
 
 fn list(path: &Path, out: &Output) -> Result<ExitCode> {
     let mut report = Report::new(out.json, false, false, false, None, None);
-    let data_dir = DataDir::open(path, &mut report)?;
+    let data_dir = DataDir::open(path, Damaged::Ends, &mut report)?;
     let mut table = Table::new(&[
         ("topic", "topic"),
         ("partition", "partition"),

@@ -1,0 +1,88 @@
+//! What a start finds on disk, against what the controller's log knows: logs are claimed, what is left of deleted topics
+//! is removed, and what nobody knows stays as it is and is told.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use corelog_storage::{LogConfig, LogId};
+use corelog_wire::Uuid;
+
+use crate::controller::{CONTROLLER_TOPIC, Image};
+use crate::shard::Shard;
+
+/// Neither retention nor compaction touches it.
+pub const KEEP_ALL: LogConfig = LogConfig {
+    segment_bytes: 64 << 20,
+    segment_ms: i64::MAX,
+    retention_ms: -1,
+    retention_bytes: -1,
+    delete_enabled: false,
+    write_caching: false,
+};
+
+/// Topics that the controller's log says were deleted: alone these may be removed.
+pub type Deleted = Arc<BTreeSet<Uuid>>;
+
+/// A topic is in the controller's log before any of its logs is begun: with that log empty, other logs mean that it was
+/// lost. Called on the controller's shard, before anything is claimed.
+pub async fn expect_no_logs(shard: &Rc<Shard>) -> anyhow::Result<()> {
+    let found = shard.on_all(|shard| async move { shard.storage.unclaimed() }).await?;
+    let logs: Vec<LogId> = found.into_iter().flatten().collect();
+    let topics: BTreeSet<Uuid> = logs.iter().map(|log| log.topic).collect();
+    anyhow::ensure!(
+        logs.is_empty(),
+        "it is empty, and there are {} logs of {} topics in {}: the controller's log was lost. Nothing was touched. \
+         Restore the whole data directory from a copy, or rebuild the logs' state from their segments: `corectl log \
+         repair {}` shows what that keeps and what it cannot, and changes nothing without --execute",
+        logs.len(),
+        topics.len(),
+        shard.config().data_dir.display(),
+        shard.config().data_dir.display(),
+    );
+    Ok(())
+}
+
+/// Claims every log that journals, checkpoints or directories tell of. Those of deleted topics are forgotten; of those
+/// that the controller's log does not know, what is in the journal goes to segments, and nobody is served it.
+pub fn claim(shard: &Shard, deleted: &Deleted) {
+    let mut unknown = Vec::new();
+    for id in shard.storage.unclaimed() {
+        if shard.log(id).is_none() && !deleted.contains(&id.topic) {
+            shard.storage.log(id, "unknown", KEEP_ALL);
+            unknown.push(id);
+        }
+    }
+    if let Some(first) = unknown.first() {
+        tracing::error!(
+            logs = unknown.len(), %first,
+            "logs of topics that the controller's log does not know are kept, and not served: it has lost its end, or \
+             these files came from elsewhere. `corectl log repair` puts such topics back"
+        );
+    }
+    shard.storage.settle_recovery();
+}
+
+/// Removes the directories of topics whose deletion a crash cut short. `at_start`: the image that was loaded.
+pub async fn sweep(shard: Rc<Shard>, at_start: Arc<Image>, deleted: Deleted) {
+    let topics = corelog_storage::topics_dir(&shard.config().data_dir);
+    let entries = match corelog_io::fs::read_dir(&topics).await {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => return tracing::warn!(%error, dir = %topics.display(), "cannot list"),
+    };
+    for entry in entries {
+        let Some(id) = entry.name.to_str().and_then(corelog_storage::topic_of_dir) else { continue };
+        if deleted.contains(&id) {
+            tracing::info!(dir = ?entry.name, "removing what is left of a deleted topic");
+            if let Err(error) = corelog_io::fs::remove_dir_all(&topics.join(&entry.name)).await {
+                tracing::warn!(%error, dir = ?entry.name, "cannot remove");
+            }
+        } else if id != CONTROLLER_TOPIC
+            && at_start.topic_by_id(id).is_none()
+            && shard.image().topic_by_id(id).is_none()
+        {
+            tracing::warn!(dir = ?entry.name, "the controller's log knows no such topic: the directory stays as it is");
+        }
+    }
+}
