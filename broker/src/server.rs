@@ -125,7 +125,7 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
         .await
         .context("loading the controller's log")?;
         let image = controller.image();
-        shard.set_controller(controller);
+        shard.set_controller(controller.start(&shard));
         shard
             .on_all(move |shard| async move { shard.install(image, &[]).await })
             .await

@@ -11,11 +11,11 @@ use corelog_storage::{Log, LogId, ShardStorage};
 use corelog_wire::{ErrorCode, Str};
 
 use crate::api::fetch::{Bells, Sessions, Watches};
-use crate::call::{Calls, ShardGone};
+use crate::call::Calls;
 use crate::config::{BrokerConfig, Endpoint};
 use crate::controller::{
-    CONTROLLER_SHARD, CONTROLLER_TOPIC, ChangeError, Controller, Image, OFFSETS_TOPIC, PRODUCER_ID_BLOCK,
-    TopicImage,
+    CONTROLLER_SHARD, CONTROLLER_TOPIC, Change, ChangeError, ControllerHandle, Image, OFFSETS_TOPIC,
+    PRODUCER_ID_BLOCK, TopicImage,
 };
 use crate::groups::{GroupConfig, GroupShard, StorageLog};
 use crate::identity::Identity;
@@ -57,7 +57,7 @@ pub struct Shard {
     /// The effective config, dynamic values included.
     config: RefCell<Arc<BrokerConfig>>,
     image: RefCell<Arc<Image>>,
-    controller: OnceCell<Controller>,
+    controller: OnceCell<ControllerHandle>,
     /// Of each listener, in the configuration's order: known once they are bound.
     ports: RefCell<Vec<u16>>,
     producer_ids: ProducerIds,
@@ -213,7 +213,7 @@ impl Shard {
     }
 
     /// The controller; only shard 0 has it.
-    pub fn controller(&self) -> Result<&Controller, ChangeError> {
+    pub fn controller(&self) -> Result<&ControllerHandle, ChangeError> {
         self.controller.get().ok_or_else(|| {
             ChangeError::new(
                 ErrorCode::NOT_CONTROLLER,
@@ -222,7 +222,7 @@ impl Shard {
         })
     }
 
-    pub fn set_controller(&self, controller: Controller) {
+    pub fn set_controller(&self, controller: ControllerHandle) {
         assert_eq!(self.id, CONTROLLER_SHARD, "the controller lives on one shard");
         assert!(self.controller.set(controller).is_ok(), "the controller is loaded once");
     }
@@ -233,16 +233,9 @@ impl Shard {
         if ids.next.get() == ids.end.get() {
             let _turn = ids.turn.acquire(1).await;
             if ids.next.get() == ids.end.get() {
-                let first = self
-                    .on(CONTROLLER_SHARD, |shard| async move {
-                        shard.controller()?.take_producer_ids(&shard).await
-                    })
-                    .await
-                    .unwrap_or_else(|ShardGone| {
-                        Err(ChangeError::new(ErrorCode::COORDINATOR_NOT_AVAILABLE, ShardGone.to_string()))
-                    })?;
-                ids.next.set(first);
-                ids.end.set(first + PRODUCER_ID_BLOCK);
+                let end = self.change(Change::TakeProducerIds, false).await?.next_producer_id;
+                ids.next.set(end - PRODUCER_ID_BLOCK);
+                ids.end.set(end);
             }
         }
         let id = ids.next.get();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use corelog_wire::{ErrorCode, Str};
 
 use crate::config::alter;
-use crate::controller::{CONTROLLER_SHARD, ChangeError, NewTopic, OFFSETS_TOPIC, TopicImage, is_internal};
+use crate::controller::{Change, ChangeError, NewTopic, OFFSETS_TOPIC, TopicImage, is_internal};
 use crate::shard::Shard;
 use crate::topic_name;
 
@@ -46,13 +46,9 @@ pub async fn create(
         alter::new_topic(&shard.settings.layers(own, cluster), configs)
             .map_err(|refusal| ChangeError::new(ErrorCode(refusal.code()), refusal.to_string()))?
     };
-    let new = NewTopic { name, partitions, overrides };
-    shard
-        .on(CONTROLLER_SHARD, move |shard| async move {
-            shard.controller()?.create_topic(&shard, new, validate_only).await
-        })
-        .await
-        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())))
+    let new = NewTopic { name: name.clone(), partitions, overrides };
+    let image = shard.change(Change::CreateTopic(new), validate_only).await?;
+    Ok(image.topics[&name].clone())
 }
 
 /// `auto.create.topics.enable`: a topic with the broker's defaults. One that came into being meanwhile will do.

@@ -8,7 +8,7 @@ use corelog_wire::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
 use super::Context;
-use crate::controller::{CONTROLLER_SHARD, ChangeError, Image};
+use crate::controller::{Change, ChangeError, Image};
 
 pub async fn handle(context: Context, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let by_name =
@@ -86,9 +86,6 @@ async fn delete(context: &Context, topic: State) -> Result<(Str, Uuid), ChangeEr
         None => image.topic_by_id(topic.topic_id).ok_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_ID))?,
     };
     let (name, id) = (found.name.clone(), found.id);
-    shard
-        .on(CONTROLLER_SHARD, move |shard| async move { shard.controller()?.delete_topic(&shard, id).await })
-        .await
-        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())))?;
+    shard.change(Change::DeleteTopic { id }, false).await?;
     Ok((name, id))
 }

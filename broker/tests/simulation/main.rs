@@ -16,6 +16,7 @@
 //! its seed and faults: paste both into [`one_seed`]. `LOG=info` shows the broker's log of it.
 
 mod broker;
+mod changes;
 mod committer;
 mod connection;
 mod consumer;
