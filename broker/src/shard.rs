@@ -8,7 +8,7 @@ use std::sync::Arc;
 use corelog_io::sync::{Event, Semaphore};
 use corelog_io::{Queue, spawn};
 use corelog_storage::{Log, LogId, ShardStorage};
-use corelog_wire::{ErrorCode, Str};
+use corelog_wire::{ErrorCode, Str, Uuid};
 
 use crate::api::fetch::{Bells, Sessions, Watches};
 use crate::call::Calls;
@@ -17,7 +17,7 @@ use crate::controller::{
     CONTROLLER_SHARD, CONTROLLER_TOPIC, Change, ChangeError, ControllerHandle, Image, OFFSETS_TOPIC,
     PRODUCER_ID_BLOCK, TopicImage,
 };
-use crate::groups::{GroupConfig, GroupShard, StorageLog};
+use crate::groups::{GroupConfig, GroupShard, StorageLog, TopicIds};
 use crate::identity::Identity;
 use crate::metrics::ShardMetrics;
 use crate::net::admission::Admission;
@@ -56,7 +56,7 @@ pub struct Shard {
     is_stopping: Cell<bool>,
     /// The effective config, dynamic values included.
     config: RefCell<Arc<BrokerConfig>>,
-    image: RefCell<Arc<Image>>,
+    image: Rc<RefCell<Arc<Image>>>,
     controller: OnceCell<ControllerHandle>,
     /// Of each listener, in the configuration's order: known once they are bound.
     ports: RefCell<Vec<u16>>,
@@ -81,11 +81,16 @@ impl Shard {
         calls: Calls,
     ) -> Rc<Shard> {
         let budgets = config.budgets(shards);
-        let groups = GroupShard::new(group_config(&config), budgets.groups_bytes as usize);
+        let image = Rc::new(RefCell::new(Arc::new(Image::new(&settings))));
+        let topics = {
+            let image = image.clone();
+            TopicIds::new(move |name| image.borrow().topic(name).map(|topic| topic.id))
+        };
+        let groups = GroupShard::new(group_config(&config), budgets.groups_bytes as usize, topics);
         Rc::new(Shard {
             id,
             shards,
-            image: RefCell::new(Arc::new(Image::new(&settings))),
+            image,
             settings,
             identity,
             storage,
@@ -140,6 +145,7 @@ impl Shard {
             }
         }
         if let Some(topic) = image.topic(OFFSETS_TOPIC) {
+            self.groups.set_append_bytes_max(topic.config.max_message_bytes);
             // Sessions expire and offsets age whether or not somebody asks.
             for index in 0..topic.partitions.len() as i32 {
                 if self.owner(LogId { topic: topic.id, partition: index }) == self.id {
@@ -151,8 +157,9 @@ impl Shard {
             self.groups.stop_all();
         }
         if !removed.is_empty() {
-            let names: Vec<Str> = removed.iter().map(|topic| topic.name.clone()).collect();
-            self.groups.topics_deleted(&names);
+            let topics: Vec<(Str, Uuid)> =
+                removed.iter().map(|topic| (topic.name.clone(), topic.id)).collect();
+            self.groups.topics_deleted(&topics);
         }
         for topic in removed {
             let ids =
@@ -297,6 +304,5 @@ fn group_config(config: &BrokerConfig) -> GroupConfig {
         offset_metadata_max: config.offsets.metadata_bytes_max,
         offsets_retention_ms: config.offsets.retention_ms,
         offsets_retention_check_interval_ms: config.offsets.retention_check_interval_ms,
-        append_bytes_max: config.topic_defaults.max_message_bytes,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use corelog_wire::Str;
+use corelog_wire::{Str, Uuid};
 
 use super::effect::WriteId;
 use super::memory::{Account, GroupMemory};
@@ -11,6 +11,8 @@ use super::memory::{Account, GroupMemory};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedOffset {
     pub offset: i64,
+    /// The topic it was committed for; `None` where its record does not say.
+    pub topic_id: Option<Uuid>,
     /// −1 where the client named none.
     pub leader_epoch: i32,
     pub metadata: Str,
@@ -101,6 +103,11 @@ impl OffsetStore {
         slots.filter_map(|slot| slot.pending.last().map(|(id, _)| *id)).max()
     }
 
+    /// The length of the metadata of what will be there once all writes are durable, if anything will.
+    pub fn latest_metadata_bytes(&self, key: &OffsetKey) -> Option<usize> {
+        self.slot(&key.group, &key.topic, key.partition)?.latest().map(|offset| offset.metadata.len())
+    }
+
     pub fn has_latest(&self, group: &str, topic: &str, partition: i32) -> bool {
         self.slot(group, topic, partition).is_some_and(|slot| slot.latest().is_some())
     }
@@ -110,6 +117,15 @@ impl OffsetStore {
         self.groups.get(group).into_iter().flatten().flat_map(|(topic, partitions)| {
             partitions.iter().filter_map(move |(partition, slot)| {
                 slot.latest().map(|offset| (topic, *partition, offset, !slot.pending.is_empty()))
+            })
+        })
+    }
+
+    /// Every offset that will be there once all writes are durable.
+    pub fn latest(&self) -> impl Iterator<Item = (OffsetKey, &CommittedOffset)> {
+        self.groups.keys().flat_map(|group| {
+            self.latest_of(group).map(|(topic, partition, offset, _)| {
+                (OffsetKey { group: group.clone(), topic: topic.clone(), partition }, offset)
             })
         })
     }
@@ -223,6 +239,7 @@ mod tests {
     fn at(offset: i64) -> Option<CommittedOffset> {
         Some(CommittedOffset {
             offset,
+            topic_id: None,
             leader_epoch: -1,
             metadata: Str::from("m"),
             commit_timestamp_ms: 0,

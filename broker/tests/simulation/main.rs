@@ -20,6 +20,7 @@ mod changes;
 mod committer;
 mod connection;
 mod consumer;
+mod groups;
 mod member;
 mod plan;
 mod producer;
