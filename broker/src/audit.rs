@@ -23,10 +23,10 @@ pub struct Asker {
     pub address: SocketAddr,
 }
 
-/// A change that is being made. One that is dropped before it is [`done`](Change::done) is told too: its client has gone,
+/// A change that is being made. One that is dropped before it is [`done`](Audited::done) is told too: its client has gone,
 /// and it is made, or is not, all the same.
 #[must_use = "what came of it is to be told"]
-pub struct Change {
+pub struct Audited {
     shard: Rc<Shard>,
     asker: Asker,
     what: &'static str,
@@ -35,10 +35,10 @@ pub struct Change {
     is_told: bool,
 }
 
-impl Change {
+impl Audited {
     /// `what`: such as "create topic"; `on`: what it is done to.
-    pub fn new(shard: &Rc<Shard>, asker: &Asker, what: &'static str, on: &str, details: String) -> Change {
-        Change {
+    pub fn new(shard: &Rc<Shard>, asker: &Asker, what: &'static str, on: &str, details: String) -> Audited {
+        Audited {
             shard: shard.clone(),
             asker: asker.clone(),
             what,
@@ -59,7 +59,7 @@ impl Change {
 
     fn tell(mut self, outcome: Result<(), (ErrorCode, &str)>) {
         self.is_told = true;
-        let Change { asker, what, on, details, .. } = &self;
+        let Audited { asker, what, on, details, .. } = &self;
         let (client, address) = (shortened(asker.client_id.as_deref().unwrap_or_default()), asker.address);
         match outcome {
             Ok(()) => tracing::info!(on, details, client, %address, result = "ok", "{what}"),
@@ -77,7 +77,7 @@ impl Change {
     }
 }
 
-impl Drop for Change {
+impl Drop for Audited {
     fn drop(&mut self) {
         if !self.is_told {
             let client = shortened(self.asker.client_id.as_deref().unwrap_or_default());

@@ -5,7 +5,11 @@
 //! to another are *begun* in the order they were sent, which is what keeps a producer's batches in order.
 //!
 //! Two meshes are used so that a shard that is busy with calls can still take in replies: calls are bounded
-//! ([`CALLS_RUNNING_MAX`] run at once, the rest wait in the mailbox), replies are always taken.
+//! ([`CALLS_RUNNING_MAX`] run at once, the rest wait in the mailbox), replies are always taken. What waits for people
+//! or peers is asked ([`Shard::ask`]) and counts outside that bound: a full pool of it would keep everything else out.
+//!
+//! A call runs to its end whoever waits for it has gone, on another shard or on this one: what it does in two halves
+//! is never left between them.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -13,6 +17,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use corelog_io::sync::{OneshotReceiver, OneshotSender, oneshot};
 use corelog_io::{Queue, Receiver, Seat, Senders, TrySendError};
@@ -36,6 +41,8 @@ pub enum CallMessage {
     Call {
         id: u64,
         work: Work,
+        /// Counts among the calls that run at once.
+        counts: bool,
     },
     /// Runs at once and answers nothing.
     Post(PostedWork),
@@ -120,6 +127,20 @@ impl Shard {
         F: FnOnce(Rc<Shard>) -> Fut + Send + 'static,
         Fut: Future<Output = T> + 'static,
     {
+        self.send(to, work, true).await
+    }
+
+    async fn send<T, F, Fut>(
+        self: &Rc<Self>,
+        to: ShardId,
+        work: F,
+        counts: bool,
+    ) -> Result<Reply<T>, ShardGone>
+    where
+        T: Send + 'static,
+        F: FnOnce(Rc<Shard>) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+    {
         let id = self.calls.next_id.get();
         self.calls.next_id.set(id + 1);
         let (sender, receiver) = oneshot();
@@ -129,7 +150,7 @@ impl Shard {
             let future = work(shard);
             Box::pin(async move { Box::new(future.await) as Value })
         });
-        self.calls.calls.send(to.0, CallMessage::Call { id, work }).await.map_err(|_| ShardGone)?;
+        self.calls.calls.send(to.0, CallMessage::Call { id, work, counts }).await.map_err(|_| ShardGone)?;
         Ok(reply)
     }
 
@@ -141,9 +162,23 @@ impl Shard {
         Fut: Future<Output = T> + 'static,
     {
         if to == self.id {
-            return Ok(work(self.clone()).await);
+            return Ok(Here(Some(Box::pin(work(self.clone())))).await);
         }
-        self.send_call(to, work).await?.wait().await
+        self.send(to, work, true).await?.wait().await
+    }
+
+    /// As [`Shard::on`], for work that waits for others: members of a group, a turn at the controller. However many
+    /// wait, other calls are served; what they wait for bounds them.
+    pub async fn ask<T, F, Fut>(self: &Rc<Self>, to: ShardId, work: F) -> Result<T, ShardGone>
+    where
+        T: Send + 'static,
+        F: FnOnce(Rc<Shard>) -> Fut + Send + 'static,
+        Fut: Future<Output = T> + 'static,
+    {
+        if to == self.id {
+            return self.on(to, work).await;
+        }
+        self.send(to, work, false).await?.wait().await
     }
 
     /// Has `to` run `work` some time soon; nobody waits for it.
@@ -173,14 +208,40 @@ impl Shard {
     }
 }
 
+/// Work of this shard for itself. Given up, it goes on in a task of its own, as a call to another shard does there.
+struct Here<F: Future<Output: 'static> + 'static>(Option<Pin<Box<F>>>);
+
+impl<F: Future<Output: 'static> + 'static> Future for Here<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let work = self.0.as_mut().expect("it is not polled once it has ended");
+        let polled = work.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
+    }
+}
+
+impl<F: Future<Output: 'static> + 'static> Drop for Here<F> {
+    fn drop(&mut self) {
+        if let Some(rest) = self.0.take() {
+            corelog_io::spawn(Queue::Produce, rest).detach();
+        }
+    }
+}
+
 /// Serves other shards' calls until the meshes close. Calls run concurrently inside this one task: spawning a
 /// task for each would take the executor's process-wide lock on the hot path.
 pub async fn serve_calls(shard: Rc<Shard>, mut calls: Receiver<CallMessage>, replies: Senders<ReplyMessage>) {
     let replies = Rc::new(replies);
     let mut running = FuturesUnordered::new();
+    // Those of them that count.
+    let mut counted: usize = 0;
     loop {
-        if running.len() >= CALLS_RUNNING_MAX {
-            running.next().await;
+        if counted >= CALLS_RUNNING_MAX {
+            counted -= running.next().await.map_or(0, usize::from);
             continue;
         }
         let received = if running.is_empty() {
@@ -189,12 +250,15 @@ pub async fn serve_calls(shard: Rc<Shard>, mut calls: Receiver<CallMessage>, rep
             let next_call = std::pin::pin!(calls.recv());
             match select(next_call, running.next()).await {
                 Either::Left((received, _)) => received,
-                Either::Right(_) => continue,
+                Either::Right((ended, _)) => {
+                    counted -= ended.map_or(0, usize::from);
+                    continue;
+                }
             }
         };
         let Some((from, message)) = received else { return };
-        let (id, work) = match message {
-            CallMessage::Call { id, work } => (id, work),
+        let (id, work, counts) = match message {
+            CallMessage::Call { id, work, counts } => (id, work, counts),
             CallMessage::Post(work) => {
                 work(&shard);
                 continue;
@@ -202,10 +266,12 @@ pub async fn serve_calls(shard: Rc<Shard>, mut calls: Receiver<CallMessage>, rep
         };
         let future = work(shard.clone());
         let replies = replies.clone();
+        counted += usize::from(counts);
         running.push(async move {
             let value = future.await;
             // A shard that is gone waits for no reply.
             let _ = replies.send(from, ReplyMessage { id, value }).await;
+            counts
         });
     }
 }

@@ -151,7 +151,7 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
         if image.end_offset == 0 {
             leftovers::expect_no_logs(&shard).await.context("the controller's log")?;
         }
-        shard.set_controller(controller);
+        shard.set_controller(controller.start(&shard));
         let loaded = image.clone();
         shard
             .on_all(move |shard| async move { shard.install(image, &[]).await })

@@ -8,16 +8,16 @@ use std::sync::Arc;
 use corelog_io::sync::{Event, Semaphore};
 use corelog_io::{Queue, spawn};
 use corelog_storage::{Log, LogId, ShardStorage};
-use corelog_wire::{ErrorCode, Str};
+use corelog_wire::{ErrorCode, Str, Uuid};
 
 use crate::api::fetch::{Bells, Sessions, Watches};
-use crate::call::{Calls, ShardGone};
+use crate::call::Calls;
 use crate::config::{BrokerConfig, Endpoint};
 use crate::controller::{
-    CONTROLLER_SHARD, CONTROLLER_TOPIC, ChangeError, Controller, Image, OFFSETS_TOPIC, PRODUCER_ID_BLOCK,
-    TopicImage,
+    CONTROLLER_SHARD, CONTROLLER_TOPIC, Change, ChangeError, ControllerHandle, Image, OFFSETS_TOPIC,
+    PRODUCER_ID_BLOCK, TopicImage,
 };
-use crate::groups::{GroupConfig, GroupShard, StorageLog};
+use crate::groups::{GroupConfig, GroupShard, StorageLog, TopicIds};
 use crate::identity::Identity;
 use crate::logging::sparing::Sparing;
 use crate::metrics::ShardMetrics;
@@ -59,8 +59,8 @@ pub struct Shard {
     is_stopping: Cell<bool>,
     /// The effective config, dynamic values included.
     config: RefCell<Arc<BrokerConfig>>,
-    image: RefCell<Arc<Image>>,
-    controller: OnceCell<Controller>,
+    image: Rc<RefCell<Arc<Image>>>,
+    controller: OnceCell<ControllerHandle>,
     /// Of each listener, in the configuration's order: known once they are bound.
     ports: RefCell<Vec<u16>>,
     producer_ids: ProducerIds,
@@ -84,11 +84,16 @@ impl Shard {
         calls: Calls,
     ) -> Rc<Shard> {
         let budgets = config.budgets(shards);
-        let groups = GroupShard::new(group_config(&config), budgets.groups_bytes as usize);
+        let image = Rc::new(RefCell::new(Arc::new(Image::new(&settings))));
+        let topics = {
+            let image = image.clone();
+            TopicIds::new(move |name| image.borrow().topic(name).map(|topic| topic.id))
+        };
+        let groups = GroupShard::new(group_config(&config), budgets.groups_bytes as usize, topics);
         Rc::new(Shard {
             id,
             shards,
-            image: RefCell::new(Arc::new(Image::new(&settings))),
+            image,
             settings,
             identity,
             storage,
@@ -144,6 +149,7 @@ impl Shard {
             }
         }
         if let Some(topic) = image.topic(OFFSETS_TOPIC) {
+            self.groups.set_append_bytes_max(topic.config.max_message_bytes);
             // Sessions expire and offsets age whether or not somebody asks.
             for index in 0..topic.partitions.len() as i32 {
                 if self.owner(LogId { topic: topic.id, partition: index }) == self.id {
@@ -155,8 +161,9 @@ impl Shard {
             self.groups.stop_all();
         }
         if !removed.is_empty() {
-            let names: Vec<Str> = removed.iter().map(|topic| topic.name.clone()).collect();
-            self.groups.topics_deleted(&names);
+            let topics: Vec<(Str, Uuid)> =
+                removed.iter().map(|topic| (topic.name.clone(), topic.id)).collect();
+            self.groups.topics_deleted(&topics);
         }
         for topic in removed {
             let ids =
@@ -217,7 +224,7 @@ impl Shard {
     }
 
     /// The controller; only shard 0 has it.
-    pub fn controller(&self) -> Result<&Controller, ChangeError> {
+    pub fn controller(&self) -> Result<&ControllerHandle, ChangeError> {
         self.controller.get().ok_or_else(|| {
             ChangeError::new(
                 ErrorCode::NOT_CONTROLLER,
@@ -226,7 +233,7 @@ impl Shard {
         })
     }
 
-    pub fn set_controller(&self, controller: Controller) {
+    pub fn set_controller(&self, controller: ControllerHandle) {
         assert_eq!(self.id, CONTROLLER_SHARD, "the controller lives on one shard");
         assert!(self.controller.set(controller).is_ok(), "the controller is loaded once");
     }
@@ -237,16 +244,9 @@ impl Shard {
         if ids.next.get() == ids.end.get() {
             let _turn = ids.turn.acquire(1).await;
             if ids.next.get() == ids.end.get() {
-                let first = self
-                    .on(CONTROLLER_SHARD, |shard| async move {
-                        shard.controller()?.take_producer_ids(&shard).await
-                    })
-                    .await
-                    .unwrap_or_else(|ShardGone| {
-                        Err(ChangeError::new(ErrorCode::COORDINATOR_NOT_AVAILABLE, ShardGone.to_string()))
-                    })?;
-                ids.next.set(first);
-                ids.end.set(first + PRODUCER_ID_BLOCK);
+                let end = self.change(Change::TakeProducerIds, false).await?.next_producer_id;
+                ids.next.set(end - PRODUCER_ID_BLOCK);
+                ids.end.set(end);
             }
         }
         let id = ids.next.get();
@@ -322,6 +322,5 @@ fn group_config(config: &BrokerConfig) -> GroupConfig {
         offset_metadata_max: config.offsets.metadata_bytes_max,
         offsets_retention_ms: config.offsets.retention_ms,
         offsets_retention_check_interval_ms: config.offsets.retention_check_interval_ms,
-        append_bytes_max: config.topic_defaults.max_message_bytes,
     }
 }

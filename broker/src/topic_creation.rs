@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use corelog_wire::{ErrorCode, Str};
 
-use crate::audit::{self, Asker, Change};
+use crate::audit::{self, Asker, Audited};
 use crate::config::alter;
 use crate::controller::{
-    CONTROLLER_SHARD, CONTROLLER_TOPIC_NAME, ChangeError, NewTopic, OFFSETS_TOPIC, TopicImage, is_internal,
+    CONTROLLER_TOPIC_NAME, Change, ChangeError, NewTopic, OFFSETS_TOPIC, TopicImage, is_internal,
 };
 use crate::shard::Shard;
 use crate::topic_name;
@@ -45,7 +45,7 @@ pub async fn create(
         let configs = configs.iter().map(|(name, value)| format!("{name}={}", value.unwrap_or_default()));
         audit::list([format!("partitions={partitions}")].into_iter().chain(configs))
     };
-    let change = (!validate_only).then(|| Change::new(shard, asker, "create topic", &name, details));
+    let change = (!validate_only).then(|| Audited::new(shard, asker, "create topic", &name, details));
     let created = checked_and_created(shard, name, partitions, configs, validate_only).await;
     if let Some(change) = change {
         change.done(&created);
@@ -74,13 +74,9 @@ async fn checked_and_created(
         alter::new_topic(&shard.settings.layers(own, cluster), configs)
             .map_err(|refusal| ChangeError::new(ErrorCode(refusal.code()), refusal.to_string()))?
     };
-    let new = NewTopic { name, partitions, overrides };
-    shard
-        .on(CONTROLLER_SHARD, move |shard| async move {
-            shard.controller()?.create_topic(&shard, new, validate_only).await
-        })
-        .await
-        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())))
+    let new = NewTopic { name: name.clone(), partitions, overrides };
+    let image = shard.change(Change::CreateTopic(new), validate_only).await?;
+    Ok(image.topics[&name].clone())
 }
 
 /// `auto.create.topics.enable`: a topic with the broker's defaults. One that came into being meanwhile will do.

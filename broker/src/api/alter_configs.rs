@@ -10,10 +10,10 @@ use corelog_wire::{ErrorCode, Str};
 
 use super::{Context, unbuilt};
 use crate::audit;
-use crate::config::alter::{self, Alteration, Change, Op, Owner, Refusal};
+use crate::config::alter::{self, Alteration, Op, Owner, Refusal};
 use crate::config::resource::{self, Resource};
 use crate::config::{ConfigMap, Layers, split_list};
-use crate::controller::{CONTROLLER_SHARD, ChangeError, ResourceKey};
+use crate::controller::{Change, ChangeError, Image, ResourceKey};
 use crate::logging;
 
 /// What is to be done to one resource.
@@ -69,9 +69,9 @@ impl Asked {
     fn apply(&self, owner: Owner, layers: &Layers<'_>, own: &ConfigMap) -> Result<Vec<Alteration>, Refusal> {
         match self {
             Asked::Incremental(changes) => {
-                let changes: Vec<Change<'_>> = changes
+                let changes: Vec<alter::Change<'_>> = changes
                     .iter()
-                    .map(|(name, op, value)| Change { name, op: *op, value: value.as_deref() })
+                    .map(|(name, op, value)| alter::Change { name, op: *op, value: value.as_deref() })
                     .collect();
                 alter::incremental(owner, layers, own, &changes)
             }
@@ -179,24 +179,23 @@ async fn alter_one(
         Resource::Loggers => return alter_loggers(&asked, validate_only),
         Resource::Empty => return Ok(()),
     };
-    shard
-        .on(CONTROLLER_SHARD, move |shard| async move {
-            let settings = shard.settings.clone();
-            let change = move |image: &crate::controller::Image, own: &ConfigMap| {
-                let (broker, cluster) = image.broker_layers(node);
-                asked.apply(owner, &settings.layers(broker, cluster), own).map_err(refused)
-            };
-            shard.controller()?.alter_configs(&shard, key, change, validate_only).await
-        })
-        .await
-        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())))
+    let settings = shard.settings.clone();
+    let change = move |image: &Image, own: &ConfigMap| {
+        let (broker, cluster) = image.broker_layers(node);
+        asked.apply(owner, &settings.layers(broker, cluster), own).map_err(refused)
+    };
+    let change = Change::AlterConfigs { resource: key, change: Box::new(change) };
+    shard.change(change, validate_only).await?;
+    Ok(())
 }
 
 /// Levels of this process's loggers (KIP-412). They hold until the process ends.
 fn alter_loggers(asked: &Asked, validate_only: bool) -> Result<(), ChangeError> {
     let Asked::Incremental(changes) = asked else { return Ok(()) };
-    let changes: Vec<Change<'_>> =
-        changes.iter().map(|(name, op, value)| Change { name, op: *op, value: value.as_deref() }).collect();
+    let changes: Vec<alter::Change<'_>> = changes
+        .iter()
+        .map(|(name, op, value)| alter::Change { name, op: *op, value: value.as_deref() })
+        .collect();
     logging::alter_levels(&changes, validate_only).map_err(refused)
 }
 

@@ -8,7 +8,7 @@ use corelog_wire::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use corelog_wire::{ErrorCode, Str};
 
 use super::Context;
-use crate::controller::{CONTROLLER_SHARD, ChangeError};
+use crate::controller::{Change, ChangeError};
 
 pub async fn handle(context: Context, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let mut named: HashMap<Str, usize> = HashMap::new();
@@ -62,17 +62,12 @@ async fn create(context: &Context, topic: Topic, validate_only: bool) -> Result<
             ));
         }
     }
-    let (name, count) = (topic.name, topic.count);
-    let details = format!("partitions={count}, before={}", current.partitions.len());
-    let change = (!validate_only).then(|| context.change("create partitions", &name, details));
-    let created = shard
-        .on(CONTROLLER_SHARD, move |shard| async move {
-            shard.controller()?.create_partitions(&shard, &name, count, validate_only).await
-        })
-        .await
-        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())));
-    if let Some(change) = change {
-        change.done(&created);
+    let details = format!("partitions={}, before={}", topic.count, current.partitions.len());
+    let audited = (!validate_only).then(|| context.change("create partitions", &topic.name, details));
+    let change = Change::CreatePartitions { topic: topic.name, count: topic.count };
+    let created = shard.change(change, validate_only).await;
+    if let Some(audited) = audited {
+        audited.done(&created);
     }
-    created
+    created.map(drop)
 }

@@ -40,15 +40,19 @@ pub async fn handle(context: Context, request: DeleteRecordsRequest) -> DeleteRe
 async fn delete(context: &Context, topic: &str, index: i32, offset: i64) -> Result<i64, ErrorCode> {
     let shard = &context.shard;
     let route = partition::route(shard, topic, index)?;
-    if is_internal(topic) {
-        return Err(ErrorCode::INVALID_TOPIC_EXCEPTION);
-    }
+    let internal = is_internal(topic);
     let image = shard.image();
-    if !image.topic(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?.config.cleanup_policy.delete {
+    let deletes =
+        image.topic(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?.config.cleanup_policy.delete;
+    if !internal && !deletes {
         return Err(ErrorCode::POLICY_VIOLATION);
     }
     shard
         .on(route.owner, move |shard| async move {
+            // As in Kafka; but where its coordinator cannot load it, this is the way out.
+            if internal && !shard.groups.has_failed(index) {
+                return Err(ErrorCode::INVALID_TOPIC_EXCEPTION);
+            }
             let log = shard.sound_log(route.log)?;
             let end = log.high_watermark();
             let before = if offset == HIGH_WATERMARK { end } else { offset };
@@ -59,6 +63,14 @@ async fn delete(context: &Context, topic: &str, index: i32, offset: i64) -> Resu
                 tracing::error!(log = ?route.log, %error, "DeleteRecords");
                 ErrorCode::KAFKA_STORAGE_ERROR
             })?;
+            if internal {
+                tracing::warn!(
+                    partition = index,
+                    before,
+                    "records of an unreadable group log deleted on request"
+                );
+                shard.groups.load_again(index);
+            }
             Ok(log.log_start_offset())
         })
         .await

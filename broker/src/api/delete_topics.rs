@@ -8,7 +8,7 @@ use corelog_wire::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
 use super::Context;
-use crate::controller::{CONTROLLER_SHARD, ChangeError, Image};
+use crate::controller::{Change, ChangeError, Image};
 
 pub async fn handle(context: Context, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
     let by_name =
@@ -86,11 +86,8 @@ async fn delete(context: &Context, topic: State) -> Result<(Str, Uuid), ChangeEr
         None => image.topic_by_id(topic.topic_id).ok_or_else(|| unknown(ErrorCode::UNKNOWN_TOPIC_ID))?,
     };
     let (name, id) = (found.name.clone(), found.id);
-    let change = context.change("delete topic", &name, format!("id={id}"));
-    let deleted = shard
-        .on(CONTROLLER_SHARD, move |shard| async move { shard.controller()?.delete_topic(&shard, id).await })
-        .await
-        .unwrap_or_else(|gone| Err(ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, gone.to_string())));
-    change.done(&deleted);
-    deleted.map(|()| (name, id))
+    let audited = context.change("delete topic", &name, format!("id={id}"));
+    let deleted = shard.change(Change::DeleteTopic { id }, false).await;
+    audited.done(&deleted);
+    deleted.map(|_| (name, id))
 }

@@ -69,7 +69,7 @@ async fn ask_partition(context: &Context, index: i32, request: GroupRequest) -> 
     let gone = request.clone();
     context
         .shard
-        .on(route.owner, move |shard| async move {
+        .ask(route.owner, move |shard| async move {
             shard.groups.ask(index, &asker, request, || shard.group_log(index)).await
         })
         .await
@@ -87,6 +87,7 @@ pub async fn offset_commit(context: Context, mut request: OffsetCommitRequest) -
         let count = found.map_or(0, |topic| topic.partitions.len() as i32);
         if let Some(found) = found {
             topic.name = found.name.clone();
+            topic.topic_id = found.id;
         }
         let code = if by_id && found.is_none() {
             ErrorCode::UNKNOWN_TOPIC_ID
@@ -205,6 +206,11 @@ async fn fetch_one(
     let by_id = context.api_version >= TOPIC_IDS_FROM;
     let image = context.shard.image();
     let mut unknown = Vec::new();
+    if !by_id {
+        for topic in group.topics.iter_mut().flatten() {
+            topic.topic_id = image.topic(&topic.name).map(|topic| topic.id).unwrap_or_default();
+        }
+    }
     if by_id && let Some(topics) = &mut group.topics {
         topics.retain_mut(|topic| match image.topic_by_id(topic.topic_id) {
             Some(found) => {
@@ -240,8 +246,9 @@ async fn fetch_one(
         // The coordinator knows names; a topic that was deleted since has no id to answer with.
         answer.topics.retain_mut(|topic| match image.topic(&topic.name) {
             Some(found) => {
+                let same = topic.topic_id.is_zero() || topic.topic_id == found.id;
                 topic.topic_id = found.id;
-                true
+                same
             }
             None => false,
         });

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use corelog_wire::{ApiKey, DecodeError, ErrorCode, Reader, Request, RequestHeader, Str, frame};
 use futures_util::future::LocalBoxFuture;
 
-use crate::audit::{Asker, Change};
+use crate::audit::{Asker, Audited};
 use crate::net::connection::{CloseReason, Connection, Outcome};
 use crate::shard::Shard;
 
@@ -65,8 +65,8 @@ impl Context {
         Asker { client_id: self.client_id.clone(), address: self.connection.peer }
     }
 
-    fn change(&self, what: &'static str, on: &str, details: String) -> Change {
-        Change::new(&self.shard, &self.asker(), what, on, details)
+    fn change(&self, what: &'static str, on: &str, details: String) -> Audited {
+        Audited::new(&self.shard, &self.asker(), what, on, details)
     }
 }
 

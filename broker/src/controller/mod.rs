@@ -1,19 +1,22 @@
 //! The controller: topics, partitions, configs and producer-id ranges.
 //!
 //! Its state is what a log of Kafka's own metadata records says ([`records`]); [`image`] is that state finished
-//! for reading, immutable, and held by every shard. [`Controller`] lives on shard 0, decides on changes one at a
-//! time, makes them durable in its log, and publishes the new image to every shard before it answers: when a
-//! client hears that a topic exists, every core serves it.
+//! for reading, immutable, and held by every shard. [`Controller`] lives in a task of shard 0, decides on changes one
+//! at a time ([`change`]), makes them durable in its log, and publishes the new image to every shard before it answers:
+//! when a client hears that a topic exists, every core serves it. All changes come by [`Shard::change`].
+//!
+//! [`Shard::change`]: crate::shard::Shard::change
 
+mod change;
 pub mod image;
 pub mod records;
 mod state;
 
-pub use image::{Image, TopicImage};
-pub use state::{
-    ChangeError, Controller, NewTopic, PRODUCER_ID_BLOCK, ResourceKey, TOPIC_PARTITIONS_MAX,
-    too_many_partitions,
+pub use change::{
+    Change, ChangeError, NewTopic, PRODUCER_ID_BLOCK, ResourceKey, TOPIC_PARTITIONS_MAX, too_many_partitions,
 };
+pub use image::{Image, TopicImage};
+pub use state::{Controller, ControllerHandle};
 
 use corelog_wire::Uuid;
 

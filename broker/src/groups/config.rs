@@ -22,8 +22,6 @@ pub struct GroupConfig {
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`
     pub offsets_retention_check_interval_ms: u64,
-    /// The most bytes of one record batch that the coordinator appends: `max.message.bytes` of `__consumer_offsets`.
-    pub append_bytes_max: usize,
 }
 
 impl Default for GroupConfig {
@@ -36,7 +34,6 @@ impl Default for GroupConfig {
             offset_metadata_max: 4096,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
             offsets_retention_check_interval_ms: 10 * 60 * 1000,
-            append_bytes_max: 1_048_588,
         }
     }
 }

@@ -15,14 +15,15 @@ use super::parked::Ticket;
 use super::rebalance;
 use super::request::{GroupRequest, RequestContext};
 use super::timers::TimerKey;
+use super::topics::TopicIds;
 
 /// See the [module's page](super). After every call of a method that takes the time, do what
 /// [`take_effects`](GroupCoordinator::take_effects) gives, in its order, and look at
 /// [`next_deadline`](GroupCoordinator::next_deadline) again.
-#[derive(Debug)]
 pub struct GroupCoordinator {
     pub(super) groups: BTreeMap<Str, Group>,
     pub(super) offsets: OffsetStore,
+    pub(super) topics: TopicIds,
     pub(super) env: Env,
     pub(super) loading: bool,
     /// The group at which a run of retention goes on.
@@ -37,11 +38,13 @@ impl GroupCoordinator {
     pub fn new(
         config: GroupConfig,
         memory: GroupMemory,
+        topics: TopicIds,
         random: Box<dyn FnMut() -> u64>,
     ) -> GroupCoordinator {
         GroupCoordinator {
             groups: BTreeMap::new(),
             offsets: OffsetStore::new(&memory),
+            topics,
             env: Env::new(config, memory, random),
             loading: true,
             retention_from: None,

@@ -18,8 +18,8 @@ use corelog_io::sync::{
 };
 use corelog_io::{Queue, Task, spawn, timeout};
 use corelog_wire::records::{split_batches, with_scratch};
-use corelog_wire::{ErrorCode, Str};
-use tracing::{error, info, warn};
+use corelog_wire::{ErrorCode, Str, Uuid};
+use tracing::{debug, error, info, warn};
 
 use super::config::GroupConfig;
 use super::coordinator::GroupCoordinator;
@@ -31,6 +31,7 @@ use super::memory::GroupMemory;
 use super::observe::{GroupRow, Place};
 use super::parked::Ticket;
 use super::request::{GroupRequest, GroupResponse, RequestContext};
+use super::topics::TopicIds;
 use super::write_queue::{NextAppend, WriteQueue};
 
 /// How long a request waits for a coordinator that is loading before it is told so. A new, empty log is loaded within
@@ -44,6 +45,8 @@ const LOAD_BYTES: usize = 1 << 20;
 const BATCH_PLAIN_BYTES_MAX: usize = 64 << 20;
 /// Between a lost write and the next attempt to load.
 const RELOAD_AFTER: Duration = Duration::from_secs(1);
+/// Between a log that cannot be loaded and the next attempt, unless it is known to be mended.
+const LOAD_AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// Loading yields the core after this many records.
 const RECORDS_A_TURN: usize = 1_000;
 
@@ -52,8 +55,13 @@ const RECORDS_A_TURN: usize = 1_000;
 pub struct GroupSettings {
     pub config: GroupConfig,
     pub memory: GroupMemory,
-    /// Bytes of OffsetCommit requests that wait for the log. Further ones wait for room.
+    pub topics: TopicIds,
+    /// The most bytes of one record batch that a coordinator appends: `max.message.bytes` of `__consumer_offsets`.
+    pub append_bytes_max: Rc<Cell<usize>>,
+    /// Bytes of OffsetCommit requests that wait for the log.
     pub commit_room: Semaphore,
+    /// Bytes of those that wait for room. Further ones are refused.
+    pub commit_line: Semaphore,
 }
 
 /// The coordinator of one partition of `__consumer_offsets`, at work.
@@ -80,6 +88,8 @@ struct Shared<L> {
     /// Never borrowed across an await.
     state: RefCell<State>,
     write_queued: Notify,
+    /// A log that could not be loaded may be by now.
+    load_again: Notify,
     /// The earliest deadline has become earlier.
     deadline_moved: Notify,
     /// What the clock sleeps towards, in milliseconds of the monotonic clock.
@@ -88,9 +98,16 @@ struct Shared<L> {
 
 struct State {
     coordinator: GroupCoordinator,
-    waiting: BTreeMap<Ticket, OneshotSender<GroupResponse>>,
+    waiting: BTreeMap<Ticket, Waiting>,
     next_ticket: u64,
     writes: WriteQueue,
+}
+
+/// A request that was handed to the coordinator.
+struct Waiting {
+    answer: OneshotSender<GroupResponse>,
+    /// A commit's, until it is answered, whether or not anybody waits for the answer.
+    _room: Option<Permit>,
 }
 
 /// Batches whose order is fixed, or the refusal of the log.
@@ -119,6 +136,7 @@ impl<L: GroupLog> GroupPartition<L> {
             phase_changed: Event::new(),
             state: RefCell::new(state),
             write_queued: Notify::new(),
+            load_again: Notify::new(),
             deadline_moved: Notify::new(),
             clock_due: Cell::new(None),
         });
@@ -136,6 +154,10 @@ impl<L: GroupLog> GroupPartition<L> {
         shared.loaded().await;
         let refusal = match shared.phase.get() {
             Phase::Serving => None,
+            // Which groups it has is not known. Those of other partitions are, and this one's error is in the log.
+            Phase::Failed if matches!(request, GroupRequest::List(_)) => {
+                return GroupResponse::List(Default::default());
+            }
             Phase::Loading => Some(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
             Phase::Failed => Some(ErrorCode::COORDINATOR_NOT_AVAILABLE),
             Phase::Closed => Some(ErrorCode::NOT_COORDINATOR),
@@ -143,22 +165,35 @@ impl<L: GroupLog> GroupPartition<L> {
         if let Some(error) = refusal {
             return request.refuse(context.api_version, error);
         }
-        let _room = shared.room_for(&request).await;
-        let (sender, receiver) = oneshot();
+        let room = match shared.room_for(&request).await {
+            Ok(room) => room,
+            Err(error) => return request.refuse(context.api_version, error),
+        };
+        let (answer, receiver) = oneshot();
         shared.with_state(|state, now| {
             let ticket = Ticket(state.next_ticket);
             state.next_ticket += 1;
-            state.waiting.insert(ticket, sender);
+            state.waiting.insert(ticket, Waiting { answer, _room: room });
             state.coordinator.handle(ticket, context, request, now);
         });
         receiver.await.expect("every request is answered, at the latest when its coordinator resigns")
     }
 
     /// Removes what groups have committed for topics that were deleted.
-    pub fn topics_deleted(&self, topics: &[Str]) {
+    pub fn topics_deleted(&self, topics: &[(Str, Uuid)]) {
         if self.shared.phase.get() == Phase::Serving {
             self.shared.with_state(|state, now| state.coordinator.topics_deleted(topics, now));
         }
+    }
+
+    /// Whether its log cannot be loaded.
+    pub fn has_failed(&self) -> bool {
+        self.shared.phase.get() == Phase::Failed
+    }
+
+    /// The log has been mended: it is loaded now, if it was to be tried again later.
+    pub fn load_again(&self) {
+        self.shared.load_again.notify_one();
     }
 
     pub fn is_loading(&self) -> bool {
@@ -194,7 +229,12 @@ impl<L: GroupLog> Drop for GroupPartition<L> {
 }
 
 fn new_coordinator(settings: &GroupSettings) -> GroupCoordinator {
-    GroupCoordinator::new(settings.config.clone(), settings.memory.clone(), Box::new(corelog_io::random_u64))
+    GroupCoordinator::new(
+        settings.config.clone(),
+        settings.memory.clone(),
+        settings.topics.clone(),
+        Box::new(corelog_io::random_u64),
+    )
 }
 
 fn now() -> Now {
@@ -206,17 +246,28 @@ impl<L: GroupLog> Shared<L> {
 
     /// Loads, serves, and begins anew when a write is lost.
     async fn live(self: Rc<Self>) {
+        let mut told = String::new();
         loop {
             if let Err(what) = self.load().await {
-                error!(
-                    partition = self.partition,
-                    error = what,
-                    "group coordinator is not available: its log cannot be loaded. Restore the partition of \
-                     __consumer_offsets, or delete its records before the damage, and restart the broker"
-                );
+                if told != what {
+                    error!(
+                        partition = self.partition,
+                        error = what,
+                        "group coordinator is not available: its log cannot be loaded. Its groups are refused, those of \
+                         other partitions are served. Restore the partition of __consumer_offsets from a copy; or, to give \
+                         up the groups and offsets that were stored before the damage, delete its records up to behind the \
+                         offset named here (DeleteRecords, which __consumer_offsets takes as long as this is so, but for a \
+                         log that was refused at the start). It is loaded again then, without a restart"
+                    );
+                    told = what;
+                }
                 self.enter(Phase::Failed);
-                return;
+                // What was read of it is let go.
+                self.resign();
+                let _mended = timeout(LOAD_AGAIN_AFTER, self.load_again.notified()).await;
+                continue;
             }
+            told.clear();
             self.enter(Phase::Serving);
             self.deadline_moved.notify_one();
             let (sender, receiver) = bounded(APPENDS_IN_FLIGHT_MAX);
@@ -258,8 +309,11 @@ impl<L: GroupLog> Shared<L> {
         let mut offset = self.log.start_offset();
         let mut records = 0;
         loop {
-            let LogRead { batches, next_offset } =
-                self.log.read(offset, LOAD_BYTES).await.map_err(|failed| failed.to_string())?;
+            let LogRead { batches, next_offset } = self
+                .log
+                .read(offset, LOAD_BYTES)
+                .await
+                .map_err(|failed| format!("at offset {offset}: {failed}"))?;
             if batches.is_empty() {
                 break;
             }
@@ -353,9 +407,9 @@ impl<L: GroupLog> Shared<L> {
                     self.write_queued.notify_one();
                 }
                 Effect::Respond { ticket, response } => {
-                    if let Some(sender) = state.waiting.remove(&ticket) {
+                    if let Some(waiting) = state.waiting.remove(&ticket) {
                         // Nobody is there any more when the connection is gone.
-                        let _gone = sender.send(response);
+                        let _gone = waiting.answer.send(response);
                     }
                 }
             }
@@ -363,8 +417,8 @@ impl<L: GroupLog> Shared<L> {
     }
 
     /// Room for a commit among those that wait for the log. Other requests write little, or what they replace.
-    async fn room_for(&self, request: &GroupRequest) -> Option<Permit> {
-        let GroupRequest::OffsetCommit(request) = request else { return None };
+    async fn room_for(&self, request: &GroupRequest) -> Result<Option<Permit>, ErrorCode> {
+        let GroupRequest::OffsetCommit(request) = request else { return Ok(None) };
         let partition_bytes = |metadata: Option<&Str>| 256 + metadata.map_or(0, |metadata| metadata.len());
         let bytes: usize = request
             .topics
@@ -376,7 +430,18 @@ impl<L: GroupLog> Shared<L> {
                     .sum::<usize>()
             })
             .sum();
-        Some(self.settings.commit_room.acquire(bytes as u64).await)
+        let GroupSettings { commit_room, commit_line, .. } = &self.settings;
+        if let Some(room) = commit_room.try_acquire(bytes as u64) {
+            return Ok(Some(room));
+        }
+        let Some(_in_line) = commit_line.try_acquire(bytes as u64) else {
+            debug!(
+                limit = commit_line.total(),
+                "commit refused: the log is slow, and as many bytes of commits wait for it as may"
+            );
+            return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
+        };
+        Ok(Some(commit_room.acquire(bytes as u64).await))
     }
 
     // ---- the log
@@ -384,7 +449,7 @@ impl<L: GroupLog> Shared<L> {
     /// Appends what is queued, in its order.
     async fn write(self: Rc<Self>, in_flight: QueueSender<InFlight<L::Durable>>) {
         loop {
-            let next = self.state.borrow_mut().writes.next_append(self.settings.config.append_bytes_max);
+            let next = self.state.borrow_mut().writes.next_append(self.settings.append_bytes_max.get());
             let Some(NextAppend { ids, batches }) = next else {
                 self.write_queued.notified().await;
                 continue;
@@ -402,7 +467,16 @@ impl<L: GroupLog> Shared<L> {
     ) -> (Result<Vec<L::Durable>, WriteFailure>, bool) {
         let batches = match batches {
             Ok(batches) => batches,
-            Err(failure) => return (Err(failure), false),
+            Err(failure) => {
+                warn!(
+                    partition = self.partition,
+                    limit = self.settings.append_bytes_max.get(),
+                    ?failure,
+                    "a group's record is larger than a batch of __consumer_offsets may be: raise max.message.bytes of that \
+                     topic, or message.max.bytes of the broker"
+                );
+                return (Err(failure), false);
+            }
         };
         let mut appended = Vec::with_capacity(batches.len());
         for batch in batches {

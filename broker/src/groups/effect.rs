@@ -17,6 +17,13 @@ pub struct CoordinatorRecord {
     pub value: Option<Bytes>,
 }
 
+impl CoordinatorRecord {
+    /// Bytes it holds in memory, about.
+    pub fn bytes(&self) -> usize {
+        64 + self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Append the records, behind those of every earlier write, with the given record timestamp (wall clock). To be

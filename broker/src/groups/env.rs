@@ -7,13 +7,14 @@ use std::fmt;
 use bytes::Bytes;
 use corelog_wire::messages::sync_group_response::SyncGroupResponse;
 use corelog_wire::{ErrorCode, Str};
+use tracing::warn;
 
 use super::config::GroupConfig;
 use super::effect::{CoordinatorRecord, Effect, WriteId};
 use super::group::Group;
 use super::join;
 use super::member::Member;
-use super::memory::GroupMemory;
+use super::memory::{Account, GroupMemory};
 use super::parked::{Parked, Ticket};
 use super::request::GroupResponse;
 use super::timers::{TimerKey, Timers};
@@ -21,6 +22,8 @@ use super::written::OnWritten;
 
 /// The most bytes of a client or instance id that go into a member id.
 const MEMBER_ID_PREFIX_MAX: usize = 256;
+/// Between two warnings that memory is used up.
+const FULL_SAID_EVERY_MS: u64 = 60_000;
 
 /// The time of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub struct PendingWrite {
     pub on_written: OnWritten,
     /// The answer to release when it is durable; replaced by a refusal when it fails.
     pub answer: Option<(Ticket, GroupResponse)>,
+    /// Its records, as long as they are on their way.
+    _account: Account,
 }
 
 pub struct Env {
@@ -47,6 +52,8 @@ pub struct Env {
     pub effects: Vec<Effect>,
     pub writes: VecDeque<PendingWrite>,
     next_write: u64,
+    /// When it was last said that memory is used up, by the monotonic clock.
+    full_said_ms: Option<u64>,
     /// Gives random bits for member ids.
     random: Box<dyn FnMut() -> u64>,
 }
@@ -61,6 +68,7 @@ impl Env {
             effects: Vec::new(),
             writes: VecDeque::new(),
             next_write: 0,
+            full_said_ms: None,
             random,
         }
     }
@@ -95,7 +103,9 @@ impl Env {
     ) -> WriteId {
         let id = WriteId(self.next_write);
         self.next_write += 1;
-        self.writes.push_back(PendingWrite { id, on_written, answer });
+        let mut account = self.memory.account();
+        account.add(records.iter().map(CoordinatorRecord::bytes).sum());
+        self.writes.push_back(PendingWrite { id, on_written, answer, _account: account });
         self.effects.push(Effect::Append { id, records, timestamp_ms: self.now.wall_ms });
         id
     }
@@ -122,6 +132,24 @@ impl Env {
         let write = self.writes.pop_front().expect("a write that is reported on is on its way");
         assert_eq!(write.id, id, "writes are reported on in their order");
         write
+    }
+
+    // ---- memory
+
+    /// Something was refused because groups use the memory they may have. Said once a minute.
+    pub fn memory_is_full(&mut self, group: &str, what: &str) {
+        if self.full_said_ms.is_some_and(|said| self.now.mono_ms < said + FULL_SAID_EVERY_MS) {
+            return;
+        }
+        self.full_said_ms = Some(self.now.mono_ms);
+        warn!(
+            group,
+            used = self.memory.used(),
+            limit = self.memory.limit(),
+            limit_of_a_group = self.memory.group_max(),
+            "{what} refused: groups use the memory that they may have on this core. Remove groups, shorten what members \
+             say in joining and committing, or give the broker more memory (--memory)"
+        );
     }
 
     // ---- deadlines
@@ -207,4 +235,11 @@ impl fmt::Debug for Env {
 /// the whole receive buffer. As [`Str::detach`], for bytes.
 pub fn detached_bytes(bytes: &Bytes) -> Bytes {
     Bytes::copy_from_slice(bytes)
+}
+
+#[cfg(test)]
+impl PendingWrite {
+    pub fn bytes(&self) -> usize {
+        self._account.bytes()
+    }
 }

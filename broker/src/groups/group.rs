@@ -293,7 +293,9 @@ impl Group {
         assert!(former.is_none(), "group {}: a member joined twice", &*self.id);
     }
 
-    /// Takes a member, or a pending member id, out.
+    /// Takes a member, or a pending member id, out. What the member has parked is to be answered: use
+    /// [`super::rebalance::remove_member`].
+    #[must_use = "what it has parked is to be answered"]
     pub fn remove_member(&mut self, id: &str) -> Option<Member> {
         let member = self.members.remove(id);
         if let Some(member) = &member {
@@ -401,6 +403,11 @@ impl Group {
             }
         }
         if self.members.contains_key(member_id) { Ok(()) } else { Err(MemberRefusal::Unknown) }
+    }
+
+    /// Whether its members may hold `more` bytes. Nothing more is never too much.
+    pub fn has_room(&self, memory: &GroupMemory, more: usize) -> bool {
+        more == 0 || (memory.has_room(more) && self.account.bytes() + more <= memory.group_max())
     }
 
     // ---- protocols

@@ -3,15 +3,15 @@
 use corelog_wire::messages::join_group_request::JoinGroupRequest;
 use corelog_wire::messages::join_group_response::JoinGroupResponse;
 use corelog_wire::{ErrorCode, Str};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::coordinator::GroupCoordinator;
 use super::effect::WriteId;
 use super::env::{Env, detached_bytes};
 use super::group::{Group, GroupState, MemberRefusal};
-use super::member::{Member, Protocol};
+use super::member::{Member, Protocol, protocols_cost};
 use super::parked::{Parked, Ticket};
-use super::rebalance::{current_generation, rebalance_or_complete};
+use super::rebalance::{current_generation, rebalance_or_complete, remove_member};
 use super::records;
 use super::request::{GroupResponse, RequestContext};
 use super::static_member::rejoin_static_member;
@@ -60,13 +60,12 @@ impl GroupCoordinator {
                 return refuse(env, &join.member_id, ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
             }
         }
-        if (!exists || join.member_id.is_empty()) && !env.memory.has_room(Group::COST + join.cost()) {
-            warn!(
-                group = &*group_id,
-                used = env.memory.used(),
-                limit = env.memory.limit(),
-                "member refused: the groups of this shard use all the memory they may have; remove groups or raise the limit"
-            );
+        let has_room = match self.groups.get(&group_id).filter(|_| exists) {
+            Some(group) => group.has_room(&env.memory, join.growth(group)),
+            None => env.memory.has_room_for_new_group(Group::COST + 3 * group_id.len() + join.cost()),
+        };
+        if !has_room {
+            env.memory_is_full(&group_id, "a member is");
             return refuse(env, &join.member_id, ErrorCode::GROUP_MAX_SIZE_REACHED);
         }
         if !exists {
@@ -77,8 +76,7 @@ impl GroupCoordinator {
 
         let writes_before = env.next_write_id();
         if !accepts(group, &join.member_id, env.config.group_members_max) {
-            group.remove_member(&join.member_id);
-            env.cancel_session(&group.id, &join.member_id);
+            remove_member(group, env, &join.member_id);
             refuse(env, &Str::default(), ErrorCode::GROUP_MAX_SIZE_REACHED);
         } else if join.member_id.is_empty() {
             join_unknown(group, env, join);
@@ -125,9 +123,27 @@ impl<'a> Join<'a> {
         }
     }
 
-    /// Bytes that the member will hold, about.
+    /// Bytes that the member will hold, at most.
     fn cost(&self) -> usize {
-        1024 + self.protocols.iter().map(super::member::protocol_cost).sum::<usize>()
+        1024 + self.instance_id.as_ref().map_or(0, |id| 2 * id.len())
+            + self.context.client_id.len()
+            + self.context.client_host.len()
+            + protocols_cost(&self.protocols)
+    }
+
+    /// Bytes that `group`'s members will hold more. Whoever is not, and will not be, a member adds nothing.
+    fn growth(&self, group: &Group) -> usize {
+        let named = match &self.instance_id {
+            Some(instance_id) if self.member_id.is_empty() => {
+                group.static_member_id(instance_id).and_then(|id| group.member(id))
+            }
+            _ => group.member(&self.member_id),
+        };
+        match named {
+            Some(member) => protocols_cost(&self.protocols).saturating_sub(protocols_cost(&member.protocols)),
+            None if self.member_id.is_empty() || group.is_pending(&self.member_id) => self.cost(),
+            None => 0,
+        }
     }
 
     fn into_member(self, id: Str) -> Member {

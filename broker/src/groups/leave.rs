@@ -62,8 +62,7 @@ fn leave_one(group: &mut Group, env: &mut Env, leaving: &MemberIdentity) -> Erro
             None => return ErrorCode::UNKNOWN_MEMBER_ID,
         }
     } else if group.is_pending(&leaving.member_id) {
-        group.remove_member(&leaving.member_id);
-        env.cancel_session(&group.id, &leaving.member_id);
+        remove_member(group, env, &leaving.member_id);
         return ErrorCode::NONE;
     } else {
         match group.check_member(&leaving.member_id, leaving.group_instance_id.as_ref()) {

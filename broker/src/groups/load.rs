@@ -70,7 +70,7 @@ impl GroupCoordinator {
     }
 
     /// The log has been replayed: the coordinator takes requests. Members of stable groups have their whole session
-    /// timeout to be heard of.
+    /// timeout to be heard of. Offsets of topics that are gone are removed.
     pub fn loaded(&mut self, now: Now) {
         self.env.now = now;
         self.loading = false;
@@ -94,6 +94,7 @@ impl GroupCoordinator {
                 );
             }
         }
+        self.remove_orphaned_offsets();
         let interval = self.env.config.offsets_retention_check_interval_ms;
         self.schedule_retention(interval);
     }

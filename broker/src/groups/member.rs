@@ -56,18 +56,17 @@ impl Member {
     /// Bytes the member holds, for [`super::memory::GroupMemory`].
     pub fn cost(&self) -> usize {
         const FIXED: usize = 512;
-        let protocols: usize = self.protocols.iter().map(protocol_cost).sum();
         FIXED
             + 2 * self.id.len()
             + self.instance_id.as_ref().map_or(0, |id| 2 * id.len())
             + self.client_id.len()
             + self.client_host.len()
-            + protocols
+            + protocols_cost(&self.protocols)
             + self.assignment.len()
     }
 }
 
-/// Bytes one protocol holds.
-pub fn protocol_cost(protocol: &Protocol) -> usize {
-    protocol.name.len() + protocol.metadata.len() + 96
+/// Bytes that protocols hold.
+pub fn protocols_cost(protocols: &[Protocol]) -> usize {
+    protocols.iter().map(|protocol| protocol.name.len() + protocol.metadata.len() + 96).sum()
 }

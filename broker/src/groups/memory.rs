@@ -3,8 +3,15 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// The memory of all groups of one shard: an estimate, counted up and down as groups, members and offsets come and go.
-/// When it is used up, new groups, members and offsets are refused; what is there goes on working.
+/// This part of the memory is kept for groups that are there: members that come back, assignments, offsets. New groups
+/// are taken while there is more.
+const KEPT_PART: usize = 8;
+/// The members of one group may hold this part of the memory: no group takes the room of all others.
+const GROUP_PART: usize = 2;
+
+/// The memory of all groups of one shard: an estimate, counted up and down as groups, members, offsets and writes on
+/// their way come and go. Whatever can grow asks first. When it is used up, what would take more is refused, and what
+/// takes no more than before goes on: heartbeats, members that come back as they were, commits of known offsets.
 #[derive(Clone, Debug)]
 pub struct GroupMemory {
     used: Rc<Cell<usize>>,
@@ -29,6 +36,16 @@ impl GroupMemory {
         self.used.get().saturating_add(bytes) <= self.limit
     }
 
+    /// Room for `bytes` of a group that does not exist yet.
+    pub fn has_room_for_new_group(&self, bytes: usize) -> bool {
+        self.has_room(bytes.saturating_add(self.limit / KEPT_PART))
+    }
+
+    /// Bytes that one group's members may hold.
+    pub fn group_max(&self) -> usize {
+        self.limit / GROUP_PART
+    }
+
     /// An account that gives back what it holds when it is dropped.
     pub fn account(&self) -> Account {
         Account { memory: self.clone(), bytes: 0 }
@@ -43,6 +60,10 @@ pub struct Account {
 }
 
 impl Account {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
         self.memory.used.set(self.memory.used.get() + bytes);

@@ -27,6 +27,14 @@
 //! of a key wins), [`GroupCoordinator::loaded`] opens it. The state after a replay of everything that was written is
 //! the state that was live, but for members that had joined and not synced: those join again.
 //!
+//! # Offsets and topics
+//! An offset bears the id of its topic (as in Kafka since 4.1): one of a topic that is gone is served to nobody, also
+//! where a topic was created anew under the name. Such offsets are removed when the topic is deleted
+//! ([`GroupCoordinator::topics_deleted`]); those that this has missed, when the log is loaded. Offsets without an id
+//! (of older logs, and those with an expiry of their own, whose record has no room for it) go by the name alone.
+//!
+//! [`GroupCoordinator::topics_deleted`]: coordinator::GroupCoordinator::topics_deleted
+//!
 //! # Bounds
 //! Groups, members, handed-out member ids and offsets of all coordinators of a shard count into one [`GroupMemory`];
 //! when that is used up, additions are refused. What is kept is copied out of the request it came in, so that no
@@ -75,6 +83,7 @@ mod storage_log;
 mod subscription;
 mod sync;
 mod timers;
+mod topics;
 mod write_queue;
 mod written;
 
@@ -87,3 +96,4 @@ pub use partition::group_partition;
 pub use request::{GroupRequest, GroupResponse, RequestContext};
 pub use shard::GroupShard;
 pub use storage_log::StorageLog;
+pub use topics::TopicIds;

@@ -2,8 +2,7 @@
 
 use corelog_wire::messages::offset_commit_request::{self, OffsetCommitRequest};
 use corelog_wire::messages::offset_commit_response::{self, OffsetCommitResponse};
-use corelog_wire::{ErrorCode, Str};
-use tracing::warn;
+use corelog_wire::{ErrorCode, Str, Uuid};
 
 use super::coordinator::GroupCoordinator;
 use super::group::{Group, GroupState};
@@ -16,6 +15,8 @@ use super::written::{GroupChange, OnWritten};
 /// From this version on a generation of a group that does not exist is GROUP_ID_NOT_FOUND, and ILLEGAL_GENERATION
 /// before (KIP-848).
 const GROUP_ID_NOT_FOUND_FROM: i16 = 9;
+/// From this version on topics are named by their ids (KIP-848).
+const TOPIC_IDS_FROM: i16 = 10;
 
 impl GroupCoordinator {
     pub(super) fn offset_commit(
@@ -57,6 +58,13 @@ impl GroupCoordinator {
         let mut out_of_memory = false;
         for topic in request.topics {
             let topic_name = topic.name.detach();
+            // Who took the request in may have known of the topic's deletion or creation later or sooner than this shard.
+            let stranger = match self.topics.agree(&topic_name, topic.topic_id) {
+                true => None,
+                false if context.api_version >= TOPIC_IDS_FROM => Some(ErrorCode::UNKNOWN_TOPIC_ID),
+                false => Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+            };
+            let topic_id = self.topics.id(&topic_name);
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for partition in topic.partitions {
                 let partition_index = partition.partition_index;
@@ -65,10 +73,10 @@ impl GroupCoordinator {
                     topic: topic_name.clone(),
                     partition: partition_index,
                 };
-                let error = self.commit_error(&key, &partition);
+                let error = stranger.unwrap_or_else(|| self.commit_error(&key, &partition));
                 out_of_memory |= error == ErrorCode::INVALID_COMMIT_OFFSET_SIZE;
                 if error.is_ok() {
-                    let offset = self.committed(partition, expire_timestamp_ms);
+                    let offset = self.committed(partition, topic_id, expire_timestamp_ms);
                     let record = records::offset_record(&key, &offset);
                     self.offsets.begin(&key, write, Some(offset));
                     writing.push((key, record));
@@ -83,12 +91,7 @@ impl GroupCoordinator {
             });
         }
         if out_of_memory {
-            warn!(
-                group = &*group_id,
-                used = self.env.memory.used(),
-                limit = self.env.memory.limit(),
-                "offsets refused: the groups of this shard use all the memory they may have; remove groups or raise the limit"
-            );
+            self.env.memory_is_full(&group_id, "offsets are");
         }
         let answer = GroupResponse::OffsetCommit(answer);
         if writing.is_empty() {
@@ -112,20 +115,32 @@ impl GroupCoordinator {
         if is_longer(metadata, self.env.config.offset_metadata_max) {
             return ErrorCode::OFFSET_METADATA_TOO_LARGE;
         }
-        let known = self.offsets.has_latest(&key.group, &key.topic, key.partition);
-        if !known && !self.env.memory.has_room(OffsetStore::cost(metadata.len())) {
+        let known = self.offsets.latest_metadata_bytes(key);
+        // Until it is durable both are there; those are bounded by what may wait for the log.
+        let grows = known.is_none_or(|known| metadata.len() > known);
+        if grows && !self.has_room_for_commit(key, OffsetStore::cost(metadata.len())) {
             return ErrorCode::INVALID_COMMIT_OFFSET_SIZE;
         }
         ErrorCode::NONE
     }
 
+    fn has_room_for_commit(&self, key: &OffsetKey, bytes: usize) -> bool {
+        let memory = &self.env.memory;
+        match self.groups.contains_key(&key.group) {
+            true => memory.has_room(bytes),
+            false => memory.has_room_for_new_group(bytes + Group::COST + 3 * key.group.len()),
+        }
+    }
+
     fn committed(
         &self,
         partition: offset_commit_request::Partition,
+        topic_id: Option<Uuid>,
         expire_timestamp_ms: Option<i64>,
     ) -> CommittedOffset {
         CommittedOffset {
             offset: partition.committed_offset,
+            topic_id,
             leader_epoch: partition.committed_leader_epoch.max(-1),
             metadata: partition.committed_metadata.as_ref().map(Str::detach).unwrap_or_default(),
             commit_timestamp_ms: match partition.commit_timestamp {

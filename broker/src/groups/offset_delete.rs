@@ -2,13 +2,13 @@
 
 use corelog_wire::messages::offset_delete_request::OffsetDeleteRequest;
 use corelog_wire::messages::offset_delete_response::{self, OffsetDeleteResponse};
-use corelog_wire::{ErrorCode, Str};
+use corelog_wire::{ErrorCode, Str, Uuid};
 use tracing::info;
 
 use super::coordinator::GroupCoordinator;
 use super::env::Now;
 use super::group::GroupState;
-use super::offsets::OffsetKey;
+use super::offsets::{CommittedOffset, OffsetKey};
 use super::parked::Ticket;
 use super::records;
 use super::request::GroupResponse;
@@ -57,16 +57,28 @@ impl GroupCoordinator {
     }
 
     /// Removes what groups have committed for topics that were deleted.
-    pub fn topics_deleted(&mut self, topics: &[Str], now: Now) {
+    pub fn topics_deleted(&mut self, topics: &[(Str, Uuid)], now: Now) {
         self.env.now = now;
-        let mut keys = Vec::new();
-        for group in self.offsets.group_ids() {
-            for (topic, partition, _, _) in self.offsets.latest_of(group) {
-                if topics.contains(topic) {
-                    keys.push(OffsetKey { group: group.clone(), topic: topic.clone(), partition });
-                }
-            }
-        }
+        self.remove_offsets_where(|key, offset| {
+            let of =
+                |(name, id): &(Str, Uuid)| *name == key.topic && offset.topic_id.is_none_or(|of| of == *id);
+            topics.iter().any(of)
+        });
+    }
+
+    /// Removes the offsets of topics that are not there any more: those whose deletion found nobody to remove them,
+    /// since the coordinator was loading, or died before the tombstones were in its log.
+    pub(super) fn remove_orphaned_offsets(&mut self) {
+        let topics = self.topics.clone();
+        self.remove_offsets_where(|key, offset| match topics.id(&key.topic) {
+            Some(id) => offset.topic_id.is_some_and(|of| of != id),
+            None => true,
+        });
+    }
+
+    fn remove_offsets_where(&mut self, goes: impl Fn(&OffsetKey, &CommittedOffset) -> bool) {
+        let going = self.offsets.latest().filter(|(key, offset)| goes(key, offset));
+        let keys: Vec<OffsetKey> = going.map(|(key, _)| key).collect();
         if !keys.is_empty() {
             info!(offsets = keys.len(), "removing the offsets of deleted topics");
             self.remove_offsets(keys, GroupChange::None, None);

@@ -1,13 +1,16 @@
 //! OffsetFetch: what a group has committed (KIP-88, 447, 709).
 
-use corelog_wire::ErrorCode;
 use corelog_wire::messages::{offset_fetch_request, offset_fetch_response};
+use corelog_wire::{ErrorCode, Str};
 
 use super::coordinator::GroupCoordinator;
 use super::effect::WriteId;
 use super::offsets::CommittedOffset;
 use super::parked::Ticket;
 use super::request::GroupResponse;
+
+/// OffsetFetches of one coordinator that may wait for writes; more are told to come again, as Kafka tells all.
+const WAITING_FETCHES_MAX: usize = 1_000;
 
 /// An OffsetFetch that waits until `until` and every write before it are reported on.
 #[derive(Debug)]
@@ -29,6 +32,14 @@ impl GroupCoordinator {
         // Who wants stable offsets waits for those that are on their way, rather than be told to ask again.
         let until = if require_stable { self.last_pending_write(&group) } else { None };
         match until {
+            Some(_) if self.waiting_fetches.len() >= WAITING_FETCHES_MAX => {
+                let response = offset_fetch_response::Group {
+                    group_id: group.group_id,
+                    error_code: ErrorCode::UNSTABLE_OFFSET_COMMIT.code(),
+                    ..Default::default()
+                };
+                self.env.respond(ticket, GroupResponse::OffsetFetch(response));
+            }
             Some(until) => self.waiting_fetches.push(WaitingFetch { until, ticket, group }),
             None => {
                 let response = self.fetch(group);
@@ -72,12 +83,23 @@ impl GroupCoordinator {
     }
 
     fn fetch(&self, group: offset_fetch_request::Group) -> offset_fetch_response::Group {
+        let mut asked = group.topics.iter().flatten();
+        if !asked.all(|topic| self.topics.agree(&topic.name, topic.topic_id)) {
+            // A topic is being created or deleted, and not every shard knows. "No offset" would be no answer: clients
+            // start somewhere else then. With this they ask again.
+            return offset_fetch_response::Group {
+                group_id: group.group_id,
+                error_code: ErrorCode::COORDINATOR_LOAD_IN_PROGRESS.code(),
+                ..Default::default()
+            };
+        }
         let topics = match group.topics {
             Some(topics) => topics
                 .into_iter()
                 .map(|topic| {
                     let read = |index: &i32| {
-                        answer(*index, self.offsets.durable(&group.group_id, &topic.name, *index))
+                        let offset = self.offsets.durable(&group.group_id, &topic.name, *index);
+                        answer(*index, offset.filter(|offset| self.is_current(&topic.name, offset)))
                     };
                     let partitions = topic.partition_indexes.iter().map(read).collect();
                     offset_fetch_response::Topics { partitions, name: topic.name, topic_id: topic.topic_id }
@@ -86,9 +108,13 @@ impl GroupCoordinator {
             None => {
                 let mut topics: Vec<offset_fetch_response::Topics> = Vec::new();
                 for (topic, partition, offset) in self.offsets.durable_of(&group.group_id) {
+                    if !self.is_current(topic, offset) {
+                        continue;
+                    }
                     if topics.last().is_none_or(|last| last.name != *topic) {
                         topics.push(offset_fetch_response::Topics {
                             name: topic.clone(),
+                            topic_id: self.topics.id(topic).unwrap_or_default(),
                             ..Default::default()
                         });
                     }
@@ -99,6 +125,13 @@ impl GroupCoordinator {
             }
         };
         offset_fetch_response::Group { group_id: group.group_id, topics, ..Default::default() }
+    }
+}
+
+impl GroupCoordinator {
+    /// Whether the offset was committed for the topic that bears the name now.
+    fn is_current(&self, topic: &Str, offset: &CommittedOffset) -> bool {
+        offset.topic_id.is_none_or(|id| self.topics.id(topic) == Some(id))
     }
 }
 

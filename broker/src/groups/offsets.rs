@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use corelog_wire::Str;
+use corelog_wire::{Str, Uuid};
 
 use super::effect::WriteId;
 use super::memory::{Account, GroupMemory};
@@ -12,6 +12,8 @@ use super::memory::{Account, GroupMemory};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedOffset {
     pub offset: i64,
+    /// The topic it was committed for; `None` where its record does not say.
+    pub topic_id: Option<Uuid>,
     /// −1 where the client named none.
     pub leader_epoch: i32,
     pub metadata: Str,
@@ -123,6 +125,11 @@ impl OffsetStore {
         slots.filter_map(|slot| slot.pending.last().map(|(id, _)| *id)).max()
     }
 
+    /// The length of the metadata of what will be there once all writes are durable, if anything will.
+    pub fn latest_metadata_bytes(&self, key: &OffsetKey) -> Option<usize> {
+        self.slot(&key.group, &key.topic, key.partition)?.latest().map(|offset| offset.metadata.len())
+    }
+
     pub fn has_latest(&self, group: &str, topic: &str, partition: i32) -> bool {
         self.slot(group, topic, partition).is_some_and(|slot| slot.latest().is_some())
     }
@@ -132,6 +139,15 @@ impl OffsetStore {
         self.groups.get(group).into_iter().flatten().flat_map(|(topic, partitions)| {
             partitions.iter().filter_map(move |(partition, slot)| {
                 slot.latest().map(|offset| (topic, *partition, offset, !slot.pending.is_empty()))
+            })
+        })
+    }
+
+    /// Every offset that will be there once all writes are durable.
+    pub fn latest(&self) -> impl Iterator<Item = (OffsetKey, &CommittedOffset)> {
+        self.groups.keys().flat_map(|group| {
+            self.latest_of(group).map(|(topic, partition, offset, _)| {
+                (OffsetKey { group: group.clone(), topic: topic.clone(), partition }, offset)
             })
         })
     }
@@ -245,6 +261,7 @@ mod tests {
     fn at(offset: i64) -> Option<CommittedOffset> {
         Some(CommittedOffset {
             offset,
+            topic_id: None,
             leader_epoch: -1,
             metadata: Str::from("m"),
             commit_timestamp_ms: 0,

@@ -102,8 +102,7 @@ pub fn complete_join(group: &mut Group, env: &mut Env) -> Option<WriteId> {
         .collect();
     for id in &absent {
         info!(group = &*group.id, member = &**id, "member put out: it did not rejoin in time");
-        group.remove_member(id);
-        env.cancel_session(&group.id, id);
+        remove_member(group, env, id);
     }
 
     if !group.elect_joined_leader() && group.member_count() > 0 {
@@ -172,10 +171,9 @@ pub fn sync_deadline(group: &mut Group, env: &mut Env) -> Option<WriteId> {
     if !waits || group.pending_sync.is_empty() {
         return None;
     }
-    for id in std::mem::take(&mut group.pending_sync) {
+    for id in group.pending_sync.clone() {
         info!(group = &*group.id, member = &*id, "member put out: it did not sync in time");
-        group.remove_member(&id);
-        env.cancel_session(&group.id, &id);
+        remove_member(group, env, &id);
     }
     prepare_rebalance(group, env, "members did not sync in time")
 }
@@ -209,7 +207,7 @@ pub fn answer_syncs(group: &mut Group, env: &mut Env, error: ErrorCode) {
 pub fn session_deadline(group: &mut Group, env: &mut Env, member_id: &Str) -> Option<WriteId> {
     if group.is_pending(member_id) {
         debug!(group = &*group.id, member = &**member_id, "member id was never joined with");
-        group.remove_member(member_id);
+        remove_member(group, env, member_id);
         return complete_join_after_removal(group, env);
     }
     let member = group.member(member_id)?;

@@ -15,11 +15,11 @@ use super::group::{Group, LoadedGroup};
 use super::member::{Member, Protocol};
 use super::offsets::{CommittedOffset, OffsetKey};
 
-/// The newest version without tagged fields: readers of Kafka 2.1 and later know it.
-const OFFSET_VERSION: i16 = 3;
+/// With the topic's id. Kafka writes it since 4.1, and reads it since 3.5.
+const OFFSET_VERSION: i16 = 4;
 /// The only version with an expiry of its own.
 const OFFSET_VERSION_WITH_EXPIRY: i16 = 1;
-/// As for offsets; known since Kafka 2.3.
+/// The newest version without tagged fields; known since Kafka 2.3.
 const GROUP_VERSION: i16 = 3;
 
 /// Why encoding can't fail: what goes into records came off the wire or out of the log, where a string has at most
@@ -35,7 +35,7 @@ pub fn offset_record(key: &OffsetKey, offset: &CommittedOffset) -> CoordinatorRe
         metadata: offset.metadata.clone(),
         commit_timestamp: offset.commit_timestamp_ms,
         expire_timestamp: offset.expire_timestamp_ms.unwrap_or(-1),
-        ..Default::default()
+        topic_id: offset.topic_id.unwrap_or_default(),
     };
     record(offset_key(key), Some(value_bytes(&value, version)))
 }
@@ -109,6 +109,7 @@ impl From<OffsetCommitValue> for CommittedOffset {
     fn from(value: OffsetCommitValue) -> CommittedOffset {
         CommittedOffset {
             offset: value.offset,
+            topic_id: (!value.topic_id.is_zero()).then_some(value.topic_id),
             leader_epoch: value.leader_epoch,
             metadata: value.metadata.detach(),
             commit_timestamp_ms: value.commit_timestamp,

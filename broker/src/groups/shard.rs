@@ -1,11 +1,11 @@
 //! The group coordinators of one shard.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use corelog_io::sync::Semaphore;
-use corelog_wire::{ErrorCode, Str};
+use corelog_wire::{ErrorCode, Str, Uuid};
 
 use super::config::GroupConfig;
 use super::driver::{GroupPartition, GroupSettings};
@@ -14,11 +14,14 @@ use super::group_log::GroupLog;
 use super::memory::GroupMemory;
 use super::observe::{GroupRow, Place};
 use super::request::{GroupRequest, GroupResponse, RequestContext};
+use super::topics::TopicIds;
 
-/// Bytes of OffsetCommit requests of one shard that may wait for the log.
+/// Bytes of OffsetCommit requests of one shard that may wait for the log, and as many again that may wait for room.
 const COMMIT_ROOM_BYTES: u64 = 16 << 20;
 /// Groups and offsets that are told of at once: some fifty microseconds.
 const ROWS_A_TURN: usize = 512;
+/// Kafka's default for `max.message.bytes`.
+const APPEND_BYTES_MAX: usize = 1_048_588;
 
 /// Every partition of `__consumer_offsets` that this shard leads, each with its coordinator.
 pub struct GroupShard<L: GroupLog> {
@@ -28,11 +31,14 @@ pub struct GroupShard<L: GroupLog> {
 
 impl<L: GroupLog> GroupShard<L> {
     /// `memory_bytes_max`: what all groups of the shard may hold together.
-    pub fn new(config: GroupConfig, memory_bytes_max: usize) -> GroupShard<L> {
+    pub fn new(config: GroupConfig, memory_bytes_max: usize, topics: TopicIds) -> GroupShard<L> {
         let settings = GroupSettings {
             config,
             memory: GroupMemory::new(memory_bytes_max),
+            topics,
+            append_bytes_max: Rc::new(Cell::new(APPEND_BYTES_MAX)),
             commit_room: Semaphore::new(COMMIT_ROOM_BYTES),
+            commit_line: Semaphore::new(COMMIT_ROOM_BYTES),
         };
         GroupShard { settings, partitions: RefCell::default() }
     }
@@ -63,6 +69,23 @@ impl<L: GroupLog> GroupShard<L> {
         Some(started)
     }
 
+    /// Batches of all coordinators have at most so many bytes from now on: `max.message.bytes` of `__consumer_offsets`.
+    pub fn set_append_bytes_max(&self, bytes: usize) {
+        self.settings.append_bytes_max.set(bytes);
+    }
+
+    /// Whether the partition is at work and cannot load its log.
+    pub fn has_failed(&self, partition: i32) -> bool {
+        self.partitions.borrow().get(&partition).is_some_and(|at_work| at_work.has_failed())
+    }
+
+    /// The partition's log has been mended.
+    pub fn load_again(&self, partition: i32) {
+        if let Some(at_work) = self.partitions.borrow().get(&partition) {
+            at_work.load_again();
+        }
+    }
+
     /// This shard does not lead the partition any more.
     pub fn stop(&self, partition: i32) {
         let stopped = self.partitions.borrow_mut().remove(&partition);
@@ -80,7 +103,7 @@ impl<L: GroupLog> GroupShard<L> {
     }
 
     /// Removes what groups here have committed for topics that were deleted.
-    pub fn topics_deleted(&self, topics: &[Str]) {
+    pub fn topics_deleted(&self, topics: &[(Str, Uuid)]) {
         for partition in self.partitions.borrow().values() {
             partition.topics_deleted(topics);
         }

@@ -119,6 +119,18 @@ fn store_assignment(group: &mut Group, env: &mut Env, request: &SyncGroupRequest
         "leader brought the assignment"
     );
     let record = records::group_record(group, Some(&assignments));
+    let (before, after): (usize, usize) = (
+        group.members().map(|member| member.assignment.len()).sum(),
+        assignments.values().map(Bytes::len).sum(),
+    );
+    let growth = after.saturating_sub(before);
+    // The record is let go when it is written; what the members get stays.
+    if !group.has_room(&env.memory, growth) || (growth > 0 && !env.memory.has_room(growth + record.bytes())) {
+        env.memory_is_full(&group.id, "an assignment is");
+        refuse_assignment(group, env, ErrorCode::COORDINATOR_NOT_AVAILABLE);
+        rebalance_or_complete(group, env, "there is no room for the assignment");
+        return;
+    }
     let change = GroupChange::Assigned(Assignment {
         group: group.id.clone(),
         generation: group.generation,

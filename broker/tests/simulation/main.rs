@@ -16,9 +16,11 @@
 //! its seed and faults: paste both into [`one_seed`]. `LOG=info` shows the broker's log of it.
 
 mod broker;
+mod changes;
 mod committer;
 mod connection;
 mod consumer;
+mod groups;
 mod log_lines;
 mod member;
 mod metrics;

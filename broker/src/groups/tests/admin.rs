@@ -118,7 +118,7 @@ fn empty_groups_are_deleted_with_their_offsets() {
 
 #[test]
 fn while_it_loads_the_coordinator_says_so() {
-    let mut bench = Bench::loading(config(), GroupMemory::new(usize::MAX), 1);
+    let mut bench = Bench::loading(config(), GroupMemory::new(usize::MAX), Topics::default(), 1);
     let loading = ErrorCode::COORDINATOR_LOAD_IN_PROGRESS;
     let ticket = bench.join(&Joiner::default());
     assert_eq!(join_error(&bench.joined(ticket)), loading);

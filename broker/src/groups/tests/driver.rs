@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use corelog_io::sim::Sim;
-use corelog_io::sync::Semaphore;
 use corelog_io::{Queue, sleep, spawn};
 use corelog_wire::records::{BatchHeader, patch_base_offset};
 
@@ -57,10 +56,6 @@ impl GroupLog for Rc<FakeLog> {
     fn start_offset(&self) -> i64 {
         0
     }
-}
-
-fn settings(config: GroupConfig) -> GroupSettings {
-    GroupSettings { config, memory: GroupMemory::new(usize::MAX), commit_room: Semaphore::new(1 << 20) }
 }
 
 fn context(version: i16) -> RequestContext {
@@ -240,13 +235,56 @@ fn a_damaged_log_is_not_served() {
         }
         let again = start(&log, config());
         assert_eq!(commit(&again, 6).await, ErrorCode::COORDINATOR_NOT_AVAILABLE);
+        // Of the groups that it has nothing is known; those of other partitions are listed.
+        let list = GroupRequest::List(Default::default());
+        let GroupResponse::List(listed) = again.handle(&context(5), list).await else { panic!() };
+        assert_eq!((listed.error_code, listed.groups.len()), (0, 0));
+        // Its records are deleted.
+        log.batches.borrow_mut().clear();
+        again.load_again();
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(commit(&again, 6).await, ErrorCode::NONE);
+    });
+}
+
+/// Commits whose clients have gone hold their room until the log has them; when it is used up, and the line for it is,
+/// more are refused.
+#[test]
+fn commits_that_wait_for_a_slow_log_are_bounded() {
+    Sim::new(9).block_on(async {
+        let log = Rc::new(FakeLog::default());
+        let room = GroupSettings {
+            commit_room: Semaphore::new(2_000),
+            commit_line: Semaphore::new(2_000),
+            ..settings(config())
+        };
+        let partition = Rc::new(GroupPartition::start(0, Rc::clone(&log), room.clone()));
+        assert_eq!(commit(&partition, 1).await, ErrorCode::NONE);
+        log.append_takes.set(Duration::from_secs(60));
+        let send = |offset| {
+            let partition = Rc::clone(&partition);
+            spawn(Queue::Control, async move { commit(&partition, offset).await })
+        };
+        let gone: Vec<_> = (2..9).map(send).collect();
+        sleep(Duration::from_millis(10)).await;
+        drop(gone);
+        sleep(Duration::from_millis(10)).await;
+        assert!(room.commit_room.available() < 300, "{} are free", room.commit_room.available());
+        let waiting: Vec<_> = (9..16).map(send).collect();
+        sleep(Duration::from_millis(10)).await;
+        assert_eq!(commit(&partition, 16).await, ErrorCode::COORDINATOR_NOT_AVAILABLE);
+        log.append_takes.set(Duration::ZERO);
+        for answer in waiting {
+            assert_eq!(answer.await, ErrorCode::NONE);
+        }
+        assert_eq!(room.commit_room.available(), 2_000);
     });
 }
 
 #[test]
 fn a_shard_serves_the_partitions_it_leads() {
     Sim::new(8).block_on(async {
-        let shard: GroupShard<Rc<FakeLog>> = GroupShard::new(config(), 1 << 20);
+        let shard: GroupShard<Rc<FakeLog>> = GroupShard::new(config(), 1 << 20, Topics::default().ids());
         let led = Cell::new(false);
         let commit_to = |partition: i32, group: &'static str| {
             let (shard, led) = (&shard, &led);
@@ -268,7 +306,7 @@ fn a_shard_serves_the_partitions_it_leads() {
             assert_eq!(commit_to(partition, group).await, ErrorCode::NONE, "it is at work");
         }
         assert_eq!(shard.groups_by_state(), BTreeMap::from([(GroupState::Empty, 2)]));
-        shard.topics_deleted(&[s("t")]);
+        shard.topics_deleted(&[(s("t"), topic_id("t"))]);
         sleep(Duration::from_millis(10)).await;
         shard.stop(3);
         assert_eq!(commit_to(3, "three").await, ErrorCode::NOT_COORDINATOR);

@@ -266,7 +266,11 @@ fn records_are_kafkas_bytes() {
     bench.committed(ticket);
     assert_eq!(bench.log.len(), 1);
     assert_eq!(&*bench.log[0].key, b"\0\x01\0\x05group\0\x01t\0\0\0\0");
-    let value = b"\0\x03\0\0\0\0\0\0\0\x05\xff\xff\xff\xff\0\x04note\x01\x02\x03\x04\x05\x06\x07\x08";
+    // Version 4: compact strings, and the topic's id under tag 0.
+    let mut value =
+        b"\0\x04\0\0\0\0\0\0\0\x05\xff\xff\xff\xff\x05note\x01\x02\x03\x04\x05\x06\x07\x08\x01\0\x10"
+            .to_vec();
+    value.extend_from_slice(&topic_id("t").0);
     assert_eq!(bench.log[0].value.as_deref(), Some(&value[..]));
 
     bench.log.clear();
@@ -305,7 +309,7 @@ fn records_are_kafkas_bytes() {
 
 #[test]
 fn records_of_other_kinds_are_passed_over_and_damaged_ones_reported() {
-    let mut bench = Bench::loading(config(), GroupMemory::new(usize::MAX), 1);
+    let mut bench = Bench::loading(config(), GroupMemory::new(usize::MAX), Topics::default(), 1);
     let now = bench.now;
     let mut replay = |key: &'static [u8], value: Option<&'static [u8]>| {
         bench.coordinator.replay(Bytes::from_static(key), value.map(Bytes::from_static), now)

@@ -9,9 +9,12 @@ mod rebalance;
 mod static_members;
 mod storage;
 
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use bytes::Bytes;
+use corelog_io::sync::Semaphore;
 use corelog_wire::messages::heartbeat_request::HeartbeatRequest;
 use corelog_wire::messages::join_group_request::{self, JoinGroupRequest};
 use corelog_wire::messages::join_group_response::JoinGroupResponse;
@@ -22,7 +25,7 @@ use corelog_wire::messages::offset_commit_response::OffsetCommitResponse;
 use corelog_wire::messages::sync_group_request::{self, SyncGroupRequest};
 use corelog_wire::messages::sync_group_response::SyncGroupResponse;
 use corelog_wire::messages::{offset_fetch_request, offset_fetch_response};
-use corelog_wire::{ErrorCode, Str};
+use corelog_wire::{ErrorCode, Str, Uuid};
 
 use super::coordinator::GroupCoordinator;
 use super::driver::{GroupPartition, GroupSettings};
@@ -46,7 +49,40 @@ pub fn config() -> GroupConfig {
     GroupConfig { initial_rebalance_delay_ms: 0, ..GroupConfig::default() }
 }
 
+/// The topics there are: by default every name is a topic.
+#[derive(Clone, Default)]
+pub struct Topics(Rc<RefCell<BTreeMap<Str, Option<Uuid>>>>);
+
+impl Topics {
+    /// The topic of this name is now another one, or gone.
+    pub fn set(&self, name: &str, id: Option<Uuid>) {
+        self.0.borrow_mut().insert(s(name), id);
+    }
+
+    pub fn ids(&self) -> TopicIds {
+        let topics = self.0.clone();
+        TopicIds::new(move |name| topics.borrow().get(name).copied().unwrap_or_else(|| Some(topic_id(name))))
+    }
+}
+
+/// The id of the first topic of this name.
+pub fn topic_id(name: &str) -> Uuid {
+    Uuid::from_random(name.bytes().fold(7, |id, byte| id * 31 + u128::from(byte)))
+}
+
+pub fn settings(config: GroupConfig) -> GroupSettings {
+    GroupSettings {
+        config,
+        memory: GroupMemory::new(usize::MAX),
+        topics: Topics::default().ids(),
+        append_bytes_max: Rc::new(Cell::new(1_048_588)),
+        commit_room: Semaphore::new(1 << 20),
+        commit_line: Semaphore::new(1 << 20),
+    }
+}
+
 pub struct Bench {
+    pub topics: Topics,
     pub coordinator: GroupCoordinator,
     pub now: Now,
     /// Every record that is durable.
@@ -64,12 +100,12 @@ impl Bench {
     }
 
     pub fn with_memory(config: GroupConfig, memory: GroupMemory) -> Bench {
-        let mut bench = Bench::loading(config, memory, 1);
+        let mut bench = Bench::loading(config, memory, Topics::default(), 1);
         bench.coordinator.loaded(bench.now);
         bench
     }
 
-    fn loading(config: GroupConfig, memory: GroupMemory, seed: u64) -> Bench {
+    fn loading(config: GroupConfig, memory: GroupMemory, topics: Topics, seed: u64) -> Bench {
         let mut state = seed;
         let random = Box::new(move || {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -77,7 +113,8 @@ impl Bench {
             mixed ^ (mixed >> 31)
         });
         Bench {
-            coordinator: GroupCoordinator::new(config, memory, random),
+            coordinator: GroupCoordinator::new(config, memory, topics.ids(), random),
+            topics,
             now: Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 },
             log: Vec::new(),
             in_flight: VecDeque::new(),
@@ -90,7 +127,7 @@ impl Bench {
     /// A coordinator that has replayed this one's log, at the same time.
     pub fn restarted(&self, config: GroupConfig) -> Bench {
         let seed = self.now.mono_ms.wrapping_mul(31) + self.next_ticket;
-        let mut other = Bench::loading(config, GroupMemory::new(usize::MAX), seed);
+        let mut other = Bench::loading(config, GroupMemory::new(usize::MAX), self.topics.clone(), seed);
         other.now = self.now;
         for record in &self.log {
             other

@@ -251,7 +251,8 @@ fn offsets_of_deleted_topics_go() {
         let ticket = bench.send(8, GroupRequest::OffsetCommit(commit_request(group, "", -1, topic, 1)));
         assert_eq!(bench.committed(ticket), ErrorCode::NONE);
     }
-    bench.coordinator.topics_deleted(&[s("t"), s("never")], bench.now);
+    let deleted = ["t", "never"].map(|name| (s(name), topic_id(name)));
+    bench.coordinator.topics_deleted(&deleted, bench.now);
     bench.settle();
     for mut bench in [bench.restarted(config()), bench] {
         assert_eq!(bench.fetch_all("g1").topics.len(), 1);
@@ -261,7 +262,7 @@ fn offsets_of_deleted_topics_go() {
 
 #[test]
 fn when_memory_is_used_up_known_offsets_move_on_and_new_ones_are_refused() {
-    let mut bench = Bench::with_memory(config(), GroupMemory::new(4_000));
+    let mut bench = Bench::with_memory(config(), GroupMemory::new(8_000));
     let mut refused = None;
     for topic in 0..100 {
         let ticket =
@@ -275,4 +276,125 @@ fn when_memory_is_used_up_known_offsets_move_on_and_new_ones_are_refused() {
     assert_eq!(refused, Some(ErrorCode::INVALID_COMMIT_OFFSET_SIZE));
     let ticket = bench.send(8, GroupRequest::OffsetCommit(commit_request(G, "", -1, "0", 2)));
     assert_eq!(bench.committed(ticket), ErrorCode::NONE);
+}
+
+#[test]
+fn growing_metadata_of_known_offsets_is_refused_when_memory_is_used_up() {
+    let mut bench = Bench::with_memory(config(), GroupMemory::new(40_000));
+    let commit = |bench: &mut Bench, metadata: &str| {
+        let mut request = commit_request(G, "", -1, "t", 1);
+        request.topics[0].partitions = (0..50)
+            .map(|partition_index| offset_commit_request::Partition {
+                partition_index,
+                committed_metadata: Some(s(metadata)),
+                ..request.topics[0].partitions[0].clone()
+            })
+            .collect();
+        match bench.call(8, GroupRequest::OffsetCommit(request)) {
+            GroupResponse::OffsetCommit(response) => response.topics[0]
+                .partitions
+                .iter()
+                .filter(|partition| partition.error_code != 0)
+                .map(|partition| ErrorCode(partition.error_code))
+                .collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(commit(&mut bench, ""), []);
+    let refused = commit(&mut bench, &"x".repeat(4_000));
+    assert!(refused.len() > 40, "{} are refused", refused.len());
+    assert!(refused.iter().all(|error| *error == ErrorCode::INVALID_COMMIT_OFFSET_SIZE));
+    let memory = &bench.coordinator.env.memory;
+    assert!(memory.used() <= memory.limit(), "{} of {}", memory.used(), memory.limit());
+    assert_eq!(commit(&mut bench, ""), [], "what takes no more goes on");
+}
+
+fn commit_for(bench: &mut Bench, version: i16, id: Uuid, offset: i64) -> ErrorCode {
+    let mut request = commit_request(G, "", -1, "t", offset);
+    request.topics[0].topic_id = id;
+    let ticket = bench.send(version, GroupRequest::OffsetCommit(request));
+    bench.committed(ticket)
+}
+
+/// The deletion found nobody who removes the offsets: the coordinator was loading, or died before it could.
+#[test]
+fn a_topic_created_anew_has_no_offsets_of_the_former() {
+    let (old, new) = (topic_id("t"), topic_id("another"));
+    let mut bench = Bench::new(config());
+    assert_eq!(commit_for(&mut bench, 8, old, 5), ErrorCode::NONE);
+    assert_eq!(bench.fetch(), 5);
+    bench.topics.set("t", Some(new));
+    for mut bench in [bench.restarted(config()), bench] {
+        assert_eq!(bench.fetch(), -1);
+        assert_eq!(bench.fetch_all(G).topics.len(), 0);
+        // Passed its check where the topic's deletion was not known yet.
+        assert_eq!(commit_for(&mut bench, 8, old, 6), ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+        assert_eq!(commit_for(&mut bench, 10, old, 6), ErrorCode::UNKNOWN_TOPIC_ID);
+        assert_eq!(bench.fetch(), -1);
+        assert_eq!(commit_for(&mut bench, 10, new, 2), ErrorCode::NONE);
+        assert_eq!(bench.fetch(), 2);
+        assert_eq!(bench.fetch_all(G).topics[0].topic_id, new);
+        // Comes late, and takes nothing of the new topic.
+        bench.coordinator.topics_deleted(&[(s("t"), old)], bench.now);
+        bench.settle();
+        assert_eq!(bench.restarted(config()).fetch(), 2);
+    }
+}
+
+#[test]
+fn offsets_of_topics_that_are_gone_are_removed_in_loading() {
+    let mut bench = Bench::new(config());
+    assert_eq!(commit_for(&mut bench, 8, topic_id("t"), 5), ErrorCode::NONE);
+    bench.topics.set("t", None);
+    let bench = bench.restarted(config());
+    let tombstone = bench.log.last().expect("records");
+    assert_eq!((&*tombstone.key, &tombstone.value), (&b"\0\x01\0\x05group\0\x01t\0\0\0\0"[..], &None));
+}
+
+/// Whoever asks for the offsets of another topic than the one there is learns that not all shards agree yet, and not
+/// that there are none: it would begin anew somewhere.
+#[test]
+fn who_means_another_topic_asks_again() {
+    let mut bench = Bench::new(config());
+    assert_eq!(commit_for(&mut bench, 8, topic_id("t"), 5), ErrorCode::NONE);
+    let topics = vec![offset_fetch_request::Topics {
+        name: s("t"),
+        topic_id: topic_id("another"),
+        partition_indexes: vec![0],
+    }];
+    let group = offset_fetch_request::Group { group_id: s(G), topics: Some(topics), ..Default::default() };
+    match bench.call(8, GroupRequest::OffsetFetch { group, require_stable: false }) {
+        GroupResponse::OffsetFetch(group) => {
+            assert_eq!(ErrorCode(group.error_code), ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Records of logs that are older than ids, and those with an expiry of their own.
+#[test]
+fn offsets_without_an_id_go_by_the_name() {
+    let mut bench = Bench::new(config());
+    let request = OffsetCommitRequest { retention_time_ms: 1_000_000, ..commit_request(G, "", -1, "t", 5) };
+    let ticket = bench.send(2, GroupRequest::OffsetCommit(request));
+    assert_eq!(bench.committed(ticket), ErrorCode::NONE);
+    let mut bench = bench.restarted(config());
+    assert_eq!(bench.fetch(), 5);
+    bench.coordinator.topics_deleted(&[(s("t"), topic_id("t"))], bench.now);
+    bench.settle();
+    assert_eq!(bench.restarted(config()).fetch(), -1);
+}
+
+#[test]
+fn fetches_that_wait_for_writes_are_bounded() {
+    let mut bench = Bench::new(config());
+    bench.durable = false;
+    let commit = bench.commit("", -1, 5);
+    let tickets: Vec<Ticket> = (0..1_001).map(|_| bench.send_fetch(true)).collect();
+    let GroupResponse::OffsetFetch(last) = bench.answer(tickets[1_000]) else { panic!() };
+    assert_eq!(ErrorCode(last.error_code), ErrorCode::UNSTABLE_OFFSET_COMMIT);
+    assert!(bench.is_parked(tickets[999]));
+    bench.write(Ok(()));
+    assert_eq!(bench.committed(commit), ErrorCode::NONE);
+    assert_eq!(bench.fetched(tickets[999]), 5);
 }

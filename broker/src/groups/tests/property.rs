@@ -202,7 +202,7 @@ impl World {
                     .send(0, GroupRequest::OffsetDelete(OffsetDeleteRequest { group_id: s(group), topics }))
             }
             2 => {
-                self.bench.coordinator.topics_deleted(&[s(topic)], self.bench.now);
+                self.bench.coordinator.topics_deleted(&[(s(topic), topic_id(topic))], self.bench.now);
                 return self.bench.settle();
             }
             3 => {
@@ -444,7 +444,8 @@ impl World {
         let coordinator = &self.bench.coordinator;
         let groups: usize = coordinator.groups.values().map(Group::check).sum();
         let offsets = coordinator.offsets.count_bytes();
-        assert_eq!(coordinator.env.memory.used(), groups + offsets, "seed {}: memory", self.seed);
+        let writes: usize = coordinator.env.writes.iter().map(|write| write.bytes()).sum();
+        assert_eq!(coordinator.env.memory.used(), groups + offsets + writes, "seed {}: memory", self.seed);
         for group in coordinator.groups.values() {
             // Whoever is in a group can be timed out of it, or waits for something that can.
             for member in group.members() {

@@ -437,7 +437,7 @@ fn a_group_loaded_above_the_limit_sheds_members() {
 
 #[test]
 fn when_memory_is_used_up_members_stay_and_nobody_comes() {
-    let mut bench = Bench::with_memory(config(), GroupMemory::new(8_000));
+    let mut bench = Bench::with_memory(config(), GroupMemory::new(16_000));
     let (ids, generation) = bench.stable(1);
     let mut refused = None;
     for _ in 0..100 {
@@ -456,4 +456,89 @@ fn when_memory_is_used_up_members_stay_and_nobody_comes() {
     bench.pass(SESSION_MS as u64 / 2);
     let ticket = bench.join(&Joiner::default());
     assert_eq!(join_error(&bench.joined(ticket)), ErrorCode::MEMBER_ID_REQUIRED);
+}
+
+fn with_metadata(bytes: usize) -> Joiner {
+    Joiner { protocol_type: "other", protocols: vec![("range", vec![7; bytes].into())], ..Joiner::default() }
+}
+
+/// A member id is asked for with little, and given back with all there is.
+#[test]
+fn a_member_id_that_is_given_back_brings_no_more_than_there_is_room_for() {
+    let mut bench = Bench::with_memory(config(), GroupMemory::new(100_000));
+    let joined = Joiner { group: "other", ..with_metadata(10) };
+    for large in [60_000, 40_000] {
+        let ticket = bench.join(&with_metadata(10));
+        let id = bench.joined(ticket).member_id;
+        let ticket = bench.join(&with_metadata(large).with_id(&id));
+        let error = join_error(&bench.joined(ticket));
+        match large {
+            60_000 => assert_eq!(error, ErrorCode::GROUP_MAX_SIZE_REACHED, "more than one group may have"),
+            _ => assert_eq!(error, ErrorCode::NONE),
+        }
+    }
+    // Another group has room yet.
+    let ticket = bench.join(&joined);
+    assert_eq!(join_error(&bench.joined(ticket)), ErrorCode::MEMBER_ID_REQUIRED);
+    let memory = &bench.coordinator.env.memory;
+    assert!(memory.used() <= memory.limit());
+}
+
+#[test]
+fn a_member_that_comes_back_with_more_is_refused_and_stays_as_it_was() {
+    let mut bench = Bench::with_memory(config(), GroupMemory::new(60_000));
+    let (ids, generation) = bench.stable(1);
+    let more = Joiner { protocols: vec![("range", vec![7; 50_000].into())], ..Joiner::default() };
+    let ticket = bench.join(&more.with_id(&ids[0]));
+    assert_eq!(join_error(&bench.joined(ticket)), ErrorCode::GROUP_MAX_SIZE_REACHED);
+    assert_eq!(bench.heartbeat(&ids[0], generation), ErrorCode::NONE);
+    let ticket = bench.join(&Joiner::default().with_id(&ids[0]));
+    assert_eq!(bench.joined(ticket).generation_id, generation + 1, "what takes no more goes on");
+}
+
+#[test]
+fn an_assignment_that_there_is_no_room_for_is_refused() {
+    let mut bench = Bench::with_memory(config(), GroupMemory::new(60_000));
+    let ticket = bench.join(&Joiner { version: 2, ..Joiner::default() });
+    let joined = bench.joined(ticket);
+    let large = "x".repeat(50_000);
+    let ticket = bench.sync(&joined.member_id, joined.generation_id, &[(&joined.member_id, &large)]);
+    assert_eq!(sync_error(&bench.synced(ticket)), ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    let memory = &bench.coordinator.env.memory;
+    assert!(memory.used() < 10_000, "{}", memory.used());
+    let ticket = bench.join(&Joiner::default().with_id(&joined.member_id));
+    let joined = bench.joined(ticket);
+    let ticket = bench.sync(&joined.member_id, joined.generation_id, &[(&joined.member_id, "small")]);
+    assert_eq!(bench.synced(ticket).assignment, "small");
+}
+
+/// New groups leave some of the memory to those that are there.
+#[test]
+fn groups_that_are_there_go_on_when_there_is_no_room_for_new_ones() {
+    const NAMES: [&str; 40] = {
+        let mut names = ["g"; 40];
+        let all = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN";
+        let mut n = 0;
+        while n < 40 {
+            names[n] = all.split_at(n).1.split_at(1).0;
+            n += 1;
+        }
+        names
+    };
+    let mut bench = Bench::with_memory(config(), GroupMemory::new(64_000));
+    let (ids, generation) = bench.stable(1);
+    let refused = NAMES.into_iter().any(|group| {
+        let ticket = bench.join(&Joiner { version: 2, group, ..Joiner::default() });
+        join_error(&bench.joined(ticket)) == ErrorCode::GROUP_MAX_SIZE_REACHED
+    });
+    assert!(refused);
+    // One more member, and its offsets.
+    let new = bench.join(&Joiner { version: 2, ..Joiner::default() });
+    let old = bench.join(&Joiner::default().with_id(&ids[0]));
+    assert_eq!(bench.joined(old).generation_id, generation + 1);
+    let joined = bench.joined(new);
+    assert_eq!(join_error(&joined), ErrorCode::NONE);
+    bench.assign(&[ids[0].clone(), joined.member_id.to_string()], generation + 1);
+    let ticket = bench.commit(&ids[0], generation + 1, 5);
+    assert_eq!(bench.committed(ticket), ErrorCode::NONE);
 }

@@ -171,3 +171,25 @@ fn administrators_remove_members_by_instance() {
     let ticket = bench.join(&instance("a").with_id(&ids[0]));
     assert_eq!(bench.joined(ticket).members.len(), 1);
 }
+
+/// It comes back before it has synced, and the time for that runs out while its new id is being written.
+#[test]
+fn a_return_is_answered_when_the_time_to_sync_ends_meanwhile() {
+    let mut bench = Bench::new(config());
+    let long = |name| Joiner { session_timeout_ms: 600_000, ..instance(name) };
+    let ticket = bench.join(&long("a"));
+    let a = bench.joined(ticket).member_id;
+    let new = bench.join(&long("b"));
+    let old = bench.join(&long("a").with_id(&a));
+    let generation = bench.joined(old).generation_id;
+    let b = bench.joined(new).member_id;
+    // The leader assigns; b has not asked for its part.
+    let leader = bench.sync(&a, generation, &[(&a, "0"), (&b, "1")]);
+    assert_eq!(bench.synced(leader).assignment, "0");
+    bench.durable = false;
+    let back = bench.join(&long("b"));
+    assert!(bench.is_parked(back));
+    bench.pass(REBALANCE_MS as u64);
+    assert_eq!(join_error(&bench.joined(back)), ErrorCode::UNKNOWN_MEMBER_ID);
+    bench.write(Ok(()));
+}

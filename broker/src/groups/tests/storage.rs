@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use corelog_io::sim::{Process, Sim};
-use corelog_io::sync::Semaphore;
+
 use corelog_io::{Queue, sleep, spawn};
 use corelog_storage::{LogConfig, LogId, Recovered, ShardStorage, StorageConfig, read_journals};
 use corelog_wire::Uuid;
@@ -31,11 +31,7 @@ async fn open() -> (Rc<ShardStorage>, Rc<GroupPartition<StorageLog>>) {
     let id = LogId { topic: Uuid([7; 16]), partition: 3 };
     let log = storage.log(id, "__consumer_offsets", log_config);
     storage.settle_recovery();
-    let settings = GroupSettings {
-        config: super::config(),
-        memory: GroupMemory::new(usize::MAX),
-        commit_room: Semaphore::new(1 << 20),
-    };
+    let settings = super::settings(super::config());
     (storage, Rc::new(GroupPartition::start(3, StorageLog::new(log, 5), settings)))
 }
 

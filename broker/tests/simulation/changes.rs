@@ -1,0 +1,208 @@
+//! Changes of metadata whose clients leave at any moment, on a disk that stalls for longer than anybody waits: what the
+//! broker serves is at all times what its controller's log says.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use corelog_io::sim::{DiskOp, Sim};
+use corelog_io::{random_u64, sleep, timeout};
+use corelog_wire::messages::create_partitions_request;
+use corelog_wire::messages::create_topics_request::CreatableTopic;
+use corelog_wire::messages::delete_topics_request::State;
+use corelog_wire::messages::describe_configs_request::Resource;
+use corelog_wire::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use corelog_wire::messages::{
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
+    FindCoordinatorRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, MetadataRequest,
+};
+use corelog_wire::{ErrorCode, Request, Str, Uuid};
+
+use crate::broker::{Broker, Start};
+use crate::connection::Connection;
+use crate::plan::{Dice, Faults, Plan};
+use crate::story::below;
+use crate::tailer::connect;
+
+const NAMES: u64 = 4;
+const TOPIC: i8 = 2;
+/// Longer than a connection may go on finishing what it owes, and than any client here waits.
+const STALL: Duration = Duration::from_secs(70);
+/// Every change that was asked for is carried out by then.
+const SETTLED: Duration = Duration::from_secs(400);
+
+/// What clients see of the metadata: of each topic its id, partitions and retention.
+type Seen = BTreeMap<Str, (Uuid, usize, Option<Str>)>;
+
+/// Sends a request and leaves: at once, after a while, or with its answer.
+async fn ask_and_leave<R: Request>(address: SocketAddr, request: R, version: i16) {
+    let mut connection = connect(address).await;
+    let patience = match below(4) {
+        0 => Duration::ZERO,
+        1 => Duration::from_millis(below(20)),
+        2 => Duration::from_millis(below(2_000)),
+        _ => Duration::from_secs(100),
+    };
+    let Ok(id) = connection.send(&request, version).await else { return };
+    let _left = timeout(patience, connection.receive::<R::Response>(version, id)).await;
+}
+
+/// One change of one of a few topics, so that they meet.
+async fn change_something(address: SocketAddr) {
+    let name: Str = format!("topic-{}", below(NAMES)).into();
+    match below(6) {
+        0 | 1 => {
+            let topic = CreatableTopic {
+                name,
+                num_partitions: 1 + below(3) as i32,
+                replication_factor: 1,
+                ..Default::default()
+            };
+            let request =
+                CreateTopicsRequest { topics: vec![topic], timeout_ms: 1_000, ..Default::default() };
+            ask_and_leave(address, request, 7).await;
+        }
+        2 => {
+            let topics = vec![State { name: Some(name), ..Default::default() }];
+            ask_and_leave(address, DeleteTopicsRequest { topics, ..Default::default() }, 6).await;
+        }
+        3 => {
+            let count = 2 + below(5) as i32;
+            let topics = vec![create_partitions_request::Topic { name, count, ..Default::default() }];
+            ask_and_leave(address, CreatePartitionsRequest { topics, ..Default::default() }, 3).await;
+        }
+        4 => {
+            let config = AlterableConfig {
+                name: "retention.ms".into(),
+                config_operation: 0,
+                value: Some((1_000_000 + below(1_000)).to_string().into()),
+            };
+            let resource =
+                AlterConfigsResource { resource_type: TOPIC, resource_name: name, configs: vec![config] };
+            let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+            ask_and_leave(address, request, 1).await;
+        }
+        _ => {
+            let request =
+                FindCoordinatorRequest { coordinator_keys: vec!["group".into()], ..Default::default() };
+            ask_and_leave(address, request, 4).await;
+        }
+    }
+}
+
+async fn look(address: SocketAddr) -> Seen {
+    let mut connection = connect(address).await;
+    let all = connection.call(&MetadataRequest::default(), 12).await.expect("the broker answers");
+    let mut seen = Seen::new();
+    for topic in all.topics {
+        let name = topic.name.expect("a topic has a name");
+        let resource = Resource {
+            resource_type: TOPIC,
+            resource_name: name.clone(),
+            configuration_keys: Some(vec!["retention.ms".into()]),
+        };
+        let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
+        let described = connection.call(&request, 4).await.expect("the broker answers");
+        let retention = described.results[0].configs[0].value.clone();
+        seen.insert(name, (topic.topic_id, topic.partitions.len(), retention));
+    }
+    seen
+}
+
+async fn producer_id(connection: &mut Connection) -> (ErrorCode, i64) {
+    let request = InitProducerIdRequest { producer_id: -1, producer_epoch: -1, ..Default::default() };
+    let response = connection.call(&request, 4).await.expect("the broker answers");
+    (ErrorCode(response.error_code), response.producer_id)
+}
+
+fn ready(sim: &Sim, broker: &mut Broker, plan: &Plan, cores: usize) {
+    broker.start(plan, cores);
+    assert_eq!(broker.await_ready(sim), Start::Ready, "the controller's log is sound");
+}
+
+fn run(seed: u64) {
+    let sim = Sim::new(seed);
+    let mut dice = Dice(seed);
+    let mut broker = Broker::new(&sim);
+    let plan = Plan::from_seed(seed, Faults::Crashes);
+    for life in 0..2 {
+        let cores = 1 + dice.below(3) as usize;
+        ready(&sim, &mut broker, &plan, cores);
+        let clients = sim.process(&format!("clients-{life}"));
+        let address = broker.address();
+        clients.start(1, move |_| async move {
+            let clients = (0..6).map(|_| async move {
+                for _ in 0..8 {
+                    sleep(Duration::from_millis(random_u64() % 3_000)).await;
+                    change_something(address).await;
+                }
+            });
+            futures_util::future::join_all(clients).await;
+        });
+        for _ in 0..2 {
+            let calm = dice.millis(4_000);
+            sim.run_for(calm);
+            broker.machine.disk().set_extra_latency(STALL);
+            let stalled = Duration::from_secs(1 + dice.below(60));
+            sim.run_for(stalled);
+            broker.machine.disk().set_extra_latency(Duration::ZERO);
+        }
+        sim.run_for(SETTLED);
+        let live = sim.block_on(look(address));
+        broker.machine.kill();
+        ready(&sim, &mut broker, &plan, 1 + (cores % 3));
+        let replayed = sim.block_on(look(address));
+        assert_eq!(live, replayed, "what was served is what the controller's log says");
+        broker.machine.kill();
+    }
+}
+
+#[test]
+fn what_is_served_is_what_the_log_says_whoever_leaves() {
+    for seed in 1..=crate::setting("SEEDS").unwrap_or(12) {
+        eprintln!("seed {seed}");
+        run(seed);
+    }
+}
+
+/// The write of a change fails and may all the same be in the log: the controller changes nothing more, says why, and
+/// goes on after a restart with what the log has.
+#[test]
+fn a_change_that_may_be_in_the_log_is_the_last_one() {
+    for seed in 1..=6 {
+        let sim = Sim::new(seed);
+        let mut broker = Broker::new(&sim);
+        let plan = Plan::from_seed(seed, Faults::IoErrors);
+        ready(&sim, &mut broker, &plan, 1);
+        let address = broker.address();
+        broker.machine.disk().fail_nth(DiskOp::Write, ".journal", 0, std::io::ErrorKind::Other);
+        sim.block_on(async move {
+            let mut connection = connect(address).await;
+            let mut create = async |name: &str| {
+                let topic = CreatableTopic {
+                    name: name.into(),
+                    num_partitions: 1,
+                    replication_factor: 1,
+                    ..Default::default()
+                };
+                let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
+                let answer = connection.call(&request, 7).await.expect("the broker answers");
+                let topic = &answer.topics[0];
+                (ErrorCode(topic.error_code), topic.error_message.clone().unwrap_or_default())
+            };
+            assert_eq!(create("first").await.0, ErrorCode::KAFKA_STORAGE_ERROR);
+            let (code, message) = create("second").await;
+            assert_eq!(code, ErrorCode::KAFKA_STORAGE_ERROR);
+            assert!(message.contains("restarted"), "{message}");
+            assert!(!producer_id(&mut connection).await.0.is_ok(), "an id that may be given again");
+        });
+        let live = sim.block_on(look(address));
+        assert!(live.is_empty(), "{live:?}");
+        broker.machine.disk().clear_faults();
+        broker.machine.kill();
+        ready(&sim, &mut broker, &plan, 1);
+        let replayed = sim.block_on(look(address));
+        assert!(replayed.keys().all(|name| **name == *"first"), "{replayed:?}");
+        broker.machine.kill();
+    }
+}
