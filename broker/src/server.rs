@@ -23,6 +23,9 @@ use crate::shard::{self, Shard, ShardId};
 /// Connections get this long to finish what is in progress when the broker stops.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
+/// A client whose machine says nothing for this long is gone.
+const PEER_DEAD_AFTER: Duration = Duration::from_secs(120);
+
 /// The controller's log is kept whole.
 const KEEP_ALL: LogConfig = LogConfig {
     segment_bytes: 64 << 20,
@@ -215,7 +218,7 @@ async fn sweep(shard: Rc<Shard>) {
 
 /// Binds this shard's listeners and begins to accept. Returns the addresses, with the ports they got.
 fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Vec<SocketAddr>> {
-    let options = ListenOptions { backlog: shard.config().connections.backlog };
+    let options = ListenOptions { backlog: shard.config().connections.backlog, dead_after: PEER_DEAD_AFTER };
     let mut bound = Vec::with_capacity(addresses.len());
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
@@ -264,7 +267,7 @@ fn snapshot(shard: &Shard) -> Snapshot {
     let config = shard.config();
     let budgets = config.budgets(shard.shards);
     for (part, used, limit) in [
-        ("receive", shard.receive_budget.total() - shard.receive_budget.available(), budgets.receive_bytes),
+        ("receive", shard.receive_budget.used(), budgets.receive_bytes),
         ("fetch", shard.fetch_budget.total() - shard.fetch_budget.available(), budgets.fetch_bytes),
         ("groups", groups.used() as u64, groups.limit() as u64),
         ("tail", storage.cached_bytes, budgets.tail_bytes),

@@ -22,6 +22,7 @@ use crate::identity::Identity;
 use crate::metrics::ShardMetrics;
 use crate::net::admission::Admission;
 use crate::net::connection::Connection;
+use crate::net::receive::ReceiveBudget;
 use crate::placement;
 use crate::settings::Settings;
 
@@ -38,7 +39,7 @@ pub struct Shard {
     pub calls: Calls,
     pub metrics: ShardMetrics,
     /// Bytes of requests that are being received or processed.
-    pub receive_budget: Rc<Semaphore>,
+    pub receive_budget: Rc<ReceiveBudget>,
     /// Bytes of records in fetch responses that are not sent yet.
     pub fetch_budget: Semaphore,
     /// Held while a request's batches get their order, so that those of a later request do not get in between.
@@ -91,7 +92,10 @@ impl Shard {
             storage,
             calls,
             metrics: ShardMetrics::new(),
-            receive_budget: Rc::new(Semaphore::new(budgets.receive_bytes)),
+            receive_budget: Rc::new(ReceiveBudget::new(
+                budgets.receive_bytes,
+                config.connections.request_bytes_max,
+            )),
             fetch_budget: Semaphore::new(budgets.fetch_bytes),
             append_turn: Semaphore::new(1),
             sessions: Sessions::new(config.fetch_sessions_max.div_ceil(shards)),

@@ -33,7 +33,10 @@ mod spec;
 mod topic;
 
 pub use args::Args;
-pub use broker::{BrokerConfig, ConnectionLimits, GroupLimits, OffsetsTopic, RECEIVE_SHARE, StorageLimits};
+pub use broker::{
+    BrokerConfig, ConnectionLimits, GroupLimits, OffsetsTopic, RECEIVE_SHARE, REQUEST_PERCENT, StorageLimits,
+    request_bytes_max,
+};
 pub use error::{BadValue, ConfigError, Origin};
 pub use layers::{ConfigMap, Layers, Source, StaticConfig};
 pub use listener::{Endpoint, Listener};

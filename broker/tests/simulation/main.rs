@@ -19,6 +19,7 @@ mod broker;
 mod committer;
 mod connection;
 mod consumer;
+mod crowds;
 mod member;
 mod plan;
 mod producer;

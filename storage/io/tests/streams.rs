@@ -216,7 +216,7 @@ fn every_core_listens_on_one_address() {
 
 async fn serve_and_ask(core: usize, seat: Seat<()>, addr: SocketAddr) {
     let (senders, mut receiver) = seat.join(core).await;
-    let listener = Listener::bind(addr, ListenOptions { backlog: 64 }).unwrap();
+    let listener = Listener::bind(addr, ListenOptions { backlog: 64, ..ListenOptions::default() }).unwrap();
     let serving = spawn(Queue::Control, async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
