@@ -7,6 +7,7 @@ pub mod config;
 mod controller;
 mod groups;
 pub mod identity;
+mod lifecycle;
 pub mod logging;
 pub mod metrics;
 mod net;

@@ -5,8 +5,8 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use corelog_io::sync::{Event, Semaphore};
-use corelog_io::{Queue, spawn};
+use corelog_io::sync::Semaphore;
+use corelog_io::{Queue, spawn, yield_if_needed};
 use corelog_storage::{Log, LogId, ShardStorage};
 use corelog_wire::{ErrorCode, Str};
 
@@ -19,6 +19,7 @@ use crate::controller::{
 };
 use crate::groups::{GroupConfig, GroupShard, StorageLog};
 use crate::identity::Identity;
+use crate::lifecycle::Stopping;
 use crate::metrics::ShardMetrics;
 use crate::net::admission::Admission;
 use crate::net::connection::Connection;
@@ -53,8 +54,7 @@ pub struct Shard {
     pub connections: Cell<usize>,
     /// Counts the connections of all shards; used on shard 0.
     pub admission: Admission,
-    stopping: Event,
-    is_stopping: Cell<bool>,
+    pub stopping: Rc<Stopping>,
     /// The effective config, dynamic values included.
     config: RefCell<Arc<BrokerConfig>>,
     image: RefCell<Arc<Image>>,
@@ -80,6 +80,7 @@ impl Shard {
         identity: Arc<Identity>,
         storage: Rc<ShardStorage>,
         calls: Calls,
+        stopping: Rc<Stopping>,
     ) -> Rc<Shard> {
         let budgets = config.budgets(shards);
         let groups = GroupShard::new(group_config(&config), budgets.groups_bytes as usize);
@@ -98,13 +99,15 @@ impl Shard {
             )),
             fetch_budget: Semaphore::new(budgets.fetch_bytes),
             append_turn: Semaphore::new(1),
-            sessions: Sessions::new(config.fetch_sessions_max.div_ceil(shards)),
+            sessions: Sessions::new(
+                config.fetch_sessions_max.div_ceil(shards),
+                budgets.sessions_bytes as usize,
+            ),
             watches: Watches::default(),
             bells: Bells::default(),
             groups,
             connections: Cell::new(0),
-            stopping: Event::new(),
-            is_stopping: Cell::new(false),
+            stopping,
             controller: OnceCell::new(),
             ports: RefCell::default(),
             admission: Admission::default(),
@@ -134,13 +137,6 @@ impl Shard {
             match self.settings.broker(own, cluster) {
                 Ok(config) => *self.config.borrow_mut() = Arc::new(config),
                 Err(error) => tracing::error!(%error, "dynamic broker configs do not take effect"),
-            }
-        }
-        for log in self.storage.logs() {
-            let Some(now) = image.topic_by_id(log.id().topic) else { continue };
-            let was = before.topic_by_id(log.id().topic);
-            if was.is_none_or(|was| !Arc::ptr_eq(&was.config, &now.config)) {
-                log.set_config(now.config.log_config(seed(log.id())));
             }
         }
         if let Some(topic) = image.topic(OFFSETS_TOPIC) {
@@ -175,6 +171,15 @@ impl Shard {
                 }
             })
             .detach();
+        }
+        // There may be thousands of logs; meanwhile another image may come, and what it says counts.
+        for log in self.storage.logs() {
+            yield_if_needed().await;
+            let (was, image) = (before.topic_by_id(log.id().topic), self.image());
+            let Some(now) = image.topic_by_id(log.id().topic) else { continue };
+            if was.is_none_or(|was| !Arc::ptr_eq(&was.config, &now.config)) {
+                log.set_config(now.config.log_config(seed(log.id())));
+            }
         }
     }
 
@@ -267,20 +272,12 @@ impl Shard {
     }
 
     pub fn is_stopping(&self) -> bool {
-        self.is_stopping.get()
+        self.stopping.has_begun()
     }
 
     /// Completes when the shard is told to stop; at once if it has been.
     pub async fn stopping(&self) {
-        let told = self.stopping.listen();
-        if !self.is_stopping() {
-            told.await;
-        }
-    }
-
-    pub fn stop(&self) {
-        self.is_stopping.set(true);
-        self.stopping.notify_all();
+        self.stopping.begun().await;
     }
 }
 

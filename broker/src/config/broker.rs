@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(config.memory_bytes, 1 << 30);
         assert_eq!(config.listeners[0].advertised(9).to_string(), "h:1");
         assert_eq!(config.connections.idle_ms_max, None);
-        assert_eq!(config.connections.request_bytes_max, 96 << 20, "three quarters of a quarter of 512 MiB");
+        assert_eq!(config.connections.request_bytes_max, request_bytes_max(128 << 20));
         assert_eq!(config.connections.per_ip_overrides[&"10.0.0.1".parse::<IpAddr>().unwrap()], 5);
         assert_eq!(config.node_id, 7);
     }

@@ -203,14 +203,13 @@ async fn send(stream: &Stream, frame: Vec<Bytes>, contended: impl Fn() -> bool) 
             return sent.map_err(|error| error.to_string());
         }
         let taken = stream.taken();
-        progress.note(taken - *taken_before.get_or_insert(taken), &mut since, corelog_io::now());
+        let taken = taken - *taken_before.get_or_insert(taken);
         let patience = if contended() { PATIENCE_CONTENDED } else { PATIENCE };
-        if patience.is_over(&progress) {
-            let Progress { bytes, spent, stalled } = progress;
+        if progress.is_over(&patience, taken, &mut since, corelog_io::now()) {
             return Err(format!(
-                "the peer took {bytes} bytes of an answer in {spent:?}, the last {stalled:?} ago: it may not stop \
-                 for {:?}, nor be slower than {} bytes a second",
-                patience.stall, patience.bytes_per_second
+                "the peer took {taken} bytes of an answer in {:?}: it may not stop for {:?}, nor be slower than {} \
+                 bytes a second",
+                progress.spent, patience.stall, patience.bytes_per_second
             ));
         }
     }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use corelog_io::Stream;
+use corelog_io::{Instant, Stream, yield_if_needed};
 
 use super::patience::{Patience, Progress};
 use super::receive::{OWN_BYTES, ReceiveBudget, RequestRoom, Room};
@@ -36,10 +36,10 @@ pub enum FrameError {
     #[error("no request for {0:?} (connections.max.idle.ms)")]
     Idle(Duration),
     #[error(
-        "the peer sent {received} bytes of a request of {size} in {spent:?}, the last {stalled:?} ago: it may not be \
-         silent for {:?}, nor slower than {} bytes a second", .patience.stall, .patience.bytes_per_second
+        "the peer sent {received} bytes of a request of {size} in {spent:?}: it may not be silent for {:?}, nor slower \
+         than {} bytes a second", .patience.stall, .patience.bytes_per_second
     )]
-    Stalled { received: usize, size: usize, spent: Duration, stalled: Duration, patience: Patience },
+    Stalled { received: usize, size: usize, spent: Duration, patience: Patience },
     #[error(
         "a request of {size} bytes was announced, and this broker takes up to {max}: raise socket.request.max.bytes, or \
          corelog.memory if it is that which allows no more (the log says so at the start)"
@@ -117,6 +117,8 @@ impl FrameReader {
             let step = held.min(size) - self.buffer.len();
             self.buffer.reserve(step);
             self.read_more(step).await?;
+            // A large one may come as fast as it can be copied.
+            yield_if_needed().await;
         }
     }
 
@@ -154,23 +156,22 @@ impl FrameReader {
             if matches!(read, Ok(Ok(0))) {
                 return Err(FrameError::Closed);
             }
-            self.progress.note(self.buffer.len() as u64, &mut since, corelog_io::now());
-            self.check_patience()?;
+            self.check_patience(&mut since)?;
             if let Ok(read) = read {
                 return read.map(|_| ()).map_err(Into::into);
             }
         }
     }
 
-    fn check_patience(&self) -> Result<(), FrameError> {
+    fn check_patience(&mut self, since: &mut Instant) -> Result<(), FrameError> {
         let size = self.frame_bytes()?.unwrap_or(LENGTH_BYTES);
         let contended = self.room.is_some() && self.budget.lane(size).is_contended();
         let patience = if contended { PATIENCE_CONTENDED } else { PATIENCE };
-        if !patience.is_over(&self.progress) {
-            return Ok(());
+        let received = self.buffer.len();
+        match self.progress.is_over(&patience, received as u64, since, corelog_io::now()) {
+            true => Err(FrameError::Stalled { received, size, spent: self.progress.spent, patience }),
+            false => Ok(()),
         }
-        let Progress { spent, stalled, .. } = self.progress;
-        Err(FrameError::Stalled { received: self.buffer.len(), size, spent, stalled, patience })
     }
 
     fn take(&mut self, frame_bytes: usize) -> Frame {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use corelog_io::Instant;
 
-/// Limits of one transfer. A byte now and then is no progress: the whole has a limit too.
+/// Limits of one transfer. A byte now and then is no progress, and what went fast before does not pay for a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
     /// No byte moves for this long.
     pub stall: Duration,
-    /// The whole may take `stall`, and a second more for each so many of its bytes that have moved.
+    /// Nor may it be slower than this on the average of about `stall`.
     pub bytes_per_second: u64,
 }
 
@@ -19,25 +19,21 @@ pub struct Progress {
     pub bytes: u64,
     /// Time in which the peer could have gone on.
     pub spent: Duration,
-    /// How much of it was since the last byte.
-    pub stalled: Duration,
+    /// How much of it is not paid for by bytes.
+    owed: Duration,
 }
 
 impl Progress {
-    /// `bytes` have moved by now, where the peer could go on since `since`.
-    pub fn note(&mut self, bytes: u64, since: &mut Instant, now: Instant) {
+    /// `bytes` have moved by now, where the peer could go on since `since`. Whether `patience` with it is over.
+    pub fn is_over(&mut self, patience: &Patience, bytes: u64, since: &mut Instant, now: Instant) -> bool {
         let passed = now.since(*since);
         *since = now;
         self.spent += passed;
-        self.stalled = if bytes > self.bytes { Duration::ZERO } else { self.stalled + passed };
+        let moved = bytes.saturating_sub(self.bytes);
         self.bytes = bytes;
-    }
-}
-
-impl Patience {
-    pub fn is_over(&self, progress: &Progress) -> bool {
-        let earned = Duration::from_millis(progress.bytes.saturating_mul(1000) / self.bytes_per_second);
-        progress.stalled >= self.stall || progress.spent >= self.stall.saturating_add(earned)
+        let paid = Duration::from_micros(moved.saturating_mul(1_000_000) / patience.bytes_per_second);
+        self.owed = (self.owed + passed).saturating_sub(paid);
+        self.owed >= patience.stall
     }
 }
 
@@ -49,26 +45,17 @@ mod tests {
     fn a_stall_and_a_trickle_both_end() {
         let patience = Patience { stall: Duration::from_secs(30), bytes_per_second: 1000 };
         let (mut since, mut now) = (Instant::from_nanos(0), Instant::from_nanos(0));
+        let mut after = |progress: &mut Progress, secs, bytes| {
+            now += Duration::from_secs(secs);
+            progress.is_over(&patience, bytes, &mut since, now)
+        };
         let mut trickle = Progress::default();
-        let mut bytes = 0;
-        while !patience.is_over(&trickle) {
-            now += Duration::from_secs(29);
-            bytes += 1;
-            trickle.note(bytes, &mut since, now);
-        }
-        assert_eq!((trickle.spent, trickle.stalled), (Duration::from_secs(58), Duration::ZERO));
+        assert!(!after(&mut trickle, 29, 1) && after(&mut trickle, 29, 2));
 
         let mut steady = Progress::default();
-        for second in 1..1000 {
-            now += Duration::from_secs(1);
-            steady.note(second * 1000, &mut since, now);
-            assert!(!patience.is_over(&steady));
-        }
-        // What it has earned does not let it stop.
-        for _ in 0..2 {
-            now += Duration::from_secs(15);
-            steady.note(999_000, &mut since, now);
-        }
-        assert!(patience.is_over(&steady));
+        assert!((1..1000).all(|second| !after(&mut steady, 1, second * 1000)));
+        // A burst earns nothing beyond what is owed.
+        assert!(!after(&mut steady, 1, 1 << 30));
+        assert!(!after(&mut steady, 15, 1 << 30) && after(&mut steady, 15, 1 << 30));
     }
 }

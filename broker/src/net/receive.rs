@@ -100,7 +100,15 @@ impl Lane {
     fn new(total: u64, frame_bytes_max: usize) -> Lane {
         let (reserve, frames) = (frame_bytes_max as u64, Cell::new(0));
         assert!(reserve <= total, "the largest frame fits into its lane");
-        Lane { shared: Rc::new(Shared { total, reserve, free: Cell::new(total), frames, line: RefCell::default() }) }
+        Lane {
+            shared: Rc::new(Shared {
+                total,
+                reserve,
+                free: Cell::new(total),
+                frames,
+                line: RefCell::default(),
+            }),
+        }
     }
 
     /// The age of a frame that begins to take room now: the smaller the older.

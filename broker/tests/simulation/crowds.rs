@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use corelog_io::sim::Sim;
-use corelog_io::{Instant, Stream, now, sleep, timeout};
+use corelog_io::{Instant, Queue, Stream, now, sleep, spawn, timeout};
 use corelog_wire::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
 use corelog_wire::{Uuid, frame};
 use futures_util::future::join_all;
 
 use crate::broker::{Broker, Start};
 use crate::plan::{Faults, Plan};
-use crate::tailer::{connect, create_topic, produce};
+use crate::tailer::{PRODUCE_VERSION, batches, connect, create_topic, produce};
 
 const MIB: usize = 1 << 20;
 const FETCH_VERSION: i16 = 13;
@@ -160,8 +160,7 @@ fn who_sends_no_more_or_a_byte_now_and_then_is_closed_and_others_are_served_mean
             assert!(is_served(address, ask(10 * MIB)).await, "one as large as those that are stuck");
         };
         let (ended, ()) = futures_util::future::join(join_all(stuck), others).await;
-        // 9 MiB have earned minutes, at the least rate; a stall is none of them.
-        assert!(ended.iter().all(|after| *after < Duration::from_secs(900)), "{ended:?}");
+        assert!(ended.iter().all(|after| *after < Duration::from_secs(120)), "{ended:?}");
     });
 }
 
@@ -175,7 +174,7 @@ fn a_fetch_that_waits_holds_nothing_of_its_request() {
             let stream = open(address).await;
             send(&stream, padded(&waiting, 5 * MIB)).await;
             // Nor does what comes behind it, before its turn.
-            send(&stream, ask(3 * MIB)[..100 << 10].to_vec()).await;
+            send(&stream, ask(3 * MIB)[..10 << 10].to_vec()).await;
             streams.push(stream);
         }
         sleep(Duration::from_secs(1)).await;
@@ -218,7 +217,9 @@ fn consumers_that_stop_reading_lose_their_connection_and_others_are_served() {
             assert!(now() - began < Duration::from_secs(1), "an empty poll, round {round}");
             let began = now();
             // Without room for long, an answer may come without records: then it is asked again.
-            while records(&reader.call(&fetch(topic, 1, 0, 1, 100), FETCH_VERSION).await.expect("an answer")) == 0 {}
+            while records(&reader.call(&fetch(topic, 1, 0, 1, 100), FETCH_VERSION).await.expect("an answer"))
+                == 0
+            {}
             assert!(now() - began < 2 * SOON, "records, round {round}");
         }
         assert!(ended(&stopped).await > 0, "somebody made room");
@@ -245,7 +246,9 @@ fn what_the_brokers_own_grant_cuts_off_is_enough() {
     with_memory(64 * MIB, |address| async move {
         let mut connection = connect(address).await;
         let topic = create_topic(&mut connection, 4).await;
-        produce(&mut connection, topic, 0..4, 10, 100_000).await;
+        for _ in 0..10 {
+            produce(&mut connection, topic, 0..4, 1, 100_000).await;
+        }
         let began: Instant = now();
         let request = fetch(topic, 4, 0, 3 * MIB, 30_000);
         let response = connection.call(&request, FETCH_VERSION).await.expect("an answer");
@@ -257,4 +260,65 @@ fn what_the_brokers_own_grant_cuts_off_is_enough() {
         let response = connection.call(&request, FETCH_VERSION).await.expect("an answer");
         assert!(records(&response) > MIB / 2 && now() - began >= Duration::from_secs(5));
     });
+}
+
+/// What one task may hold a core for. By the work that is told at the seam: no clock runs meanwhile.
+const TURN_MAX: Duration = Duration::from_millis(1);
+
+#[test]
+fn a_request_of_many_batches_is_received_and_checked_in_many_turns() {
+    let sim = Sim::new(5);
+    let mut broker = Broker::new(&sim);
+    let plan = Plan { memory_bytes: 256 << 20, ..Plan::from_seed(5, Faults::Crashes) };
+    broker.start(&plan, 1);
+    assert_eq!(broker.await_ready(&sim), Start::Ready);
+    let (address, machine) = (broker.address(), broker.machine.clone());
+    sim.block_on(async move {
+        let mut connection = connect(address).await;
+        let topic = create_topic(&mut connection, 100).await;
+        machine.forget_turns();
+        produce(&mut connection, topic, 0..100, 1, 50_000).await;
+        let longest = machine.longest_turn().expect("there were some");
+        assert!(longest.cost < TURN_MAX, "{longest:?}");
+    });
+    broker.stop(&sim);
+}
+
+#[test]
+fn a_full_mailbox_is_worked_off_in_many_turns() {
+    const CLIENTS: usize = 60;
+    let sim = Sim::new(5);
+    let mut broker = Broker::new(&sim);
+    let plan = Plan { memory_bytes: 64 << 20, ..Plan::from_seed(5, Faults::Crashes) };
+    broker.start(&plan, 2);
+    assert_eq!(broker.await_ready(&sim), Start::Ready);
+    let (address, machine) = (broker.address(), broker.machine.clone());
+    sim.block_on(async move {
+        let topic = create_topic(&mut connect(address).await, 8).await;
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            clients.push(connect(address).await);
+            // Asks both shards, so that it is served by the one where it is.
+            produce(clients.last_mut().expect("it is there"), topic, 0..8, 1, 10).await;
+        }
+        machine.pause_core(1);
+        machine.forget_turns();
+        let request = batches(topic, 0..8, 1, 10);
+        for mut client in clients {
+            let request = request.clone();
+            spawn(Queue::Produce, async move {
+                for _ in 0..60 {
+                    client.send(&request, PRODUCE_VERSION).await.expect("it is sent");
+                }
+                sleep(Duration::from_secs(10)).await;
+            })
+            .detach();
+        }
+        sleep(Duration::from_millis(500)).await;
+        machine.resume_core(1);
+        sleep(Duration::from_millis(500)).await;
+        let longest = machine.longest_turn().expect("there were some");
+        assert!(longest.cost < TURN_MAX, "{longest:?}");
+    });
+    broker.stop(&sim);
 }

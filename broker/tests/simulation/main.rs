@@ -24,6 +24,7 @@ mod member;
 mod plan;
 mod producer;
 mod sessions;
+mod stops;
 mod story;
 mod tailer;
 mod truth;

@@ -90,7 +90,7 @@ async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, 
     if refusal.is_some() {
         request.session_epoch = session::EPOCH_FINAL;
     }
-    let mut plan = match shard.sessions.begin(&request, by_id, corelog_io::now()) {
+    let mut plan = match shard.sessions.begin(&request, by_id, &context.connection, corelog_io::now()) {
         Ok(plan) => plan,
         Err(code) => return (FetchResponse { error_code: code.0, ..Default::default() }, None),
     };

@@ -35,8 +35,7 @@ impl Listener {
         }
         // Accepted sockets inherit these. The first probe goes out after half the time, the last at its end.
         let half = options.dead_after / 2;
-        let keepalive =
-            TcpKeepalive::new().with_time(half).with_interval(half / PROBES).with_retries(PROBES);
+        let keepalive = TcpKeepalive::new().with_time(half).with_interval(half / PROBES).with_retries(PROBES);
         socket.set_tcp_keepalive(&keepalive)?;
         socket.set_tcp_user_timeout(Some(options.dead_after))?;
         socket.bind(&addr.into())?;
