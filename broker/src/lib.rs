@@ -9,6 +9,7 @@ mod controller;
 mod groups;
 pub mod identity;
 mod leftovers;
+mod lifecycle;
 pub mod logging;
 pub mod metrics;
 mod net;

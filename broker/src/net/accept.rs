@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use corelog_io::{Listener, Queue, Stream, sleep, spawn};
+use corelog_io::{Listener, Queue, Stream, sleep, spawn, yield_if_needed};
 use futures_util::future::{Either, select};
 
 use super::connection;
@@ -34,10 +34,26 @@ pub async fn run(shard: Rc<Shard>, listener: Listener, index: usize) {
                 sleep(RETRY).await;
             }
         }
+        // Connections may wait by the hundred.
+        yield_if_needed().await;
     }
 }
 
 async fn admit(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usize) {
+    shard.connections.set(shard.connections.get() + 1);
+    if is_admitted(&shard, peer).await {
+        shard.metrics.connection_opened();
+        let serving = std::pin::pin!(connection::serve(shard.clone(), stream.clone(), peer, listener));
+        select(std::pin::pin!(shard.stopping.is_cut()), serving).await;
+        shard.metrics.connection_closed();
+        let ip = peer.ip();
+        shard.post(CONTROLLER_SHARD, move |shard| shard.admission.leave(ip));
+    }
+    stream.shutdown();
+    shard.connections.set(shard.connections.get() - 1);
+}
+
+async fn is_admitted(shard: &Rc<Shard>, peer: SocketAddr) -> bool {
     let ip = peer.ip();
     let entered = shard
         .on(
@@ -45,21 +61,12 @@ async fn admit(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usi
             move |shard| async move { shard.admission.enter(ip, &shard.config().connections) },
         )
         .await;
-    match entered {
-        Err(_) => return stream.shutdown(),
-        Ok(Err(refusal)) => {
-            shard.sparingly(refusal.kind(), move |left_out| {
-                tracing::warn!(%peer, left_out, "connection refused: {refusal}");
-            });
-            shard.metrics.connection_refused();
-            return stream.shutdown();
-        }
-        Ok(Ok(())) => {}
+    if let Ok(Err(refusal)) = &entered {
+        let refusal = refusal.clone();
+        shard.sparingly(refusal.kind(), move |left_out| {
+            tracing::warn!(%peer, left_out, "connection refused: {refusal}");
+        });
+        shard.metrics.connection_refused();
     }
-    shard.connections.set(shard.connections.get() + 1);
-    shard.metrics.connection_opened();
-    connection::serve(shard.clone(), stream, peer, listener).await;
-    shard.connections.set(shard.connections.get() - 1);
-    shard.metrics.connection_closed();
-    shard.post(CONTROLLER_SHARD, move |shard| shard.admission.leave(ip));
+    matches!(entered, Ok(Ok(())))
 }

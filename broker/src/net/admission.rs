@@ -70,6 +70,7 @@ mod tests {
             per_ip_max,
             per_ip_overrides: [(IpAddr::from([10, 0, 0, 9]), 0)].into(),
             idle_ms_max: None,
+            request_bytes_wanted: 0,
             request_bytes_max: 0,
             backlog: 0,
         }
