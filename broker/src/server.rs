@@ -170,6 +170,8 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
             );
         }
         spawn(Queue::Background, leftovers::sweep(shard.clone(), loaded, deleted)).detach();
+        spawn(Queue::Background, crate::disk::run(shard.clone())).detach();
+        shard.admission.tell();
         // Shard 0 binds first: with port 0 it is the one that finds out which port.
         let config = shard.config();
         let wanted = config.listeners.iter().map(|listener| listener.bind.resolve());

@@ -21,7 +21,7 @@ use crate::groups::{GroupConfig, GroupShard, StorageLog};
 use crate::identity::Identity;
 use crate::logging::sparing::Sparing;
 use crate::metrics::ShardMetrics;
-use crate::net::admission::Admission;
+use crate::net::admission::{Admission, Descriptors};
 use crate::net::connection::Connection;
 use crate::placement;
 use crate::settings::Settings;
@@ -85,6 +85,8 @@ impl Shard {
     ) -> Rc<Shard> {
         let budgets = config.budgets(shards);
         let groups = GroupShard::new(group_config(&config), budgets.groups_bytes as usize);
+        let limit = corelog_io::fs::descriptors_max();
+        let descriptors = Descriptors::share(limit, shards, storage.descriptors_kept());
         Rc::new(Shard {
             id,
             shards,
@@ -107,7 +109,7 @@ impl Shard {
             is_stopping: Cell::new(false),
             controller: OnceCell::new(),
             ports: RefCell::default(),
-            admission: Admission::default(),
+            admission: Admission::new(descriptors),
             producer_ids: ProducerIds { next: Cell::new(0), end: Cell::new(0), turn: Semaphore::new(1) },
             config: RefCell::new(config),
         })
