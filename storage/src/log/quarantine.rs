@@ -24,7 +24,9 @@ impl Log {
         {
             let mut state = self.state.borrow_mut();
             let own = match error {
-                StorageError::Corrupt { .. } | StorageError::Missing { .. } | StorageError::Version { .. } => true,
+                StorageError::Corrupt { .. }
+                | StorageError::Missing { .. }
+                | StorageError::Version { .. } => true,
                 StorageError::Io { .. } => !error.is_storage_full(),
                 _ => false,
             };

@@ -230,7 +230,7 @@ pub async fn read_journals(
     }
     for (id, (generation, dir)) in aside.into_iter().skip(reader).step_by(readers.max(1)) {
         let logs = BTreeMap::from([(id, quarantine::read(id, generation, &dir).await?)]);
-        found = Recovered::merge([found, Recovered { next_generation, logs, ends: Vec::new() }]);
+        found = Recovered::merge([found, Recovered { next_generation, logs, ..Recovered::default() }]);
     }
     Ok(found)
 }
