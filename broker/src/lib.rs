@@ -6,6 +6,7 @@ mod audit;
 mod call;
 pub mod config;
 mod controller;
+mod disk;
 mod groups;
 pub mod identity;
 mod leftovers;

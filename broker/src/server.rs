@@ -306,6 +306,8 @@ impl Start {
             );
         }
         spawn(Queue::Background, leftovers::sweep(shard.clone(), loaded, deleted)).detach();
+        spawn(Queue::Background, crate::disk::run(shard.clone())).detach();
+        shard.admission.tell();
         // Shard 0 binds first: with port 0 it is the one that finds out which port.
         let addresses = listen(shard, &self.addresses)?;
         let bound = addresses.clone();

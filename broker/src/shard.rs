@@ -22,7 +22,7 @@ use crate::identity::Identity;
 use crate::lifecycle::Stopping;
 use crate::logging::sparing::Sparing;
 use crate::metrics::ShardMetrics;
-use crate::net::admission::Admission;
+use crate::net::admission::{Admission, Descriptors};
 use crate::net::connection::Connection;
 use crate::net::receive::ReceiveBudget;
 use crate::placement;
@@ -92,6 +92,8 @@ impl Shard {
             TopicIds::new(move |name| image.borrow().topic(name).map(|topic| topic.id))
         };
         let groups = GroupShard::new(group_config(&config), budgets.groups_bytes as usize, topics);
+        let limit = corelog_io::fs::descriptors_max();
+        let descriptors = Descriptors::share(limit, shards, storage.descriptors_kept());
         Rc::new(Shard {
             id,
             shards,
@@ -119,7 +121,7 @@ impl Shard {
             stopping,
             controller: OnceCell::new(),
             ports: RefCell::default(),
-            admission: Admission::default(),
+            admission: Admission::new(descriptors),
             producer_ids: ProducerIds { next: Cell::new(0), end: Cell::new(0), turn: Semaphore::new(1) },
             config: RefCell::new(config),
         })

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use corelog_io::sync::{Permit, Semaphore};
 use corelog_io::{Listener, Queue, Stream, sleep, spawn, yield_if_needed};
 use futures_util::future::{Either, select};
 
@@ -14,10 +15,15 @@ use crate::shard::Shard;
 /// Out of descriptors, accepting again at once would only fail again.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// Connections of one listener that are accepted and not admitted yet: each has a descriptor already.
+const ADMITTING_MAX: u64 = 8;
+
 /// Runs until the shard stops. Every shard has a listener on the same address; the kernel deals connections out.
 /// `index` is the listener's place in the configuration.
 pub async fn run(shard: Rc<Shard>, listener: Listener, index: usize) {
+    let admitting = Rc::new(Semaphore::new(ADMITTING_MAX));
     loop {
+        let turn = admitting.acquire(1).await;
         let accepted = {
             let accept = std::pin::pin!(listener.accept());
             match select(std::pin::pin!(shard.stopping()), accept).await {
@@ -27,7 +33,7 @@ pub async fn run(shard: Rc<Shard>, listener: Listener, index: usize) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                spawn(Queue::Produce, admit(shard.clone(), stream, peer, index)).detach();
+                spawn(Queue::Produce, admit(shard.clone(), stream, peer, index, turn)).detach();
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed; is the open-file limit reached?");
@@ -39,9 +45,11 @@ pub async fn run(shard: Rc<Shard>, listener: Listener, index: usize) {
     }
 }
 
-async fn admit(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usize) {
+async fn admit(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usize, turn: Permit) {
     shard.connections.set(shard.connections.get() + 1);
-    if is_admitted(&shard, peer).await {
+    let is_admitted = is_admitted(&shard, peer).await;
+    drop(turn);
+    if is_admitted {
         shard.metrics.connection_opened();
         let serving = std::pin::pin!(connection::serve(shard.clone(), stream.clone(), peer, listener));
         select(std::pin::pin!(shard.stopping.is_cut()), serving).await;
