@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use corelog_broker::config::{self, Args};
-use corelog_broker::process;
+use corelog_broker::{metrics, process};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -14,10 +14,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let started = Instant::now();
     let args = Args::parse();
-    let page = match (args.help_configs, args.print_config) {
-        (true, _) => Some(config::markdown::page()),
-        (false, true) => Some(config::template::page()),
-        (false, false) => None,
+    let page = match &args {
+        Args { help_configs: true, .. } => Some(config::markdown::page()),
+        Args { help_metrics: true, .. } => Some(metrics::page()),
+        Args { print_config: true, .. } => Some(config::template::page()),
+        _ => None,
     };
     if let Some(page) = page {
         // Whoever has read enough may close the pipe.
@@ -25,10 +26,6 @@ fn main() -> ExitCode {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => ExitCode::FAILURE,
             _ => ExitCode::SUCCESS,
         };
-    }
-    if args.help_metrics {
-        print!("{}", corelog_broker::metrics::page());
-        return ExitCode::SUCCESS;
     }
     match process::run(&args, started) {
         Ok(()) => ExitCode::SUCCESS,

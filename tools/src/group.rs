@@ -148,17 +148,7 @@ async fn list(admin: &Admin, pattern: &str, state: Option<&str>, out: &Output) -
         return Ok(ExitCode::SUCCESS);
     }
     let names: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
-    let mut described = Vec::new();
-    let mut code = ExitCode::SUCCESS;
-    for (_, outcome) in admin.describe_groups(&names).await {
-        match outcome {
-            Ok(group) => described.push(group),
-            Err(error) => {
-                eprintln!("corectl: {error}");
-                code = ExitCode::FAILURE;
-            }
-        }
-    }
+    let (described, code) = described(admin, &names).await;
     let lags = lag::of(admin, &described).await?;
     let lags: BTreeMap<&str, (usize, i64)> = described
         .iter()
@@ -189,6 +179,22 @@ async fn list(admin: &Admin, pattern: &str, state: Option<&str>, out: &Output) -
     Ok(code)
 }
 
+/// Those that can be described; what went wrong with others is told.
+async fn described(admin: &Admin, names: &[&str]) -> (Vec<GroupDescription>, ExitCode) {
+    let mut groups = Vec::new();
+    let mut code = ExitCode::SUCCESS;
+    for (_, outcome) in admin.describe_groups(names).await {
+        match outcome {
+            Ok(group) => groups.push(group),
+            Err(error) => {
+                tell!("corectl: {error}");
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    (groups, code)
+}
+
 /// The groups that are named, or whose names are as patterns say.
 async fn named(admin: &Admin, wanted: Vec<String>) -> Result<Vec<String>> {
     if !wanted.iter().any(|name| pattern::is_pattern(name)) {
@@ -214,17 +220,7 @@ async fn describe(admin: &Admin, names: &[String], members: bool, out: &Output) 
     if names.is_empty() {
         out.say("No groups.")?;
     }
-    let mut code = ExitCode::SUCCESS;
-    let mut groups = Vec::new();
-    for (_, outcome) in admin.describe_groups(&names).await {
-        match outcome {
-            Ok(group) => groups.push(group),
-            Err(error) => {
-                tell!("corectl: {error}");
-                code = ExitCode::FAILURE;
-            }
-        }
-    }
+    let (groups, code) = described(admin, &names).await;
     let lags = lag::of(admin, &groups).await?;
     let mut all = Vec::new();
     for (at, (group, lag)) in groups.iter().zip(&lags).enumerate() {

@@ -36,7 +36,7 @@ fn a_loop_that_takes_all_there_is_shows_as_the_longest_turn() {
     let longest = |in_a_turn: usize| {
         let sim = Sim::new(1);
         let process = sim.process("greedy");
-        let taken = Rc::new(Cell::new(0));
+        let taken = Rc::new(Cell::new(0usize));
         let count = taken.clone();
         process.start_with(mesh::<u64>(2, 1000), move |ctx, seat| {
             let count = count.clone();
@@ -51,7 +51,7 @@ fn a_loop_that_takes_all_there_is_shows_as_the_longest_turn() {
                 }
                 while receiver.recv().await.is_some() {
                     count.set(count.get() + 1);
-                    if count.get() % in_a_turn == 0 {
+                    if count.get().is_multiple_of(in_a_turn) {
                         corelog_io::yield_now().await;
                     }
                 }
