@@ -56,7 +56,7 @@ impl FrameError {
     pub fn kind(&self) -> Option<&'static str> {
         match self {
             FrameError::TooLarge { .. } => Some("socket.request.max.bytes"),
-            FrameError::Stalled => Some("stalled request"),
+            FrameError::Stalled { .. } => Some("stalled request"),
             FrameError::Closed | FrameError::Idle(_) | FrameError::Stopping | FrameError::Io(_) => None,
         }
     }

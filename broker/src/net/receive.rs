@@ -63,6 +63,11 @@ impl ReceiveBudget {
         [&self.small, &self.large].iter().map(|lane| lane.shared.total - lane.shared.free.get()).sum()
     }
 
+    /// How many frames wait for room.
+    pub fn waiting(&self) -> usize {
+        [&self.small, &self.large].iter().map(|lane| lane.shared.line.borrow().len()).sum()
+    }
+
     /// The largest request that is taken, without its length prefix.
     pub fn frame_bytes_max(&self) -> usize {
         self.frame_bytes_max
