@@ -21,7 +21,7 @@ const BYTES: usize = 1 << 20;
 
 /// A connection that stays.
 fn connected() -> Rc<Connection> {
-    let connection = Rc::new(Connection { peer: ([127, 0, 0, 1], 1).into(), listener: 0 });
+    let connection = Rc::new(Connection::new(([127, 0, 0, 1], 1).into(), 0));
     std::mem::forget(connection.clone());
     connection
 }
@@ -119,7 +119,7 @@ fn sessions_of_clients_that_are_gone_make_room_at_once() {
         let living = connected();
         let kept = begin(&living);
         for _ in 0..50 {
-            let gone = Rc::new(Connection { peer: living.peer, listener: 0 });
+            let gone = Rc::new(Connection::new(living.peer, 0));
             assert_ne!(begin(&gone), 0, "those before have gone");
         }
         assert!(sessions.bytes() <= 30_000 && sessions.count() == 3, "{} bytes", sessions.bytes());
