@@ -45,7 +45,7 @@ fn a_start_can_be_stopped_at_any_point() {
             broker.machine.disk().stall(Duration::from_secs(20));
         }
         for control in &broker.controls {
-            while control.ask(Control::Metrics(Box::new(|_| {}))) {}
+            while control.ask(Control::Look(Box::new(|_| {}))) {}
         }
         broker.stop(&sim);
         if let Some(report) = broker.report() {
