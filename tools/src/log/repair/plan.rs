@@ -193,7 +193,7 @@ impl Planning {
                     "offsets {from_offset} to {to_offset}: {path} is damaged at byte {position}; fetches of these fail"
                 ));
             }
-            let index = match (scanned.header, next, known.and_then(|known| known.active)) {
+            let index = match (scanned.header, next, known.and_then(|known| known.active.as_ref())) {
                 (Some(header), ..) => Some(header.base_index.0),
                 (None, Some(next), _) if next.offset == *base => Some(next.index),
                 (None, _, Some(active)) if active.base_offset == *base => Some(active.base_index.0),
@@ -217,7 +217,7 @@ impl Planning {
             }
             if !scanned.tail.is_empty() {
                 let position = known
-                    .and_then(|known| known.active)
+                    .and_then(|known| known.active.as_ref())
                     .filter(|active| active.base_offset == *base)
                     .map_or(0, |active| active.position);
                 if position > scanned.end {
