@@ -13,23 +13,30 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::future::Future;
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use corelog_io::sync::{OneshotReceiver, OneshotSender, oneshot};
-use corelog_io::{Queue, Receiver, Seat, Senders, TrySendError};
+use corelog_io::{Queue, Received, Receiver, Seat, Senders, Task, TrySendError, yield_if_needed};
 use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::shard::{Shard, ShardId};
 
-/// Messages that may wait in one mailbox (one pair of shards, one direction).
-pub const MAILBOX_CAPACITY: usize = 1024;
+/// Messages that may wait for one shard, of all others together: what each of many shards has a part of.
+const MESSAGES_MAX: usize = 8192;
 /// Calls of other shards that run on one shard at once.
 pub const CALLS_RUNNING_MAX: usize = 4096;
+/// Calls that are taken before those that run are looked after.
+const CALLS_TAKEN_MAX: usize = 32;
+
+/// Messages that may wait in one mailbox (one pair of shards, one direction).
+fn mailbox_capacity(shards: usize) -> usize {
+    (MESSAGES_MAX / shards).clamp(64, 1024)
+}
 
 type Value = Box<dyn Any + Send>;
 type Running = Pin<Box<dyn Future<Output = Value>>>;
@@ -62,8 +69,9 @@ pub struct CallSeats {
 
 /// Makes the meshes for `shards` shards.
 pub fn meshes(shards: usize) -> Vec<CallSeats> {
-    let calls = corelog_io::mesh(shards, MAILBOX_CAPACITY);
-    let replies = corelog_io::mesh(shards, MAILBOX_CAPACITY);
+    let capacity = mailbox_capacity(shards);
+    let calls = corelog_io::mesh(shards, capacity);
+    let replies = corelog_io::mesh(shards, capacity);
     calls.into_iter().zip(replies).map(|(calls, replies)| CallSeats { calls, replies }).collect()
 }
 
@@ -75,8 +83,21 @@ pub struct ShardGone;
 /// One shard's end of the mesh: sends calls and matches replies to the callers that wait for them.
 pub struct Calls {
     calls: Senders<CallMessage>,
-    waiting: RefCell<HashMap<u64, OneshotSender<Value>>>,
+    waiting: RefCell<HashMap<u64, (ShardId, OneshotSender<Value>)>>,
     next_id: Cell<u64>,
+    /// By shard.
+    peers: Vec<Peer>,
+}
+
+#[derive(Default)]
+struct Peer {
+    /// It has ended, and answers nothing any more.
+    is_gone: Cell<bool>,
+    /// Posts that found its mailbox full, in order. There is one for each connection that closes, for each fetch list
+    /// that is given up and for each that waits and has news: as many as there may be of these, and no more.
+    posts: RefCell<VecDeque<CallMessage>>,
+    /// A task carries them over.
+    is_carried: Cell<bool>,
 }
 
 /// A reply that has not come yet. Dropping it gives the reply up; the call itself runs to its end.
@@ -106,6 +127,16 @@ impl Calls {
         self.waiting.borrow().len()
     }
 
+    /// Nobody waits any longer for a shard that has ended.
+    fn peer_has_gone(&self, peer: ShardId) {
+        self.peers[peer.0].is_gone.set(true);
+        let of_peer: Vec<_> = {
+            let mut waiting = self.waiting.borrow_mut();
+            waiting.extract_if(|_, (to, _)| *to == peer).collect()
+        };
+        drop(of_peer);
+    }
+
     /// Takes the seats and starts the tasks that serve calls and replies. `shard` is handed out only once it is
     /// built, so it comes through a cell.
     pub async fn join(
@@ -114,7 +145,8 @@ impl Calls {
     ) -> (Calls, Receiver<CallMessage>, Senders<ReplyMessage>, Receiver<ReplyMessage>) {
         let (calls, call_receiver) = seats.calls.join(core).await;
         let (reply_senders, reply_receiver) = seats.replies.join(core).await;
-        let calls = Calls { calls, waiting: RefCell::new(HashMap::new()), next_id: Cell::new(0) };
+        let peers = (0..corelog_io::cores()).map(|_| Peer::default()).collect();
+        let calls = Calls { calls, waiting: RefCell::default(), next_id: Cell::new(0), peers };
         (calls, call_receiver, reply_senders, reply_receiver)
     }
 }
@@ -141,10 +173,13 @@ impl Shard {
         F: FnOnce(Rc<Shard>) -> Fut + Send + 'static,
         Fut: Future<Output = T> + 'static,
     {
+        if self.calls.peers[to.0].is_gone.get() {
+            return Err(ShardGone);
+        }
         let id = self.calls.next_id.get();
         self.calls.next_id.set(id + 1);
         let (sender, receiver) = oneshot();
-        self.calls.waiting.borrow_mut().insert(id, sender);
+        self.calls.waiting.borrow_mut().insert(id, (to, sender));
         let reply = Reply { shard: self.clone(), id, receiver, _result: std::marker::PhantomData };
         let work: Work = Box::new(move |shard| {
             let future = work(shard);
@@ -187,12 +222,14 @@ impl Shard {
             return work(self);
         }
         let message = CallMessage::Post(Box::new(work));
+        let peer = &self.calls.peers[to.0];
+        if peer.is_carried.get() {
+            return peer.posts.borrow_mut().push_back(message);
+        }
         if let Err(TrySendError::Full(message)) = self.calls.calls.try_send(to.0, message) {
-            let shard = self.clone();
-            corelog_io::spawn(Queue::Produce, async move {
-                let _ = shard.calls.calls.send(to.0, message).await;
-            })
-            .detach();
+            peer.posts.borrow_mut().push_back(message);
+            peer.is_carried.set(true);
+            corelog_io::spawn(Queue::Produce, carry_posts(self.clone(), to)).detach();
         }
     }
 
@@ -232,17 +269,39 @@ impl<F: Future<Output: 'static> + 'static> Drop for Here<F> {
     }
 }
 
+/// Sends what was posted to a full mailbox, in its order.
+async fn carry_posts(shard: Rc<Shard>, to: ShardId) {
+    let peer = &shard.calls.peers[to.0];
+    loop {
+        let next = peer.posts.borrow_mut().pop_front();
+        let Some(message) = next else { break };
+        // Of one that is gone nothing is left to be told.
+        let _ = shard.calls.calls.send(to.0, message).await;
+        yield_if_needed().await;
+    }
+    peer.is_carried.set(false);
+}
+
 /// Serves other shards' calls until the meshes close. Calls run concurrently inside this one task: spawning a
-/// task for each would take the executor's process-wide lock on the hot path.
+/// task for each would take the executor's process-wide lock on the hot path. The task gives way when it has had its
+/// time: however full the mailbox is, the core's sockets, timers and journal go on.
 pub async fn serve_calls(shard: Rc<Shard>, mut calls: Receiver<CallMessage>, replies: Senders<ReplyMessage>) {
     let replies = Rc::new(replies);
     let mut running = FuturesUnordered::new();
     // Those of them that count.
     let mut counted: usize = 0;
+    let mut taken = 0;
     loop {
+        yield_if_needed().await;
         if counted >= CALLS_RUNNING_MAX {
             counted -= running.next().await.map_or(0, usize::from);
             continue;
+        }
+        if taken >= CALLS_TAKEN_MAX {
+            taken = 0;
+            // Among many new calls those that run are polled too.
+            let polled = poll_fn(|cx| Poll::Ready(running.poll_next_unpin(cx))).await;
+            counted -= usize::from(matches!(polled, Poll::Ready(Some(true))));
         }
         let received = if running.is_empty() {
             calls.recv().await
@@ -257,6 +316,7 @@ pub async fn serve_calls(shard: Rc<Shard>, mut calls: Receiver<CallMessage>, rep
             }
         };
         let Some((from, message)) = received else { return };
+        taken += 1;
         let (id, work, counts) = match message {
             CallMessage::Call { id, work, counts } => (id, work, counts),
             CallMessage::Post(work) => {
@@ -278,21 +338,42 @@ pub async fn serve_calls(shard: Rc<Shard>, mut calls: Receiver<CallMessage>, rep
 
 /// Hands replies to the callers that wait for them.
 pub async fn serve_replies(shard: Rc<Shard>, mut replies: Receiver<ReplyMessage>) {
-    while let Some((_, ReplyMessage { id, value })) = replies.recv().await {
-        let waiting = shard.calls.waiting.borrow_mut().remove(&id);
-        if let Some(sender) = waiting {
-            let _ = sender.send(value);
+    while let Some((from, received)) = replies.recv_or_gone().await {
+        match received {
+            Received::Message(ReplyMessage { id, value }) => {
+                let waiting = shard.calls.waiting.borrow_mut().remove(&id);
+                if let Some((_, sender)) = waiting {
+                    let _ = sender.send(value);
+                }
+            }
+            Received::Gone => shard.calls.peer_has_gone(ShardId(from)),
         }
+        yield_if_needed().await;
     }
 }
 
-/// Starts the two tasks above.
+/// Starts the two tasks above. When they are dropped, the other shards learn that this one is gone.
+#[must_use = "dropped, the tasks end"]
 pub fn start(
     shard: &Rc<Shard>,
     calls: Receiver<CallMessage>,
     reply_senders: Senders<ReplyMessage>,
     replies: Receiver<ReplyMessage>,
-) {
-    corelog_io::spawn(Queue::Produce, serve_calls(shard.clone(), calls, reply_senders)).detach();
-    corelog_io::spawn(Queue::Produce, serve_replies(shard.clone(), replies)).detach();
+) -> [Task<()>; 2] {
+    [
+        corelog_io::spawn(Queue::Produce, serve_calls(shard.clone(), calls, reply_senders)),
+        corelog_io::spawn(Queue::Produce, serve_replies(shard.clone(), replies)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mailboxes_of_many_shards_are_small() {
+        for (shards, capacity) in [(1, 1024), (8, 1024), (64, 128), (192, 64)] {
+            assert_eq!(mailbox_capacity(shards), capacity);
+        }
+    }
 }

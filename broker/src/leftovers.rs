@@ -45,9 +45,10 @@ pub async fn expect_no_logs(shard: &Rc<Shard>) -> anyhow::Result<()> {
 
 /// Claims every log that journals, checkpoints or directories tell of. Those of deleted topics are forgotten; of those
 /// that the controller's log does not know, what is in the journal goes to segments, and nobody is served it.
-pub fn claim(shard: &Shard, deleted: &Deleted) {
+pub async fn claim(shard: &Shard, deleted: &Deleted) {
     let mut unknown = Vec::new();
     for id in shard.storage.unclaimed() {
+        corelog_io::yield_if_needed().await;
         if shard.log(id).is_none() && !deleted.contains(&id.topic) {
             shard.storage.log(id, "unknown", KEEP_ALL);
             unknown.push(id);

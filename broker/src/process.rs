@@ -1,26 +1,29 @@
 //! The process: configuration, checks, the data cores, and on the main thread the service runtime (admin HTTP,
 //! signals), which is the only place where tokio runs.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use corelog_io::{Problem, RemoteSender, RunConfig};
-use tokio::signal::unix::{SignalKind, signal};
+use corelog_io::{Problem, RunConfig};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Health, Scraper};
 use crate::config::{self, Args, Endpoint};
 use crate::identity::Identity;
-use crate::server::{self, Control, Found, Report, Seed};
+use crate::server::{self, Found, Report, Seed, ShardControl};
 use crate::settings::Settings;
 use crate::version::version;
 use crate::{identity, logging};
 
-/// Shards must be ready within this long; recovery replays at most the journals.
-const READY_MAX: Duration = Duration::from_secs(120);
+/// How often it is told how a start goes on. It has no limit: a slow disk may have many journals to read.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+/// What shards report in their lives: the steps of a start, and how it came out.
+const REPORTS_PER_CORE: usize = 8;
 /// A shard that does not answer a question within this long is left out of a scrape.
 const SCRAPE_MAX: Duration = Duration::from_secs(2);
 
@@ -48,21 +51,46 @@ pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
     for (config, origin, why) in settings.fixed.without_effect() {
         tracing::warn!(config, %origin, "has no effect here: {why}");
     }
+    let connections = &config.connections;
+    if connections.request_bytes_max < connections.request_bytes_wanted {
+        tracing::warn!(
+            "socket.request.max.bytes is {}, and a core's part of corelog.memory takes requests of up to {} bytes: give \
+             more memory or use fewer cores if clients send larger ones",
+            connections.request_bytes_wanted,
+            connections.request_bytes_max
+        );
+    }
     let (identity, _lock) = identity::open(&config.data_dir, config.node_id)?;
     if let Err(problems) = corelog_io::preflight(&config.data_dir, config.cores.len()) {
         heed(&problems)?;
     }
+    // Listened for from here on: whatever the broker is about, it ends in good order.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = runtime.block_on(async { Signals::listen() })?;
     let cores = config.cores.len();
-    let (report_sender, reports) = mpsc::channel(cores + 1);
+    let (report_sender, reports) = mpsc::channel(REPORTS_PER_CORE * cores);
     let known_as = identity.clone();
     let (seeds, controls) = Seed::for_cores(settings.clone(), config.clone(), identity, move |message| {
         let _ = report_sender.try_send(message);
-    });
+    })?;
     let shards = corelog_io::run_glommio_with(RunConfig::new(config.cores.clone()), seeds, server::run)
         .context("starting the data cores")?;
     let ended = wait_for(shards);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(&config, &known_as, controls, reports, ended, started))
+    runtime.block_on(serve(&config, &known_as, controls, reports, ended, signals, started))
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
 }
 
 /// Joins the data cores on a thread of its own, since joining blocks.
@@ -81,13 +109,12 @@ fn wait_for(shards: corelog_io::Handle<anyhow::Result<()>>) -> oneshot::Receiver
 async fn serve(
     config: &config::BrokerConfig,
     identity: &Identity,
-    controls: Vec<RemoteSender<Control>>,
+    controls: Vec<ShardControl>,
     mut reports: mpsc::Receiver<Report>,
     mut ended: oneshot::Receiver<anyhow::Result<()>>,
+    Signals { mut terminate, mut interrupt }: Signals,
     started: Instant,
 ) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let (health, health_watch) = watch::channel(Health::Starting("the shards are opening their logs".into()));
     let admin = admin::bind(&config.admin).await?;
     let scraper = Arc::new(Scraper::new(controls.clone(), Some(SCRAPE_MAX)));
@@ -104,6 +131,9 @@ async fn serve(
             Box::pin(async move { teller.configs().await })
         }),
     ));
+    let mut progress = vec!["begins"; controls.len()];
+    let mut tell_progress =
+        tokio::time::interval_at(tokio::time::Instant::now() + PROGRESS_INTERVAL, PROGRESS_INTERVAL);
     let stopping = loop {
         tokio::select! {
             report = reports.recv() => match report {
@@ -114,6 +144,7 @@ async fn serve(
                     health.send_replace(Health::Ready);
                     announce(config, &addresses, found, started.elapsed());
                 }
+                Some(Report::Starting { shard, what }) => progress[shard] = what,
                 Some(Report::Failed { shard, what }) => bail!("shard {shard}: {what}"),
                 None => break "the data cores ended",
             },
@@ -121,8 +152,10 @@ async fn serve(
                 admin_task.abort();
                 return result.unwrap_or_else(|_| bail!("a data core ended without a word")).and_then(|()| bail!("the data cores ended unasked"));
             }
-            () = tokio::time::sleep(READY_MAX), if matches!(*health.borrow(), Health::Starting(_)) => {
-                bail!("not ready after {READY_MAX:?}");
+            _ = tell_progress.tick(), if matches!(*health.borrow(), Health::Starting(_)) => {
+                let what = told_together(&progress);
+                tracing::info!(seconds = started.elapsed().as_secs(), "still starting: {what}");
+                health.send_replace(Health::Starting(what));
             }
             _ = terminate.recv() => break "SIGTERM",
             _ = interrupt.recv() => break "SIGINT",
@@ -130,9 +163,7 @@ async fn serve(
     };
     tracing::info!(reason = stopping, "stopping");
     health.send_replace(Health::Stopping);
-    for control in &controls {
-        let _ = control.send(Control::Stop).await;
-    }
+    controls.iter().for_each(ShardControl::stop);
     tokio::select! {
         result = &mut ended => {
             admin_task.abort();
@@ -142,6 +173,16 @@ async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What each shard is about, those that are about the same together.
+fn told_together(progress: &[&'static str]) -> String {
+    let mut shards: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (shard, what) in progress.iter().enumerate() {
+        shards.entry(what).or_default().push(shard.to_string());
+    }
+    let told = shards.into_iter().map(|(what, shards)| format!("shard {} {what}", shards.join(", ")));
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// Tells that clients are served: the log in one line, and a person at a terminal what to try first.
@@ -192,6 +233,11 @@ fn banner(config: &config::BrokerConfig, address: &str, advertised: &str, took: 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shards_that_do_the_same_are_told_together() {
+        assert_eq!(told_together(&["reads", "waits", "reads"]), "shard 0, 2 reads; shard 1 waits");
+    }
 
     #[test]
     fn only_fatal_problems_are_in_the_way() {

@@ -17,6 +17,7 @@ pub async fn run(shard: Rc<Shard>) {
         let image = shard.image();
         for topic in image.topics.values() {
             for partition in 0..topic.partitions.len() as i32 {
+                yield_if_needed().await;
                 let id = LogId { topic: topic.id, partition };
                 if shard.owner(id) != shard.id {
                     continue;
@@ -25,7 +26,6 @@ pub async fn run(shard: Rc<Shard>) {
                 if let Err(error) = log.apply_retention(wall_clock_ms()).await {
                     tracing::error!(topic = %topic.name, partition, %error, "retention");
                 }
-                yield_if_needed().await;
             }
         }
     }

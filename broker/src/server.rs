@@ -6,16 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use corelog_io::{CoreCtx, ListenOptions, Listener, Queue, RemoteReceiver, RemoteSender, Seat, spawn};
+use corelog_io::{
+    CoreCtx, Instant, ListenOptions, Listener, Queue, Received, RemoteReceiver, RemoteSender, Seat, Task,
+    spawn,
+};
 use corelog_storage::{LogId, Recovered, Replayed, ShardStorage, StorageConfig};
 use futures_util::future::{Either, select};
 
-use crate::call::{self, CallSeats, Calls};
+use crate::call::{self, CallSeats, Calls, ShardGone};
 use crate::config::BrokerConfig;
 use crate::config::describe::{self, Entry, Wanted};
 use crate::controller::{CONTROLLER_SHARD, CONTROLLER_TOPIC, CONTROLLER_TOPIC_NAME, Controller};
 use crate::identity::Identity;
 use crate::leftovers::{self, KEEP_ALL};
+use crate::lifecycle::{Barrier, Stopping};
 use crate::metrics::{Snapshot, families};
 use crate::net::accept;
 use crate::settings::Settings;
@@ -24,8 +28,17 @@ use crate::shard::{self, Shard, ShardId};
 /// Connections get this long to finish what is in progress when the broker stops.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
+/// A client whose machine says nothing for this long is gone.
+const PEER_DEAD_AFTER: Duration = Duration::from_secs(120);
+
 /// Control messages that a shard takes before who sends them waits.
 const CONTROL_CAPACITY: usize = 16;
+
+/// How a start goes on, in words that follow the shard's number.
+const READS_JOURNALS: &str = "reads the journals";
+const OPENS_STORAGE: &str = "recovers what it read and waits for the other shards' part";
+const LOADS_CONTROLLER: &str = "loads the controller's log";
+const WAITS_FOR_CONTROLLER: &str = "waits for the controller";
 
 /// What a shard is given at its start. Made for all shards of a process at once ([`Seed::for_cores`]), then each is
 /// carried to its core and consumed by [`run`].
@@ -36,40 +49,75 @@ pub struct Seed {
     calls: CallSeats,
     /// Mailboxes through which shards hand each other what they found in the journals.
     recovery: Seat<Recovered>,
+    /// Where the shards wait for each other before they close their storage.
+    end: Seat<()>,
+    /// Where the listeners are bound: looked up before the cores run, since that may take its time.
+    addresses: Arc<[SocketAddr]>,
     control: RemoteReceiver<Control>,
+    stop: RemoteReceiver<()>,
     report: Arc<dyn Fn(Report) + Send + Sync>,
 }
 
 impl Seed {
     /// One seed for each of `config.cores`, joined by mailboxes, and where each shard is told what to do. `report` is
     /// called on the cores. Names nothing of the world that the cores run in: `process` runs them on glommio, the
-    /// simulation on simulated machines.
+    /// simulation on simulated machines. Looks up the listeners' names, which may block.
     pub fn for_cores(
         settings: Arc<Settings>,
         config: Arc<BrokerConfig>,
         identity: Identity,
         report: impl Fn(Report) + Send + Sync + 'static,
-    ) -> (Vec<Seed>, Vec<RemoteSender<Control>>) {
+    ) -> anyhow::Result<(Vec<Seed>, Vec<ShardControl>)> {
+        let addresses = config.listeners.iter().map(|listener| listener.bind.resolve());
+        let addresses: Arc<[SocketAddr]> = addresses.collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
         let cores = config.cores.len();
         let (identity, report) = (Arc::new(identity), Arc::new(report));
-        let recovery = corelog_io::mesh(cores, 1);
-        let seats = call::meshes(cores).into_iter().zip(recovery);
-        seats
-            .map(|(calls, recovery)| {
-                let (sender, control) = corelog_io::remote(CONTROL_CAPACITY);
-                let (config, settings, identity) = (config.clone(), settings.clone(), identity.clone());
-                (
-                    Seed { config, settings, identity, calls, recovery, control, report: report.clone() },
-                    sender,
-                )
+        let (recovery, end) = (corelog_io::mesh(cores, 1), corelog_io::mesh(cores, 1));
+        let seats = call::meshes(cores).into_iter().zip(recovery).zip(end);
+        Ok(seats
+            .map(|((calls, recovery), end)| {
+                let (orders, control) = corelog_io::remote(CONTROL_CAPACITY);
+                let (stop_sender, stop) = corelog_io::remote(1);
+                let seed = Seed {
+                    config: config.clone(),
+                    settings: settings.clone(),
+                    identity: identity.clone(),
+                    calls,
+                    recovery,
+                    end,
+                    addresses: addresses.clone(),
+                    control,
+                    stop,
+                    report: report.clone(),
+                };
+                (seed, ShardControl { orders, stop: stop_sender })
             })
-            .unzip()
+            .unzip())
+    }
+}
+
+/// Where a shard is told what to do, from any thread.
+#[derive(Clone)]
+pub struct ShardControl {
+    orders: RemoteSender<Control>,
+    /// Apart: a stop is heard however many orders wait, and whatever the shard is about.
+    stop: RemoteSender<()>,
+}
+
+impl ShardControl {
+    /// Whether there is room for the order.
+    pub fn ask(&self, order: Control) -> bool {
+        self.orders.try_send(order).is_ok()
+    }
+
+    pub fn stop(&self) {
+        // It is full when the shard has been told.
+        let _ = self.stop.try_send(());
     }
 }
 
 /// What the service thread asks of a shard.
 pub enum Control {
-    Stop,
     /// A short look at what the shard knows.
     Look(Box<dyn FnOnce(&Shard) + Send>),
 }
@@ -79,6 +127,8 @@ pub enum Control {
 pub enum Report {
     /// Every shard takes connections, on these addresses.
     Ready { addresses: Vec<SocketAddr>, found: Found },
+    /// How a shard's start goes on.
+    Starting { shard: usize, what: &'static str },
     /// A shard has ended with an error. The others may wait for it for ever: the process is to end.
     Failed { shard: usize, what: String },
 }
@@ -112,31 +162,120 @@ impl Found {
     }
 }
 
+/// Another shard has ended before this one could start: what it failed with is its own to tell.
+#[derive(Debug, thiserror::Error)]
+#[error("another shard ended before this one had started")]
+struct PeerEnded;
+
 /// One shard, from its start to its end.
 pub async fn run(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
     let report = seed.report.clone();
-    let outcome = live(core, seed).await;
-    if let Err(error) = &outcome {
-        report(Report::Failed { shard: core.core, what: format!("{error:#}") });
+    match live(core, seed).await {
+        Err(error) if error.is::<PeerEnded>() || error.is::<ShardGone>() => {
+            tracing::debug!(shard = core.core, "ends: {error:#}");
+            Ok(())
+        }
+        Err(error) => {
+            report(Report::Failed { shard: core.core, what: format!("{error:#}") });
+            Err(error)
+        }
+        Ok(()) => Ok(()),
     }
-    outcome
 }
 
 async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
-    let id = ShardId(core.core);
-    let shards = core.cores;
-    let (calls, call_receiver, reply_senders, reply_receiver) = Calls::join(seed.calls, core.core).await;
-    let storage_config = seed.config.storage_config(id.0, shards);
-    let begun = corelog_io::now();
-    let recovered = exchange(&storage_config, id, shards, seed.recovery).await?;
-    // The first shard's is of all.
-    let found = Found::new(&recovered);
-    let storage =
-        ShardStorage::open(storage_config, recovered).await.context("opening the shard's storage")?;
-    let shard = Shard::new(id, shards, seed.config, seed.settings, seed.identity, storage, calls);
-    call::start(&shard, call_receiver, reply_senders, reply_receiver);
+    let stopping = Rc::new(Stopping::default());
+    let _listening = spawn(Queue::Control, hear_stop(seed.stop, stopping.clone()));
+    let all_drained = Barrier::join(seed.end, core.core, core.cores).await;
+    let start = Start {
+        id: ShardId(core.core),
+        shards: core.cores,
+        config: seed.config,
+        settings: seed.settings,
+        identity: seed.identity,
+        addresses: seed.addresses,
+        report: seed.report,
+        stopping: stopping.clone(),
+    };
+    let started = {
+        let starting = std::pin::pin!(start.run(seed.calls, seed.recovery));
+        match select(std::pin::pin!(stopping.begun()), starting).await {
+            // As if it had been killed there: what it has not made durable, nobody was told of.
+            Either::Left(_) => None,
+            Either::Right((started, _)) => Some(started?),
+        }
+    };
+    if let Some((shard, _)) = &started {
+        spawn(Queue::Background, crate::retention::run(shard.clone())).detach();
+        let orders = std::pin::pin!(serve_control(shard, seed.control));
+        select(std::pin::pin!(stopping.begun()), orders).await;
+        drain(shard).await;
+    }
+    // Until the last connection is drained its batches may be for any shard.
+    all_drained.wait().await;
+    match started {
+        Some((shard, _serving)) => shard.storage.close().await.context("closing the shard's storage"),
+        None => Ok(()),
+    }
+}
 
-    if id == CONTROLLER_SHARD {
+async fn hear_stop(mut stop: RemoteReceiver<()>, stopping: Rc<Stopping>) {
+    if stop.recv().await.is_some() {
+        stopping.begin();
+    }
+}
+
+/// A shard that starts. It may be given up at any point.
+struct Start {
+    id: ShardId,
+    shards: usize,
+    config: Arc<BrokerConfig>,
+    settings: Arc<Settings>,
+    identity: Arc<Identity>,
+    addresses: Arc<[SocketAddr]>,
+    report: Arc<dyn Fn(Report) + Send + Sync>,
+    stopping: Rc<Stopping>,
+}
+
+impl Start {
+    /// The shard, and the tasks by which the others reach it.
+    async fn run(
+        self,
+        calls: CallSeats,
+        recovery: Seat<Recovered>,
+    ) -> anyhow::Result<(Rc<Shard>, [Task<()>; 2])> {
+        let Start { id, shards, .. } = self;
+        let (calls, call_receiver, reply_senders, reply_receiver) = Calls::join(calls, id.0).await;
+        let storage_config = self.config.storage_config(id.0, shards);
+        self.tell(READS_JOURNALS);
+        let begun = corelog_io::now();
+        let recovered = exchange(&storage_config, id, shards, recovery).await?;
+        // The first shard's is of all.
+        let found = Found::new(&recovered);
+        self.tell(OPENS_STORAGE);
+        let storage =
+            ShardStorage::open(storage_config, recovered).await.context("opening the shard's storage")?;
+        let (config, settings, identity) =
+            (self.config.clone(), self.settings.clone(), self.identity.clone());
+        let stopping = self.stopping.clone();
+        let shard = Shard::new(id, shards, config, settings, identity, storage, calls, stopping);
+        let serving = call::start(&shard, call_receiver, reply_senders, reply_receiver);
+        if id == CONTROLLER_SHARD {
+            self.tell(LOADS_CONTROLLER);
+            let addresses = self.lead(&shard, found, begun).await?;
+            (self.report)(Report::Ready { addresses, found });
+        } else {
+            self.tell(WAITS_FOR_CONTROLLER);
+        }
+        Ok((shard, serving))
+    }
+
+    fn tell(&self, what: &'static str) {
+        (self.report)(Report::Starting { shard: self.id.0, what });
+    }
+
+    /// Shard 0's part: what the others need of the controller, then the listeners of all. Returns where they are.
+    async fn lead(&self, shard: &Rc<Shard>, found: Found, begun: Instant) -> anyhow::Result<Vec<SocketAddr>> {
         let log_id = LogId { topic: CONTROLLER_TOPIC, partition: 0 };
         let log = shard.storage.log(log_id, CONTROLLER_TOPIC_NAME, KEEP_ALL);
         let (controller, deleted) = Controller::load(
@@ -149,16 +288,13 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
         .context("loading the controller's log")?;
         let image = controller.image();
         if image.end_offset == 0 {
-            leftovers::expect_no_logs(&shard).await.context("the controller's log")?;
+            leftovers::expect_no_logs(shard).await.context("the controller's log")?;
         }
-        shard.set_controller(controller.start(&shard));
+        shard.set_controller(controller.start(shard));
         let loaded = image.clone();
-        shard
-            .on_all(move |shard| async move { shard.install(image, &[]).await })
-            .await
-            .context("publishing the cluster's metadata")?;
+        shard.on_all(move |shard| async move { shard.install(image, &[]).await }).await?;
         let claimed = deleted.clone();
-        shard.on_all(move |shard| async move { leftovers::claim(&shard, &claimed) }).await?;
+        shard.on_all(move |shard| async move { leftovers::claim(&shard, &claimed).await }).await?;
         if let Found::Recovered(Replayed { journal_files, entries, bytes }) = found {
             let took_ms = (corelog_io::now() - begun).as_millis() as u64;
             tracing::info!(
@@ -170,11 +306,10 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
             );
         }
         spawn(Queue::Background, leftovers::sweep(shard.clone(), loaded, deleted)).detach();
+        spawn(Queue::Background, crate::disk::run(shard.clone())).detach();
+        shard.admission.tell();
         // Shard 0 binds first: with port 0 it is the one that finds out which port.
-        let config = shard.config();
-        let wanted = config.listeners.iter().map(|listener| listener.bind.resolve());
-        let wanted = wanted.collect::<Result<Vec<_>, _>>().map_err(anyhow::Error::msg)?;
-        let addresses = listen(&shard, &wanted)?;
+        let addresses = listen(shard, &self.addresses)?;
         let bound = addresses.clone();
         for listening in shard
             .on_all(move |shard| async move {
@@ -187,11 +322,8 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
         {
             listening.map_err(anyhow::Error::msg)?;
         }
-        (seed.report)(Report::Ready { addresses, found });
+        Ok(addresses)
     }
-    spawn(Queue::Background, crate::retention::run(shard.clone())).detach();
-    serve_control(&shard, seed.control).await;
-    stop(&shard).await
 }
 
 /// Reads this shard's part of the journals and deals what it found to the owners. When this returns, every shard has
@@ -211,13 +343,21 @@ async fn exchange(
         if to == id.0 {
             parts.push(part);
         } else {
-            senders.send(to, part).await.map_err(|_| anyhow::anyhow!("another shard failed to start"))?;
+            senders.send(to, part).await.map_err(|_| PeerEnded)?;
         }
     }
-    for _ in 1..shards {
-        let (_, part) =
-            receiver.recv().await.ok_or_else(|| anyhow::anyhow!("another shard failed to start"))?;
-        parts.push(part);
+    // Who has handed its part over may be gone before the others' are here.
+    let mut missing = vec![true; shards];
+    missing[id.0] = false;
+    while missing.contains(&true) {
+        match receiver.recv_or_gone().await {
+            Some((from, Received::Message(part))) => {
+                missing[from] = false;
+                parts.push(part);
+            }
+            Some((from, Received::Gone)) if !missing[from] => {}
+            _ => return Err(PeerEnded.into()),
+        }
     }
     Ok(Recovered::merge(parts))
 }
@@ -225,7 +365,7 @@ async fn exchange(
 /// Binds this shard's listeners and begins to accept. Returns the addresses, with the ports they got. Shard 0 comes
 /// first and takes the addresses for this process; the others join it there.
 fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Vec<SocketAddr>> {
-    let options = ListenOptions { backlog: shard.config().connections.backlog };
+    let options = ListenOptions { backlog: shard.config().connections.backlog, dead_after: PEER_DEAD_AFTER };
     let open = if shard.id == CONTROLLER_SHARD { Listener::bind } else { Listener::join };
     let mut bound = Vec::with_capacity(addresses.len());
     let mut listeners = Vec::with_capacity(addresses.len());
@@ -265,7 +405,6 @@ fn refusal(address: SocketAddr, error: std::io::Error) -> anyhow::Error {
 async fn serve_control(shard: &Rc<Shard>, mut control: RemoteReceiver<Control>) {
     while let Some(message) = control.recv().await {
         match message {
-            Control::Stop => return,
             Control::Look(look) => look(shard),
         }
     }
@@ -286,9 +425,10 @@ pub fn snapshot(shard: &Shard) -> Snapshot {
     let config = shard.config();
     let budgets = config.budgets(shard.shards);
     for (part, used, limit) in [
-        ("receive", shard.receive_budget.total() - shard.receive_budget.available(), budgets.receive_bytes),
+        ("receive", shard.receive_budget.used(), budgets.receive_bytes),
         ("fetch", shard.fetch_budget.total() - shard.fetch_budget.available(), budgets.fetch_bytes),
         ("groups", groups.used() as u64, groups.limit() as u64),
+        ("fetch_sessions", shard.sessions.bytes() as u64, budgets.sessions_bytes),
         ("tail", storage.cached_bytes, budgets.tail_bytes),
     ] {
         snapshot.put_labelled(&families::MEMORY_USED_BYTES, part, used);
@@ -332,17 +472,16 @@ pub fn snapshot(shard: &Shard) -> Snapshot {
     snapshot
 }
 
-/// Lets connections finish, then the storage.
-async fn stop(shard: &Rc<Shard>) -> anyhow::Result<()> {
-    shard.stop();
-    let drained = async {
+/// Lets connections finish what they have begun, for a time.
+async fn drain(shard: &Rc<Shard>) {
+    let drained = async || {
         while shard.connections.get() > 0 {
             corelog_io::sleep(Duration::from_millis(5)).await;
         }
     };
-    let limit = corelog_io::sleep(DRAIN_MAX);
-    if let Either::Right(_) = select(std::pin::pin!(drained), std::pin::pin!(limit)).await {
+    if corelog_io::timeout(DRAIN_MAX, drained()).await.is_err() {
         tracing::warn!(connections = shard.connections.get(), "closing connections that did not finish");
+        shard.stopping.cut();
+        drained().await;
     }
-    shard.storage.close().await.context("closing the shard's storage")
 }

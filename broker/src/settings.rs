@@ -19,6 +19,8 @@ const FETCH_SHARE: u64 = 8;
 const TAIL_PERCENT: u64 = 40;
 /// Share of it that consumer groups and their offsets may take.
 const GROUPS_SHARE: u64 = 16;
+/// Share of it that the partitions named by fetch sessions may take.
+const SESSIONS_SHARE: u64 = 32;
 /// What a partition may cost at most: log, producer state, index of its active segment. An eighth of the budget is
 /// for these.
 const PARTITION_BYTES: u64 = 16 * 1024;
@@ -36,6 +38,7 @@ pub struct Budgets {
     pub fetch_bytes: u64,
     pub tail_bytes: u64,
     pub groups_bytes: u64,
+    pub sessions_bytes: u64,
 }
 
 impl Settings {
@@ -71,6 +74,7 @@ impl BrokerConfig {
             fetch_bytes: shard / FETCH_SHARE,
             tail_bytes: shard / 100 * TAIL_PERCENT,
             groups_bytes: shard / GROUPS_SHARE,
+            sessions_bytes: shard / SESSIONS_SHARE,
         }
     }
 

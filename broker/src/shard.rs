@@ -5,8 +5,8 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use corelog_io::sync::{Event, Semaphore};
-use corelog_io::{Queue, spawn};
+use corelog_io::sync::Semaphore;
+use corelog_io::{Queue, spawn, yield_if_needed};
 use corelog_storage::{Log, LogId, ShardStorage};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
@@ -19,10 +19,12 @@ use crate::controller::{
 };
 use crate::groups::{GroupConfig, GroupShard, StorageLog, TopicIds};
 use crate::identity::Identity;
+use crate::lifecycle::Stopping;
 use crate::logging::sparing::Sparing;
 use crate::metrics::ShardMetrics;
-use crate::net::admission::Admission;
+use crate::net::admission::{Admission, Descriptors};
 use crate::net::connection::Connection;
+use crate::net::receive::ReceiveBudget;
 use crate::placement;
 use crate::settings::Settings;
 
@@ -39,7 +41,7 @@ pub struct Shard {
     pub calls: Calls,
     pub metrics: ShardMetrics,
     /// Bytes of requests that are being received or processed.
-    pub receive_budget: Rc<Semaphore>,
+    pub receive_budget: Rc<ReceiveBudget>,
     /// Bytes of records in fetch responses that are not sent yet.
     pub fetch_budget: Semaphore,
     /// Held while a request's batches get their order, so that those of a later request do not get in between.
@@ -55,8 +57,7 @@ pub struct Shard {
     pub admission: Admission,
     /// Lines about what clients do; shard 0 has the last word on each.
     sparing: Sparing,
-    stopping: Event,
-    is_stopping: Cell<bool>,
+    pub stopping: Rc<Stopping>,
     /// The effective config, dynamic values included.
     config: RefCell<Arc<BrokerConfig>>,
     image: Rc<RefCell<Arc<Image>>>,
@@ -82,6 +83,7 @@ impl Shard {
         identity: Arc<Identity>,
         storage: Rc<ShardStorage>,
         calls: Calls,
+        stopping: Rc<Stopping>,
     ) -> Rc<Shard> {
         let budgets = config.budgets(shards);
         let image = Rc::new(RefCell::new(Arc::new(Image::new(&settings))));
@@ -90,6 +92,8 @@ impl Shard {
             TopicIds::new(move |name| image.borrow().topic(name).map(|topic| topic.id))
         };
         let groups = GroupShard::new(group_config(&config), budgets.groups_bytes as usize, topics);
+        let limit = corelog_io::fs::descriptors_max();
+        let descriptors = Descriptors::share(limit, shards, storage.descriptors_kept());
         Rc::new(Shard {
             id,
             shards,
@@ -99,20 +103,25 @@ impl Shard {
             storage,
             calls,
             metrics: ShardMetrics::new(),
-            receive_budget: Rc::new(Semaphore::new(budgets.receive_bytes)),
+            receive_budget: Rc::new(ReceiveBudget::new(
+                budgets.receive_bytes,
+                config.connections.request_bytes_max,
+            )),
             fetch_budget: Semaphore::new(budgets.fetch_bytes),
             append_turn: Semaphore::new(1),
-            sessions: Sessions::new(config.fetch_sessions_max.div_ceil(shards)),
+            sessions: Sessions::new(
+                config.fetch_sessions_max.div_ceil(shards),
+                budgets.sessions_bytes as usize,
+            ),
             watches: Watches::default(),
             bells: Bells::default(),
             groups,
             connections: Cell::new(0),
             sparing: Sparing::default(),
-            stopping: Event::new(),
-            is_stopping: Cell::new(false),
+            stopping,
             controller: OnceCell::new(),
             ports: RefCell::default(),
-            admission: Admission::default(),
+            admission: Admission::new(descriptors),
             producer_ids: ProducerIds { next: Cell::new(0), end: Cell::new(0), turn: Semaphore::new(1) },
             config: RefCell::new(config),
         })
@@ -139,13 +148,6 @@ impl Shard {
             match self.settings.broker(own, cluster) {
                 Ok(config) => *self.config.borrow_mut() = Arc::new(config),
                 Err(error) => tracing::error!(%error, "dynamic broker configs do not take effect"),
-            }
-        }
-        for log in self.storage.logs() {
-            let Some(now) = image.topic_by_id(log.id().topic) else { continue };
-            let was = before.topic_by_id(log.id().topic);
-            if was.is_none_or(|was| !Arc::ptr_eq(&was.config, &now.config)) {
-                log.set_config(now.config.log_config(seed(log.id())));
             }
         }
         if let Some(topic) = image.topic(OFFSETS_TOPIC) {
@@ -182,6 +184,15 @@ impl Shard {
                 }
             })
             .detach();
+        }
+        // There may be thousands of logs; meanwhile another image may come, and what it says counts.
+        for log in self.storage.logs() {
+            yield_if_needed().await;
+            let (was, image) = (before.topic_by_id(log.id().topic), self.image());
+            let Some(now) = image.topic_by_id(log.id().topic) else { continue };
+            if was.is_none_or(|was| !Arc::ptr_eq(&was.config, &now.config)) {
+                log.set_config(now.config.log_config(seed(log.id())));
+            }
         }
     }
 
@@ -281,20 +292,12 @@ impl Shard {
     }
 
     pub fn is_stopping(&self) -> bool {
-        self.is_stopping.get()
+        self.stopping.has_begun()
     }
 
     /// Completes when the shard is told to stop; at once if it has been.
     pub async fn stopping(&self) {
-        let told = self.stopping.listen();
-        if !self.is_stopping() {
-            told.await;
-        }
-    }
-
-    pub fn stop(&self) {
-        self.is_stopping.set(true);
-        self.stopping.notify_all();
+        self.stopping.begun().await;
     }
 }
 

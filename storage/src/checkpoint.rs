@@ -13,28 +13,34 @@ use std::path::Path;
 pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
     let _turn = storage.checkpointing.acquire(1).await;
     let shard = &storage.shard;
+    if !shard.journal.ring.is_begun() {
+        // The disk has been full since the start: nothing was appended, and the former generations' journals stay.
+        return Ok(());
+    }
     // Logs are added one after the other, and groups may become durable meanwhile: each log says up to which group
     // its state goes. What is not covered begins after the first of these.
     let covered_from = shard.journal.durable_through();
     let mut replay_from = covered_from + 1;
     let mut complete = storage.recovery_settled.get();
     let mut writer = CheckpointWriter::new(storage.former_ends());
+    let mut copy = CheckpointWriter::new(storage.former_ends()).without_last_pages();
+    let mut back = Vec::new();
     for log in storage.logs() {
-        if log.refused().is_some() {
-            // As long as its evidence is in the former generations' journals, they stay.
-            complete &= storage.former_generations_gone.get() || !log.is_refused_by_journals();
-            continue;
-        }
         complete &= log.first_dirty_sequence() != Some(0);
         if let Some(sequence) = log.first_dirty_own_sequence() {
             replay_from = replay_from.min(sequence);
         }
         if let Some((state, producers)) = log.checkpoint(shard.journal.durable_through()) {
-            writer.add(&state, producers.entries().collect::<Vec<_>>().into_iter());
+            let producers: Vec<_> = producers.entries().collect();
+            writer.add(&state, producers.iter().copied());
+            copy.add(&state, producers.into_iter());
+        }
+        if log.is_back() {
+            back.push(log);
         }
         corelog_io::yield_if_needed().await;
     }
-    let bytes = writer.finish(CheckpointHeader {
+    let header = CheckpointHeader {
         generation: shard.generation,
         shard: shard.config.shard as u32,
         shards: shard.config.shards as u32,
@@ -42,12 +48,14 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
         replay_from,
         durable_through: covered_from,
         ..CheckpointHeader::default()
-    });
+    };
     let dir = paths::journal_dir(&shard.config.data_dir);
-    let path = dir.join(paths::checkpoint_file(shard.generation, shard.config.shard as u32));
-    fs::write_atomic(&path, &bytes).await.map_err(StorageError::io("write", &path))?;
+    write_both(&dir, header, writer, copy).await?;
     shard.counters.note_checkpoint();
     shard.journal.ring.release_below(replay_from);
+    for log in back {
+        log.forget_aside().await?;
+    }
     if complete
         && !storage.former_generations_gone.get()
         && is_complete(&dir, shard.generation, shard.config.shards).await
@@ -58,33 +66,76 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// One after the other: whatever becomes of one of them, the other is whole, and what it needs is still there.
+async fn write_both(
+    dir: &Path,
+    header: CheckpointHeader,
+    writer: CheckpointWriter,
+    copy: CheckpointWriter,
+) -> Result<(), StorageError> {
+    let (generation, shard) = (header.generation, header.shard);
+    for (name, writer) in [
+        (paths::checkpoint_file(generation, shard), writer),
+        (paths::checkpoint_copy_file(generation, shard), copy),
+    ] {
+        let path = dir.join(name);
+        let bytes = writer.finish(header);
+        fs::write_atomic(&path, &bytes).await.map_err(StorageError::io("write", &path))?;
+    }
+    Ok(())
+}
+
 /// Writes the first checkpoint of a generation: it has nothing to say but how far the former journals were taken over.
 pub async fn write_first(
     config: &StorageConfig,
     generation: u64,
     ends: &[JournalEnd],
 ) -> Result<(), StorageError> {
-    let bytes = CheckpointWriter::new(ends).finish(CheckpointHeader {
+    let header = CheckpointHeader {
         generation,
         shard: config.shard as u32,
         shards: config.shards as u32,
         replay_from: 1,
         ..CheckpointHeader::default()
-    });
+    };
     let dir = paths::journal_dir(&config.data_dir);
-    let path = dir.join(paths::checkpoint_file(generation, config.shard as u32));
-    fs::write_atomic(&path, &bytes).await.map_err(StorageError::io("write", &path))
+    write_both(&dir, header, CheckpointWriter::new(ends), CheckpointWriter::new(ends)).await
 }
 
 /// Whether every shard of a generation has a complete checkpoint: nothing older is needed then.
 async fn is_complete(dir: &Path, generation: u64, shards: usize) -> bool {
     for shard in 0..shards {
-        match read_header(&dir.join(paths::checkpoint_file(generation, shard as u32))).await {
+        // The copy is written last.
+        match read_header(&dir.join(paths::checkpoint_copy_file(generation, shard as u32))).await {
             Ok(Some((header, _))) if header.complete => {}
             _ => return false,
         }
     }
     true
+}
+
+/// As [`read_header`], of the newer of both copies. One that cannot be read is passed over.
+pub async fn read_newest_header(
+    copies: impl Iterator<Item = &Path>,
+) -> Result<Option<(CheckpointHeader, Vec<JournalEnd>)>, StorageError> {
+    let (mut newest, mut failed) = (None::<(CheckpointHeader, Vec<JournalEnd>)>, None);
+    for path in copies {
+        match read_header(path).await {
+            Ok(Some(found))
+                if newest.as_ref().is_none_or(|(known, _)| {
+                    known.durable_through < found.0.durable_through || (!known.complete && found.0.complete)
+                }) =>
+            {
+                newest = Some(found)
+            }
+            Ok(_) => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    match (newest, failed) {
+        (None, Some(error)) => Err(error),
+        (newest, _) => Ok(newest),
+    }
 }
 
 /// Header and ends of the checkpoint at `path`; `None` if it is missing or no checkpoint.

@@ -25,6 +25,8 @@ pub struct StorageConfig {
     pub groups_in_flight: usize,
     /// Appends are refused while the file system has less than this available.
     pub min_free_bytes: u64,
+    /// Bytes of disk kept for each shard's journal for when there are no others (one file for all shards).
+    pub reserve_bytes: u64,
     /// Logs written to their segments at once by the flusher.
     pub flush_concurrency: usize,
     /// With so many logs waiting for their segments to be synced, the file system is synced as one.
@@ -56,6 +58,7 @@ impl StorageConfig {
             group_bytes_max: 1 << 20,
             groups_in_flight: 2,
             min_free_bytes: 512 << 20,
+            reserve_bytes: 4 << 20,
             flush_concurrency: 256,
             sync_together_from: 16,
             files_open_max: 8192,
@@ -65,6 +68,20 @@ impl StorageConfig {
             marker_delay: Duration::from_millis(100),
             space_poll: Duration::from_secs(1),
         }
+    }
+
+    /// Keeps within what the process may have open (`max`): a third of it is for the storage of all shards, most is for
+    /// connections.
+    pub fn fit_descriptors(&mut self, max: u64) {
+        let share = usize::try_from(max / 3).unwrap_or(usize::MAX) / self.shards.max(1);
+        self.flush_concurrency = self.flush_concurrency.min((share / 8).max(1));
+        self.files_open_max = self.files_open_max.min((share / 2).max(self.flush_concurrency));
+    }
+
+    /// Descriptors that one shard's storage comes to use: its journal, open segments, and for each flush under way a segment
+    /// that the others have pushed out, its directory, and one for the blocking thread; some for checkpoints and the like.
+    pub fn descriptors_kept(&self) -> u64 {
+        (self.journal_files + self.files_open_max + 3 * self.flush_concurrency + 4) as u64
     }
 
     /// Says what cannot work, which setting, and what to set.

@@ -106,7 +106,7 @@ async fn serve_in_turns(storage: &Rc<ShardStorage>) -> Result<(), StorageError> 
             flush_through(storage, due_through).await?;
         }
         if due_through.is_some() || settled {
-            retry(storage, || checkpoint::write(storage)).await?;
+            write_checkpoint(storage).await?;
         }
     }
     Ok(())
@@ -116,6 +116,18 @@ async fn serve_in_turns(storage: &Rc<ShardStorage>) -> Result<(), StorageError> 
 pub async fn flush_everything(storage: &Rc<ShardStorage>) -> Result<(), StorageError> {
     flush_through(storage, u64::MAX).await?;
     checkpoint::write(storage).await
+}
+
+/// A full disk has kept room for this: with it journal files come free, which the deletion of records and topics needs.
+async fn write_checkpoint(storage: &Rc<ShardStorage>) -> Result<(), StorageError> {
+    retry(storage, async || {
+        let written = checkpoint::write(storage).await;
+        if written.as_ref().is_err_and(StorageError::is_storage_full) {
+            storage.shard.space.give_up_reserve().await;
+        }
+        written
+    })
+    .await
 }
 
 /// Flushes every log with a dirty batch in a journal group up to `sequence`, several at once.
@@ -136,7 +148,13 @@ async fn flush_through(storage: &Rc<ShardStorage>, sequence: u64) -> Result<(), 
         let slot = slots.acquire(1).await;
         let storage = Rc::clone(storage);
         flushes.push(spawn(Queue::Background, async move {
-            let outcome = retry(&storage, || log.flush()).await;
+            let mut outcome = retry(&storage, || log.flush()).await;
+            if let Err(error) = &outcome
+                && log.refuse(error)
+            {
+                // Damage stays with its log: it waits aside for a person, the journal goes on for the others.
+                outcome = retry(&storage, || log.flush()).await;
+            }
             drop(slot);
             outcome
         }));
@@ -148,9 +166,9 @@ async fn flush_through(storage: &Rc<ShardStorage>, sequence: u64) -> Result<(), 
 }
 
 /// Waits out a full disk; tries other errors again a few times.
-async fn retry<F: Future<Output = Result<(), StorageError>>>(
+async fn retry(
     storage: &ShardStorage,
-    attempt: impl Fn() -> F,
+    attempt: impl AsyncFn() -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
     let mut failures = 0;
     loop {

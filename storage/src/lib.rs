@@ -16,6 +16,7 @@ mod journal;
 mod log;
 pub mod paths;
 mod producers;
+mod quarantine;
 pub mod rebuild;
 mod recovery;
 mod segment;

@@ -14,6 +14,24 @@ pub fn topics_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("topics")
 }
 
+/// Where the journals of refused logs are put aside.
+pub fn refused_dir(data_dir: &Path) -> PathBuf {
+    journal_dir(data_dir).join("refused")
+}
+
+/// The directory in [`refused_dir`] of what `generation` put aside of `log`.
+pub fn refused_log_dir(generation: u64, log: LogId) -> String {
+    format!("{generation:08}-{}~{}", log.partition, log.topic)
+}
+
+/// What [`refused_log_dir`] made a name of.
+pub fn parse_refused_log_dir(name: &str) -> Option<(u64, LogId)> {
+    let (stem, topic) = name.split_once('~')?;
+    let (generation, partition) = stem.split_once('-')?;
+    let log = LogId { topic: topic.parse().ok()?, partition: partition.parse().ok()? };
+    Some((generation.parse().ok()?, log))
+}
+
 /// A journal file's name: generation, shard, number in the ring.
 pub fn journal_file(generation: u64, shard: u32, number: usize) -> String {
     format!("{generation:08}-{shard}-{number}.journal")
@@ -23,11 +41,31 @@ pub fn checkpoint_file(generation: u64, shard: u32) -> String {
     format!("{generation:08}-{shard}.checkpoint")
 }
 
+/// What a checkpoint says, once more, but for the last pages of segments.
+pub fn checkpoint_copy_file(generation: u64, shard: u32) -> String {
+    checkpoint_file(generation, shard) + COPY
+}
+
+/// Whether it is the name of [`checkpoint_copy_file`].
+pub fn is_copy(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(COPY.as_bytes())
+}
+
+const COPY: &str = ".copy";
+
 /// What a file in the journal directory is, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JournalName {
-    Journal { generation: u64, shard: u32, number: usize },
-    Checkpoint { generation: u64, shard: u32 },
+    Journal {
+        generation: u64,
+        shard: u32,
+        number: usize,
+    },
+    /// One of both copies.
+    Checkpoint {
+        generation: u64,
+        shard: u32,
+    },
 }
 
 impl JournalName {
@@ -39,7 +77,7 @@ impl JournalName {
             let number = parts.next()?.parse().ok()?;
             return parts.next().is_none().then_some(JournalName::Journal { generation, shard, number });
         }
-        let stem = name.strip_suffix(".checkpoint")?;
+        let stem = name.strip_suffix(COPY).unwrap_or(name).strip_suffix(".checkpoint")?;
         let (generation, shard) = stem.split_once('-')?;
         Some(JournalName::Checkpoint { generation: generation.parse().ok()?, shard: shard.parse().ok()? })
     }
@@ -106,12 +144,19 @@ mod tests {
             JournalName::parse(&checkpoint_file(u64::MAX, 3)),
             Some(JournalName::Checkpoint { generation: u64::MAX, shard: 3 })
         );
+        assert_eq!(
+            JournalName::parse(&checkpoint_copy_file(1, 3)),
+            Some(JournalName::Checkpoint { generation: 1, shard: 3 })
+        );
         for other in ["1-2.journal", "a-1-1.journal", "1-1.checkpoint.tmp", "notes", "1-1-1-1.journal"] {
             assert_eq!(JournalName::parse(other), None, "{other}");
         }
         assert_eq!(parse_segment_name(&segment_file(77)), Some((77, SegmentFileKind::Data)));
         assert_eq!(parse_segment_name(&index_file(i64::MAX)), Some((i64::MAX, SegmentFileKind::Index)));
         assert_eq!(parse_segment_name("77.log"), None);
+        let log = LogId { topic: Uuid([0x5c; 16]), partition: 12 };
+        assert_eq!(parse_refused_log_dir(&refused_log_dir(3, log)), Some((3, log)));
+        assert_eq!(parse_refused_log_dir("notes"), None);
     }
 
     #[test]

@@ -87,23 +87,32 @@ pub struct Producers {
     durable: BTreeMap<i64, ProducerEntry>,
     /// Full entries of producers with batches under way, and how many those are.
     pending: BTreeMap<i64, (ProducerEntry, usize)>,
+    /// Every producer of the log is known: one that is not has appended nothing.
+    knows_all: bool,
 }
 
 impl Producers {
+    /// Of a log that nobody has written to yet.
+    pub fn of_new_log() -> Producers {
+        Producers { knows_all: true, ..Producers::default() }
+    }
+
     /// Kafka's rules for one batch; changes nothing.
     pub fn check(&self, claim: &Claim) -> Result<Verdict, SequenceError> {
         let id = claim.producer_id;
+        let out_of_order = |expected| {
+            let Claim { producer_id, epoch, first_sequence: got, .. } = *claim;
+            Err(SequenceError::OutOfOrder { producer_id, epoch, got, expected })
+        };
         let entry = match self.pending.get(&id) {
             Some((entry, _)) => entry,
             None => match self.durable.get(&id) {
                 Some(entry) => entry,
-                // Nothing is known (new, expired or deleted with its records): any sequence begins the history.
+                // A new one's batches may come in another order than they were sent in, as while its topic is made.
+                None if self.knows_all && claim.first_sequence != 0 => return out_of_order(0),
+                // It may have been forgotten: any sequence begins the history, as at Kafka.
                 None => return Ok(Verdict::Append),
             },
-        };
-        let out_of_order = |expected| {
-            let Claim { producer_id, epoch, first_sequence: got, .. } = *claim;
-            Err(SequenceError::OutOfOrder { producer_id, epoch, got, expected })
         };
         if claim.epoch < entry.epoch {
             return Err(SequenceError::StaleEpoch {
@@ -140,6 +149,11 @@ impl Producers {
         *under_way += 1;
     }
 
+    /// The beginning of the log is gone, and with it who wrote it.
+    pub fn forget_beginning(&mut self) {
+        self.knows_all = false;
+    }
+
     /// A batch given to [`Producers::assign`] before is on stable storage. Batches come in the same order.
     /// At most `producers_max` producers are kept: the ones longest unseen go first.
     pub fn durable(&mut self, claim: &Claim, batch: ProducedBatch, now_ms: i64, producers_max: usize) {
@@ -168,6 +182,7 @@ impl Producers {
         by_age.sort_unstable();
         for (_, id) in by_age.into_iter().take(self.durable.len().saturating_sub(keep)) {
             self.durable.remove(&id);
+            self.knows_all = false;
         }
     }
 
@@ -178,12 +193,18 @@ impl Producers {
         for entry in self.durable.values_mut() {
             entry.batches.retain(|b| b.last_offset < offset);
         }
-        self.durable.retain(|_, entry| !entry.batches.is_empty());
+        self.retain(|entry| !entry.batches.is_empty());
+    }
+
+    fn retain(&mut self, keep: impl Fn(&ProducerEntry) -> bool) {
+        let known = self.durable.len();
+        self.durable.retain(|_, entry| keep(entry));
+        self.knows_all &= self.durable.len() == known;
     }
 
     /// Forgets producers not seen for `expiration_ms`.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
-        self.durable.retain(|_, entry| now_ms.saturating_sub(entry.last_seen_ms) < expiration_ms);
+        self.retain(|entry| now_ms.saturating_sub(entry.last_seen_ms) < expiration_ms);
     }
 
     /// What is on stable storage, by producer id.
@@ -305,6 +326,21 @@ mod tests {
         assert!(p.entries().all(|(id, _)| id >= 8 - 2), "the longest unseen went first");
         p.expire(1039, 1000);
         assert_eq!(p.entries().count(), 0);
+    }
+
+    #[test]
+    fn a_new_producer_of_a_new_log_begins_with_sequence_0() {
+        let mut p = Producers::of_new_log();
+        let later = Claim { producer_id: 8, ..claim(0, 5, 1) };
+        assert_eq!(expected(p.check(&claim(0, 5, 1))), 0);
+        append(&mut p, claim(0, 0, 5), 0);
+        append(&mut p, claim(0, 5, 1), 5);
+        assert_eq!(expected(p.check(&later)), 0, "nor does another, whatever has been written meanwhile");
+        let mut forgotten = Producers::of_new_log();
+        forgotten.forget_beginning();
+        assert_eq!(forgotten.check(&later), Ok(Verdict::Append));
+        p.expire(2, 1);
+        assert_eq!(p.check(&later), Ok(Verdict::Append), "it may be one that was forgotten");
     }
 
     #[test]

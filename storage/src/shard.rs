@@ -1,7 +1,6 @@
 //! What all logs of a shard share, and the shard's storage as the broker sees it.
 
 use crate::cache::{CachedGroup, TailCache};
-use crate::checkpoint;
 use crate::config::{LogConfig, StorageConfig};
 use crate::counters::{Counters, StorageMetrics};
 use crate::dirs::Dirs;
@@ -15,6 +14,7 @@ use crate::journal::ring::Ring;
 use crate::journal::{Effect, Group, Journal, writer};
 use crate::log::Log;
 use crate::paths;
+use crate::quarantine;
 use crate::recovery::{Recovered, RecoveredLog};
 use crate::segment::{IndexCache, Syncs, Turns};
 use crate::space::DiskSpace;
@@ -38,6 +38,10 @@ pub struct Shard {
     pub segment_writes: Turns,
     pub segment_syncs: Syncs,
     pub counters: Counters,
+    /// How far the journals of former generations were taken over.
+    pub former_ends: Vec<JournalEnd>,
+    /// Bytes of disk that the process's other shards have promised.
+    promised_elsewhere: Cell<u64>,
     /// When the first group went into the journal's current file.
     journal_file_begun: Cell<Instant>,
     closed: Cell<bool>,
@@ -122,8 +126,6 @@ pub struct ShardStorage {
     logs: RefCell<HashMap<LogId, Rc<Log>, HashLogId>>,
     /// Found at start and not claimed yet.
     recovered: RefCell<BTreeMap<LogId, RecoveredLog>>,
-    /// How far the journals of former generations were taken over.
-    ends: Vec<JournalEnd>,
     pub(crate) recovery_settled: Cell<bool>,
     pub(crate) former_generations_gone: Cell<bool>,
     /// Checkpoints are written one at a time.
@@ -133,7 +135,11 @@ pub struct ShardStorage {
 impl ShardStorage {
     /// Starts a new generation of the shard's journal and the tasks that serve it. `recovered` is what
     /// [`crate::read_journals`] found of this shard's logs, on all cores.
-    pub async fn open(config: StorageConfig, recovered: Recovered) -> Result<Rc<ShardStorage>, StorageError> {
+    /// On a disk without space it opens too: it serves what is there, and takes appends when there is space.
+    pub async fn open(
+        mut config: StorageConfig,
+        recovered: Recovered,
+    ) -> Result<Rc<ShardStorage>, StorageError> {
         let dir = paths::journal_dir(&config.data_dir);
         if let Err(rule) = config.check() {
             let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, rule);
@@ -148,30 +154,24 @@ impl ShardStorage {
             }
         }
         let generation = recovered.next_generation;
-        checkpoint::write_first(&config, generation, &recovered.ends).await?;
-        let syncs_as_one = fs::syncs_as_one(&dir).await.map_err(StorageError::io("look at", &dir))?;
-        let sync_together_from = if syncs_as_one { config.sync_together_from } else { usize::MAX };
-        // Most descriptors are for connections.
-        let descriptors = usize::try_from(fs::descriptors_max() / 3).unwrap_or(usize::MAX) / config.shards;
-        let files_open_max = config.files_open_max.min(descriptors.max(config.flush_concurrency));
+        config.fit_descriptors(fs::descriptors_max());
+        let reserve_bytes = config.reserve_bytes * config.shards as u64;
         let salt = corelog_io::random_u64();
         let header = JournalFileHeader { generation, shard: config.shard as u32, salt, first_sequence: 1 };
-        let ring = Ring::create(dir, header, config.journal_file_bytes, config.journal_files).await?;
-        // Where it is, there was a journal (see recovery).
-        let topics_dir = paths::topics_dir(&config.data_dir);
-        fs::create_dir_all(&topics_dir).await.map_err(StorageError::io("create", &topics_dir))?;
-        fs::sync_dir(&config.data_dir).await.map_err(StorageError::io("sync", &config.data_dir))?;
+        let ring = Ring::new(dir, header, config.journal_file_bytes, config.journal_files);
         let shard = Rc::new(Shard {
             generation,
             journal: Journal::new(&config, generation, salt, ring),
             cache: TailCache::new(config.tail_cache_bytes),
-            files: FileCache::new(files_open_max),
+            files: FileCache::new(config.files_open_max),
             dirs: Dirs::new(config.data_dir.clone()),
             indexes: IndexCache::new(config.index_cache_bytes),
-            space: DiskSpace::new(config.min_free_bytes),
+            space: DiskSpace::new(&config.data_dir, config.min_free_bytes, reserve_bytes, config.shard == 0),
+            promised_elsewhere: Cell::new(0),
+            former_ends: recovered.ends,
             flusher: Flusher::default(),
             segment_writes: Turns::default(),
-            segment_syncs: Syncs::new(sync_together_from),
+            segment_syncs: Syncs::new(config.sync_together_from),
             counters: Counters::default(),
             journal_file_begun: Cell::new(corelog_io::now()),
             closed: Cell::new(false),
@@ -181,12 +181,20 @@ impl ShardStorage {
             shard: Rc::clone(&shard),
             logs: RefCell::default(),
             recovered: RefCell::new(recovered.logs),
-            ends: recovered.ends,
             recovery_settled: Cell::new(false),
             former_generations_gone: Cell::new(generation == 1),
             checkpointing: Semaphore::new(1),
         });
         storage.look_at_space().await;
+        match writer::begin(&shard).await {
+            Ok(_) => {}
+            // The writers try again.
+            Err(error) if error.is_storage_full() => {
+                tracing::warn!(%error, "the disk is full: what is there is served, appends are refused until there is space");
+                shard.space.give_up_reserve().await;
+            }
+            Err(error) => return Err(error),
+        }
         for _ in 0..shard.config.groups_in_flight {
             spawn(Queue::Produce, writer::write_groups(Rc::clone(&shard))).detach();
         }
@@ -203,8 +211,10 @@ impl ShardStorage {
             return log;
         }
         let recovered = self.recovered.borrow_mut().remove(&id).unwrap_or_default();
-        let dirty = recovered.dirty_bytes();
+        let recovered_bytes = recovered.dirty_bytes();
         let log = Log::new(Rc::clone(&self.shard), id, name, config, recovered);
+        // What is put aside already is not kept in memory.
+        let dirty = if log.dirty_bytes() > 0 { recovered_bytes } else { 0 };
         if dirty > 0 {
             let logs = vec![Rc::downgrade(&log)];
             self.shard.cache.add(CachedGroup { sequence: 0, bytes: dirty, logs });
@@ -226,7 +236,22 @@ impl ShardStorage {
     /// The broker has claimed all logs that exist: what is left belongs to deleted topics, and their state is forgotten.
     /// From now on the former generations' journals are emptied into segments and removed.
     pub fn settle_recovery(&self) {
-        self.recovered.borrow_mut().retain(|_, log| log.forget_state());
+        let aside: Vec<LogId> = {
+            let mut forgotten = self.recovered.borrow_mut();
+            let put_aside = |(id, log): (&LogId, &RecoveredLog)| log.put_aside.map(|_| *id);
+            let aside = forgotten.iter().filter_map(put_aside).collect();
+            forgotten.retain(|_, log| log.forget_state());
+            aside
+        };
+        let data_dir = self.shard.config.data_dir.clone();
+        spawn(Queue::Background, async move {
+            for id in aside {
+                if let Err(error) = quarantine::remove(&data_dir, id, u64::MAX).await {
+                    tracing::warn!(log = %id, %error, "what was put aside of a deleted log stays");
+                }
+            }
+        })
+        .detach();
         self.recovery_settled.set(true);
         self.shard.flusher.recovery_is_settled();
     }
@@ -281,22 +306,42 @@ impl ShardStorage {
         }
     }
 
+    /// Descriptors that this shard's storage comes to use ([`StorageConfig::descriptors_kept`]).
+    pub fn descriptors_kept(&self) -> u64 {
+        self.shard.config.descriptors_kept()
+    }
+
+    /// Bytes of disk that what was acknowledged may still come to take.
+    pub fn promised_bytes(&self) -> u64 {
+        self.dirty_bytes() + self.shard.journal.ring.growth_needed()
+    }
+
+    /// What all other shards on this disk answer to [`ShardStorage::promised_bytes`]: the disk is one, and so is what is
+    /// kept free of it.
+    pub fn set_promised_elsewhere(&self, bytes: u64) {
+        self.shard.promised_elsewhere.set(bytes);
+    }
+
     fn dirty_bytes(&self) -> u64 {
         self.logs.borrow().values().map(|log| log.dirty_bytes()).sum()
     }
 
     /// What checkpoints must say of former journals, as long as there are any.
     pub(crate) fn former_ends(&self) -> &[JournalEnd] {
-        if self.former_generations_gone.get() { &[] } else { &self.ends }
+        if self.former_generations_gone.get() { &[] } else { &self.shard.former_ends }
     }
 
     async fn look_at_space(&self) {
         match fs::space(&self.shard.config.data_dir).await {
             Ok(space) => {
-                let promised = self.dirty_bytes() + self.shard.journal.ring.growth_left();
+                let missing = self.shard.space.reserve_missing().await.unwrap_or(0);
+                let promised = self.promised_bytes() + self.shard.promised_elsewhere.get() + missing;
                 self.shard.space.note(space.available, promised);
             }
             Err(error) => tracing::warn!(%error, "cannot ask for the free space of the data directory"),
+        }
+        if let Err(error) = self.shard.space.keep_reserve().await {
+            tracing::debug!(%error, "no space is kept for the journal");
         }
     }
 }
@@ -306,11 +351,13 @@ async fn prepare_ring(shard: Rc<Shard>) {
     while !shard.is_closed() {
         shard.journal.ring.wants_prepare.notified().await;
         // What runs when the shard stops is cancelled with its core.
-        if let Err(error) = shard.journal.ring.prepare().await
-            && !shard.is_closed()
-        {
+        match shard.journal.ring.prepare().await {
+            Ok(()) => {}
+            // Clients' appends stop here, so that what is left of the file is for entries that free space.
+            Err(error) if error.is_storage_full() => shard.space.note_full(),
+            Err(error) if shard.is_closed() => drop(error),
             // The groups' own writes meet the same disk and decide.
-            tracing::warn!(%error, "cannot prepare journal space");
+            Err(error) => tracing::warn!(%error, "cannot prepare journal space"),
         }
     }
 }
@@ -337,6 +384,15 @@ async fn poll(storage: Weak<ShardStorage>) {
         sleep(delay).await;
         let Some(storage) = storage.upgrade().filter(|s| !s.shard.is_closed()) else { return };
         storage.look_at_space().await;
+        let waiting = fs::waiting_for_descriptors();
+        if waiting > 0 && rounds.is_multiple_of(10) {
+            tracing::warn!(
+                waiting,
+                limit = fs::descriptors_max(),
+                "as many files and connections are open as may be: storage waits for one; raise RLIMIT_NOFILE (LimitNOFILE= in a \
+                 systemd unit)"
+            );
+        }
         rounds += 1;
         if rounds.is_multiple_of(60) {
             let now_ms = wall_clock_ms();

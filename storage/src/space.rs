@@ -1,22 +1,34 @@
 //! Free space: appends are refused before the disk is full, and taken again when there is space.
+//!
+//! Others fill disks too. So that a broker on a disk without any space can still be helped (records and topics deleted, each
+//! of which is an entry in a journal), a file of some megabytes keeps some for it: one for all shards, given up by whoever
+//! finds no room for the journal, made again when there is space.
 
-use crate::error::AppendError;
+use crate::error::{AppendError, StorageError};
+use crate::paths;
+use corelog_io::{File, OpenOptions, fs};
 use std::cell::Cell;
+use std::path::{Path, PathBuf};
 
 /// What the last look at the file system said.
 pub struct DiskSpace {
     min_free: u64,
     available: Cell<u64>,
     full: Cell<bool>,
+    reserve: PathBuf,
+    reserve_bytes: u64,
+    makes_reserve: bool,
 }
 
 impl DiskSpace {
-    /// Assumes enough until the first look.
-    pub fn new(min_free: u64) -> DiskSpace {
-        DiskSpace { min_free, available: Cell::new(u64::MAX), full: Cell::new(false) }
+    /// Assumes enough until the first look. The reserve is one for all shards: `makes_reserve` is for one of them.
+    pub fn new(data_dir: &Path, min_free: u64, reserve_bytes: u64, makes_reserve: bool) -> DiskSpace {
+        let reserve = paths::journal_dir(data_dir).join("reserve");
+        let (available, full) = (Cell::new(u64::MAX), Cell::new(false));
+        DiskSpace { min_free, available, full, reserve, reserve_bytes, makes_reserve }
     }
 
-    /// `available` bytes are left, of which `promised` are spoken for by what was acknowledged already.
+    /// `available` bytes are left, of which `promised` are spoken for by what was acknowledged already, on all shards.
     pub fn note(&self, available: u64, promised: u64) {
         self.available.set(available);
         let full = available < self.min_free.saturating_add(promised);
@@ -40,6 +52,38 @@ impl DiskSpace {
     /// What was left at the last look.
     pub fn available(&self) -> Option<u64> {
         Some(self.available.get()).filter(|available| *available != u64::MAX)
+    }
+
+    /// The journal found no room: it gets the reserve, if that is still there.
+    pub async fn give_up_reserve(&self) {
+        self.note_full();
+        match fs::remove_file(&self.reserve).await {
+            Ok(()) => tracing::warn!("the disk is full: the journal uses what was kept for it"),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(%error, "the space kept for the journal cannot be used"),
+        }
+    }
+
+    /// Bytes that the reserve still lacks.
+    pub async fn reserve_missing(&self) -> Result<u64, StorageError> {
+        let path = &self.reserve;
+        let is_there = fs::exists(path).await.map_err(StorageError::io("look for", path))?;
+        Ok(if is_there { 0 } else { self.reserve_bytes })
+    }
+
+    /// Makes the reserve where there is space and none is kept.
+    pub async fn keep_reserve(&self) -> Result<(), StorageError> {
+        let path = &self.reserve;
+        if !self.makes_reserve || self.is_full() || self.reserve_missing().await? == 0 {
+            return Ok(());
+        }
+        let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
+        let file = File::open(path, options).await.map_err(StorageError::io("create", path))?;
+        let allocated = file.allocate(0, self.reserve_bytes).await;
+        if allocated.is_err() {
+            fs::remove_file(path).await.map_err(StorageError::io("remove", path))?;
+        }
+        allocated.map_err(StorageError::io("allocate", path))
     }
 
     pub fn is_full(&self) -> bool {

@@ -100,22 +100,6 @@ impl Tail {
         taken
     }
 
-    /// The last `len` bytes (less than a page) of what is clean, if they are still here.
-    pub fn clean_end(&self, len: usize) -> Option<Bytes> {
-        let mut parts: Vec<Bytes> = Vec::new();
-        let mut left = len;
-        for batch in self.batches.range(..self.clean).rev() {
-            if left == 0 {
-                break;
-            }
-            let taken = left.min(batch.bytes.len());
-            parts.push(batch.bytes.slice(batch.bytes.len() - taken..));
-            left -= taken;
-        }
-        parts.reverse();
-        (left == 0).then(|| parts.concat().into())
-    }
-
     /// The dirty batches below `index` are in the segment now; how many bytes they have.
     pub fn mark_clean_below(&mut self, index: RaftIndex) -> u64 {
         let mut bytes = 0;

@@ -127,6 +127,7 @@ fn checkpoint(position: u64) -> Vec<u8> {
         created_ms: 5,
         position,
         max_timestamp: 1005,
+        last_page: Default::default(),
     };
     let log = LogCheckpoint {
         log: LOG,

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use corelog_io::RemoteSender;
 use corelog_storage::{LogId, LogStats};
 use futures_util::future::join_all;
 use tokio::sync::{Semaphore, oneshot};
@@ -11,14 +10,14 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::config::describe::Entry;
 use crate::groups::GroupRow;
 use crate::metrics::{Entities, Page, families};
-use crate::server::{self, Control};
+use crate::server::{self, Control, ShardControl};
 use crate::shard::Shard;
 
 /// Partitions that a shard is asked about at once: some twenty microseconds.
 const PARTITIONS_A_TURN: usize = 256;
 
 pub struct Scraper {
-    controls: Vec<RemoteSender<Control>>,
+    controls: Vec<ShardControl>,
     /// A shard that does not answer a question within this is left out of the scrape.
     patience: Option<Duration>,
     turn: Semaphore,
@@ -26,7 +25,7 @@ pub struct Scraper {
 
 impl Scraper {
     /// `patience`: `None` is for ever; with it, a tokio runtime has to be there.
-    pub fn new(controls: Vec<RemoteSender<Control>>, patience: Option<Duration>) -> Scraper {
+    pub fn new(controls: Vec<ShardControl>, patience: Option<Duration>) -> Scraper {
         Scraper { controls, patience, turn: Semaphore::new(1) }
     }
 
@@ -97,7 +96,7 @@ impl Scraper {
         let look = Control::Look(Box::new(move |shard| {
             let _ = sender.send(look(shard));
         }));
-        self.controls.get(shard)?.try_send(look).ok()?;
+        self.controls.get(shard)?.ask(look).then_some(())?;
         match self.patience {
             Some(patience) => tokio::time::timeout(patience, receiver).await.ok()?.ok(),
             None => receiver.await.ok(),

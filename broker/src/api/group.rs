@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use corelog_wire::messages::delete_groups_response::DeletableGroupResult;
 use corelog_wire::messages::describe_groups_response::DescribedGroup;
 use corelog_wire::messages::{
@@ -39,10 +40,46 @@ macro_rules! forwarded {
 }
 
 forwarded! {
-    join: JoinGroupRequest -> JoinGroupResponse as Join;
-    sync: SyncGroupRequest -> SyncGroupResponse as Sync;
+    ask_to_join: JoinGroupRequest -> JoinGroupResponse as Join;
+    ask_to_sync: SyncGroupRequest -> SyncGroupResponse as Sync;
     heartbeat: HeartbeatRequest -> HeartbeatResponse as Heartbeat;
     leave: LeaveGroupRequest -> LeaveGroupResponse as Leave;
+}
+
+pub async fn join(context: Context, mut request: JoinGroupRequest) -> JoinGroupResponse {
+    for text in [&mut request.group_id, &mut request.member_id, &mut request.protocol_type] {
+        *text = text.detach();
+    }
+    for text in [&mut request.group_instance_id, &mut request.reason].into_iter().flatten() {
+        *text = text.detach();
+    }
+    for protocol in &mut request.protocols {
+        protocol.name = protocol.name.detach();
+        protocol.metadata = Bytes::copy_from_slice(&protocol.metadata);
+    }
+    ask_to_join(before_a_wait(context), request).await
+}
+
+pub async fn sync(context: Context, mut request: SyncGroupRequest) -> SyncGroupResponse {
+    for text in [&mut request.group_id, &mut request.member_id] {
+        *text = text.detach();
+    }
+    let optional = [&mut request.group_instance_id, &mut request.protocol_type, &mut request.protocol_name];
+    for text in optional.into_iter().flatten() {
+        *text = text.detach();
+    }
+    for assignment in &mut request.assignments {
+        assignment.member_id = assignment.member_id.detach();
+        assignment.assignment = Bytes::copy_from_slice(&assignment.assignment);
+    }
+    ask_to_sync(before_a_wait(context), request).await
+}
+
+/// A member may wait for the others of its group for minutes: it keeps nothing of the frame that its request came in.
+fn before_a_wait(mut context: Context) -> Context {
+    context.client_id = context.client_id.map(|id| id.detach());
+    context.room.give_back();
+    context
 }
 
 /// Has the coordinator of `group` answer.

@@ -3,12 +3,13 @@
 
 use std::rc::Rc;
 
-use bytes::Bytes;
 use corelog_wire::{ApiKey, DecodeError, ErrorCode, Reader, Request, RequestHeader, Str, frame};
 use futures_util::future::LocalBoxFuture;
 
 use crate::audit::{Asker, Audited};
 use crate::net::connection::{CloseReason, Connection, Outcome};
+use crate::net::frame::Frame;
+use crate::net::receive::RequestRoom;
 use crate::shard::Shard;
 
 mod alter_configs;
@@ -52,6 +53,8 @@ pub struct Context {
     pub connection: Rc<Connection>,
     pub api_version: i16,
     pub client_id: Option<Str>,
+    /// For handlers that wait: what the request's bytes hold of the receive budget.
+    pub room: RequestRoom,
 }
 
 impl Context {
@@ -131,16 +134,22 @@ apis! {
     DescribeTopicPartitions 0 - 0 => describe_topic_partitions::handle;
 }
 
+/// Whether the answer to a request of this API may wait for what other clients do. Its handler gives the request's room
+/// back before it waits.
+pub fn waits_for_others(api_key: i16) -> bool {
+    [ApiKey::Fetch, ApiKey::JoinGroup, ApiKey::SyncGroup].iter().any(|waits| i16::from(*waits) == api_key)
+}
+
 /// Takes a frame in: decodes its header and, for a Produce, fixes the order of its batches. What is returned
 /// completes the request; the connection awaits these in order.
 pub async fn begin(
     shard: &Rc<Shard>,
     connection: &Rc<Connection>,
-    frame: Bytes,
+    frame: Frame,
 ) -> (i16, LocalBoxFuture<'static, Outcome>) {
     // What arrays decode to may be many times their bytes; it has a bound of its own.
     let most = shard.receive_budget.total() / DECODED_SHARE;
-    let mut reader = Reader::with_memory(frame, most as usize);
+    let mut reader = Reader::with_memory(frame.bytes, most as usize);
     let header = match RequestHeader::decode(&mut reader) {
         Ok(header) => header,
         Err(error) => return (-1, close(CloseReason::Header(error.to_string()))),
@@ -162,6 +171,7 @@ pub async fn begin(
         connection: connection.clone(),
         api_version: header.api_version,
         client_id: header.client_id.clone(),
+        room: frame.room,
     };
     match api.key {
         ApiKey::Produce => (key, produce::begin(context, header, reader).await),
@@ -190,13 +200,16 @@ where
     F: FnOnce(Context, R) -> Fut,
     Fut: Future<Output = R::Response>,
 {
-    let version = header.api_version;
-    match decode::<R>(&mut reader, version) {
+    let (version, correlation_id) = (header.api_version, header.correlation_id);
+    let request = decode::<R>(&mut reader, version);
+    // What is left of the frame is the request's affair: one that waits keeps none of it.
+    drop((header, reader));
+    match request {
         Ok(request) => {
             let shard = context.shard.clone();
             let response = handler(context, request).await;
             shard.metrics.errors(&response);
-            encode(&response, version, header.correlation_id)
+            encode(&response, version, correlation_id)
         }
         Err(error) => {
             Outcome::Close(CloseReason::Malformed { api: R::NAME, version, error: error.to_string() })

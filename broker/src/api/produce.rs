@@ -8,7 +8,7 @@
 
 use std::rc::Rc;
 
-use corelog_io::wall_clock_ms;
+use corelog_io::{wall_clock_ms, worked, yield_if_needed};
 use corelog_storage::{AppendBatch, AppendError, BatchKind, Durable, LogId, SequenceError, StorageError};
 use corelog_wire::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
@@ -66,7 +66,7 @@ pub async fn begin(
         }
     };
     let acks = request.acks;
-    let (mut response, batches) = check(&context, request);
+    let (mut response, batches) = check(&context, request).await;
     let pending = dispatch(&context.shard, batches).await;
     let shard = context.shard.clone();
     Box::pin(async move {
@@ -94,8 +94,9 @@ pub async fn begin(
     })
 }
 
-/// Checks every batch of the request. What is refused is in the answer already.
-fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Batch>) {
+/// Checks every batch of the request. What is refused is in the answer already. A request may be 100 MB: the core goes on
+/// with other things between its batches.
+async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Batch>) {
     let image = context.shard.image();
     let mut batches = Vec::new();
     let mut responses = Vec::with_capacity(request.topic_data.len());
@@ -114,6 +115,7 @@ fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Ba
                 log_start_offset: -1,
                 ..Default::default()
             };
+            yield_if_needed().await;
             let refusal = if !acks_known {
                 Some(refused(ErrorCode::INVALID_REQUIRED_ACKS))
             } else {
@@ -169,6 +171,7 @@ fn check_one(
         return Err(refused(ErrorCode::INVALID_TOPIC_EXCEPTION));
     }
     let records = partition.records.unwrap_or_default();
+    worked(records.len());
     let checked = validate_produce(&records, rules).map_err(|error: ProduceError| Refusal {
         code: ErrorCode(error.error_code()),
         message: Some(error.to_string()),
@@ -277,6 +280,7 @@ async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
     let _turn = shard.append_turn.acquire(1).await;
     let mut ordered = Vec::with_capacity(batches.len());
     for batch in batches {
+        yield_if_needed().await;
         let mut log_append_time_ms = batch.log_append_time_ms;
         let result = match shard.log(batch.log) {
             None => Err((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, String::new())),

@@ -15,6 +15,13 @@ use super::topic::TopicConfig;
 
 /// The share of a shard's memory that may be in requests being received and processed: one part in this many.
 pub const RECEIVE_SHARE: u64 = 4;
+/// The largest part of that which one request may be, in percent: beside it others grow.
+pub const REQUEST_PERCENT: u64 = 75;
+
+/// The largest request that a shard with `receive_bytes` for all of them can take.
+pub fn request_bytes_max(receive_bytes: u64) -> usize {
+    (receive_bytes / 100 * REQUEST_PERCENT) as usize
+}
 
 /// What the broker's configs come to. Only configs that have an effect are here. Built at start, and again when a
 /// dynamic config changes: then only the fields whose documentation says so differ.
@@ -63,6 +70,9 @@ pub struct ConnectionLimits {
     pub per_ip_overrides: BTreeMap<IpAddr, u32>,
     /// `None`: for ever.
     pub idle_ms_max: Option<u64>,
+    /// `socket.request.max.bytes`.
+    pub request_bytes_wanted: usize,
+    /// As far as a core's memory can take it.
     pub request_bytes_max: usize,
     /// Per listener and shard.
     pub backlog: i32,
@@ -212,11 +222,10 @@ impl BrokerConfig {
                 per_ip_max: from.number("max.connections.per.ip"),
                 per_ip_overrides: forms::parse_per_ip_overrides(&overrides).expect("checked overrides"),
                 idle_ms_max: u64::try_from(from.number::<i64>("connections.max.idle.ms")).ok(),
-                // A request that is larger than what a shard may receive could never be received in whole.
+                request_bytes_wanted: from.number("socket.request.max.bytes"),
                 request_bytes_max: from
-                    .number::<u64>("socket.request.max.bytes")
-                    .min(memory_bytes / cores.len().max(1) as u64 / RECEIVE_SHARE)
-                    as usize,
+                    .number::<usize>("socket.request.max.bytes")
+                    .min(request_bytes_max(memory_bytes / cores.len().max(1) as u64 / RECEIVE_SHARE)),
                 backlog: from.number("socket.listen.backlog.size"),
             },
             auto_create_topics: from.flag("auto.create.topics.enable"),
@@ -351,7 +360,7 @@ mod tests {
         assert_eq!(config.memory_bytes, 1 << 30);
         assert_eq!(config.listeners[0].advertised(9).to_string(), "h:1");
         assert_eq!(config.connections.idle_ms_max, None);
-        assert_eq!(config.connections.request_bytes_max, 100 << 20, "less than a quarter of 512 MiB");
+        assert_eq!(config.connections.request_bytes_max, request_bytes_max(128 << 20));
         assert_eq!(config.connections.per_ip_overrides[&"10.0.0.1".parse::<IpAddr>().unwrap()], 5);
         assert_eq!(config.node_id, 7);
     }
@@ -359,7 +368,8 @@ mod tests {
     #[test]
     fn a_request_fits_into_what_a_core_may_receive() {
         let config = resolve(&[("cores", "0-3"), ("memory", "256MiB")]).unwrap();
-        assert_eq!(config.connections.request_bytes_max, 16 << 20);
+        assert_eq!(config.connections.request_bytes_max, request_bytes_max(16 << 20));
+        assert_eq!(config.connections.request_bytes_wanted, 100 << 20);
     }
 
     #[test]

@@ -36,7 +36,8 @@ mod topic;
 
 pub use args::Args;
 pub use broker::{
-    BrokerConfig, ConnectionLimits, GroupLimits, MetricsLimits, OffsetsTopic, RECEIVE_SHARE, StorageLimits,
+    BrokerConfig, ConnectionLimits, GroupLimits, MetricsLimits, OffsetsTopic, RECEIVE_SHARE, REQUEST_PERCENT,
+    StorageLimits, request_bytes_max,
 };
 pub use error::{BadValue, ConfigError, Origin};
 pub use layers::{ConfigMap, Layers, Source, StaticConfig};

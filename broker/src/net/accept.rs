@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use corelog_io::{Listener, Queue, Stream, sleep, spawn};
+use corelog_io::sync::{Permit, Semaphore};
+use corelog_io::{Listener, Queue, Stream, sleep, spawn, yield_if_needed};
 use futures_util::future::{Either, select};
 
 use super::connection;
@@ -14,10 +15,15 @@ use crate::shard::Shard;
 /// Out of descriptors, accepting again at once would only fail again.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// Connections of one listener that are accepted and not admitted yet: each has a descriptor already.
+const ADMITTING_MAX: u64 = 8;
+
 /// Runs until the shard stops. Every shard has a listener on the same address; the kernel deals connections out.
 /// `index` is the listener's place in the configuration.
 pub async fn run(shard: Rc<Shard>, listener: Listener, index: usize) {
+    let admitting = Rc::new(Semaphore::new(ADMITTING_MAX));
     loop {
+        let turn = admitting.acquire(1).await;
         let accepted = {
             let accept = std::pin::pin!(listener.accept());
             match select(std::pin::pin!(shard.stopping()), accept).await {
@@ -27,17 +33,35 @@ pub async fn run(shard: Rc<Shard>, listener: Listener, index: usize) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                spawn(Queue::Produce, admit(shard.clone(), stream, peer, index)).detach();
+                spawn(Queue::Produce, admit(shard.clone(), stream, peer, index, turn)).detach();
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed; is the open-file limit reached?");
                 sleep(RETRY).await;
             }
         }
+        // Connections may wait by the hundred.
+        yield_if_needed().await;
     }
 }
 
-async fn admit(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usize) {
+async fn admit(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usize, turn: Permit) {
+    shard.connections.set(shard.connections.get() + 1);
+    let is_admitted = is_admitted(&shard, peer).await;
+    drop(turn);
+    if is_admitted {
+        shard.metrics.connection_opened();
+        let serving = std::pin::pin!(connection::serve(shard.clone(), stream.clone(), peer, listener));
+        select(std::pin::pin!(shard.stopping.is_cut()), serving).await;
+        shard.metrics.connection_closed();
+        let ip = peer.ip();
+        shard.post(CONTROLLER_SHARD, move |shard| shard.admission.leave(ip));
+    }
+    stream.shutdown();
+    shard.connections.set(shard.connections.get() - 1);
+}
+
+async fn is_admitted(shard: &Rc<Shard>, peer: SocketAddr) -> bool {
     let ip = peer.ip();
     let entered = shard
         .on(
@@ -45,21 +69,12 @@ async fn admit(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usi
             move |shard| async move { shard.admission.enter(ip, &shard.config().connections) },
         )
         .await;
-    match entered {
-        Err(_) => return stream.shutdown(),
-        Ok(Err(refusal)) => {
-            shard.sparingly(refusal.kind(), move |left_out| {
-                tracing::warn!(%peer, left_out, "connection refused: {refusal}");
-            });
-            shard.metrics.connection_refused();
-            return stream.shutdown();
-        }
-        Ok(Ok(())) => {}
+    if let Ok(Err(refusal)) = &entered {
+        let refusal = refusal.clone();
+        shard.sparingly(refusal.kind(), move |left_out| {
+            tracing::warn!(%peer, left_out, "connection refused: {refusal}");
+        });
+        shard.metrics.connection_refused();
     }
-    shard.connections.set(shard.connections.get() + 1);
-    shard.metrics.connection_opened();
-    connection::serve(shard.clone(), stream, peer, listener).await;
-    shard.connections.set(shard.connections.get() - 1);
-    shard.metrics.connection_closed();
-    shard.post(CONTROLLER_SHARD, move |shard| shard.admission.leave(ip));
+    matches!(entered, Ok(Ok(())))
 }

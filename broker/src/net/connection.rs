@@ -11,13 +11,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use corelog_io::sync::{Permit, QueueReceiver, QueueSender, bounded};
+use corelog_io::sync::{Event, Permit, QueueReceiver, QueueSender, bounded};
 use corelog_io::{Part, Stream};
 use corelog_wire::Str;
 use futures_util::future::{Either, LocalBoxFuture, select};
 use tracing::{debug, warn};
 
 use super::frame::{FrameError, FrameReader};
+use super::patience::{Patience, Progress};
+use super::receive::RequestRoom;
 use crate::api;
 use crate::shard::Shard;
 
@@ -26,6 +28,13 @@ const PIPELINE_DEPTH: usize = 64;
 
 /// A connection that is not read any more may finish what it owes for this long.
 const FINISH_MAX: Duration = Duration::from_secs(30);
+
+/// For a peer that takes an answer. Consumers may well read nothing while they process what they have.
+const PATIENCE: Patience = Patience { stall: Duration::from_secs(120), bytes_per_second: 16 << 10 };
+/// While others wait for the memory that the answer holds.
+const PATIENCE_CONTENDED: Patience = Patience { stall: Duration::from_secs(2), bytes_per_second: 64 << 10 };
+/// How often a peer that lets an answer wait is looked at.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What the handlers know of the connection a request came on.
 pub struct Connection {
@@ -95,16 +104,46 @@ impl CloseReason {
 pub struct Pending {
     pub api_key: i16,
     pub outcome: LocalBoxFuture<'static, Outcome>,
-    /// The receive budget of the request's bytes, held until it is answered.
-    pub budget: Permit,
+    pub room: RequestRoom,
     pub started: corelog_io::Instant,
+}
+
+/// The requests of a connection that are not answered yet.
+#[derive(Default)]
+struct Owed {
+    count: Cell<usize>,
+    /// Whether one of them may wait for what others do: a Fetch for records, a member for its group.
+    waits: Cell<bool>,
+    answered: Event,
+}
+
+impl Owed {
+    fn add(&self, waits: bool) {
+        self.count.set(self.count.get() + 1);
+        self.waits.set(self.waits.get() || waits);
+    }
+
+    fn settle(&self) {
+        self.count.set(self.count.get() - 1);
+        if self.count.get() == 0 {
+            self.waits.set(false);
+            self.answered.notify_all();
+        }
+    }
+
+    /// Completes when nothing is owed whose answer may be long in coming.
+    async fn is_prompt(&self) {
+        while self.waits.get() {
+            self.answered.listen().await;
+        }
+    }
 }
 
 /// Serves one connection to its end.
 pub async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usize) {
     let connection = Rc::new(Connection::new(peer, listener));
     let (sender, receiver) = bounded::<Pending>(PIPELINE_DEPTH);
-    let owed = Cell::new(0);
+    let owed = Owed::default();
     let reader = std::pin::pin!(read(&shard, connection, stream.clone(), sender, &owed));
     let writer = std::pin::pin!(write(&shard, &stream, peer, receiver, &owed));
     // What was read is carried out: the reader's end lets the writer finish. The writer's end is the connection's.
@@ -127,20 +166,20 @@ async fn read(
     connection: Rc<Connection>,
     stream: Stream,
     pending: QueueSender<Pending>,
-    owed: &Cell<usize>,
+    owed: &Owed,
 ) -> FrameError {
     let config = shard.config();
-    let mut frames = FrameReader::new(
-        stream,
-        shard.receive_budget.clone(),
-        config.connections.request_bytes_max,
-        config.idle_max(),
-    );
+    let mut frames = FrameReader::new(stream, shard.receive_budget.clone(), config.idle_max());
     loop {
         let frame = {
             // A client that never pauses is to be stopped too: that is looked at first.
             let stopping = std::pin::pin!(shard.stopping());
-            let next = std::pin::pin!(frames.next(|| owed.get() > 0));
+            let next = std::pin::pin!(async {
+                frames.begin(|| owed.count.get() > 0).await?;
+                // Behind a request that waits, another would hold its room for as long.
+                owed.is_prompt().await;
+                frames.finish().await
+            });
             match select(stopping, next).await {
                 Either::Left(_) => return FrameError::Stopping,
                 Either::Right((Ok(frame), _)) => frame,
@@ -149,9 +188,10 @@ async fn read(
         };
         let started = corelog_io::now();
         shard.metrics.request_received(frame.bytes.len());
-        let (api_key, outcome) = api::begin(shard, &connection, frame.bytes).await;
-        owed.set(owed.get() + 1);
-        if pending.send(Pending { api_key, outcome, budget: frame.budget, started }).await.is_err() {
+        let room = frame.room.clone();
+        let (api_key, outcome) = api::begin(shard, &connection, frame).await;
+        owed.add(api::waits_for_others(api_key));
+        if pending.send(Pending { api_key, outcome, room, started }).await.is_err() {
             return FrameError::Closed;
         }
         corelog_io::yield_if_needed().await;
@@ -163,17 +203,15 @@ async fn write(
     stream: &Stream,
     peer: SocketAddr,
     mut pending: QueueReceiver<Pending>,
-    owed: &Cell<usize>,
+    owed: &Owed,
 ) -> Result<(), String> {
     while let Some(request) = pending.recv().await {
         match request.outcome.await {
             Outcome::Answer { frame, held } => {
-                drop(request.budget);
+                request.room.give_back();
                 let bytes: usize = frame.iter().map(Bytes::len).sum();
-                stream
-                    .send(frame.into_iter().map(Part::Bytes).collect())
-                    .await
-                    .map_err(|error| error.to_string())?;
+                let contended = || held.is_some() && shard.fetch_budget.waiting() > 0;
+                send(stream, frame, contended).await?;
                 drop(held);
                 shard.metrics.request_answered(request.api_key, bytes, corelog_io::now() - request.started);
             }
@@ -191,7 +229,32 @@ async fn write(
                 return Err(why);
             }
         }
-        owed.set(owed.get() - 1);
+        owed.settle();
     }
     Ok(())
+}
+
+/// Sends an answer. A peer that takes none of it, or too little, loses its connection: the sooner when others wait for
+/// what the answer holds of the shard's memory.
+async fn send(stream: &Stream, frame: Vec<Bytes>, contended: impl Fn() -> bool) -> Result<(), String> {
+    let mut sending = std::pin::pin!(stream.send(frame.into_iter().map(Part::Bytes).collect()));
+    let mut since = corelog_io::now();
+    let mut progress = Progress::default();
+    // What it had taken at the first look: part of that belongs to former answers.
+    let mut taken_before = None;
+    loop {
+        if let Ok(sent) = corelog_io::timeout(LOOK, sending.as_mut()).await {
+            return sent.map_err(|error| error.to_string());
+        }
+        let taken = stream.taken();
+        let taken = taken - *taken_before.get_or_insert(taken);
+        let patience = if contended() { PATIENCE_CONTENDED } else { PATIENCE };
+        if progress.is_over(&patience, taken, &mut since, corelog_io::now()) {
+            return Err(format!(
+                "the peer took {taken} bytes of an answer in {:?}: it may not stop for {:?}, nor be slower than {} \
+                 bytes a second",
+                progress.spent, patience.stall, patience.bytes_per_second
+            ));
+        }
+    }
 }

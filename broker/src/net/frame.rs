@@ -1,26 +1,32 @@
 //! Reads length-prefixed request frames from a stream, within the shard's receive budget.
 //!
 //! A frame's announced length sizes nothing: the buffer grows with the bytes that arrive, at most four times what
-//! is there, and every byte of it is first taken from the shard's budget. A client that announces 100 MB and sends
-//! 10 bytes holds [`STEP_MIN`].
+//! is there, and beyond [`OWN_BYTES`] every byte of it is first taken from the shard's budget (`receive`). A client
+//! that announces 100 MB and sends 10 bytes holds these 10.
 
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use corelog_io::Stream;
-use corelog_io::sync::{Permit, Semaphore};
+use corelog_io::{Instant, Stream, yield_if_needed};
 
-/// Bytes asked of the socket when little is known of what comes; also the least a partial frame holds.
-const STEP_MIN: usize = 4 * 1024;
-/// A frame that began must end within this time or bring further bytes: half-open peers must not hold the budget.
-const STALL_MAX: Duration = Duration::from_secs(30);
+use super::patience::{Patience, Progress};
+use super::receive::{OWN_BYTES, ReceiveBudget, RequestRoom, Room};
 
-/// One request frame without its length prefix. The budget it took is given back when it is dropped.
+/// What stands before a frame.
+pub const LENGTH_BYTES: usize = 4;
+/// For a frame that has begun: half-open peers must not hold memory.
+const PATIENCE: Patience = Patience { stall: Duration::from_secs(30), bytes_per_second: 16 << 10 };
+/// While other frames wait for the room that this one holds.
+const PATIENCE_CONTENDED: Patience = Patience { stall: Duration::from_secs(5), bytes_per_second: 64 << 10 };
+/// How often a peer that sends nothing is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// One request frame without its length prefix.
 pub struct Frame {
     pub bytes: Bytes,
-    pub budget: Permit,
+    pub room: RequestRoom,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +35,15 @@ pub enum FrameError {
     Closed,
     #[error("no request for {0:?} (connections.max.idle.ms)")]
     Idle(Duration),
-    #[error("the peer sent part of a request and then nothing for {STALL_MAX:?}")]
-    Stalled,
-    #[error("a request of {size} bytes was announced; socket.request.max.bytes allows {max}")]
+    #[error(
+        "the peer sent {received} bytes of a request of {size} in {spent:?}: it may not be silent for {:?}, nor slower \
+         than {} bytes a second", .patience.stall, .patience.bytes_per_second
+    )]
+    Stalled { received: usize, size: usize, spent: Duration, patience: Patience },
+    #[error(
+        "a request of {size} bytes was announced, and this broker takes up to {max}: raise socket.request.max.bytes, or \
+         corelog.memory if it is that which allows no more (the log says so at the start)"
+    )]
     TooLarge { size: i32, max: usize },
     #[error("the broker is stopping")]
     Stopping,
@@ -52,66 +64,89 @@ impl FrameError {
 
 pub struct FrameReader {
     stream: Stream,
-    budget: Rc<Semaphore>,
+    budget: Rc<ReceiveBudget>,
+    /// The frame that is being received from its length prefix on, perhaps with what the peer sent behind it.
     buffer: BytesMut,
-    held: Option<Permit>,
-    frame_bytes_max: usize,
+    room: Option<Room>,
+    progress: Progress,
     idle_max: Option<Duration>,
     /// The largest frame that this peer has sent whole: it is believed as much again.
     trusted: usize,
 }
 
 impl FrameReader {
-    pub fn new(
-        stream: Stream,
-        budget: Rc<Semaphore>,
-        frame_bytes_max: usize,
-        idle_max: Option<Duration>,
-    ) -> FrameReader {
+    pub fn new(stream: Stream, budget: Rc<ReceiveBudget>, idle_max: Option<Duration>) -> FrameReader {
         FrameReader {
             stream,
             budget,
             buffer: BytesMut::new(),
-            held: None,
-            frame_bytes_max,
+            room: None,
+            progress: Progress::default(),
             idle_max,
             trusted: 0,
         }
     }
 
-    /// The next frame. `busy` says whether answers are still owed, in which case the peer is not idle.
-    pub async fn next(&mut self, busy: impl Fn() -> bool) -> Result<Frame, FrameError> {
+    /// Awaits that a frame has begun, and reads as much of it as takes no room. `busy` says whether answers are still
+    /// owed, in which case the peer is not idle.
+    pub async fn begin(&mut self, busy: impl Fn() -> bool) -> Result<(), FrameError> {
+        while self.buffer.is_empty() {
+            self.read_first(&busy).await?;
+        }
         loop {
-            if self.buffer.len() >= 4 {
-                let size = i32::from_be_bytes(self.buffer[..4].try_into().expect("4 bytes"));
-                if size < 0 || size as usize > self.frame_bytes_max {
-                    return Err(FrameError::TooLarge { size, max: self.frame_bytes_max });
-                }
-                let size = size as usize;
-                if self.buffer.len() >= 4 + size {
-                    return Ok(self.take(size));
-                }
-                let missing = 4 + size - self.buffer.len();
-                let step = missing.min((self.buffer.len() * 4).max(STEP_MIN).max(self.trusted));
-                self.hold(self.buffer.len() + step).await;
-                self.buffer.reserve(step);
-                self.read_more(step).await?;
-            } else if self.buffer.is_empty() {
-                // Between requests a connection holds no memory, and no budget.
-                self.held = None;
-                self.read_first(&busy).await?;
-                self.hold(self.buffer.len()).await;
-            } else {
-                self.read_more(STEP_MIN).await?;
-                self.hold(self.buffer.len()).await;
+            let wanted = self.frame_bytes()?.map_or(LENGTH_BYTES, |size| size.min(OWN_BYTES));
+            if self.buffer.len() >= wanted {
+                return Ok(());
             }
+            self.read_more(wanted - self.buffer.len()).await?;
+        }
+    }
+
+    /// The frame that has begun, whole.
+    pub async fn finish(&mut self) -> Result<Frame, FrameError> {
+        let size = self.frame_bytes()?.expect("a frame has begun");
+        let budget = self.budget.clone();
+        let lane = budget.lane(size);
+        let age = lane.age();
+        loop {
+            let missing = size.saturating_sub(self.buffer.len());
+            let step = missing.min((self.buffer.len() * 4).max(self.trusted));
+            let held = self.room.as_ref().map_or(0, Room::bytes);
+            let wanted = (self.buffer.len().min(size) + step) as u64;
+            if wanted > held {
+                let more = lane.take(age, wanted - held, size as u64 - held).await;
+                match &mut self.room {
+                    Some(room) => room.merge(more),
+                    None => self.room = Some(more),
+                }
+            }
+            if missing == 0 {
+                return Ok(self.take(size));
+            }
+            // As much as room was given for, which may be more than a step.
+            let held = self.room.as_ref().map_or(0, Room::bytes) as usize;
+            let step = held.min(size) - self.buffer.len();
+            self.buffer.reserve(step);
+            self.read_more(step).await?;
+            // A large one may come as fast as it can be copied.
+            yield_if_needed().await;
+        }
+    }
+
+    /// Of the frame at the buffer's front, with its prefix; `None` before that is there.
+    fn frame_bytes(&self) -> Result<Option<usize>, FrameError> {
+        let Some(prefix) = self.buffer.first_chunk() else { return Ok(None) };
+        let (size, max) = (i32::from_be_bytes(*prefix), self.budget.frame_bytes_max());
+        match usize::try_from(size) {
+            Ok(bytes) if bytes <= max => Ok(Some(LENGTH_BYTES + bytes)),
+            _ => Err(FrameError::TooLarge { size, max }),
         }
     }
 
     /// The first bytes after silence, which may last as long as `connections.max.idle.ms` allows.
     async fn read_first(&mut self, busy: &impl Fn() -> bool) -> Result<(), FrameError> {
         loop {
-            let read = self.stream.read(&mut self.buffer, STEP_MIN);
+            let read = self.stream.read(&mut self.buffer, OWN_BYTES);
             let count = match self.idle_max {
                 None => read.await?,
                 Some(idle) => match corelog_io::timeout(idle, read).await {
@@ -126,38 +161,36 @@ impl FrameReader {
 
     /// More of a frame that has begun.
     async fn read_more(&mut self, max: usize) -> Result<(), FrameError> {
-        let read = self.stream.read(&mut self.buffer, max);
-        match corelog_io::timeout(STALL_MAX, read).await {
-            Err(_) => Err(FrameError::Stalled),
-            Ok(Ok(0)) => Err(FrameError::Closed),
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(error.into()),
-        }
-    }
-
-    /// Takes from the budget what the buffer will hold once it has grown to `total`.
-    async fn hold(&mut self, total: usize) {
-        let have = self.held.as_ref().map_or(0, |permit| permit.count());
-        let want = total as u64;
-        if want > have {
-            let more = self.budget.acquire(want - have).await;
-            match &mut self.held {
-                Some(held) => held.merge(more),
-                None => self.held = Some(more),
+        let mut since = corelog_io::now();
+        loop {
+            let read = corelog_io::timeout(LOOK, self.stream.read(&mut self.buffer, max)).await;
+            if matches!(read, Ok(Ok(0))) {
+                return Err(FrameError::Closed);
+            }
+            self.check_patience(&mut since)?;
+            if let Ok(read) = read {
+                return read.map(|_| ()).map_err(Into::into);
             }
         }
     }
 
-    fn take(&mut self, size: usize) -> Frame {
-        self.trusted = self.trusted.max(size);
-        self.buffer.advance(4);
-        let bytes = self.buffer.split_to(size).freeze();
-        let mut budget = self.held.take().expect("bytes in the buffer were taken from the budget");
-        // What is left belongs to the next frame.
-        let rest = self.buffer.len() as u64;
-        if rest > 0 {
-            self.held = Some(budget.split(rest.min(budget.count())));
+    fn check_patience(&mut self, since: &mut Instant) -> Result<(), FrameError> {
+        let size = self.frame_bytes()?.unwrap_or(LENGTH_BYTES);
+        let contended = self.room.is_some() && self.budget.lane(size).is_contended();
+        let patience = if contended { PATIENCE_CONTENDED } else { PATIENCE };
+        let received = self.buffer.len();
+        match self.progress.is_over(&patience, received as u64, since, corelog_io::now()) {
+            true => Err(FrameError::Stalled { received, size, spent: self.progress.spent, patience }),
+            false => Ok(()),
         }
-        Frame { bytes, budget }
+    }
+
+    fn take(&mut self, frame_bytes: usize) -> Frame {
+        self.trusted = self.trusted.max(frame_bytes);
+        self.progress = Progress::default();
+        self.buffer.advance(LENGTH_BYTES);
+        let bytes = self.buffer.split_to(frame_bytes - LENGTH_BYTES).freeze();
+        let room = self.room.take().expect("a whole frame holds its room");
+        Frame { bytes, room: RequestRoom::new(room) }
     }
 }

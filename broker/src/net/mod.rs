@@ -4,3 +4,5 @@ pub mod accept;
 pub mod admission;
 pub mod connection;
 pub mod frame;
+mod patience;
+pub mod receive;

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use corelog_broker::admin::Scraper;
 use corelog_broker::identity::Identity;
-use corelog_broker::server::{self, Control, Report, Seed};
-use corelog_io::RemoteSender;
+use corelog_broker::server::{self, Report, Seed, ShardControl};
 use corelog_io::sim::{Process, Sim};
 
 use crate::plan::{PORT, Plan};
@@ -22,7 +21,7 @@ const STOP_MAX: Duration = Duration::from_secs(60);
 
 pub struct Broker {
     pub machine: Process,
-    controls: Vec<RemoteSender<Control>>,
+    pub controls: Vec<ShardControl>,
     reports: Option<mpsc::Receiver<Report>>,
     /// Cores whose main has ended.
     ended: Rc<Cell<usize>>,
@@ -57,7 +56,8 @@ impl Broker {
         let (report, reports) = mpsc::channel();
         let (seeds, controls) = Seed::for_cores(settings, config, identity, move |message| {
             let _ = report.send(message);
-        });
+        })
+        .expect("the listeners' addresses are numbers");
         let seeds: BTreeMap<usize, Seed> = seeds.into_iter().enumerate().collect();
         let seeds = Rc::new(RefCell::new(seeds));
         let ended = Rc::new(Cell::new(0));
@@ -81,7 +81,8 @@ impl Broker {
 
     /// What a shard has reported since it was last asked.
     pub fn report(&self) -> Option<Report> {
-        self.reports.as_ref()?.try_recv().ok()
+        let reports = self.reports.as_ref()?;
+        reports.try_iter().find(|report| !matches!(report, Report::Starting { .. }))
     }
 
     /// Drives the world until the broker is ready or has failed.
@@ -93,7 +94,7 @@ impl Broker {
                 Some(Report::Failed { shard, what }) => {
                     return Start::Failed(format!("shard {shard}: {what}"));
                 }
-                None => {}
+                Some(Report::Starting { .. }) | None => {}
             }
             if !self.machine.is_running() {
                 return Start::Died;
@@ -110,12 +111,7 @@ impl Broker {
 
     /// Stops it in good order, as SIGTERM does.
     pub fn stop(&self, sim: &Sim) {
-        for control in &self.controls {
-            assert!(
-                control.try_send(Control::Stop).is_ok() || self.ended.get() > 0,
-                "a shard takes its orders"
-            );
-        }
+        self.controls.iter().for_each(ShardControl::stop);
         let until = sim.elapsed() + STOP_MAX;
         while self.ended.get() < self.cores {
             assert!(sim.elapsed() < until, "the broker has not stopped after {STOP_MAX:?}");

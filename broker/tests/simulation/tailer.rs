@@ -14,7 +14,7 @@ use corelog_wire::records::{BatchBuilder, BatchOptions};
 
 use crate::connection::Connection;
 
-const PRODUCE_VERSION: i16 = 13;
+pub const PRODUCE_VERSION: i16 = 13;
 const FETCH_VERSION: i16 = 17;
 
 pub async fn connect(address: SocketAddr) -> Connection {
@@ -45,6 +45,23 @@ pub async fn create_topic_with(
     created.topic_id
 }
 
+/// One batch for each of `partitions`.
+pub fn batches(
+    topic_id: Uuid,
+    partitions: impl Iterator<Item = i32>,
+    records: usize,
+    record_bytes: usize,
+) -> ProduceRequest {
+    let mut builder = BatchBuilder::new(BatchOptions::default());
+    for _ in 0..records {
+        builder.append(wall_clock_ms(), None, Some(&vec![7; record_bytes]), &[]).expect("the record fits");
+    }
+    let batch = builder.build().expect("the batch can be built");
+    let data = partitions.map(|index| PartitionProduceData { index, records: Some(batch.clone()) });
+    let topic = TopicProduceData { topic_id, partition_data: data.collect(), ..Default::default() };
+    ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() }
+}
+
 /// Sends one batch to each of `partitions` and awaits that they are durable.
 pub async fn produce(
     connection: &mut Connection,
@@ -53,15 +70,7 @@ pub async fn produce(
     records: usize,
     record_bytes: usize,
 ) {
-    let mut builder = BatchBuilder::new(BatchOptions::default());
-    for _ in 0..records {
-        builder.append(wall_clock_ms(), None, Some(&vec![7; record_bytes]), &[]).expect("the record fits");
-    }
-    let batch = builder.build().expect("the batch can be built");
-    let data = partitions.map(|index| PartitionProduceData { index, records: Some(batch.clone()) });
-    let topic = TopicProduceData { topic_id, partition_data: data.collect(), ..Default::default() };
-    let request =
-        ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() };
+    let request = batches(topic_id, partitions, records, record_bytes);
     let response = connection.call(&request, PRODUCE_VERSION).await.expect("an answer");
     let answers = response.responses.iter().flat_map(|topic| &topic.partition_responses);
     answers.for_each(|answer| assert_eq!(answer.error_code, 0, "produce"));

@@ -121,6 +121,7 @@ fn checkpoint(change: &[u8], seal: bool) {
             created_ms: 4,
             position: 8192,
             max_timestamp: -1,
+            last_page: Default::default(),
         }),
     ] {
         let log = LogCheckpoint {

@@ -130,6 +130,7 @@ impl Log {
                     created_ms: 1,
                     position: made.data.len() as u64,
                     max_timestamp: 1,
+                    last_page: Default::default(),
                 }
             });
             files.push((dir.join(paths::segment_file(offset as i64)), made.data));

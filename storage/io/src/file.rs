@@ -1,5 +1,6 @@
 //! Files.
 
+use crate::fs::with_descriptor;
 use crate::world::{self, World};
 use crate::{ALIGN, is_aligned, real, sim};
 use bytes::Bytes;
@@ -38,12 +39,15 @@ const PIECE: u64 = 256 << 10;
 const _: () = assert!(is_aligned(PIECE));
 
 impl File {
-    /// Opens the file at `path`.
+    /// Opens the file at `path`. Waits while the process has as many files and sockets open as it may.
     pub async fn open(path: &Path, options: OpenOptions) -> io::Result<File> {
-        let inner = match world::current() {
-            World::Real(_) => Inner::Real(real::file::File::open(path, options).await?),
-            World::Sim(_) => Inner::Sim(sim::file::File::open(path, options).await?),
+        let open = async || {
+            Ok(match world::current() {
+                World::Real(_) => Inner::Real(real::file::File::open(path, options).await?),
+                World::Sim(_) => Inner::Sim(sim::file::File::open(path, options).await?),
+            })
         };
+        let inner = with_descriptor(open).await?;
         Ok(File { inner, direct: options.direct })
     }
 
@@ -103,12 +107,30 @@ impl File {
     }
 
     /// As [`File::sync_data`] of this and every other file of its file system, with the names in all directories. For file
-    /// systems that [`crate::fs::syncs_as_one`] knows. An error may be of any of them: a file's own sync tells of it.
+    /// systems that [`File::syncs_as_one`] knows. An error may be of any of them: a file's own sync tells of it.
     pub async fn sync_file_system(&self) -> io::Result<()> {
-        match &self.inner {
+        let sync = async || match &self.inner {
             Inner::Real(file) => file.sync_file_system().await,
             Inner::Sim(file) => file.sync_file_system().await,
+        };
+        with_descriptor(sync).await
+    }
+
+    /// Tells the file system that it lies on from others.
+    pub fn device(&self) -> io::Result<u64> {
+        match &self.inner {
+            Inner::Real(file) => file.device(),
+            Inner::Sim(file) => Ok(file.device()),
         }
+    }
+
+    /// Whether [`File::sync_file_system`] is known to make durable what it says on the file system that it lies on.
+    pub async fn syncs_as_one(&self) -> io::Result<bool> {
+        let ask = async || match &self.inner {
+            Inner::Real(file) => file.syncs_as_one().await,
+            Inner::Sim(_) => Ok(true),
+        };
+        with_descriptor(ask).await
     }
 
     /// Reserves space for `len` bytes at `pos` (fallocate); the file grows if it is shorter; new bytes read as zeros.
@@ -121,10 +143,11 @@ impl File {
 
     /// Sets the length in bytes; what is cut off is gone, what is added reads as zeros.
     pub async fn truncate(&self, len: u64) -> io::Result<()> {
-        match &self.inner {
+        let truncate = async || match &self.inner {
             Inner::Real(file) => file.truncate(len).await,
             Inner::Sim(file) => file.truncate(len).await,
-        }
+        };
+        with_descriptor(truncate).await
     }
 
     /// The length in bytes.

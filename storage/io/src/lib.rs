@@ -24,7 +24,7 @@ mod world;
 
 pub use file::{File, OpenOptions};
 pub use memory::{ALIGN, AlignedBuf, Block, is_aligned};
-pub use mesh::{Disconnected, Receiver, Seat, Senders, TrySendError, mesh};
+pub use mesh::{Disconnected, Received, Receiver, Seat, Senders, TrySendError, mesh};
 pub use net::{ListenOptions, Listener, Part, Stream};
 pub use preflight::{MEMLOCK_MIN, MEMLOCK_PER_CORE, NOFILE_MIN, Problem, preflight};
 pub use random::random_u64;

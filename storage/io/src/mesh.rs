@@ -8,8 +8,8 @@ use crate::turn;
 use crossbeam_queue::ArrayQueue;
 use futures_util::task::AtomicWaker;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 /// The receiver is gone.
@@ -27,7 +27,9 @@ pub enum TrySendError<T> {
 }
 
 struct Lane<T> {
-    queue: ArrayQueue<T>,
+    capacity: usize,
+    /// Made for the first message: of thousands of pairs of cores, few have any.
+    queue: OnceLock<ArrayQueue<T>>,
     /// The sending core, when it waits for room.
     sender: AtomicWaker,
     /// The receiving core, when it waits for messages; shared by all lanes that end there.
@@ -51,7 +53,8 @@ pub fn mesh<T: Send>(cores: usize, capacity: usize) -> Vec<Seat<T>> {
     let lanes: Vec<Vec<Arc<Lane<T>>>> = (0..cores)
         .map(|_| {
             let lane = |to: usize| Lane {
-                queue: ArrayQueue::new(capacity),
+                capacity,
+                queue: OnceLock::new(),
                 sender: AtomicWaker::new(),
                 receiver: Arc::clone(&wakers[to]),
                 sender_gone: AtomicBool::new(false),
@@ -68,6 +71,7 @@ pub fn mesh<T: Send>(cores: usize, capacity: usize) -> Vec<Seat<T>> {
                 lanes: lanes.iter().map(|from| Arc::clone(&from[core])).collect(),
                 waker: Arc::clone(&wakers[core]),
                 next: 0,
+                told_gone: vec![false; cores],
             },
         })
         .collect()
@@ -129,10 +133,15 @@ impl<T> Lane<T> {
         if self.receiver_gone.load(Ordering::Acquire) {
             return Err(TrySendError::Disconnected(message));
         }
-        self.queue.push(message).map_err(TrySendError::Full)?;
+        let queue = self.queue.get_or_init(|| ArrayQueue::new(self.capacity));
+        queue.push(message).map_err(TrySendError::Full)?;
         turn::operation();
         self.receiver.wake();
         Ok(())
+    }
+
+    fn pop(&self) -> Option<T> {
+        self.queue.get()?.pop()
     }
 
     fn poll_push(&self, message: &mut Option<T>, cx: &mut Context<'_>) -> Poll<Result<(), Disconnected>> {
@@ -159,6 +168,16 @@ pub struct Receiver<T> {
     waker: Arc<AtomicWaker>,
     /// Where the next look starts, so that no core starves another.
     next: usize,
+    /// Of which cores it was said that they send no more.
+    told_gone: Vec<bool>,
+}
+
+/// What comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received<T> {
+    Message(T),
+    /// The core sends no more, and all that it sent has been received.
+    Gone,
 }
 
 impl<T: Send> Receiver<T> {
@@ -167,12 +186,38 @@ impl<T: Send> Receiver<T> {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
+    /// As [`Receiver::recv`], and says once of each core that it has gone.
+    pub async fn recv_or_gone(&mut self) -> Option<(usize, Received<T>)> {
+        poll_fn(|cx| self.poll_recv_or_gone(cx)).await
+    }
+
+    fn poll_recv_or_gone(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, Received<T>)>> {
+        for registered in [false, true] {
+            if registered {
+                self.waker.register(cx.waker());
+            }
+            // Read before the look for messages: a sender pushes first and leaves after.
+            let has_gone = |from: &usize| {
+                !self.told_gone[*from] && self.lanes[*from].sender_gone.load(Ordering::Acquire)
+            };
+            let gone = (0..self.lanes.len()).find(has_gone);
+            if let Some((from, message)) = self.try_recv() {
+                return Poll::Ready(Some((from, Received::Message(message))));
+            }
+            if let Some(from) = gone {
+                self.told_gone[from] = true;
+                return Poll::Ready(Some((from, Received::Gone)));
+            }
+        }
+        if self.told_gone.contains(&false) { Poll::Pending } else { Poll::Ready(None) }
+    }
+
     /// A message that is there already.
     pub fn try_recv(&mut self) -> Option<(usize, T)> {
         let cores = self.lanes.len();
         for i in 0..cores {
             let from = (self.next + i) % cores;
-            if let Some(message) = self.lanes[from].queue.pop() {
+            if let Some(message) = self.lanes[from].pop() {
                 self.next = from + 1;
                 turn::operation();
                 self.lanes[from].sender.wake();
@@ -203,7 +248,7 @@ impl<T> Drop for Receiver<T> {
             lane.receiver_gone.store(true, Ordering::Release);
             lane.sender.wake();
             // What is left may hold replies that somebody awaits.
-            while lane.queue.pop().is_some() {}
+            while lane.pop().is_some() {}
         }
     }
 }

@@ -2,20 +2,28 @@
 
 use crate::world::{self, World};
 use crate::{File, real, sim};
+use crate::{Instant, now, timeout, yield_if_needed};
 use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
 
 /// Options of [`Listener::bind`] and [`Listener::join`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
     /// Connections the kernel holds until they are accepted.
     pub backlog: i32,
+    /// A peer whose kernel acknowledges nothing for this long is taken for dead, whether bytes wait for it
+    /// (TCP_USER_TIMEOUT) or not (keepalive).
+    pub dead_after: Duration,
 }
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        ListenOptions { backlog: 1024 }
+        ListenOptions { backlog: 1024, dead_after: Duration::from_secs(120) }
     }
 }
 
@@ -121,10 +129,21 @@ impl Stream {
     }
 
     /// Sends all of `parts` in order. Dropped midway, a prefix has been sent: shut the stream down.
+    ///
+    /// Parts may be slices of larger memory. What the peer makes wait for longer than a moment is copied, so that it
+    /// keeps no more than its own bytes.
     pub async fn send(&self, parts: Vec<Part>) -> io::Result<()> {
         match &self.inner {
             AnyStream::Real(stream) => stream.send(parts).await,
             AnyStream::Sim(stream) => stream.send(parts).await,
+        }
+    }
+
+    /// Bytes that the peer has taken so far: how a send that takes long goes on.
+    pub fn taken(&self) -> u64 {
+        match &self.inner {
+            AnyStream::Real(stream) => stream.taken(),
+            AnyStream::Sim(stream) => stream.taken(),
         }
     }
 
@@ -148,5 +167,59 @@ impl Stream {
             AnyStream::Real(stream) => stream.local_addr(),
             AnyStream::Sim(stream) => stream.local_addr(),
         }
+    }
+}
+
+/// Time in which a peer may take what is sent by reference.
+const HOLD_MAX: Duration = Duration::from_millis(100);
+/// Bytes that are copied into one piece of memory.
+const COPY_PIECE: usize = 256 << 10;
+
+/// What a send has still to do.
+#[derive(Default)]
+pub(crate) struct Unsent {
+    pub(crate) run: VecDeque<Bytes>,
+    waits_since: Option<Instant>,
+    is_copy: bool,
+}
+
+impl Unsent {
+    /// Awaits that the peer lets more be sent.
+    pub(crate) async fn wait<T>(&mut self, ready: impl Future<Output = T>) -> T {
+        if self.is_copy {
+            return ready.await;
+        }
+        let since = *self.waits_since.get_or_insert_with(now);
+        let mut ready = pin!(ready);
+        match timeout(HOLD_MAX.saturating_sub(since.elapsed()), ready.as_mut()).await {
+            Ok(value) => value,
+            Err(_) => {
+                self.copy().await;
+                ready.await
+            }
+        }
+    }
+
+    /// Copies what is left, and lets go of the memory that it was part of.
+    async fn copy(&mut self) {
+        self.is_copy = true;
+        let mut left: usize = self.run.iter().map(Bytes::len).sum();
+        let mut copied = VecDeque::new();
+        while left > 0 {
+            let mut piece = BytesMut::with_capacity(left.min(COPY_PIECE));
+            while let Some(part) = self.run.front_mut()
+                && piece.len() < piece.capacity()
+            {
+                let some = part.split_to(part.len().min(piece.capacity() - piece.len()));
+                piece.extend_from_slice(&some);
+                if part.is_empty() {
+                    self.run.pop_front();
+                }
+            }
+            left -= piece.len();
+            copied.push_back(piece.freeze());
+            yield_if_needed().await;
+        }
+        self.run = copied;
     }
 }

@@ -1,10 +1,11 @@
 //! Tasks of one core.
 
 use crate::world::{self, World};
-use crate::{real, sim};
+use crate::{real, sim, turn};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// The task queue a task runs in; each has its share of the core: produce > fetch > control > background.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,6 +15,9 @@ pub enum Queue {
     Control,
     Background,
 }
+
+/// What [`yield_if_needed`] lets a task run at a time while others wait.
+pub(crate) const TURN: Duration = Duration::from_micros(500);
 
 /// A spawned task. Dropping it cancels the task (its future is dropped at its next turn); [`Task::detach`] lets it
 /// run on; awaiting it gives its value.
@@ -84,7 +88,7 @@ pub async fn yield_if_needed() {
             }
         }
         World::Sim(context) => {
-            if context.random_u64().is_multiple_of(8) {
+            if turn::spent() > TURN || context.random_u64().is_multiple_of(8) {
                 yield_once().await;
             }
         }

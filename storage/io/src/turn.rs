@@ -31,6 +31,11 @@ fn spend(nanos: u64) {
     SPENT.with(|spent| spent.set(spent.get().saturating_add(nanos)));
 }
 
+/// What this turn has spent so far.
+pub(crate) fn spent() -> Duration {
+    Duration::from_nanos(SPENT.get())
+}
+
 /// What was spent since it was last taken.
 pub(crate) fn take() -> Duration {
     Duration::from_nanos(SPENT.with(|spent| spent.replace(0)))

@@ -10,6 +10,8 @@ use corelog_io::{
 };
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const MS: Duration = Duration::from_millis(1);
@@ -192,6 +194,52 @@ fn a_peer_that_leaves_ends_a_send_that_waits() {
     });
 }
 
+/// A block of which parts are sent: tells when it is let go.
+struct Block(Vec<u8>, Arc<AtomicBool>);
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_a_peer_makes_wait_keeps_its_own_bytes_and_no_more() {
+    in_both_worlds(1, |world| async move {
+        let (client, server) = connected().await;
+        let fill = pattern(if world.simulated { 2 << 20 } else { 64 << 20 });
+        let gone = Arc::new(AtomicBool::new(false));
+        let block = Bytes::from_owner(Block(vec![7; 1 << 20], gone.clone()));
+        let slice = block.slice(100..200);
+        drop(block);
+        let expected: Vec<u8> = fill.iter().chain(&slice).copied().collect();
+        let before = server.taken();
+        let sender = server.clone();
+        let sending = spawn(Queue::Fetch, async move { sender.send(vec![fill.into(), slice.into()]).await });
+        while !gone.load(Ordering::Relaxed) {
+            sleep(MS * 10).await;
+        }
+        let taken = server.taken() - before;
+        assert!(taken < expected.len() as u64);
+        // It is sent whole all the same.
+        let mut received = BytesMut::new();
+        while received.len() < expected.len() {
+            assert!(client.read(&mut received, 1 << 20).await.unwrap() > 0);
+        }
+        assert!(received == expected);
+        sending.await.unwrap();
+        while server.taken() - before < expected.len() as u64 {
+            sleep(MS).await;
+        }
+    });
+}
+
 #[test]
 fn nobody_listens() {
     in_both_worlds(1, |_| async {
@@ -216,7 +264,7 @@ fn every_core_listens_on_one_address() {
 
 async fn serve_and_ask(core: usize, seat: Seat<()>, addr: SocketAddr) {
     let (senders, mut receiver) = seat.join(core).await;
-    let options = ListenOptions { backlog: 64 };
+    let options = ListenOptions { backlog: 64, ..ListenOptions::default() };
     let listener = if core == 0 {
         let listener = Listener::bind(addr, options).unwrap();
         senders.send(1, ()).await.unwrap();

@@ -5,8 +5,8 @@ mod common;
 use common::in_both_worlds;
 use corelog_io::sync::{Event, Notify, Semaphore, bounded, oneshot};
 use corelog_io::{
-    Queue, available_cpus, core, cores, mesh, now, random_u64, remote, run_glommio, sleep, sleep_until,
-    spawn, timeout, wall_clock_ms, yield_if_needed, yield_now,
+    Queue, Received, available_cpus, core, cores, mesh, now, random_u64, remote, run_glommio, sleep,
+    sleep_until, spawn, timeout, wall_clock_ms, yield_if_needed, yield_now,
 };
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -279,6 +279,40 @@ fn a_mesh_carries_everything_in_order_between_all_cores() {
         common::in_simulation_with(seed, mesh(CORES, 4), |world, seat| {
             mesh_run(seat, world.ctx.core, CORES, 200)
         });
+    }
+}
+
+#[test]
+fn a_mesh_tells_once_of_each_core_that_has_gone_after_all_it_sent() {
+    async fn run(seat: corelog_io::Seat<u32>, core: usize) {
+        let (senders, mut receiver) = seat.join(core).await;
+        if core > 0 {
+            for message in 0..core as u32 {
+                senders.send(0, message).await.unwrap();
+            }
+            return;
+        }
+        let mut next = [0, 0, 0];
+        let mut gone = Vec::new();
+        while gone.len() < 2 {
+            match receiver.recv_or_gone().await.expect("this core is there itself") {
+                (from, Received::Message(message)) => {
+                    assert_eq!(message, next[from]);
+                    next[from] += 1;
+                }
+                (from, Received::Gone) => {
+                    assert_eq!(next[from] as usize, from, "all was received");
+                    gone.push(from);
+                }
+            }
+        }
+        drop(senders);
+        assert_eq!(receiver.recv_or_gone().await, Some((0, Received::Gone)));
+        assert_eq!(receiver.recv_or_gone().await, None);
+    }
+    common::in_glommio_with(mesh(3, 2), |world, seat| run(seat, world.ctx.core));
+    for seed in 0..20 {
+        common::in_simulation_with(seed, mesh(3, 2), |world, seat| run(seat, world.ctx.core));
     }
 }
 

@@ -3,10 +3,11 @@
 
 use super::fields::{Cursor, get_u16, get_u32, get_u64, put};
 use super::segment_file::FIRST_BATCH;
-use super::{Refused, VERSION};
+use super::{PAGE, Refused, VERSION};
 use crate::epochs::EpochHistory;
 use crate::ids::{LogId, RaftIndex, Uuid};
 use crate::producers::{BATCHES_KEPT, ProducedBatch, ProducerEntry};
+use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// Bytes of the header; the ends of former journals and then the logs follow.
@@ -132,7 +133,7 @@ pub struct HardState {
 }
 
 /// The segment that is written to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActiveSegmentState {
     pub base_offset: i64,
     pub base_index: RaftIndex,
@@ -140,7 +141,15 @@ pub struct ActiveSegmentState {
     /// Bytes of the file that are written and synced.
     pub position: u64,
     pub max_timestamp: i64,
+    /// What lies in the page that `position` is in: the next flush writes this page again, and a write that is torn may
+    /// leave nothing of it. Empty at a page's boundary, and in checkpoints of builds that did not keep it.
+    pub last_page: Bytes,
 }
+
+/// How a checkpoint says that a log has an active segment: without its last page, as in the copy and as builds wrote it
+/// that did not keep it, and with it.
+const ACTIVE_WITHOUT_PAGE: u8 = 1;
+const ACTIVE: u8 = 2;
 
 /// One log's state. All that lies before `durable_through` in the shard's journal is in it; batches from
 /// `flushed_index` on are still in the journal alone.
@@ -163,6 +172,7 @@ pub struct LogCheckpoint {
 /// Collects logs, then gives the file's bytes.
 pub struct CheckpointWriter {
     bytes: Vec<u8>,
+    last_pages: bool,
     ends: u32,
     logs: u32,
 }
@@ -175,7 +185,12 @@ impl CheckpointWriter {
             put(slot, 8, end.sequence.to_le_bytes());
             put(slot, 16, end.shard.to_le_bytes());
         }
-        CheckpointWriter { bytes, ends: ends.len() as u32, logs: 0 }
+        CheckpointWriter { bytes, last_pages: true, ends: ends.len() as u32, logs: 0 }
+    }
+
+    /// For the copy: without the last pages of segments.
+    pub fn without_last_pages(self) -> CheckpointWriter {
+        CheckpointWriter { last_pages: false, ..self }
     }
 
     /// Adds one log; producers come from an iterator so that they need not be copied first.
@@ -201,12 +216,16 @@ impl CheckpointWriter {
         match &log.active {
             None => out.push(0),
             Some(a) => {
-                out.push(1);
+                out.push(if self.last_pages { ACTIVE } else { ACTIVE_WITHOUT_PAGE });
                 out.extend_from_slice(&a.base_offset.to_le_bytes());
                 out.extend_from_slice(&a.base_index.0.to_le_bytes());
                 out.extend_from_slice(&a.created_ms.to_le_bytes());
                 out.extend_from_slice(&a.position.to_le_bytes());
                 out.extend_from_slice(&a.max_timestamp.to_le_bytes());
+                if self.last_pages {
+                    out.extend_from_slice(&(a.last_page.len() as u32).to_le_bytes());
+                    out.extend_from_slice(&a.last_page);
+                }
             }
         }
         out.extend_from_slice(&(log.epochs.entries().len() as u32).to_le_bytes());
@@ -281,12 +300,19 @@ fn decode_log(c: &mut Cursor) -> Option<Result<LogCheckpoint, Refused>> {
     let flushed_index = RaftIndex(c.u64()?);
     let active = match c.u8()? {
         0 => None,
-        _ => Some(ActiveSegmentState {
+        kind => Some(ActiveSegmentState {
             base_offset: c.i64()?,
             base_index: RaftIndex(c.u64()?),
             created_ms: c.i64()?,
             position: c.u64()?,
             max_timestamp: c.i64()?,
+            last_page: match kind {
+                ACTIVE_WITHOUT_PAGE => Bytes::new(),
+                _ => {
+                    let len = c.u32()? as usize;
+                    Bytes::copy_from_slice(c.bytes(len)?)
+                }
+            },
         }),
     };
     // What is in segments is a part of what was appended, and the active segment begins within it.
@@ -298,6 +324,7 @@ fn decode_log(c: &mut Cursor) -> Option<Result<LogCheckpoint, Refused>> {
             (0..=flushed_offset).contains(&a.base_offset)
                 && a.base_index <= flushed_index
                 && a.position >= FIRST_BATCH
+                && (a.last_page.is_empty() || a.last_page.len() as u64 == a.position % PAGE as u64)
         });
     if !ascend {
         return Some(Err(Refused::Content("a log's offsets do not ascend")));
@@ -365,8 +392,9 @@ mod tests {
                     base_offset: 0,
                     base_index: RaftIndex(0),
                     created_ms: 5,
-                    position: 8192,
+                    position: 8192 + 3 * (i as u64 - 1),
                     max_timestamp: -1,
+                    last_page: Bytes::from(vec![7; 3 * (i as usize - 1)]),
                 }),
                 epochs: EpochHistory::from_entries(vec![(1, 0), (4, 60)]).unwrap(),
                 producers: (0..i64::from(i))
@@ -446,7 +474,7 @@ mod tests {
         let active = |change: fn(&mut ActiveSegmentState)| {
             move |log: &mut LogCheckpoint| change(log.active.as_mut().expect("the sample has one"))
         };
-        let changes: [&dyn Fn(&mut LogCheckpoint); 9] = [
+        let changes: [&dyn Fn(&mut LogCheckpoint); 10] = [
             &|log| log.log_start_offset = -1,
             &|log| log.next_offset = log.flushed_offset - 1,
             &|log| log.flushed_offset = i64::MIN,
@@ -456,6 +484,7 @@ mod tests {
             &active(|a| a.base_offset = -1),
             &active(|a| a.base_index = RaftIndex(52)),
             &active(|a| a.position = FIRST_BATCH - 1),
+            &active(|a| a.position += 1),
         ];
         for (number, change) in changes.iter().enumerate() {
             let mut logs = sample();

@@ -8,6 +8,8 @@ use crate::ids::{LogId, RaftIndex, Uuid};
 /// Bytes of an entry's header; the payload follows, padded with zeros to [`ENTRY_ALIGN`].
 pub const ENTRY_HEADER: usize = 48;
 
+/// Where the header says how many bytes of payload follow it.
+pub const ENTRY_LEN_AT: usize = 44;
 /// Entries begin at multiples of this within their group, in bytes.
 pub const ENTRY_ALIGN: usize = 8;
 
@@ -67,7 +69,7 @@ impl EntryHeader {
         put(&mut out, 24, self.index.0.to_le_bytes());
         put(&mut out, 32, self.base_offset.to_le_bytes());
         put(&mut out, 40, self.term.to_le_bytes());
-        put(&mut out, 44, self.len.to_le_bytes());
+        put(&mut out, ENTRY_LEN_AT, self.len.to_le_bytes());
         out
     }
 
@@ -78,7 +80,7 @@ impl EntryHeader {
         }
         let kind =
             EntryKind::from_code(bytes[20]).ok_or(Refused::Content("an entry is of an unknown kind"))?;
-        let len = get_u32(bytes, 44);
+        let len = get_u32(bytes, ENTRY_LEN_AT);
         match kind {
             EntryKind::Append if (len as usize) < batch::HEADER => {
                 return Err(Refused::Content("an appended batch is shorter than a batch header"));

@@ -33,7 +33,14 @@ pub fn get_i64(page: &[u8], at: usize) -> i64 {
 /// Reads fields one after the other; `None` when the bytes run out.
 pub struct Cursor<'a>(pub &'a [u8]);
 
-impl Cursor<'_> {
+impl<'a> Cursor<'a> {
+    /// The next `len` bytes.
+    pub fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(head)
+    }
+
     pub fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;

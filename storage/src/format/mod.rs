@@ -5,10 +5,11 @@
 
 pub mod checkpoint;
 pub mod entry;
-mod fields;
+pub(crate) mod fields;
 pub mod group;
 pub mod index_page;
 pub mod journal_file;
+pub mod mend;
 pub mod segment_file;
 
 use corelog_io::ALIGN;

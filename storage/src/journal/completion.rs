@@ -41,6 +41,13 @@ impl Durable {
     pub(crate) fn already() -> Durable {
         Durable { completion: None, listener: None }
     }
+
+    /// Of what nobody will ever know to be durable.
+    pub(crate) fn failed(error: StorageError) -> Durable {
+        let completion = Rc::new(Completion::default());
+        completion.complete(Err(error));
+        Durable::new(completion)
+    }
 }
 
 impl Future for Durable {

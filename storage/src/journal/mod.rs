@@ -20,7 +20,7 @@ pub mod ring;
 pub mod writer;
 
 pub use completion::{Completion, Durable};
-pub use group::{Effect, Group};
+pub use group::{Effect, Filling, Group};
 
 use crate::config::StorageConfig;
 use crate::error::StorageError;
@@ -32,7 +32,6 @@ use crate::log::Log;
 use bytes::Bytes;
 use corelog_io::Block;
 use corelog_io::sync::{Event, Notify, Semaphore};
-use group::Filling;
 use ring::Ring;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -192,7 +191,8 @@ impl Journal {
         let last = state.filling.back().map(|f| &f.completion);
         match last.or_else(|| state.in_flight.back().map(|g| &g.completion)) {
             Some(completion) => Durable::new(Rc::clone(completion)),
-            None => Durable::already(),
+            // What was under way when it failed is not known to be durable.
+            None => state.failed.clone().map_or_else(Durable::already, Durable::failed),
         }
     }
 
@@ -204,7 +204,8 @@ impl Journal {
             .or_else(|| state.filling.iter().find(|f| f.sequence == sequence).map(|f| &f.completion))
         {
             Some(completion) => Durable::new(Rc::clone(completion)),
-            None => Durable::already(),
+            None if sequence <= state.durable_through => Durable::already(),
+            None => state.failed.clone().map_or_else(Durable::already, Durable::failed),
         }
     }
 

@@ -20,6 +20,8 @@ use std::rc::Rc;
 const FILL_PIECE: u64 = 1 << 20;
 /// How far ahead of the head zeros are written, at the most.
 const FILL_AHEAD: u64 = 8 << 20;
+/// Files without which a ring stands still.
+const FILES_NEEDED: u64 = 2;
 
 pub struct Ring {
     dir: PathBuf,
@@ -43,6 +45,12 @@ struct State {
     position: u64,
 }
 
+impl State {
+    fn is_begun(&self) -> bool {
+        self.files.get(self.current).is_some_and(|file| !file.free)
+    }
+}
+
 struct RingFile {
     file: File,
     path: Rc<Path>,
@@ -63,14 +71,9 @@ pub struct Place {
 }
 
 impl Ring {
-    /// Begins a ring with its first file, in `dir`, which exists. `header.first_sequence` is the first group's.
-    pub async fn create(
-        dir: PathBuf,
-        header: JournalFileHeader,
-        file_bytes: u64,
-        files_max: usize,
-    ) -> Result<Ring, StorageError> {
-        let ring = Ring {
+    /// A ring without files, in `dir`, which exists. The first comes into being with [`Ring::roll`].
+    pub fn new(dir: PathBuf, header: JournalFileHeader, file_bytes: u64, files_max: usize) -> Ring {
+        Ring {
             dir,
             header,
             file_bytes,
@@ -80,33 +83,34 @@ impl Ring {
             freed: Event::new(),
             wants_prepare: Notify::new(),
             allocated: std::cell::Cell::new(0),
-        };
-        ring.create_file().await?;
-        ring.begin_file(0, header.first_sequence).await?;
-        ring.wants_prepare.notify_one();
-        Ok(ring)
+        }
+    }
+
+    /// Whether there is a file that groups go into.
+    pub fn is_begun(&self) -> bool {
+        self.state.borrow().is_begun()
     }
 
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
 
-    /// Bytes of disk the ring may still come to take.
-    pub fn growth_left(&self) -> u64 {
-        (self.file_bytes * self.files_max as u64).saturating_sub(self.allocated.get())
+    /// Bytes of disk the ring needs to go on, whatever comes: two files, of which one is written while the other is emptied.
+    pub fn growth_needed(&self) -> u64 {
+        (self.file_bytes * FILES_NEEDED).saturating_sub(self.allocated.get())
     }
 
     /// Whether a group of `len` bytes can go into the current file.
     pub fn has_room(&self, len: u64) -> bool {
         let state = self.state.borrow();
-        state.position + len <= self.file_bytes
+        state.is_begun() && state.position + len <= self.file_bytes
     }
 
     /// Whether zeros are being written where a group of `len` bytes would go: wait for [`Ring::freed`].
     pub fn is_being_filled(&self, len: u64) -> bool {
         let state = self.state.borrow();
-        let file = &state.files[state.current];
-        file.filling > file.prepared && state.position + len > file.prepared
+        let file = state.files.get(state.current);
+        file.is_some_and(|file| file.filling > file.prepared && state.position + len > file.prepared)
     }
 
     /// The place of group `sequence`; the caller has asked [`Ring::has_room`] and [`Ring::is_being_filled`].
@@ -175,15 +179,7 @@ impl Ring {
     }
 
     /// Writes zeros ahead of the head and creates the next file ahead of need, until there is nothing to do.
-    /// A full disk is no error here: the next group's own write will meet it.
     pub async fn prepare(&self) -> Result<(), StorageError> {
-        match self.prepare_all().await {
-            Err(error) if error.is_storage_full() => Ok(()),
-            outcome => outcome,
-        }
-    }
-
-    async fn prepare_all(&self) -> Result<(), StorageError> {
         while self.fill_piece().await? {}
         let wants_file = {
             let state = self.state.borrow();
@@ -210,7 +206,7 @@ impl Ring {
             let state = &mut *self.state.borrow_mut();
             let target = (state.position + self.ahead()).min(self.file_bytes);
             let current = state.current;
-            let f = &mut state.files[current];
+            let Some(f) = state.files.get_mut(current) else { return Ok(false) };
             if f.prepared >= target {
                 return Ok(false);
             }
@@ -305,7 +301,8 @@ mod tests {
             let dir = PathBuf::from("/journal");
             fs::create_dir_all(&dir).await.expect("the disk is empty");
             let header = JournalFileHeader { generation: 1, shard: 0, salt: 1, first_sequence: 1 };
-            let ring = Ring::create(dir, header, 64 << 10, 4).await.expect("there is room");
+            let ring = Ring::new(dir, header, 64 << 10, 4);
+            assert!(!ring.has_room(PAGE as u64) && ring.roll(1).await.expect("there is room"));
             let mut due = Vec::new();
             for sequence in 1..=3 {
                 ring.take(PAGE as u64, sequence);

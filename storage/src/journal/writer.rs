@@ -1,8 +1,10 @@
 //! The tasks that write sealed groups.
 
+use crate::checkpoint;
 use crate::error::StorageError;
+use crate::paths;
 use crate::shard::Shard;
-use corelog_io::sleep;
+use corelog_io::{fs, sleep};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -27,7 +29,7 @@ pub async fn write_groups(shard: Rc<Shard>) {
                 Ok(()) => break,
                 Err(error) if error.is_storage_full() && !shard.is_closed() => {
                     // Nothing of it is acknowledged yet, and writing it again changes nothing: wait for space.
-                    shard.space.note_full();
+                    shard.space.give_up_reserve().await;
                     sleep(FULL_DISK_RETRY).await;
                 }
                 Err(error) => return fail(&shard, error),
@@ -71,21 +73,39 @@ async fn next_group(shard: &Rc<Shard>) -> Result<Option<super::Sealed>, StorageE
         if journal.ring.has_room(len) {
             return Ok(Some(journal.seal_front()));
         }
-        let first_sequence = journal.front_sequence();
         let freed = journal.ring.freed.listen();
-        match journal.ring.roll(first_sequence).await {
+        let is_first = !journal.ring.is_begun();
+        let rolled = match is_first {
+            true => begin(shard).await,
+            false => journal.ring.roll(journal.front_sequence()).await,
+        };
+        match rolled {
+            Ok(true) if is_first => {}
             Ok(true) => shard.journal_file_is_full(true),
             Ok(false) => {
                 shard.journal_file_is_full(false);
                 freed.await;
             }
             Err(error) if error.is_storage_full() && !shard.is_closed() => {
-                shard.space.note_full();
+                shard.space.give_up_reserve().await;
                 sleep(FULL_DISK_RETRY).await;
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Makes the generation's first checkpoint durable, and then the journal's first file: the one without the other, or
+/// none of both, is what a start finds that had no room for more.
+pub async fn begin(shard: &Shard) -> Result<bool, StorageError> {
+    checkpoint::write_first(&shard.config, shard.generation, &shard.former_ends).await?;
+    let begun = shard.journal.ring.roll(1).await?;
+    // Where it is, there was a journal (see recovery).
+    let data_dir = &shard.config.data_dir;
+    let topics_dir = paths::topics_dir(data_dir);
+    fs::create_dir_all(&topics_dir).await.map_err(StorageError::io("create", &topics_dir))?;
+    fs::sync_dir(data_dir).await.map_err(StorageError::io("sync", data_dir))?;
+    Ok(begun)
 }
 
 fn fail(shard: &Rc<Shard>, error: StorageError) {

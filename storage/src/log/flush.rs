@@ -14,10 +14,14 @@ const ROUND: u64 = 16 << 20;
 
 impl Log {
     /// Writes every batch that is committed and durable now and not in a segment to one, synced. Not those that are
-    /// appended meanwhile: going after them, a flush of a busy log would never end, in pieces of a batch each.
+    /// appended meanwhile: going after them, a flush of a busy log would never end, in pieces of a batch each. What a
+    /// refused log has is put aside instead.
     pub(crate) async fn flush(&self) -> Result<(), StorageError> {
         let _turn = self.upkeep.acquire(1).await;
-        self.flush_in_turn().await
+        match self.refused() {
+            None => self.flush_in_turn().await,
+            Some(_) => self.put_aside_in_turn().await,
+        }
     }
 
     /// As [`Log::flush`]; the caller has the turn of `upkeep`.
@@ -46,12 +50,10 @@ impl Log {
     /// Writes `batches`, the oldest dirty ones, and syncs them.
     async fn flush_round(&self, batches: &[TailBatch]) -> Result<(), StorageError> {
         let shard = &*self.shard;
-        let (active, last_page, config) = {
+        let (active, config) = {
             let state = self.state.borrow();
             let segments = state.segments.as_ref().expect("they were loaded");
-            let active = segments.active.clone();
-            let last_page = active.as_ref().and_then(|active| state.tail.clean_end(active.last_page_len()));
-            (active, last_page, state.config)
+            (segments.active.clone(), state.config)
         };
         let mut left: u64 = batches.iter().map(|b| b.bytes.len() as u64).sum();
         let first = &batches[0];
@@ -59,7 +61,7 @@ impl Log {
             None => None,
             Some(active) => {
                 let next = (first.base_offset, first.index);
-                Some(SegmentWriter::resume(shard, &self.dir, self.id, active, next, last_page, left).await?)
+                Some(SegmentWriter::resume(shard, &self.dir, self.id, active, next, left).await?)
             }
         };
         let now_ms = wall_clock_ms();
@@ -116,7 +118,7 @@ impl Log {
             }
         };
         let next = (flushed.offset, flushed.index);
-        let writer = SegmentWriter::resume(&self.shard, &self.dir, self.id, active, next, None, 0).await?;
+        let writer = SegmentWriter::resume(&self.shard, &self.dir, self.id, active, next, 0).await?;
         let sealed = writer.seal().await?;
         self.note_flushed(None, Some(sealed), None);
         Ok(())
@@ -133,7 +135,7 @@ impl Log {
             }
             Expected {
                 log: self.id,
-                active: state.active,
+                active: state.active.clone(),
                 flushed_offset: state.flushed.offset,
                 found_end: state.found_end.offset,
                 found_more: state.found_end.index > state.flushed.index,

@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 /// Most bytes a batch's records may take uncompressed when its timestamps are looked at; above, the batch's first
 /// offset stands for them.
-const RECORDS_BYTES_MAX: usize = 128 << 20;
+pub(super) const RECORDS_BYTES_MAX: usize = 128 << 20;
 
 /// A record found by its timestamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,67 +93,6 @@ impl Log {
         })
     }
 
-    /// The first record that bears the greatest timestamp (KIP-734).
-    pub async fn max_timestamp(&self) -> Result<Option<TimestampOffset>, StorageError> {
-        self.ensure_loaded().await?;
-        loop {
-            let unknown = {
-                let state = self.state.borrow();
-                let sealed = state.segments.as_ref().map_or(&[][..], |s| &s.sealed);
-                sealed.iter().find(|s| s.footer.get().is_none()).map(SegmentSpan::from)
-            };
-            match unknown {
-                Some(segment) => drop(self.footer(segment).await?),
-                None => break,
-            }
-        }
-        let greatest = {
-            let state = self.state.borrow();
-            let segments = state.segments.as_ref();
-            let sealed = segments
-                .iter()
-                .flat_map(|s| &s.sealed)
-                .filter_map(|s| s.footer.get())
-                .map(|f| f.max_timestamp);
-            let active = segments.and_then(|s| s.active.as_ref()).map(|a| a.max_timestamp);
-            sealed.chain(active).chain([state.tail.dirty_max_timestamp()]).max().unwrap_or(-1)
-        };
-        if greatest < 0 {
-            return Ok(None);
-        }
-        // The greatest may be of a record below the log start offset: then look for the greatest that is left.
-        match self.offset_for_timestamp(greatest).await? {
-            Some(found) => Ok(Some(found)),
-            None => self.max_timestamp_by_scan().await,
-        }
-    }
-
-    /// Looks at every batch from the log start offset on: for the rare case that the greatest timestamp was deleted.
-    async fn max_timestamp_by_scan(&self) -> Result<Option<TimestampOffset>, StorageError> {
-        let mut greatest = -1;
-        let (mut at, limit) = {
-            let state = self.state.borrow();
-            (state.log_start_offset, state.committed.offset)
-        };
-        while at < limit
-            && let Some((segment, end, _)) = self.segment_at(at)
-        {
-            let first = BatchStart::of_segment(segment.base_offset);
-            let mut scanner = self.scanner(segment, first, 1 << 20).await?;
-            while let Some(header) = scanner.peek().await? {
-                if header.next_offset() > at {
-                    greatest = greatest.max(batch::timestamp(&header));
-                }
-                scanner.skip(&header);
-            }
-            at = end;
-        }
-        for batch in self.state.borrow().tail.since(at).take_while(|b| b.base_offset < limit) {
-            greatest = greatest.max(batch.max_timestamp);
-        }
-        if greatest < 0 { Ok(None) } else { self.offset_for_timestamp(greatest).await }
-    }
-
     /// Makes sure that the log's directory has been looked at.
     pub(super) async fn ensure_loaded(&self) -> Result<(), StorageError> {
         self.check_state()?;
@@ -212,7 +151,12 @@ impl Log {
             None => {
                 tracing::warn!(log = %self.id, segment = segment.base_offset, "its index is missing: building it anew");
                 let (index, footer) = self.rebuild_index(segment).await?;
-                rewrite_index(&self.shard, &self.dir, segment.base_offset, &index, footer).await?;
+                // It serves from memory too, as on a disk that is full.
+                if let Err(error) =
+                    rewrite_index(&self.shard, &self.dir, segment.base_offset, &index, footer).await
+                {
+                    tracing::warn!(log = %self.id, segment = segment.base_offset, %error, "its index stays missing");
+                }
                 (index, footer)
             }
         };
@@ -254,7 +198,7 @@ impl Log {
 }
 
 /// A batch's bytes in one piece.
-fn whole(body: Body) -> Bytes {
+pub(super) fn whole(body: Body) -> Bytes {
     match body {
         Body::Whole(bytes) => bytes,
         Body::Parts(parts) => {
@@ -266,7 +210,12 @@ fn whole(body: Body) -> Bytes {
 }
 
 /// The first record of a batch at or after offset `start` with a timestamp of at least `timestamp`.
-fn first_record(header: &BatchHeader, bytes: Bytes, timestamp: i64, start: i64) -> Option<TimestampOffset> {
+pub(super) fn first_record(
+    header: &BatchHeader,
+    bytes: Bytes,
+    timestamp: i64,
+    start: i64,
+) -> Option<TimestampOffset> {
     let found = |offset, timestamp| {
         Some(TimestampOffset { offset, timestamp, leader_epoch: header.partition_leader_epoch })
     };

@@ -17,7 +17,9 @@
 
 mod append;
 mod flush;
+mod greatest;
 mod lookup;
+mod quarantine;
 mod read;
 mod replay;
 mod retention;
@@ -38,6 +40,7 @@ use crate::ids::{LogId, RaftIndex};
 use crate::journal::{Durable, Effect};
 use crate::paths;
 use crate::producers::{Claim, ProducedBatch, Producers};
+use crate::quarantine::Held;
 use crate::recovery::RecoveredLog;
 use crate::segment::Segments;
 use crate::shard::Shard;
@@ -92,8 +95,13 @@ pub(crate) struct State {
     found_end: End,
     /// Why the log is refused, if it is.
     refused: Option<Arc<str>>,
-    /// What the log is refused for is in the former generations' journals and checkpoints.
-    refused_by_journals: bool,
+    /// Of a log that was refused when it was recovered: what former generations' journals have of it, until it is put
+    /// aside.
+    held: Option<Rc<Held>>,
+    /// The generation that put aside what the journals have of it, if one did.
+    put_aside: Option<u64>,
+    /// It is refused, and nothing is known of it that was not put aside.
+    all_aside: bool,
     deleted: bool,
 }
 
@@ -321,45 +329,18 @@ impl Log {
         }
     }
 
-    /// Its state for the checkpoint; `None` for a log that has none.
+    /// Its state for the checkpoint; `None` for a log that has none there.
     pub(crate) fn checkpoint(&self, durable_through: u64) -> Option<(LogCheckpoint, Ref<'_, Producers>)> {
         let state = self.state.borrow();
-        if state.deleted || state.is_untouched() {
+        if state.deleted || state.is_untouched() || state.is_elsewhere() {
             return None;
         }
-        let checkpoint = LogCheckpoint {
-            log: self.id,
-            durable_through,
-            log_start_offset: state.log_start_offset,
-            next_offset: state.durable.offset,
-            next_index: state.durable.index,
-            term: state.durable.term,
-            hard_state: state.hard_state,
-            flushed_offset: state.flushed.offset,
-            flushed_index: state.flushed.index,
-            active: state.active_state(),
-            epochs: state.epochs.clone(),
-            producers: Vec::new(),
-        };
-        Some((checkpoint, Ref::map(state, |s| &s.producers)))
-    }
-
-    /// Why the log is refused, if start-up found it damaged.
-    pub fn refused(&self) -> Option<StorageError> {
-        let state = self.state.borrow();
-        state
-            .refused
-            .as_ref()
-            .map(|evidence| StorageError::LogRefused { log: self.id, evidence: evidence.clone() })
-    }
-
-    /// Whether the former generations' journals are the evidence of why the log is refused.
-    pub(crate) fn is_refused_by_journals(&self) -> bool {
-        self.state.borrow().refused_by_journals
+        Some((state.checkpoint(self.id, durable_through), Ref::map(state, |s| &s.producers)))
     }
 
     pub(crate) fn is_clean_through(&self, sequence: u64) -> bool {
-        self.state.borrow().tail.is_clean_through(sequence)
+        let state = self.state.borrow();
+        state.held.is_none() && state.tail.is_clean_through(sequence)
     }
 
     pub(crate) fn evict_through(&self, sequence: u64) {
@@ -368,7 +349,8 @@ impl Log {
 
     /// The journal group of the oldest batch that is in no segment.
     pub(crate) fn first_dirty_sequence(&self) -> Option<u64> {
-        self.state.borrow().tail.first_dirty_sequence()
+        let state = self.state.borrow();
+        if state.held.is_some() { Some(0) } else { state.tail.first_dirty_sequence() }
     }
 
     /// The same, without batches that a former generation's journal holds.
@@ -377,7 +359,8 @@ impl Log {
     }
 
     pub(crate) fn dirty_bytes(&self) -> u64 {
-        self.state.borrow().tail.dirty_bytes()
+        let state = self.state.borrow();
+        state.tail.dirty_bytes() + state.held.as_ref().map_or(0, |held| held.bytes())
     }
 
     pub(crate) fn expire_producers(&self, now_ms: i64) {
@@ -412,11 +395,28 @@ impl State {
             && self.hard_state == HardState::default()
     }
 
+    fn checkpoint(&self, log: LogId, durable_through: u64) -> LogCheckpoint {
+        LogCheckpoint {
+            log,
+            durable_through,
+            log_start_offset: self.log_start_offset,
+            next_offset: self.durable.offset,
+            next_index: self.durable.index,
+            term: self.durable.term,
+            hard_state: self.hard_state,
+            flushed_offset: self.flushed.offset,
+            flushed_index: self.flushed.index,
+            active: self.active_state(),
+            epochs: self.epochs.clone(),
+            producers: Vec::new(),
+        }
+    }
+
     /// What the checkpoint says of the active segment.
     fn active_state(&self) -> Option<ActiveSegmentState> {
         match &self.segments {
             Some(segments) => segments.active.as_ref().map(|a| a.state()),
-            None => self.active,
+            None => self.active.clone(),
         }
     }
 
@@ -439,6 +439,7 @@ impl State {
         if offset > self.log_start_offset {
             self.log_start_offset = offset;
             self.epochs.cut_front(offset);
+            self.producers.forget_beginning();
         }
     }
 

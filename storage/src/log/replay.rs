@@ -12,6 +12,7 @@ use crate::tail::{Tail, TailBatch};
 use corelog_io::wall_clock_ms;
 use corelog_wire::records::BatchHeader;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 impl State {
@@ -19,27 +20,28 @@ impl State {
     pub(crate) fn recover(id: LogId, config: LogConfig, found: RecoveredLog, shard: &Shard) -> State {
         let mut state = State::new(config);
         let has_state = found.checkpoint.is_some() || !found.entries.is_empty() || found.damaged.is_some();
-        let mut covered_by = None;
         let mut promised = End::default();
-        if let Some((generation, c)) = found.checkpoint {
-            covered_by = Some((generation, c.durable_through));
+        let covered_by = found.covered_by();
+        if let Some((_, c)) = &found.checkpoint {
             state.log_start_offset = c.log_start_offset;
             state.next = End { offset: c.next_offset, index: c.next_index, term: c.term };
             promised = state.next;
             let flushed_term = c.epochs.epoch_at(c.flushed_offset - 1).unwrap_or(c.term);
             state.flushed = End { offset: c.flushed_offset, index: c.flushed_index, term: flushed_term };
             state.hard_state = c.hard_state;
-            state.active = c.active;
-            state.epochs = c.epochs;
-            for (producer_id, entry) in c.producers {
-                state.producers.restore(producer_id, entry);
+            state.active = c.active.clone();
+            state.epochs = c.epochs.clone();
+            for (producer_id, entry) in &c.producers {
+                state.producers.restore(*producer_id, entry.clone());
             }
         }
         // Batches: all that are in no segment. State: only what the checkpoint does not cover.
         let mut data = state.flushed;
-        let mut refused = found.damaged;
+        let mut refused = found.damaged.as_ref().map(|(_, evidence)| evidence.clone());
         let now_ms = wall_clock_ms();
-        for (entry, taken_back) in found.entries.iter().zip(taken_back(&found.entries)) {
+        // Of a damaged one nothing can be said.
+        let entries = if refused.is_some() { &[][..] } else { &found.entries };
+        for (entry, taken_back) in entries.iter().zip(taken_back(entries)) {
             if taken_back {
                 continue;
             }
@@ -121,15 +123,19 @@ impl State {
             );
         }
         let refused = refused.or_else(|| state.missing(found.dir.as_deref()));
-        if refused.is_some() {
-            state.next = data;
-        }
+        state.put_aside = found.put_aside;
         if let Some(evidence) = &refused {
             tracing::error!(log = %id, %evidence, "the log is refused");
+            state.next = data;
+            state.tail.clear();
+            state.all_aside = !has_state || found.is_all_aside();
+            state.held = (!state.all_aside).then(|| Rc::new(found.into_held()));
         }
-        state.refused_by_journals = refused.is_some() && has_state;
         state.refused = refused;
         state.found_end = state.next;
+        if state.is_untouched() && !state.is_elsewhere() {
+            state.producers = Producers::of_new_log();
+        }
         state.durable = state.next;
         state.committed = state.next;
         state
@@ -181,7 +187,9 @@ impl State {
             segments: None,
             found_end: End::default(),
             refused: None,
-            refused_by_journals: false,
+            held: None,
+            put_aside: None,
+            all_aside: false,
             deleted: false,
         }
     }

@@ -6,6 +6,7 @@ use crate::format::entry::{EntryHeader, EntryKind};
 use crate::ids::RaftIndex;
 use crate::journal::Effect;
 use crate::paths::SegmentFileKind;
+use crate::quarantine;
 use crate::segment::{SegmentSpan, remove};
 use corelog_io::fs;
 
@@ -213,6 +214,10 @@ impl Log {
             self.shard.indexes.forget(self.id, base_offset);
         }
         self.hints.borrow_mut().clear();
+        let put_aside = self.state.borrow_mut().put_aside.take();
+        if put_aside.is_some() {
+            quarantine::remove(&self.shard.config.data_dir, self.id, u64::MAX).await?;
+        }
         self.shard.files.forget_below(&self.dir);
         self.shard.dirs.forget(&self.dir);
         fs::remove_dir_all(&self.dir).await.map_err(StorageError::io("remove", &self.dir))?;

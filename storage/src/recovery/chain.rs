@@ -9,10 +9,12 @@ use super::window::Window;
 use super::{RecoveredEntry, RecoveredLog};
 use crate::batch;
 use crate::error::StorageError;
-use crate::format::checkpoint::{self, LogCheckpoint};
-use crate::format::entry::{EntryHeader, EntryKind, unprotected};
+use crate::format::checkpoint::{self, CheckpointHeader, LogCheckpoint};
+use crate::format::entry::{ENTRY_HEADER, ENTRY_LEN_AT, EntryHeader, EntryKind, entry_span, unprotected};
+use crate::format::fields::get_u32;
 use crate::format::group::{GROUP_HEADER, GroupHeader};
 use crate::format::journal_file::JournalFileHeader;
+use crate::format::mend::{Flipped, flipped_bit, mend};
 use crate::format::{PAGE, Refused};
 use crate::ids::LogId;
 use crate::paths;
@@ -27,6 +29,14 @@ pub struct ChainFiles {
     /// By number in the ring.
     pub journals: BTreeMap<usize, (PathBuf, u64)>,
     pub checkpoint: Option<(PathBuf, u64)>,
+    pub checkpoint_copy: Option<(PathBuf, u64)>,
+}
+
+impl ChainFiles {
+    pub fn add_checkpoint(&mut self, path: PathBuf, len: u64) {
+        let copy = if paths::is_copy(&path) { &mut self.checkpoint_copy } else { &mut self.checkpoint };
+        *copy = Some((path, len));
+    }
 }
 
 struct JournalFile {
@@ -83,16 +93,15 @@ pub async fn read(
         checkpoints: BTreeMap::new(),
         logs: BTreeMap::new(),
     };
-    let mut has_begun = false;
-    match files.checkpoint {
-        Some((path, len)) => has_begun = chain.read_checkpoint(&path, len).await?,
+    let has_begun = match chain.read_checkpoints([files.checkpoint, files.checkpoint_copy]).await? {
+        Some(has_begun) => has_begun,
         // Before all were written first, the first generation had none until its first flush.
         None if generation > 1 => {
             let path = dir.join(paths::checkpoint_file(generation, shard));
             return Err(StorageError::missing(&path, "its journal is there, which was begun after it"));
         }
-        None => {}
-    }
+        None => false,
+    };
     // They come into being in the order of their numbers, the first before any but the first checkpoint.
     let numbers = files.journals.keys().copied().chain(has_begun.then_some(0));
     let last = numbers.max();
@@ -118,8 +127,47 @@ pub async fn read(
 }
 
 impl Chain {
-    /// Whether it is another than the one that is written before the journal is begun.
-    async fn read_checkpoint(&mut self, path: &Path, len: u64) -> Result<bool, StorageError> {
+    /// Takes the newer of both copies, if there is one: whether it is another than the one that is written before the
+    /// journal is begun. One of them may be damaged: nothing was let go before both were durable.
+    async fn read_checkpoints(
+        &mut self,
+        copies: [Option<(PathBuf, u64)>; 2],
+    ) -> Result<Option<bool>, StorageError> {
+        let (mut newest, mut damage) = (None::<(CheckpointHeader, Vec<LogCheckpoint>)>, None);
+        for (path, len) in copies.into_iter().flatten() {
+            match self.read_checkpoint(&path, len).await {
+                Ok((header, logs)) => {
+                    let is_newer = |known: &CheckpointHeader| {
+                        (known.durable_through, known.replay_from)
+                            < (header.durable_through, header.replay_from)
+                    };
+                    if newest.as_ref().is_none_or(|(known, _)| is_newer(known)) {
+                        newest = Some((header, logs));
+                    }
+                }
+                Err(error) => damage = damage.or(Some(error)),
+            }
+        }
+        match (newest, damage) {
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(None),
+            (Some((header, logs)), damage) => {
+                if let Some(error) = damage {
+                    tracing::warn!(%error, "a checkpoint cannot be used: its copy is");
+                }
+                self.replay_from = header.replay_from;
+                self.durable_through = self.durable_through.max(header.durable_through);
+                self.checkpoints = logs.into_iter().map(|log| (log.log, log)).collect();
+                Ok(Some(header.complete || header.durable_through > 0 || header.logs > 0))
+            }
+        }
+    }
+
+    async fn read_checkpoint(
+        &self,
+        path: &Path,
+        len: u64,
+    ) -> Result<(CheckpointHeader, Vec<LogCheckpoint>), StorageError> {
         let bytes = fs::read(path, len as usize).await.map_err(StorageError::io("read", path))?;
         let (header, logs) = checkpoint::decode(&bytes).map_err(|refused| match refused {
             Refused::Version(_) => StorageError::Version { path: path.into(), what: refused.to_string() },
@@ -128,10 +176,7 @@ impl Chain {
         if (header.generation, header.shard) != (self.generation, self.shard) {
             return Err(StorageError::corrupt(path, 0, "it is another journal's checkpoint"));
         }
-        self.replay_from = header.replay_from;
-        self.durable_through = self.durable_through.max(header.durable_through);
-        self.checkpoints = logs.into_iter().map(|log| (log.log, log)).collect();
-        Ok(header.complete || header.durable_through > 0 || header.logs > 0)
+        Ok((header, logs))
     }
 
     async fn open_file(&mut self, path: PathBuf, len: u64) -> Result<(), StorageError> {
@@ -142,7 +187,16 @@ impl Chain {
         let mut window = Window::new(file, len);
         let page =
             window.at(0, PAGE as u64).await.map_err(StorageError::io("read", &path))?.unwrap_or_default();
-        let header = match JournalFileHeader::decode(&page) {
+        let mut decoded = JournalFileHeader::decode(&page);
+        let mut mended = page.to_vec();
+        if decoded.is_err()
+            && let Some((at, mask)) = mend(&mut mended, PAGE - 4)
+            && let Ok(header) = JournalFileHeader::decode(&mended)
+        {
+            tell_mended(&path, at as u64, mask);
+            decoded = Ok(header);
+        }
+        let header = match decoded {
             Ok(header) if (header.generation, header.shard) == (self.generation, self.shard) => Some(header),
             Ok(_) => return Err(StorageError::corrupt(&path, 0, "the file belongs to another journal")),
             Err(refused @ Refused::Version(_)) => {
@@ -171,8 +225,9 @@ impl Chain {
             });
         };
         let mut sequence = first_sequence(&self.files[current]).expect("it holds the start");
+        let mut resume_at = PAGE as u64;
         loop {
-            let mut position = PAGE as u64;
+            let mut position = std::mem::replace(&mut resume_at, PAGE as u64);
             let what = loop {
                 if self.end.is_some_and(|end| sequence > end) {
                     return Ok(Walk::Ended(sequence - 1));
@@ -204,7 +259,11 @@ impl Chain {
                 current += 1;
                 continue;
             }
-            return Ok(Walk::Stopped(Stop { file: current, position, sequence, what }));
+            let stop = Stop { file: current, position, sequence, what };
+            if !self.mend(&stop).await? {
+                return Ok(Walk::Stopped(stop));
+            }
+            resume_at = position;
         }
     }
 
@@ -327,16 +386,14 @@ impl Chain {
                 let log = self.logs.entry(entry.log).or_default();
                 let sound = entry.kind != EntryKind::Append || batch::crc_matches([&batch[..]]);
                 if let (false, Some(evidence)) = (sound, &evidence) {
-                    log.damaged.get_or_insert_with(|| evidence.to_string().into());
+                    log.damaged.get_or_insert_with(|| (self.generation, evidence.to_string().into()));
                 }
-                if log.damaged.is_none() {
-                    log.entries.push(RecoveredEntry {
-                        generation: self.generation,
-                        sequence: header.sequence,
-                        header: entry,
-                        payload: batch,
-                    });
-                }
+                log.entries.push(RecoveredEntry {
+                    generation: self.generation,
+                    sequence: header.sequence,
+                    header: entry,
+                    payload: batch,
+                });
             }
             at += entry.span();
         }
@@ -353,6 +410,43 @@ impl Chain {
                 EntryKind::HardState | EntryKind::LogStart => sequence > checkpoint.durable_through,
             },
         }
+    }
+
+    /// The walk stopped at a group that had been on stable storage: whether one flipped bit was the reason, and is set
+    /// right. Which logs have entries in a group is not known of a damaged one, so all would suffer for one.
+    async fn mend(&mut self, stop: &Stop) -> Result<bool, StorageError> {
+        match self.prove_torn(stop).await {
+            Ok(()) => return Ok(false),
+            Err(StorageError::Corrupt { .. }) => {}
+            Err(other) => return Err(other),
+        }
+        let JournalFile { path, window, .. } = &mut self.files[stop.file];
+        let path = path.clone();
+        let Some(page) =
+            window.at(stop.position, PAGE as u64).await.map_err(StorageError::io("read", &path))?
+        else {
+            return Ok(false);
+        };
+        let flipped = match GroupHeader::decode(&page) {
+            Err(_) => mend(&mut page[..GROUP_HEADER].to_vec(), GROUP_HEADER - 4),
+            Ok(header) if header.sequence == stop.sequence => {
+                let read = window.at(stop.position, header.disk_len()).await;
+                let group = read.map_err(StorageError::io("read", &path))?;
+                group.and_then(|group| flipped_in_entries(&header, &group))
+            }
+            Ok(_) => None,
+        };
+        let Some((at, mask)) = flipped else { return Ok(false) };
+        let position = stop.position + at as u64;
+        self.files[stop.file].window.flip(position, mask);
+        let mended = self.group(stop.file, stop.position, stop.sequence).await?.is_ok();
+        if mended {
+            tell_mended(&path, position, mask);
+        } else {
+            // More than one bit is wrong, and the checksum led astray.
+            self.files[stop.file].window.unflip();
+        }
+        Ok(mended)
     }
 
     /// The walk stopped: fails if anything proves that the group it stopped at had been durable.
@@ -393,6 +487,63 @@ impl Chain {
         }
         Ok(())
     }
+}
+
+fn tell_mended(path: &Path, byte: u64, mask: u8) {
+    let path = path.display();
+    tracing::warn!(%path, byte, mask, "a flipped bit was found by its checksum and set right: look at the disk's health");
+}
+
+/// The bit of a group's entries that is not as it was written, if it is one that the group's checksum covers.
+fn flipped_in_entries(header: &GroupHeader, group: &[u8]) -> Option<(usize, u8)> {
+    let payload = GROUP_HEADER..GROUP_HEADER + header.payload_len as usize;
+    let (covered, whole) = covered_parts(&group[payload.clone()]);
+    if whole && covered.len() == header.entries as usize {
+        let pieces = || covered.iter().map(|part| &group[payload.clone()][part.clone()]);
+        let computed = pieces().fold(0, crc32c::crc32c_append);
+        let len = pieces().map(<[u8]>::len).sum();
+        return match flipped_bit(len, header.entries_crc, computed)? {
+            Flipped::Checksum(_) => None,
+            Flipped::Message { mut byte, mask } => {
+                let part = covered.iter().find(|part| {
+                    let here = byte < part.len();
+                    byte -= if here { 0 } else { part.len() };
+                    here
+                })?;
+                Some((payload.start + part.start + byte, mask))
+            }
+        };
+    }
+    // A length is wrong: the one with which all fits together again.
+    for part in covered.iter().rev().take(LENGTHS_TRIED) {
+        for bit in 0..u32::BITS as usize {
+            let (at, mask) = (part.start + ENTRY_LEN_AT + bit / 8, 1 << (bit % 8));
+            let mut mended = group[payload.clone()].to_vec();
+            *mended.get_mut(at)? ^= mask;
+            let (covered, whole) = covered_parts(&mended);
+            let crc = covered.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, &mended[part.clone()]));
+            if whole && covered.len() == header.entries as usize && crc == header.entries_crc {
+                return Some((payload.start + at, mask));
+            }
+        }
+    }
+    None
+}
+
+/// Entries whose length is tried: where lengths are wrong the walk goes astray at once.
+const LENGTHS_TRIED: usize = 4;
+
+/// The parts of a group's payload that its checksum covers, one an entry (header and the unprotected part of what follows),
+/// by the lengths that the headers state; whether they end where the payload does.
+fn covered_parts(payload: &[u8]) -> (Vec<std::ops::Range<usize>>, bool) {
+    let (mut parts, mut at) = (Vec::new(), 0);
+    while at + ENTRY_HEADER <= payload.len() {
+        let len = get_u32(payload, at + ENTRY_LEN_AT) as usize;
+        let end = at + ENTRY_HEADER + len.min(crate::batch::CRC_FROM);
+        parts.push(at..end.min(payload.len()));
+        at += entry_span(len);
+    }
+    (parts, at == payload.len())
 }
 
 /// Where the first batch with a wrong checksum lies in a group's payload.

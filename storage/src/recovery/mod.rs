@@ -24,8 +24,9 @@ use crate::format::checkpoint::{JournalEnd, LogCheckpoint};
 use crate::format::entry::EntryHeader;
 use crate::ids::LogId;
 use crate::paths::{self, JournalName};
+use crate::quarantine::{self, Held};
 use bytes::Bytes;
-use chain::ChainFiles;
+pub(crate) use chain::{ChainFiles, read as read_chain};
 use corelog_io::fs;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -76,8 +77,11 @@ pub(crate) struct RecoveredLog {
     pub checkpoint: Option<(u64, LogCheckpoint)>,
     /// Entries in the order they were journaled, oldest first.
     pub entries: Vec<RecoveredEntry>,
-    /// An entry is damaged: those after it are left out.
-    pub damaged: Option<Arc<str>>,
+    /// An entry is damaged, in a journal of this generation.
+    pub damaged: Option<(u64, Arc<str>)>,
+    /// It was refused by this generation, which put all aside that was known of it: what journals of this and former
+    /// generations say is in here.
+    pub put_aside: Option<u64>,
     /// The directory it has: there are segments in it, or were.
     pub dir: Option<PathBuf>,
 }
@@ -97,7 +101,45 @@ impl RecoveredLog {
         self.entries.iter().map(|e| e.payload.len() as u64).sum()
     }
 
-    fn merge(&mut self, other: RecoveredLog) {
+    /// Whether nothing is newer than what was put aside.
+    pub fn is_all_aside(&self) -> bool {
+        self.put_aside.is_some_and(|aside| {
+            self.entries.iter().all(|e| e.generation <= aside)
+                && self.checkpoint.as_ref().is_none_or(|(generation, _)| *generation <= aside)
+                && self.damaged.as_ref().is_none_or(|(generation, _)| *generation <= aside)
+        })
+    }
+
+    /// Generation and group up to which its checkpoint knows all.
+    pub fn covered_by(&self) -> Option<(u64, u64)> {
+        self.checkpoint.as_ref().map(|(generation, c)| (*generation, c.durable_through))
+    }
+
+    /// All of it, to be put aside.
+    pub fn into_held(self) -> Held {
+        let covered_by = self.covered_by();
+        let is_covered = |e: &RecoveredEntry| covered_by.is_some_and(|by| (e.generation, e.sequence) <= by);
+        Held {
+            covered: self.entries.iter().take_while(|e| is_covered(e)).count(),
+            checkpoint: self.checkpoint.map(|(_, checkpoint)| checkpoint),
+            entries: self.entries.into_iter().map(|e| (e.header, e.payload)).collect(),
+        }
+    }
+
+    /// Leaves out what a journal says of generations up to `generation`.
+    fn forget_through(&mut self, generation: u64) {
+        self.entries.retain(|e| e.generation > generation);
+        self.checkpoint.take_if(|(of, _)| *of <= generation);
+        self.damaged.take_if(|(of, _)| *of <= generation);
+    }
+
+    fn merge(&mut self, mut other: RecoveredLog) {
+        match (self.put_aside, other.put_aside) {
+            (Some(generation), _) => other.forget_through(generation),
+            (None, Some(generation)) => self.forget_through(generation),
+            (None, None) => {}
+        }
+        self.put_aside = self.put_aside.or(other.put_aside);
         let generation = |c: &Option<(u64, LogCheckpoint)>| c.as_ref().map(|(generation, _)| *generation);
         if generation(&other.checkpoint) > generation(&self.checkpoint) {
             self.checkpoint = other.checkpoint;
@@ -110,7 +152,7 @@ impl RecoveredLog {
 
     /// Forgets what was found in journals and checkpoints. What has a directory is still not taken for new.
     pub fn forget_state(&mut self) -> bool {
-        (self.checkpoint, self.entries) = (None, Vec::new());
+        *self = RecoveredLog { dir: self.dir.take(), ..RecoveredLog::default() };
         self.dir.is_some()
     }
 }
@@ -161,6 +203,8 @@ pub async fn read_journals(
 ) -> Result<Recovered, StorageError> {
     let dir = paths::journal_dir(data_dir);
     let (mut chains, newest) = find_chains(&dir).await?;
+    let aside = quarantine::find(data_dir).await?;
+    let newest = aside.values().map(|(generation, _)| *generation).chain([newest]).max().unwrap_or(0);
     let topics_dir = paths::topics_dir(data_dir);
     if chains.values().all(|files| files.journals.is_empty()) && exists(&topics_dir).await? {
         // The first journal file was durable before this directory was made.
@@ -183,6 +227,10 @@ pub async fn read_journals(
         let ends = vec![JournalEnd { generation, shard, sequence }];
         let replayed = Replayed::of(journal_files, &logs);
         found = Recovered::merge([found, Recovered { next_generation, logs, ends, replayed }]);
+    }
+    for (id, (generation, dir)) in aside.into_iter().skip(reader).step_by(readers.max(1)) {
+        let logs = BTreeMap::from([(id, quarantine::read(id, generation, &dir).await?)]);
+        found = Recovered::merge([found, Recovered { next_generation, logs, ..Recovered::default() }]);
     }
     Ok(found)
 }
@@ -209,7 +257,7 @@ async fn find_chains(dir: &Path) -> Result<(Chains, u64), StorageError> {
                 files.journals.insert(number, (path, entry.len));
             }
             JournalName::Checkpoint { generation, shard } => {
-                chains.entry((generation, shard)).or_default().checkpoint = Some((path, entry.len));
+                chains.entry((generation, shard)).or_default().add_checkpoint(path, entry.len);
             }
         }
     }
@@ -256,9 +304,10 @@ impl Known {
         let mut complete: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
         let (mut ends, mut shards) = (BTreeMap::new(), BTreeMap::new());
         for ((generation, _), files) in chains {
-            let Some((path, _)) = &files.checkpoint else { continue };
             // A damaged one is reported when its journal is read.
-            let Some((header, its_ends)) = checkpoint::read_header(path).await? else { continue };
+            let copies = [&files.checkpoint, &files.checkpoint_copy];
+            let paths = copies.into_iter().flatten().map(|(path, _)| &**path);
+            let Some((header, its_ends)) = checkpoint::read_newest_header(paths).await? else { continue };
             shards.insert(*generation, header.shards);
             if header.complete {
                 let (count, _) = complete.entry(*generation).or_insert((0, header.shards));

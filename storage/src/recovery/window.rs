@@ -2,7 +2,7 @@
 
 use crate::format::{PAGE, page_ceil};
 use bytes::Bytes;
-use corelog_io::File;
+use corelog_io::{File, fs};
 use std::io;
 
 /// Bytes read at once.
@@ -13,12 +13,14 @@ pub struct Window {
     len: u64,
     start: u64,
     bytes: Bytes,
+    /// Bits that were found flipped: position of the byte, and which of it.
+    flipped: Vec<(u64, u8)>,
 }
 
 impl Window {
     /// `len`: bytes of the file; what follows the last whole page is not looked at.
     pub fn new(file: File, len: u64) -> Window {
-        Window { file, len: len - len % PAGE as u64, start: 0, bytes: Bytes::new() }
+        Window { file, len: len - len % PAGE as u64, start: 0, bytes: Bytes::new(), flipped: Vec::new() }
     }
 
     /// Where the file ends, in bytes.
@@ -34,13 +36,55 @@ impl Window {
         let held = self.start..self.start + self.bytes.len() as u64;
         if !(held.contains(&position) && position + need <= held.end) {
             let want = page_ceil(need).max(PIECE).min(self.len - position);
-            self.bytes = self.file.read_at(position, want as usize).await?;
+            self.bytes = match self.file.read_at(position, want as usize).await {
+                Err(error) if fs::is_unreadable(&error) => self.page_by_page(position, want).await?,
+                read => read?,
+            };
             self.start = position;
+            self.set_right();
             if (self.bytes.len() as u64) < need {
                 return Ok(None);
             }
         }
         let from = (position - self.start) as usize;
         Ok(Some(self.bytes.slice(from..from + need as usize)))
+    }
+
+    /// Takes the bits `mask` of the byte at `position` for flipped from now on.
+    pub fn flip(&mut self, position: u64, mask: u8) {
+        self.flipped.push((position, mask));
+        self.bytes = Bytes::new();
+    }
+
+    /// Takes the last [`Window::flip`] back.
+    pub fn unflip(&mut self) {
+        self.flipped.pop();
+        self.bytes = Bytes::new();
+    }
+
+    fn set_right(&mut self) {
+        let held = self.start..self.start + self.bytes.len() as u64;
+        if self.flipped.iter().all(|(position, _)| !held.contains(position)) {
+            return;
+        }
+        let mut bytes = self.bytes.to_vec();
+        for (position, mask) in self.flipped.iter().filter(|(position, _)| held.contains(position)) {
+            bytes[(position - held.start) as usize] ^= mask;
+        }
+        self.bytes = bytes.into();
+    }
+
+    /// Some page cannot be read, as a write that the power cut short may leave it: it holds nothing, like one that was
+    /// never written. Whether anything was lost by that, the walk finds out.
+    async fn page_by_page(&self, position: u64, want: u64) -> io::Result<Bytes> {
+        let mut bytes = vec![0; want as usize];
+        for (number, page) in bytes.chunks_exact_mut(PAGE).enumerate() {
+            match self.file.read_at(position + (number * PAGE) as u64, PAGE).await {
+                Ok(read) => page[..read.len()].copy_from_slice(&read),
+                Err(error) if fs::is_unreadable(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(bytes.into())
     }
 }

@@ -6,10 +6,11 @@ use crate::files::FileCache;
 use crate::format::checkpoint::ActiveSegmentState;
 use crate::format::index_page::{ENTRIES_PER_PAGE, Footer, IndexPage};
 use crate::format::segment_file::SegmentHeader;
-use crate::format::{PAGE, Refused};
+use crate::format::{PAGE, Refused, page_floor};
 use crate::ids::LogId;
 use crate::paths::{self, SegmentFileKind};
-use corelog_io::{File, fs};
+use bytes::Bytes;
+use corelog_io::{AlignedBuf, File, fs};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -116,6 +117,7 @@ async fn load_active(
     let path = dir.join(paths::segment_file(state.base_offset));
     let file = files.open(&path, false).await?;
     check_header(&file, &path, log, state.base_offset).await?;
+    let last_page = settle_last_page(&file, &path, state).await?;
     let mut index = SparseIndex::default();
     let mut index_pages = 0;
     let path = dir.join(paths::index_file(state.base_offset));
@@ -146,7 +148,42 @@ async fn load_active(
         max_timestamp: state.max_timestamp,
         index: Rc::new(RefCell::new(index)),
         index_pages,
+        last_page,
     })
+}
+
+/// The bytes of the segment's last page, which the file has when this returns. The flush that was under way when the
+/// power failed wrote this page again, and may have left anything there; the checkpoint has what was in it.
+async fn settle_last_page(
+    file: &File,
+    path: &Path,
+    state: &ActiveSegmentState,
+) -> Result<Bytes, StorageError> {
+    let at = page_floor(state.position);
+    let filled = (state.position - at) as usize;
+    if filled == 0 {
+        return Ok(Bytes::new());
+    }
+    let read = file.read_at(at, PAGE).await;
+    if state.last_page.is_empty() {
+        // A checkpoint of a build that did not keep it.
+        let page = read.map_err(StorageError::io("read", path))?;
+        return match page.get(..filled) {
+            Some(bytes) => Ok(Bytes::copy_from_slice(bytes)),
+            None => {
+                let what =
+                    format!("the file ends before byte {}, which was written and synced", state.position);
+                Err(StorageError::corrupt(path, at + page.len() as u64, what))
+            }
+        };
+    }
+    if !read.is_ok_and(|page| page.starts_with(&state.last_page)) {
+        tracing::info!(path = %path.display(), at, "the last page was not written whole: writing it again");
+        let mut page = AlignedBuf::new(PAGE);
+        page[..filled].copy_from_slice(&state.last_page);
+        file.write_at(at, page.freeze(), true).await.map_err(StorageError::io("write", path))?;
+    }
+    Ok(state.last_page.clone())
 }
 
 /// The segment's first page must be what was written.
@@ -197,12 +234,16 @@ pub async fn load_sealed(
     Ok(None)
 }
 
-/// An index file's bytes. One GiB of batches has a hundred pages; what a foreign file has beyond is not looked at.
-async fn read_pages(file: &File, path: &Path) -> Result<bytes::Bytes, StorageError> {
+/// An index file's bytes. One GiB of batches has a hundred pages; what a foreign file has beyond is not looked at. Of one
+/// that the disk does not give back nothing is known, as of one that is missing.
+async fn read_pages(file: &File, path: &Path) -> Result<Bytes, StorageError> {
     const PAGES_MAX: u64 = 1024;
     let len = file.len().await.map_err(StorageError::io("measure", path))?;
     let len = (len - len % PAGE as u64).min(PAGES_MAX * PAGE as u64);
-    file.read_at(0, len as usize).await.map_err(StorageError::io("read", path))
+    match file.read_at(0, len as usize).await {
+        Err(error) if fs::is_unreadable(&error) => Ok(Bytes::new()),
+        read => read.map_err(StorageError::io("read", path)),
+    }
 }
 
 /// Removes one file of a segment; it may be missing.

@@ -18,10 +18,10 @@ pub use syncs::Syncs;
 pub use turns::Turns;
 pub use write::{PIECE, SegmentWriter, rewrite_index};
 
-use crate::format::PAGE;
 use crate::format::checkpoint::ActiveSegmentState;
 use crate::format::index_page::Footer;
 use crate::ids::RaftIndex;
+use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -55,14 +55,12 @@ pub struct Active {
     pub index: Rc<RefCell<SparseIndex>>,
     /// Full index pages that are in the index file.
     pub index_pages: u32,
+    /// The bytes of batches in the page that the next batch begins in. They go into the checkpoint: the journal may be
+    /// without them when the page is written again.
+    pub last_page: Bytes,
 }
 
 impl Active {
-    /// Bytes of batches in the page that the next batch begins in.
-    pub fn last_page_len(&self) -> usize {
-        (self.position % PAGE as u64) as usize
-    }
-
     pub fn state(&self) -> ActiveSegmentState {
         ActiveSegmentState {
             base_offset: self.base_offset,
@@ -70,6 +68,7 @@ impl Active {
             created_ms: self.created_ms,
             position: self.position,
             max_timestamp: self.max_timestamp,
+            last_page: self.last_page.clone(),
         }
     }
 }

@@ -6,9 +6,11 @@
 
 use corelog_io::sync::Semaphore;
 use corelog_io::{File, Instant, fs, now};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Others write to the file system too, if its sync takes longer than this: one waits for what is theirs.
@@ -17,11 +19,20 @@ const LONG: Duration = Duration::from_secs(1);
 const APART: Duration = Duration::from_secs(30);
 
 pub struct Syncs {
-    /// With so many under way they are synced together.
+    /// With so many of a file system under way they are synced together.
     together_from: usize,
+    /// By device: topics' directories may lie on other file systems than the data directory.
+    systems: RefCell<BTreeMap<u64, Rc<System>>>,
+}
+
+/// One file system.
+#[derive(Default)]
+struct System {
+    /// Whether it can be synced as one; `None`: not asked yet.
+    as_one: Cell<Option<bool>>,
     under_way: Cell<usize>,
     /// One sync of the file system at a time; those who wait for it, in the order of their wishes.
-    turn: Semaphore,
+    turn: Turn,
     wished: Cell<u64>,
     /// Wishes up to this one are covered by the last sync of the file system.
     covered: Cell<u64>,
@@ -31,36 +42,46 @@ pub struct Syncs {
 
 impl Syncs {
     pub fn new(together_from: usize) -> Syncs {
-        Syncs {
-            together_from,
-            under_way: Cell::new(0),
-            turn: Semaphore::new(1),
-            wished: Cell::new(0),
-            covered: Cell::new(0),
-            apart_until: Cell::default(),
-        }
+        Syncs { together_from, systems: RefCell::default() }
     }
 
     /// All completed writes to `file` and its length are on stable storage when this returns; so is its name, if it is new
     /// in a directory.
     pub async fn sync(&self, file: &File, new_in: Option<&Path>) -> io::Result<()> {
-        let _counted = Counted::one_more(&self.under_way);
-        if self.under_way.get() >= self.together_from && !self.is_apart() {
-            let wish = self.wished.get() + 1;
-            self.wished.set(wish);
-            let _turn = self.turn.acquire(1).await;
-            if self.covered.get() < wish && !self.is_apart() {
-                self.sync_together(file).await;
-            }
-            if self.covered.get() >= wish {
-                return Ok(());
-            }
+        let system = Rc::clone(self.systems.borrow_mut().entry(file.device()?).or_default());
+        let _counted = Counted::one_more(&system.under_way);
+        let many = system.under_way.get() >= self.together_from;
+        if many && system.syncs_as_one(file).await && system.sync(file).await {
+            return Ok(());
         }
         file.sync_data().await?;
         match new_in {
             Some(dir) => fs::sync_dir(dir).await,
             None => Ok(()),
         }
+    }
+}
+
+impl System {
+    async fn syncs_as_one(&self, file: &File) -> bool {
+        if self.as_one.get().is_none() {
+            self.as_one.set(Some(file.syncs_as_one().await.unwrap_or(false)));
+        }
+        self.as_one.get() == Some(true)
+    }
+
+    /// Whether the caller's file is durable by a sync of the file system.
+    async fn sync(&self, file: &File) -> bool {
+        if self.is_apart() {
+            return false;
+        }
+        let wish = self.wished.get() + 1;
+        self.wished.set(wish);
+        let _turn = self.turn.0.acquire(1).await;
+        if self.covered.get() < wish && !self.is_apart() {
+            self.sync_together(file).await;
+        }
+        self.covered.get() >= wish
     }
 
     fn is_apart(&self) -> bool {
@@ -93,6 +114,14 @@ impl Syncs {
     }
 }
 
+struct Turn(Semaphore);
+
+impl Default for Turn {
+    fn default() -> Turn {
+        Turn(Semaphore::new(1))
+    }
+}
+
 struct Counted<'a>(&'a Cell<usize>);
 
 impl Counted<'_> {
@@ -114,9 +143,15 @@ mod tests {
     use corelog_io::sim::{DiskOp, Sim};
     use corelog_io::{OpenOptions, Queue, spawn};
     use std::path::PathBuf;
-    use std::rc::Rc;
 
-    async fn new_file(n: usize) -> File {
+    impl Syncs {
+        /// The one that the tests' files lie on.
+        fn system(&self) -> Rc<System> {
+            Rc::clone(&self.systems.borrow()[&0])
+        }
+    }
+
+    async fn new_file(n: impl std::fmt::Display) -> File {
         let path = PathBuf::from(format!("/d/{n}"));
         let options = OpenOptions { read: true, write: true, create: true, ..OpenOptions::default() };
         let file = File::open(&path, options).await.unwrap();
@@ -151,7 +186,7 @@ mod tests {
             let syncs = Rc::new(Syncs::new(1));
             disk.fail_nth(DiskOp::Sync, "/d/", 1, io::ErrorKind::Other);
             assert_eq!(sync_all(&syncs, 50).await, 50);
-            assert!(syncs.covered.get() < 50 && syncs.is_apart());
+            assert!(syncs.system().covered.get() < 50 && syncs.system().is_apart());
             disk.fail_nth(DiskOp::Sync, "/d/", 1, io::ErrorKind::Other);
             assert_eq!(sync_all(&syncs, 50).await, 49, "its own failure is a file's own");
         });
@@ -175,6 +210,40 @@ mod tests {
     }
 
     #[test]
+    fn a_sync_of_one_file_system_is_not_taken_for_anothers() {
+        let sim = Sim::new(5);
+        let machine = sim.process("machine");
+        machine.disk().mount(Path::new("/d/elsewhere"));
+        machine.start(1, |_| async {
+            fs::create_dir_all(Path::new("/d/elsewhere")).await.unwrap();
+            fs::sync_dir(Path::new("/d")).await.unwrap();
+            let syncs = Rc::new(Syncs::new(2));
+            let tasks: Vec<_> = (0..40)
+                .map(|n| {
+                    let syncs = Rc::clone(&syncs);
+                    spawn(Queue::Background, async move {
+                        let (name, dir) = if n % 2 == 0 {
+                            (n.to_string(), "/d")
+                        } else {
+                            (format!("elsewhere/{n}"), "/d/elsewhere")
+                        };
+                        let file = new_file(name).await;
+                        syncs.sync(&file, Some(Path::new(dir))).await.unwrap();
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await;
+            }
+        });
+        sim.run_for(Duration::from_secs(10));
+        machine.crash();
+        let disk = machine.disk();
+        let kept = |path: &PathBuf| disk.contents(path).unwrap() == vec![7; 4096];
+        assert_eq!(disk.files().iter().filter(|path| kept(path)).count(), 40);
+    }
+
+    #[test]
     fn a_file_system_that_is_slow_to_sync_is_left_alone_for_a_while() {
         let sim = Sim::new(3);
         let disk = sim.tester().disk();
@@ -184,13 +253,13 @@ mod tests {
             let file = new_file(0).await;
             disk.set_extra_latency(2 * LONG);
             syncs.sync(&file, None).await.unwrap();
-            assert_eq!(syncs.covered.get(), 1);
+            assert_eq!(syncs.system().covered.get(), 1);
             disk.set_extra_latency(Duration::ZERO);
             syncs.sync(&file, None).await.unwrap();
-            assert_eq!(syncs.covered.get(), 1, "by itself");
+            assert_eq!(syncs.system().covered.get(), 1, "by itself");
             corelog_io::sleep(APART).await;
             syncs.sync(&file, None).await.unwrap();
-            assert_eq!(syncs.covered.get(), 2);
+            assert_eq!(syncs.system().covered.get(), 2);
         });
     }
 }

@@ -1,7 +1,8 @@
 //! Appends batches to the active segment, in large aligned pieces, and seals it.
 //!
-//! The last partial page is written again by the next flush. Its first part is the same bytes as before, so a write
-//! torn between sectors leaves what was synced intact.
+//! The last partial page is written again by the next flush. A write that the power cuts short may leave nothing of it,
+//! neither what is new nor what was synced before: a checkpoint holds the latter (`Active::last_page`) before the
+//! journal lets go of it, and the former is in the journal.
 
 use super::{Active, Sealed, SparseIndex};
 use crate::error::StorageError;
@@ -46,14 +47,13 @@ pub struct SegmentWriter<'a> {
 
 impl<'a> SegmentWriter<'a> {
     /// Goes on with the active segment; `expected` bytes of batches are about to be pushed. `next`: offset and index
-    /// after its last batch. `last_page`: the bytes of its last page, if they are at hand; else they are read.
+    /// after its last batch.
     pub async fn resume(
         shard: &'a Shard,
         dir: &'a Path,
         log: LogId,
         active: Active,
         next: (i64, RaftIndex),
-        last_page: Option<Bytes>,
         expected: u64,
     ) -> Result<SegmentWriter<'a>, StorageError> {
         let path = dir.join(paths::segment_file(active.base_offset));
@@ -61,17 +61,8 @@ impl<'a> SegmentWriter<'a> {
         // Entries of a flush that failed half-way point to nothing.
         active.index.borrow_mut().entries.retain(|e| u64::from(e.position) < active.position);
         let buffer_at = page_floor(active.position);
-        let filled = active.last_page_len();
-        let mut carry = last_page.unwrap_or_default();
-        if carry.len() != filled {
-            let page = file.read_at(buffer_at, PAGE).await.map_err(StorageError::io("read", &path))?;
-            if page.len() < filled {
-                let what =
-                    format!("the file ends before byte {}, which was written and synced", active.position);
-                return Err(StorageError::corrupt(&path, buffer_at + page.len() as u64, what));
-            }
-            carry = page.slice(..filled);
-        }
+        let carry = active.last_page.clone();
+        assert_eq!(carry.len() as u64, active.position - buffer_at, "the last page is at hand");
         let (next_offset, next_index) = next;
         Ok(SegmentWriter {
             shard,
@@ -113,6 +104,7 @@ impl<'a> SegmentWriter<'a> {
             max_timestamp: -1,
             index: Rc::new(RefCell::new(SparseIndex::default())),
             index_pages: 0,
+            last_page: Bytes::new(),
         };
         Ok(SegmentWriter {
             shard,
@@ -194,6 +186,8 @@ impl<'a> SegmentWriter<'a> {
             // The last page stays at hand: the next batch goes on in it.
             let end = buffer.len();
             self.carry = buffer.slice(end - end % PAGE..end);
+            // The log keeps it for as long as it rests: not the whole buffer with it.
+            self.active.last_page = Bytes::copy_from_slice(&self.carry);
             self.write_out().await?;
             self.buffer_at = page_floor(self.active.position);
         }

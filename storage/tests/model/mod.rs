@@ -40,6 +40,9 @@ pub enum Phase {
 pub fn run(plan: &Plan) -> u64 {
     let sim = Sim::new(plan.seed);
     let machine = sim.process("broker");
+    if plan.faults == Faults::Crashes {
+        machine.disk().set_torn_unreadable(8);
+    }
     let shared = Rc::new(Shared {
         plan: plan.clone(),
         truth: RefCell::new(Truth::new(plan.logs, plan.write_caching)),

@@ -99,7 +99,7 @@ impl DataDir {
 
     fn read_checkpoints(&mut self, journal_dir: &Path, report: &mut Report) -> Result<()> {
         let mut newest: BTreeMap<LogId, u64> = BTreeMap::new();
-        for (name, path) in entries(journal_dir)? {
+        for (name, path) in journal_files(journal_dir)? {
             let Some(JournalName::Checkpoint { .. }) = JournalName::parse(&name) else { continue };
             let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let (header, logs) = match checkpoint::decode(&bytes) {
@@ -124,7 +124,7 @@ impl DataDir {
     }
 
     fn read_journals(&mut self, journal_dir: &Path, damaged: Damaged) -> Result<()> {
-        for (name, path) in entries(journal_dir)? {
+        for (name, path) in journal_files(journal_dir)? {
             if let Some(JournalName::Journal { .. }) = JournalName::parse(&name) {
                 let journal = Journal::open(&path)?;
                 if journal.header.is_some() {
@@ -132,8 +132,10 @@ impl DataDir {
                 }
             }
         }
+        // What a generation put aside of a log is all that it had of it.
         self.journals.sort_by_key(|journal| {
-            journal.header.map(|header| (header.generation, header.shard, header.first_sequence))
+            let is_aside = journal.path.parent() != Some(journal_dir);
+            journal.header.map(|header| (header.generation, is_aside, header.shard, header.first_sequence))
         });
         for (at, journal) in self.journals.iter().enumerate() {
             let of = journal.header.map_or((0, 0), |header| (header.generation, header.shard));
@@ -253,7 +255,7 @@ impl DataDir {
     }
 
     fn dump_segments(&self, log: LogId, report: &mut Report) -> Result<Option<End>> {
-        let active = self.checkpoints.get(&log).and_then(|checkpoint| checkpoint.active);
+        let active = self.checkpoints.get(&log).and_then(|checkpoint| checkpoint.active.as_ref());
         let mut end: Option<End> = None;
         for (base, (path, _)) in self.segments(log)? {
             if active.is_some_and(|active| base > active.base_offset) {
@@ -348,6 +350,15 @@ fn batches_of(path: &Path, len: u64, report: &mut Report) -> Result<Vec<bytes::B
     Ok(batches.map_while(|batch| batch.ok()).map(|batch| batch.into_bytes()).collect())
 }
 
+/// Files of the journals, those of logs that were refused and put aside too.
+fn journal_files(journal_dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut files = entries(journal_dir)?;
+    for (_, dir) in entries(&journal_dir.join("refused"))? {
+        files.extend(entries(&dir)?);
+    }
+    Ok(files)
+}
+
 /// Names and paths in a directory, by name; none if it is not there.
 pub fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
     let listed = match std::fs::read_dir(dir) {
@@ -414,7 +425,7 @@ pub fn dump_checkpoint(path: &Path, report: &mut Report) -> Result<()> {
             "flushed_index": log.flushed_index.0,
             "term": log.term,
             "producers": log.producers.len(),
-            "active_segment": log.active.map(|active| json!({"base_offset": active.base_offset, "position": active.position})),
+            "active_segment": log.active.as_ref().map(|active| json!({"base_offset": active.base_offset, "position": active.position})),
             "epochs": log.epochs.entries().iter().map(|(epoch, start)| json!([epoch, start])).collect::<Vec<_>>(),
         });
         report.line(&text, "log", fields)?;

@@ -95,11 +95,18 @@ pub struct Share {
     pub bytes: u64,
 }
 
+/// What a partition of a list takes at the most, here and on the shard that watches it for the list.
+const PARTITION_BYTES: usize = 512;
+/// What a topic takes beside its name.
+const TOPIC_BYTES: usize = 128;
+
 pub struct List {
     by_id: bool,
     asked: Slab<Asked>,
     /// Names and ids are of the client's choice: no hash that it can foresee.
     topics: HashMap<Topic, BTreeMap<i32, Place>>,
+    /// Of the topics' names.
+    name_bytes: usize,
     turns: u64,
     /// Places that are new to the resolver.
     unresolved: Vec<Place>,
@@ -123,6 +130,7 @@ impl List {
             by_id,
             asked: Slab::new(),
             topics: HashMap::new(),
+            name_bytes: 0,
             turns: 0,
             unresolved: Vec::new(),
             resolved_with: None,
@@ -142,6 +150,11 @@ impl List {
 
     pub fn is_empty(&self) -> bool {
         self.asked.is_empty()
+    }
+
+    /// What the list takes, on all shards together.
+    pub fn memory(&self) -> usize {
+        self.asked.len() * PARTITION_BYTES + self.topics.len() * TOPIC_BYTES + self.name_bytes
     }
 
     pub fn get(&self, place: Place) -> &Asked {
@@ -167,6 +180,7 @@ impl List {
             let mut name = || name.get_or_insert_with(|| topic.topic.detach()).clone();
             let key = Topic::new(&topic.topic, topic.topic_id, self.by_id);
             if !self.topics.contains_key(&key) {
+                self.name_bytes += topic.topic.len();
                 self.topics.insert(Topic::new(&name(), topic.topic_id, self.by_id), BTreeMap::new());
             }
             let places = self.topics.get_mut(&key).expect("it is there by now");
@@ -197,6 +211,9 @@ impl List {
         }
         if places.is_empty() {
             self.topics.remove(topic);
+            if let Topic::Name(name) = topic {
+                self.name_bytes -= name.len();
+            }
         }
     }
 

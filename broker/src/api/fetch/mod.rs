@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corelog_io::Instant;
-use corelog_io::sync::Permit;
+use corelog_io::sync::{Permit, Semaphore};
 use corelog_wire::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
 use corelog_wire::records::{self, DownConvertLimits, LegacyFormat};
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader, frame};
-use futures_util::future::{join_all, select};
+use futures_util::future::{Either, join_all, select};
 
 pub use list::Bells;
 use list::{Asked, List};
@@ -32,6 +32,9 @@ use crate::shard::Shard;
 
 /// A response takes at least this much of the shard's fetch budget before it reads.
 const GRANT_MIN: u64 = 64 * 1024;
+/// With something to read and no room for it a response waits at the least this long, whatever `max_wait_ms` says: an
+/// answer without records would only be asked for again.
+const ROOM_WAIT_MIN: Duration = Duration::from_secs(1);
 /// Grants from this many bytes on are dealt among the shards.
 const DEALT_FROM: u64 = 1 << 20;
 /// Below this version responses carry message format 0 or 1 (KIP-98).
@@ -45,8 +48,8 @@ const CONSUMER_REPLICA_ID: i32 = -1;
 /// What down-conversion may make of one partition's batches when it decompresses them.
 const DOWN_CONVERT_BYTES_MAX: usize = 64 << 20;
 
-pub async fn handle(context: Context, header: RequestHeader, mut reader: Reader) -> Outcome {
-    let version = header.api_version;
+pub async fn handle(mut context: Context, header: RequestHeader, mut reader: Reader) -> Outcome {
+    let (version, correlation_id) = (header.api_version, header.correlation_id);
     let request: FetchRequest = match decode(&mut reader, version) {
         Ok(request) => request,
         Err(error) => {
@@ -57,9 +60,12 @@ pub async fn handle(context: Context, header: RequestHeader, mut reader: Reader)
             });
         }
     };
+    // A fetch may wait for as long as its client likes: it keeps nothing of the request's bytes.
+    context.client_id = None;
+    drop((header, reader));
     let (response, held) = fetch(&context, request).await;
     context.shard.metrics.errors(&response);
-    match frame::response(&response, version, header.correlation_id) {
+    match frame::response(&response, version, correlation_id) {
         Ok(frame) => Outcome::Answer { frame, held },
         Err(error) => Outcome::Close(CloseReason::Encode(error.to_string())),
     }
@@ -85,10 +91,12 @@ async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, 
     if refusal.is_some() {
         request.session_epoch = session::EPOCH_FINAL;
     }
-    let mut plan = match shard.sessions.begin(&request, by_id, corelog_io::now()) {
+    let mut plan = match shard.sessions.begin(&request, by_id, &context.connection, corelog_io::now()) {
         Ok(plan) => plan,
         Err(code) => return (FetchResponse { error_code: code.0, ..Default::default() }, None),
     };
+    drop(request);
+    context.room.give_back();
     let (got, held) = match refusal {
         // In each partition: before version 7 there is no error for the whole.
         Some(code) => (plan.list.iter().map(|(place, _)| Got::refused(place, code)).collect(), None),
@@ -107,30 +115,32 @@ struct Limits {
 }
 
 /// Reads until there is enough, an error to tell, or no time left. In the list's order; of what was looked at.
+///
+/// What is read holds room of the shard's fetch budget until it is sent. Without room it is still found out whether there
+/// is something to read: who polls and has nothing to get waits for no one, and who waits for room holds none.
 async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>, Option<Permit>) {
     let (id, bell) = list.at_home(shard);
+    let budget = &shard.fetch_budget;
+    let wait_for_room_until = limits.deadline.max(corelog_io::now() + ROOM_WAIT_MIN);
     let mut got: Vec<Got> = Vec::new();
+    // What there was waited for.
+    let mut granted: Option<Permit> = None;
     loop {
         let may_wait = corelog_io::now() < limits.deadline && !shard.is_stopping();
         let news = bell.listen();
         list.resolve(shard);
         let mut new = list.refusals();
-        let most = shard.fetch_budget.available() / 4;
-        let grant = (limits.max_bytes as u64).min(most.max(GRANT_MIN)).min(shard.fetch_budget.total());
-        let mut held = shard.fetch_budget.acquire(grant).await;
+        let mut held = granted.take().or_else(|| budget.try_acquire(grant(budget, limits.max_bytes)));
+        let most = held.as_ref().map(|held| held.count().min(limits.max_bytes as u64));
         let all = list.shares().map(|share| share.bytes).sum();
         let enough = if may_wait { limits.min_bytes } else { 0 };
         let reads = list.shares().map(|part| {
             let (owner, changes) = (part.owner, std::mem::take(&mut part.changes));
             let given = std::mem::take(&mut part.given);
-            let budget = share(grant, part.bytes, all);
+            let room = most.map(|most| share(most, part.bytes, all));
             async move {
-                (
-                    owner,
-                    shard
-                        .on(owner, move |shard| watch::read(shard, id, given, changes, budget, enough))
-                        .await,
-                )
+                let read = shard.on(owner, move |shard| watch::read(shard, id, given, changes, room, enough));
+                (owner, read.await)
             }
         });
         for (owner, read) in join_all(reads).await {
@@ -147,31 +157,65 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
         got.dedup_by_key(|got| got.place);
         // Small limits were given to each shard whole, and to each a first batch of any size. The answer keeps to the
         // limits in the list's order, and only its own first batch may exceed them (KIP-74).
+        let most = most.unwrap_or(0) as usize;
         let mut total = 0;
         for got in got.iter_mut().filter(|got| got.len > 0) {
-            if total > 0 && (total + got.len > grant as usize || got.len > list.get(got.place).bytes_max()) {
-                got.parts.clear();
-                got.len = 0;
+            if total > 0 && (total + got.len > most || got.len > list.get(got.place).bytes_max()) {
+                got.leave_out();
             }
             total += got.len;
         }
-        // Waiting brings no more of what the limits have cut off.
-        let enough = read >= limits.min_bytes || got.iter().any(Got::is_telling) || list.is_empty();
-        if enough || !may_wait {
-            held.release(held.count().saturating_sub(total as u64));
-            return (got, (total > 0).then_some(held));
+        // A first batch that is larger than the grant needs room too.
+        let mut lacking = None;
+        if let Some(held) = &mut held
+            && total as u64 > held.count()
+        {
+            match budget.try_acquire(total as u64 - held.count()) {
+                Some(more) => held.merge(more),
+                None => lacking = Some(total as u64),
+            }
         }
-        // All of it is read again.
-        for got in &mut got {
-            got.parts = Vec::new();
-            got.len = 0;
+        if held.is_none() && got.iter().any(|got| got.is_cut) {
+            lacking = Some(GRANT_MIN);
+        }
+        // Waiting brings no more of what the limits, or this broker's own grant, have cut off.
+        let is_cut = total > 0 && got.iter().any(|got| got.is_cut);
+        let enough = read >= limits.min_bytes || is_cut || got.iter().any(Got::is_telling) || list.is_empty();
+        match lacking {
+            None if enough || !may_wait => {
+                let held = held.map(|mut held| {
+                    held.release(held.count().saturating_sub(total as u64));
+                    held
+                });
+                return (got, held.filter(|_| total > 0));
+            }
+            // All of it is read again.
+            _ => got.iter_mut().for_each(Got::leave_out),
         }
         drop(held);
-        // A shard that stops does not wait for consumers that wait.
-        let late = std::pin::pin!(corelog_io::sleep_until(limits.deadline));
         let stopping = std::pin::pin!(shard.stopping());
-        select(news, select(late, stopping)).await;
+        match lacking {
+            None => {
+                // A shard that stops does not wait for consumers that wait.
+                let late = std::pin::pin!(corelog_io::sleep_until(limits.deadline));
+                select(news, select(late, stopping)).await;
+            }
+            Some(room) => {
+                let late = std::pin::pin!(corelog_io::sleep_until(wait_for_room_until));
+                match select(std::pin::pin!(budget.acquire(room)), select(late, stopping)).await {
+                    Either::Left((room, _)) => granted = Some(room),
+                    // There is none: what could be said without records is the answer.
+                    Either::Right(_) => return (got, None),
+                }
+            }
+        }
     }
+}
+
+/// What a response may take of the budget now: the less the more is taken, and of its last quarter only little.
+fn grant(budget: &Semaphore, max_bytes: usize) -> u64 {
+    let spare = budget.available().saturating_sub(budget.total() / 4);
+    (max_bytes as u64).min((spare / 4).max(GRANT_MIN)).min(budget.total())
 }
 
 /// How much of `grant` an owner may read of which `own` of `all` bytes are asked. Large grants are dealt among the

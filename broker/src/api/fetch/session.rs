@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use corelog_io::Instant;
@@ -14,12 +14,11 @@ use corelog_wire::ErrorCode;
 use corelog_wire::fetch::FetchRequest;
 
 use super::list::List;
+use crate::net::connection::Connection;
 
-/// A full cache gives up sessions that were not used for this long (Kafka's
-/// `MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS`); if there is none, a new client goes without a session.
+/// Kafka's `MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS`: a session that was not used for this long may be given up for any
+/// other, and one that is this old for a larger one, which saves more.
 const EVICTION_AGE: Duration = Duration::from_secs(120);
-/// Partitions that the sessions of one shard may name together.
-const PARTITIONS_MAX: usize = 200_000;
 
 const EPOCH_INITIAL: i32 = 0;
 pub const EPOCH_FINAL: i32 = -1;
@@ -27,16 +26,20 @@ pub const EPOCH_FINAL: i32 = -1;
 struct Session {
     epoch: i32,
     used: Instant,
+    created: Instant,
+    /// The connection that it was last used on. A client that is gone begins a new session when it comes back.
+    connection: Weak<Connection>,
     /// Away while an answer is made from it.
     list: Option<List>,
-    /// How many partitions the cache's bound counts for it.
+    /// What the cache's bound counts for it, in bytes.
     counted: usize,
 }
 
 pub struct Sessions {
     slots: usize,
+    bytes_max: usize,
     sessions: RefCell<HashMap<i32, Session>>,
-    partitions: Cell<usize>,
+    bytes: Cell<usize>,
 }
 
 /// What to fetch for a request, and how to answer.
@@ -56,8 +59,14 @@ struct Lent {
 }
 
 impl Sessions {
-    pub fn new(slots: usize) -> Rc<Sessions> {
-        Rc::new(Sessions { slots, sessions: RefCell::default(), partitions: Cell::new(0) })
+    /// `bytes_max`: of what all sessions name together.
+    pub fn new(slots: usize, bytes_max: usize) -> Rc<Sessions> {
+        Rc::new(Sessions { slots, bytes_max, sessions: RefCell::default(), bytes: Cell::new(0) })
+    }
+
+    /// What the sessions take.
+    pub fn bytes(&self) -> usize {
+        self.bytes.get()
     }
 
     fn count(&self) -> usize {
@@ -69,6 +78,7 @@ impl Sessions {
         self: &Rc<Self>,
         request: &FetchRequest,
         by_id: bool,
+        connection: &Rc<Connection>,
         now: Instant,
     ) -> Result<Plan, ErrorCode> {
         let (id, epoch) = (request.session_id, request.session_epoch);
@@ -76,7 +86,8 @@ impl Sessions {
             self.remove(id);
             let mut list = List::new(by_id);
             list.update(request);
-            let session_id = if epoch == EPOCH_INITIAL { self.create(list.len(), now) } else { 0 };
+            let session_id =
+                if epoch == EPOCH_INITIAL { self.create(list.memory(), connection, now) } else { 0 };
             let lent = (session_id != 0).then(|| Lent { sessions: self.clone(), id: session_id });
             return Ok(Plan { session_id, list, incremental: false, lent });
         }
@@ -91,12 +102,14 @@ impl Sessions {
         }
         session.epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
         session.used = now;
-        let others = self.partitions.get() - session.counted;
+        session.connection = Rc::downgrade(connection);
+        let counted = session.counted;
         drop(sessions);
         let mut plan =
             Plan { session_id: id, list, incremental: true, lent: Some(Lent { sessions: self.clone(), id }) };
         plan.list.update(request);
-        if plan.list.is_empty() || others + plan.list.len() > PARTITIONS_MAX {
+        let bytes = plan.list.memory();
+        if plan.list.is_empty() || !self.make_room(bytes, counted, self.slots, now) {
             // As Kafka does with an empty one: its client begins a new session when there is something to fetch again.
             return Ok(Plan { session_id: 0, incremental: false, lent: None, ..plan });
         }
@@ -104,35 +117,60 @@ impl Sessions {
     }
 
     /// Makes a session whose list is away until its first answer; 0 if there is no room.
-    fn create(&self, partitions: usize, now: Instant) -> i32 {
-        if self.partitions.get() + partitions > PARTITIONS_MAX {
+    fn create(&self, bytes: usize, connection: &Rc<Connection>, now: Instant) -> i32 {
+        if !self.make_room(bytes, 0, self.slots.saturating_sub(1), now) {
             return 0;
-        }
-        if self.count() >= self.slots {
-            let oldest = {
-                let sessions = self.sessions.borrow();
-                let idle = sessions.iter().filter(|(_, session)| session.list.is_some());
-                idle.min_by_key(|(_, session)| session.used).map(|(id, session)| (*id, session.used))
-            };
-            match oldest {
-                Some((id, used)) if now - used >= EVICTION_AGE => self.remove(id),
-                _ => return 0,
-            }
         }
         let mut sessions = self.sessions.borrow_mut();
         loop {
             let id = (corelog_io::random_u64() & 0x7fff_ffff) as i32;
             if id != 0 && !sessions.contains_key(&id) {
-                sessions.insert(id, Session { epoch: 1, used: now, list: None, counted: 0 });
+                let connection = Rc::downgrade(connection);
+                let session =
+                    Session { epoch: 1, used: now, created: now, connection, list: None, counted: 0 };
+                sessions.insert(id, session);
                 return id;
             }
         }
     }
 
+    /// Gives sessions up until one of `bytes`, of which `counted` are counted already, fits beside at most `slots`.
+    fn make_room(&self, bytes: usize, counted: usize, slots: usize, now: Instant) -> bool {
+        loop {
+            let fits = self.bytes.get() - counted + bytes <= self.bytes_max;
+            if fits && self.count() <= slots {
+                return true;
+            }
+            match self.least_valuable(bytes, now) {
+                Some(id) if bytes <= self.bytes_max => self.remove(id),
+                _ => return false,
+            }
+        }
+    }
+
+    /// The session to give up for one of `bytes`: first those whose clients are gone, then as Kafka (KIP-227) what was long
+    /// unused, then the smallest, once it has lasted.
+    fn least_valuable(&self, bytes: usize, now: Instant) -> Option<i32> {
+        let sessions = self.sessions.borrow();
+        let idle = || sessions.iter().filter(|(_, session)| session.list.is_some());
+        let is_gone = |session: &Session| session.connection.strong_count() == 0;
+        let gone = idle().filter(|(_, session)| is_gone(session)).min_by_key(|(_, session)| session.used);
+        let unused = || {
+            let oldest = idle().min_by_key(|(_, session)| session.used);
+            oldest.filter(|(_, session)| now - session.used >= EVICTION_AGE)
+        };
+        let smaller = || {
+            let lasted = idle().filter(|(_, session)| now - session.created >= EVICTION_AGE);
+            let smallest = lasted.min_by_key(|(_, session)| session.counted);
+            smallest.filter(|(_, session)| session.counted < bytes)
+        };
+        gone.or_else(unused).or_else(smaller).map(|(id, _)| *id)
+    }
+
     fn remove(&self, id: i32) {
         let session = self.sessions.borrow_mut().remove(&id);
         if let Some(session) = session {
-            self.partitions.set(self.partitions.get() - session.counted);
+            self.bytes.set(self.bytes.get() - session.counted);
         }
     }
 }
@@ -143,9 +181,9 @@ impl Plan {
         let Some(lent) = self.lent else { return };
         let sessions = &lent.sessions;
         if let Some(session) = sessions.sessions.borrow_mut().get_mut(&lent.id) {
-            let count = self.list.len();
-            sessions.partitions.set(sessions.partitions.get() - session.counted + count);
-            session.counted = count;
+            let bytes = self.list.memory();
+            sessions.bytes.set(sessions.bytes.get() - session.counted + bytes);
+            session.counted = bytes;
             session.list = Some(self.list);
         }
     }

@@ -10,6 +10,7 @@ use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 use corelog_io::sync::{Following, Inbox, Mark};
+use corelog_io::yield_if_needed;
 use corelog_storage::{EpochEnd, Log, LogId, ReadError};
 use corelog_wire::ErrorCode;
 
@@ -45,6 +46,8 @@ pub struct Got {
     pub len: usize,
     /// From where the client goes on.
     pub records: u64,
+    /// There is more that its client asks for, and no room for it in this answer.
+    pub is_cut: bool,
 }
 
 /// What of a partition has gone out to the client.
@@ -67,7 +70,15 @@ impl Got {
             parts: Vec::new(),
             len: 0,
             records: 0,
+            is_cut: false,
         }
+    }
+
+    /// Its records stay out of this answer.
+    pub fn leave_out(&mut self) {
+        self.is_cut |= self.len > 0;
+        self.parts = Vec::new();
+        self.len = 0;
     }
 
     /// Whether a read at `offset` is in range.
@@ -123,9 +134,10 @@ struct Entry {
     log: Option<(Weak<Log>, Following)>,
 }
 
-/// Counts what was `given` in the last answer, takes `changes` over, then reads the list's partitions of this shard that may have something to tell, up to `budget`
-/// bytes; the first batch of the first partition that has one is read whatever its size (KIP-74). If that is less than
-/// `enough` and nothing else is to be told, the first news from now on rings the list's bell.
+/// Counts what was `given` in the last answer, takes `changes` over, then reads the list's partitions of this shard that
+/// may have something to tell, up to `room` bytes; the first batch of the first partition that has one is read whatever
+/// its size (KIP-74). Without room no records are read, and it is only told where there are some. If what was read is less
+/// than `enough`, nothing was cut off and nothing else is to be told, the first news from now on rings the list's bell.
 ///
 /// The watch is taken when this is called, not when it is polled: calls of one list come in their order.
 pub fn read(
@@ -133,14 +145,14 @@ pub fn read(
     id: ListId,
     given: Vec<Given>,
     changes: Vec<Change>,
-    budget: usize,
+    room: Option<usize>,
     enough: usize,
 ) -> impl Future<Output = Vec<Got>> {
     let mut watch = shard.watches.take(&shard, id);
     async move {
         watch.note_given(&given);
         watch.change(changes);
-        let got = watch.read(&shard, budget, enough).await;
+        let got = watch.read(&shard, room, enough).await;
         shard.watches.put_back(id, watch);
         got
     }
@@ -186,20 +198,21 @@ impl Watch {
         }
     }
 
-    async fn read(&mut self, shard: &Shard, mut budget: usize, enough: usize) -> Vec<Got> {
+    async fn read(&mut self, shard: &Shard, room: Option<usize>, enough: usize) -> Vec<Got> {
+        let mut budget = room.unwrap_or(0);
         self.line.arm();
         let line = self.line.take();
         let mut got = Vec::with_capacity(line.len());
-        let (mut len, mut telling) = (0, false);
+        let (mut len, mut settled) = (0, false);
         let mut served = Vec::new();
         for place in line {
             let Some(entry) = self.entries.get_mut(&place).filter(|entry| entry.mark.take()) else {
                 continue;
             };
-            let read = entry.read(shard, place, budget, len == 0).await;
+            let read = entry.read(shard, place, budget, room.is_some() && len == 0).await;
             budget = budget.saturating_sub(read.len);
             len += read.len;
-            telling |= read.is_telling();
+            settled |= read.is_telling() || read.is_cut;
             if read.len > 0 {
                 served.push(place);
             } else if read.is_telling() || read.high_watermark != entry.wanted.offset {
@@ -210,13 +223,15 @@ impl Watch {
                 }
             }
             got.push(read);
+            // Thousands of partitions may be read from memory, which waits for nothing.
+            yield_if_needed().await;
         }
         // Behind those that got nothing, so that a small budget reaches all in turn. What was served is known to have
         // arrived when the client goes on from there.
         for place in served {
             self.entries[&place].mark.put();
         }
-        if len >= enough || telling {
+        if len >= enough || settled {
             self.line.disarm();
         }
         got
@@ -259,17 +274,20 @@ impl Entry {
             }
         }
         let max_bytes = wanted.max_bytes.min(budget);
+        let is_limited = budget < wanted.max_bytes;
         // The cheap answers first: nothing is there, or nothing may be given.
-        if wanted.offset == got.high_watermark
-            || (max_bytes == 0 && !first && got.may_be_read_at(wanted.offset))
-        {
+        if wanted.offset == got.high_watermark {
             return got;
+        }
+        if max_bytes == 0 && !first && got.may_be_read_at(wanted.offset) {
+            return Got { is_cut: is_limited, ..got };
         }
         match log.read(wanted.offset, max_bytes, first).await {
             Ok(read) => Got {
                 high_watermark: read.high_watermark,
                 last_stable_offset: read.high_watermark,
                 log_start_offset: read.log_start_offset,
+                is_cut: is_limited && read.next_offset < read.high_watermark,
                 parts: read.parts,
                 len: read.len,
                 records: u64::try_from(read.next_offset - wanted.offset).unwrap_or(0),

@@ -70,8 +70,8 @@ pub(super) static ROWS: &[Spec] = &[
         "socket.request.max.bytes",
         "104857600",
         Check::AtLeast(1),
-        "The largest request; a connection that announces a larger one is closed. Never more than a quarter of a core's \
-         part of corelog.memory.",
+        "The largest request; a connection that announces a larger one is closed. Never more than three sixteenths of a \
+         core's part of corelog.memory.",
     )
     .bytes(),
     long(

@@ -8,12 +8,18 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::task::Poll;
 use std::thread;
+use std::time::Duration;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// What waits for the thread: callers that have gone leave theirs behind.
+const JOBS_MAX: usize = 256;
+/// How long a caller that found the queue full waits before it tries again.
+const FULL_RETRY: Duration = Duration::from_millis(1);
+
 /// Ends when it is dropped and has done what it was given.
 pub(crate) struct BlockingThread {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::SyncSender<Job>,
 }
 
 /// Brings a result back to the core.
@@ -25,7 +31,7 @@ struct Result<T> {
 impl BlockingThread {
     /// Runs on the CPUs that the calling thread may use.
     pub(crate) fn start(core: usize) -> io::Result<BlockingThread> {
-        let (jobs, queue) = mpsc::channel::<Job>();
+        let (jobs, queue) = mpsc::sync_channel::<Job>(JOBS_MAX);
         thread::Builder::new().name(format!("blocking-{core}")).spawn(move || {
             // A panic here would leave the core waiting for ever: it ends the process as on the core itself.
             mark_core_thread();
@@ -36,8 +42,7 @@ impl BlockingThread {
         Ok(BlockingThread { jobs })
     }
 
-    /// Runs `f` after all that was given before. If the caller is dropped, `f` still runs. The callers are tasks that
-    /// wait, so their number bounds the queue.
+    /// Runs `f` after all that is in the queue; waits while that is full. If the caller is dropped then, `f` still runs.
     pub(crate) async fn run<T: Send + 'static>(&self, f: impl FnOnce() -> T + Send + 'static) -> T {
         let result = Arc::new(Result { value: ArrayQueue::new(1), waiter: AtomicWaker::new() });
         let giver = Arc::clone(&result);
@@ -45,7 +50,14 @@ impl BlockingThread {
             let Ok(()) = giver.value.push(f()) else { unreachable!("it is given once") };
             giver.waiter.wake();
         };
-        self.jobs.send(Box::new(job)).expect("the thread lives as long as this");
+        let mut job: Job = Box::new(job);
+        while let Err(full) = self.jobs.try_send(job) {
+            match full {
+                mpsc::TrySendError::Full(back) => job = back,
+                mpsc::TrySendError::Disconnected(_) => unreachable!("the thread lives as long as this"),
+            }
+            crate::sleep(FULL_RETRY).await;
+        }
         poll_fn(|cx| {
             result.waiter.register(cx.waker());
             result.value.pop().map_or(Poll::Pending, Poll::Ready)

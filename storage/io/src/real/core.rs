@@ -4,6 +4,7 @@ use super::blocking::BlockingThread;
 use super::ring::Ring;
 use super::roster::{Canceller, Member, Roster};
 use super::timers::Timers;
+use crate::task::TURN;
 use crate::world::{self, World};
 use crate::{Instant, Queue};
 use glommio::{Latency, Shares, TaskQueueHandle};
@@ -38,8 +39,6 @@ pub(crate) struct Core {
 /// Holds most requests whole.
 pub(super) const SCRATCH_BYTES: usize = 16 << 10;
 
-/// What [`crate::yield_if_needed`] lets a task run at a time while others wait.
-const TURN: Duration = Duration::from_micros(500);
 /// How long tasks run until completions, timers and other threads' messages are looked at again.
 const REACTOR_PERIOD: Duration = Duration::from_micros(200);
 

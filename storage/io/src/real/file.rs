@@ -219,22 +219,46 @@ impl File {
         self.sync_data().await
     }
 
-    /// Makes a system call on the blocking thread. The descriptor must outlive it even if this future is dropped: the thread
-    /// gets its own.
+    /// Makes a system call on the blocking thread.
     async fn blocking(&self, call: impl FnOnce(RawFd) -> libc::c_int + Send + 'static) -> io::Result<()> {
-        // SAFETY: plain system call on an open descriptor; what it returns is owned by nobody else.
-        let own =
-            unsafe { OwnedFd::from_raw_fd(check(libc::fcntl(self.fd.raw(), libc::F_DUPFD_CLOEXEC, 0))?) };
+        let own = self.duplicate()?;
         super::fs::blocking(move || check(call(own.as_raw_fd())).map(|_| ())).await
     }
 
-    /// fstat reads the inode in memory: it does not block.
+    /// For the blocking thread, whose descriptor must outlive a call even if who waits for it is dropped.
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        // SAFETY: plain system call on an open descriptor; what it returns is owned by nobody else.
+        Ok(unsafe { OwnedFd::from_raw_fd(check(libc::fcntl(self.fd.raw(), libc::F_DUPFD_CLOEXEC, 0))?) })
+    }
+
+    pub(crate) async fn syncs_as_one(&self) -> io::Result<bool> {
+        let own = self.duplicate()?;
+        let kind = super::fs::blocking(move || {
+            let mut stat = MaybeUninit::<libc::statfs>::uninit();
+            // SAFETY: the buffer is a statfs's size and read only when filled.
+            unsafe {
+                check(libc::fstatfs(own.as_raw_fd(), stat.as_mut_ptr()))?;
+                Ok::<_, io::Error>(stat.assume_init().f_type)
+            }
+        });
+        Ok([libc::EXT4_SUPER_MAGIC, libc::XFS_SUPER_MAGIC].contains(&kind.await?))
+    }
+
     pub(crate) fn len(&self) -> io::Result<u64> {
+        self.stat().map(|stat| stat.st_size as u64)
+    }
+
+    pub(crate) fn device(&self) -> io::Result<u64> {
+        self.stat().map(|stat| stat.st_dev)
+    }
+
+    /// fstat reads the inode in memory: it does not block.
+    fn stat(&self) -> io::Result<libc::stat> {
         let mut stat = MaybeUninit::<libc::stat>::uninit();
         // SAFETY: the buffer is a stat's size; it is read only when the call filled it.
         unsafe {
             check(libc::fstat(self.fd.raw(), stat.as_mut_ptr()))?;
-            Ok(stat.assume_init().st_size as u64)
+            Ok(stat.assume_init())
         }
     }
 
@@ -351,6 +375,45 @@ mod tests {
         for core in run::start(&config, vec![()], main).expect("the core starts") {
             let whole = core.join().expect("the core ends").expect("it has run");
             assert!(whole == bytes);
+        }
+        std::fs::remove_file(path).expect("it can be removed");
+    }
+
+    /// Descriptors of this process that lead to `path`.
+    fn open_at(path: &Path) -> usize {
+        let links = std::fs::read_dir("/proc/self/fd").expect("Linux").flatten();
+        links.filter(|link| std::fs::read_link(link.path()).is_ok_and(|target| target == path)).count()
+    }
+
+    #[test]
+    fn an_open_that_is_given_up_leaves_no_descriptor() {
+        let path = std::env::temp_dir().join(format!("corelog-opens-{}", std::process::id()));
+        std::fs::write(&path, b"something").expect("the file can be written");
+        let config = RunConfig::new(vec![available_cpus().expect("there are CPUs")[0]]);
+        let for_core = path.clone();
+        let main = move |_, ()| {
+            let path = for_core.clone();
+            async move {
+                let options = OpenOptions { read: true, ..OpenOptions::default() };
+                for round in 0..50 {
+                    let mut given_up = pin!(File::open(&path, options));
+                    // Some before the kernel has begun, some when it is done and nobody has looked.
+                    poll_fn(|cx| Poll::Ready(given_up.as_mut().poll(cx).is_ready())).await;
+                    if round % 2 == 0 {
+                        crate::sleep(Duration::from_millis(1)).await;
+                    }
+                }
+                for _ in 0..1000 {
+                    if open_at(&path) == 0 {
+                        return;
+                    }
+                    crate::sleep(Duration::from_millis(5)).await;
+                }
+                panic!("{} descriptors were left", open_at(&path));
+            }
+        };
+        for core in run::start(&config, vec![()], main).expect("the core starts") {
+            core.join().expect("the core ends").expect("it has run");
         }
         std::fs::remove_file(path).expect("it can be removed");
     }

@@ -95,11 +95,6 @@ pub(crate) async fn space(path: &Path) -> io::Result<Space> {
     Ok(Space { total: stat.f_blocks * block, available: stat.f_bavail * block })
 }
 
-pub(crate) async fn syncs_as_one(path: &Path) -> io::Result<bool> {
-    let stat = file_system(path).await?;
-    Ok([libc::EXT4_SUPER_MAGIC, libc::XFS_SUPER_MAGIC].contains(&stat.f_type))
-}
-
 pub(crate) fn descriptors_max() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the buffer is an rlimit.

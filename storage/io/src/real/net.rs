@@ -3,10 +3,12 @@
 use super::core::{self, SCRATCH_BYTES};
 use super::fd::{Fd, check};
 use super::file::IO_BYTES_MAX;
+use crate::net::Unsent;
 use crate::{File, ListenOptions, Part};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::future::join;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, TcpKeepalive, Type};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +17,8 @@ use std::rc::Rc;
 
 /// Parts of one sendmsg: enough to fill a megabyte with small batches.
 const VECTORS_MAX: usize = 256;
+/// Keepalive probes that a peer may leave without an answer.
+const PROBES: u32 = 4;
 
 pub(crate) struct Listener {
     fd: Rc<Fd>,
@@ -22,7 +26,7 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) fn bind(addr: SocketAddr, options: ListenOptions) -> io::Result<Listener> {
-        let socket = listening_socket(addr)?;
+        let socket = listening_socket(addr, options)?;
         socket.bind(&addr.into())?;
         // With SO_REUSEADDR alone it is listen that says whether somebody listens there already.
         socket.listen(options.backlog)?;
@@ -32,7 +36,7 @@ impl Listener {
     }
 
     pub(crate) fn join(addr: SocketAddr, options: ListenOptions) -> io::Result<Listener> {
-        let socket = listening_socket(addr)?;
+        let socket = listening_socket(addr, options)?;
         socket.set_reuse_port(true)?;
         socket.bind(&addr.into())?;
         socket.listen(options.backlog)?;
@@ -57,7 +61,7 @@ impl Listener {
                     let peer = peer.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
                     // [::] has its IPv4 peers as ::ffff:a.b.c.d: they are the same peers as those of 0.0.0.0.
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                    return Ok((Stream { fd }, peer));
+                    return Ok((Stream::new(fd), peer));
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => core::current().ring.ready(&self.fd, libc::POLLIN).await?,
@@ -77,9 +81,15 @@ impl Listener {
 #[derive(Clone)]
 pub(crate) struct Stream {
     fd: Rc<Fd>,
+    /// Bytes that the kernel was given.
+    given: Rc<Cell<u64>>,
 }
 
 impl Stream {
+    fn new(fd: Rc<Fd>) -> Stream {
+        Stream { fd, given: Rc::default() }
+    }
+
     pub(crate) async fn connect(addr: SocketAddr) -> io::Result<Stream> {
         let socket = new_socket(addr)?;
         let connected = socket.connect(&addr.into());
@@ -93,7 +103,7 @@ impl Stream {
             Err(error) => return Err(error),
         }
         set_nodelay(&fd)?;
-        Ok(Stream { fd })
+        Ok(Stream::new(fd))
     }
 
     pub(crate) async fn read(&self, buf: &mut BytesMut, max: usize) -> io::Result<usize> {
@@ -147,38 +157,42 @@ impl Stream {
     }
 
     pub(crate) async fn send(&self, parts: Vec<Part>) -> io::Result<()> {
-        let mut run: VecDeque<Bytes> = VecDeque::new();
+        let mut unsent = Unsent::default();
         for part in parts {
             match part {
                 Part::Bytes(bytes) if bytes.is_empty() => {}
-                Part::Bytes(bytes) => run.push_back(bytes),
+                Part::Bytes(bytes) => unsent.run.push_back(bytes),
                 Part::File { file, pos, len } => {
-                    self.send_file(&mut run, &file, pos, len).await?;
+                    self.send_file(&mut unsent, &file, pos, len).await?;
                 }
             }
         }
-        self.send_bytes(&mut run).await
+        self.send_bytes(&mut unsent).await
     }
 
-    /// Sends all of `run`.
-    async fn send_bytes(&self, run: &mut VecDeque<Bytes>) -> io::Result<()> {
-        while !run.is_empty() {
-            match self.try_send(run) {
+    /// Sends all of `unsent`.
+    async fn send_bytes(&self, unsent: &mut Unsent) -> io::Result<()> {
+        while !unsent.run.is_empty() {
+            match self.try_send(&unsent.run) {
                 Ok(mut sent) => {
-                    while let Some(first) = run.front_mut() {
+                    self.given.set(self.given.get() + sent as u64);
+                    while let Some(first) = unsent.run.front_mut() {
                         if sent < first.len() {
                             first.advance(sent);
                             break;
                         }
                         sent -= first.len();
-                        run.pop_front();
+                        unsent.run.pop_front();
                     }
-                    if !run.is_empty() {
+                    if !unsent.run.is_empty() {
                         crate::yield_if_needed().await;
                     }
                 }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => core::current().ring.ready(&self.fd, libc::POLLOUT).await?,
+                    Some(libc::EAGAIN) => {
+                        let core = core::current();
+                        unsent.wait(core.ring.ready(&self.fd, libc::POLLOUT)).await?;
+                    }
                     Some(libc::EINTR) => {}
                     _ => return Err(error),
                 },
@@ -209,8 +223,8 @@ impl Stream {
         if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
     }
 
-    /// Sends what is in `run` and `len` bytes of `file` from `pos`, save the last piece, which it leaves in `run`.
-    async fn send_file(&self, run: &mut VecDeque<Bytes>, file: &File, pos: u64, len: u64) -> io::Result<()> {
+    /// Sends what is in `unsent` and `len` bytes of `file` from `pos`, save the last piece, which it leaves in `unsent`.
+    async fn send_file(&self, unsent: &mut Unsent, file: &File, pos: u64, len: u64) -> io::Result<()> {
         let (mut at, end) = (pos, pos + len);
         if at == end {
             return Ok(());
@@ -218,14 +232,22 @@ impl Stream {
         let mut piece = file.read_piece(at, end).await?;
         loop {
             at += piece.len() as u64;
-            run.push_back(piece);
+            unsent.run.push_back(piece);
             if at == end {
                 return Ok(());
             }
-            let (next, sent) = join(file.read_piece(at, end), self.send_bytes(run)).await;
+            let (next, sent) = join(file.read_piece(at, end), self.send_bytes(unsent)).await;
             sent?;
             piece = next?;
         }
+    }
+
+    /// Bytes that the peer's kernel has acknowledged.
+    pub(crate) fn taken(&self) -> u64 {
+        let mut queued: libc::c_int = 0;
+        // SAFETY: the request gives an int: what was given to the kernel and not acknowledged. It fails on no TCP socket.
+        unsafe { libc::ioctl(self.fd.raw(), libc::TIOCOUTQ, &raw mut queued) };
+        self.given.get().saturating_sub(queued.max(0) as u64)
     }
 
     pub(crate) fn shutdown(&self) {
@@ -249,12 +271,17 @@ fn new_socket(addr: SocketAddr) -> io::Result<Socket> {
 }
 
 /// For a listener: [::] serves IPv4 too, and after a restart the old connections' TIME_WAIT must not keep the port.
-fn listening_socket(addr: SocketAddr) -> io::Result<Socket> {
+fn listening_socket(addr: SocketAddr, options: ListenOptions) -> io::Result<Socket> {
     let socket = new_socket(addr)?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    // Accepted sockets inherit these. The first probe goes out after half the time, the last at its end.
+    let half = options.dead_after / 2;
+    let keepalive = TcpKeepalive::new().with_time(half).with_interval(half / PROBES).with_retries(PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(options.dead_after))?;
     Ok(socket)
 }
 

@@ -34,6 +34,10 @@ const UNATTENDED: u64 = u64::MAX;
 /// user_data of the wait for other threads' signal.
 const SIGNAL: u64 = u64::MAX - 1;
 
+/// The core sleeps no longer at a time: the kernel adds its clock to a time limit, and a sum beyond 2^63 nanoseconds is in
+/// the past.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+
 /// What the kernel uses during an operation.
 #[expect(dead_code, reason = "the values are held, not read")]
 pub(crate) enum Hold {
@@ -60,6 +64,8 @@ enum State {
 
 struct Entry {
     state: State,
+    /// Its result is a descriptor, which is closed if nobody takes it.
+    opens: bool,
     /// Everything the kernel uses; let go of at the completion.
     held: Option<Held>,
 }
@@ -70,6 +76,16 @@ struct Held {
     fd: Option<Rc<Fd>>,
     /// This operation's place among the ring's depth; readiness waits have none (one per stream bounds them).
     slot: Option<Permit>,
+}
+
+impl Entry {
+    /// The descriptor that it opened, if it did.
+    fn unclaimed(&self) -> Option<RawFd> {
+        match self.state {
+            State::Done(fd) if self.opens && fd >= 0 => Some(fd),
+            _ => None,
+        }
+    }
 }
 
 pub(crate) struct Ring {
@@ -159,7 +175,8 @@ impl Ring {
         let key = if self.closing.get() {
             NEVER
         } else {
-            let entry = Entry { state: State::Waiting(None), held: Some(held) };
+            let opens = matches!(held.hold, Hold::Path(_));
+            let entry = Entry { state: State::Waiting(None), opens, held: Some(held) };
             let key = self.entries.borrow_mut().insert(entry);
             self.push(&sqe.user_data(key as u64));
             key
@@ -195,7 +212,7 @@ impl Ring {
     /// Submits what is queued and sleeps until an operation completes, or `until`.
     pub(super) fn sleep(&self, until: Option<Instant>) {
         if self.uring.borrow_mut().completion().is_empty() {
-            let timespec = until.map(|until| types::Timespec::from(until.since(crate::now())));
+            let timespec = until.map(|until| types::Timespec::from(until.since(crate::now()).min(SLEEP_MAX)));
             let mut args = types::SubmitArgs::new();
             if let Some(timespec) = &timespec {
                 args = args.timespec(timespec);
@@ -257,19 +274,19 @@ impl Ring {
     }
 
     fn complete(&self, key: usize, result: i32) {
-        let (waker, held) = {
+        let (waker, held, unclaimed) = {
             let mut entries = self.entries.borrow_mut();
             let entry = &mut entries[key];
             let held = entry.held.take();
             match std::mem::replace(&mut entry.state, State::Done(result)) {
-                State::Waiting(waker) => (waker, held),
-                State::Orphan => {
-                    entries.remove(key);
-                    (None, held)
-                }
+                State::Waiting(waker) => (waker, held, None),
+                State::Orphan => (None, held, entries.remove(key).unclaimed()),
                 State::Done(_) => unreachable!("an operation completes once"),
             }
         };
+        if let Some(fd) = unclaimed {
+            self.close_unattended(fd);
+        }
         // Outside the borrow: dropping a descriptor may queue its close, giving the slot back may wake.
         drop(held);
         if let Some(waker) = waker {
@@ -360,19 +377,19 @@ impl Drop for Operation {
         if matches!(self.key, FINISHED | NEVER) {
             return;
         }
-        let under_way = {
+        let (under_way, unclaimed) = {
             let mut entries = self.ring.entries.borrow_mut();
             match entries[self.key].state {
-                State::Done(_) => {
-                    entries.remove(self.key);
-                    false
-                }
+                State::Done(_) => (false, entries.remove(self.key).unclaimed()),
                 _ => {
                     entries[self.key].state = State::Orphan;
-                    true
+                    (true, None)
                 }
             }
         };
+        if let Some(fd) = unclaimed {
+            self.ring.close_unattended(fd);
+        }
         if under_way && self.cancel_on_drop && !self.ring.closing.get() {
             // The key cannot have passed to a newer operation: it is freed only when this one's completion is taken
             // in, and a newer operation's entry then stands behind this cancellation in the submission queue.

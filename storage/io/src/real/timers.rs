@@ -77,3 +77,41 @@ impl Drop for Sleep {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::run;
+    use crate::{Instant, Queue, RunConfig, available_cpus, remote, sleep_until, spawn};
+    use std::mem::MaybeUninit;
+    use std::time::Duration;
+
+    fn cpu_time_of_this_thread() -> Duration {
+        let mut time = MaybeUninit::<libc::timespec>::uninit();
+        // SAFETY: the buffer is a timespec, which the call fills: every Linux has the clock.
+        let time = unsafe {
+            libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr());
+            time.assume_init()
+        };
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
+
+    #[test]
+    fn a_core_sleeps_while_its_next_timer_is_beyond_what_the_kernel_can_count() {
+        let config = RunConfig::new(vec![available_cpus().expect("there are CPUs")[0]]);
+        let (sender, receiver) = remote::<()>(1);
+        let main = |_, mut receiver: crate::RemoteReceiver<()>| async move {
+            let _far = spawn(Queue::Background, sleep_until(Instant::from_nanos(u64::MAX)));
+            crate::yield_now().await;
+            let before = cpu_time_of_this_thread();
+            receiver.recv().await.expect("it is sent");
+            cpu_time_of_this_thread() - before
+        };
+        let cores = run::start(&config, vec![receiver], main).expect("the core starts");
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(sender.try_send(()).is_ok(), "there is room");
+        for core in cores {
+            let took = core.join().expect("the core ends").expect("it has run");
+            assert!(took < Duration::from_millis(100), "{took:?} of CPU time");
+        }
+    }
+}

@@ -86,6 +86,10 @@ pub(crate) struct DiskState {
     pub(crate) stalled_until: u64,
     /// One page in this many that a power loss meets between two versions cannot be read after it; 0 = none.
     pub(crate) torn_unreadable_one_in: u64,
+    /// Where other file systems are mounted: the n-th is device n + 1.
+    mounts: Vec<PathBuf>,
+    /// The device of each file that was opened on one of those.
+    devices: BTreeMap<InodeId, u64>,
 }
 
 /// What is at a name.
@@ -105,7 +109,18 @@ impl DiskState {
             extra_latency: 0,
             stalled_until: 0,
             torn_unreadable_one_in: 0,
+            mounts: Vec::new(),
+            devices: BTreeMap::new(),
         }
+    }
+
+    pub(crate) fn mount(&mut self, path: &Path) {
+        self.mounts.push(path.to_path_buf());
+    }
+
+    /// The file system that `path` lies on.
+    pub(crate) fn device(&self, path: &Path) -> u64 {
+        self.mounts.iter().rposition(|mount| path.starts_with(mount)).map_or(0, |at| at as u64 + 1)
     }
 
     // ---- names ----
@@ -164,12 +179,14 @@ impl DiskState {
             Err(error) => return Err(error),
         };
         match self.inodes.get_mut(&id) {
-            Some(Inode::File { open, .. }) => {
-                *open += 1;
-                Ok(id)
-            }
-            _ => Err(io::ErrorKind::IsADirectory.into()),
+            Some(Inode::File { open, .. }) => *open += 1,
+            _ => return Err(io::ErrorKind::IsADirectory.into()),
         }
+        let device = self.device(path);
+        if device > 0 {
+            self.devices.insert(id, device);
+        }
+        Ok(id)
     }
 
     pub(crate) fn close(&mut self, id: InodeId) {
@@ -330,10 +347,12 @@ impl DiskState {
         Ok(())
     }
 
-    /// Makes everything durable.
-    pub(crate) fn sync_all(&mut self) {
-        for inode in self.inodes.values_mut() {
-            if let Inode::File { contents, .. } = inode {
+    /// Makes every file of a file system durable, and all names.
+    pub(crate) fn sync_file_system(&mut self, device: u64) {
+        for (id, inode) in &mut self.inodes {
+            if let Inode::File { contents, .. } = inode
+                && self.devices.get(id).copied().unwrap_or(0) == device
+            {
                 contents.sync();
             }
         }

@@ -117,6 +117,7 @@ struct Open {
     power: u64,
     writable: bool,
     readable: bool,
+    device: u64,
     _descriptor: Descriptor,
 }
 
@@ -145,6 +146,7 @@ impl File {
             let descriptor = context.descriptor()?;
             let inode = disk.open(&owned, options.create)?;
             let power = at_disk.power.get();
+            let device = disk.device(&owned);
             let (readable, writable) = (options.read, options.write);
             Ok(Open {
                 inode,
@@ -153,6 +155,7 @@ impl File {
                 power,
                 readable,
                 writable,
+                device,
                 _descriptor: descriptor,
             })
         });
@@ -228,11 +231,16 @@ impl File {
             .await
     }
 
+    pub(crate) fn device(&self) -> u64 {
+        self.open.device
+    }
+
     pub(crate) async fn sync_file_system(&self) -> io::Result<()> {
+        let device = self.open.device;
         Operation::new(DiskOp::Sync, &self.open.path, 0)
             .run(move |disk, struck, _| {
                 struck?;
-                disk.sync_all();
+                disk.sync_file_system(device);
                 Ok(())
             })
             .await

@@ -404,6 +404,11 @@ impl Disk {
         self.machine.disk.borrow_mut().set_capacity(bytes);
     }
 
+    /// What lies below `path` from now on is another file system of this disk.
+    pub fn mount(&self, path: &Path) {
+        self.machine.disk.borrow_mut().mount(path);
+    }
+
     /// Every operation takes this much longer.
     pub fn set_extra_latency(&self, d: Duration) {
         self.machine.disk.borrow_mut().extra_latency = d.as_nanos() as u64;

@@ -4,6 +4,7 @@
 
 use super::machine::{Descriptor, Machine};
 use super::scheduler::{self, Context, Scheduler};
+use crate::net::Unsent;
 use crate::sync::Event;
 use crate::{ListenOptions, Part, turn};
 use bytes::{Bytes, BytesMut};
@@ -55,6 +56,8 @@ struct Pipe {
     window: usize,
     /// Sent and not read yet.
     taken: Cell<usize>,
+    /// Sent so far.
+    given: Cell<u64>,
     arrived: RefCell<VecDeque<Bytes>>,
     /// What reached the cut; goes on when it heals.
     held: RefCell<VecDeque<Segment>>,
@@ -318,27 +321,33 @@ impl Stream {
 
     pub(crate) async fn send(&self, parts: Vec<Part>) -> io::Result<()> {
         turn::operation();
+        let mut unsent = Unsent::default();
         for part in parts {
             match part {
-                Part::Bytes(bytes) => self.send_bytes(bytes).await?,
+                Part::Bytes(bytes) => unsent.run.push_back(bytes),
                 Part::File { file, pos, len } => {
                     let (mut at, end) = (pos, pos + len);
                     while at < end {
                         let piece = file.read_piece(at, end).await?;
                         at += piece.len() as u64;
-                        self.send_bytes(piece).await?;
+                        unsent.run.push_back(piece);
+                        self.send_bytes(&mut unsent).await?;
                     }
                 }
             }
         }
-        Ok(())
+        self.send_bytes(&mut unsent).await
     }
 
-    async fn send_bytes(&self, mut bytes: Bytes) -> io::Result<()> {
+    async fn send_bytes(&self, unsent: &mut Unsent) -> io::Result<()> {
         let context = scheduler::current();
         let connection = &self.end.connection;
         let pipe = &connection.pipes[self.end.side];
-        while !bytes.is_empty() {
+        while let Some(bytes) = unsent.run.front_mut() {
+            if bytes.is_empty() {
+                unsent.run.pop_front();
+                continue;
+            }
             let writable = pipe.writable.listen();
             if let Some(error) = connection.broken.get() {
                 return Err(error.into());
@@ -348,7 +357,7 @@ impl Stream {
             }
             let room = pipe.window - pipe.taken.get();
             if room == 0 {
-                writable.await;
+                unsent.wait(writable).await;
                 continue;
             }
             let (n, reset) = {
@@ -362,9 +371,18 @@ impl Stream {
                 continue;
             }
             pipe.taken.set(pipe.taken.get() + n);
-            connection.arrive_later(&context.scheduler, self.end.side, Segment::Data(bytes.split_to(n)));
+            pipe.given.set(pipe.given.get() + n as u64);
+            // What is under way is the kernel's, which has copied it.
+            let segment = Segment::Data(Bytes::copy_from_slice(&bytes.split_to(n)));
+            connection.arrive_later(&context.scheduler, self.end.side, segment);
         }
         Ok(())
+    }
+
+    /// Bytes that the peer has read.
+    pub(crate) fn taken(&self) -> u64 {
+        let pipe = &self.end.connection.pipes[self.end.side];
+        pipe.given.get() - pipe.taken.get() as u64
     }
 
     pub(crate) fn shutdown(&self) {
@@ -385,6 +403,7 @@ impl Pipe {
         Pipe {
             window,
             taken: Cell::new(0),
+            given: Cell::new(0),
             arrived: RefCell::default(),
             held: RefCell::default(),
             last_arrival: Cell::new(0),

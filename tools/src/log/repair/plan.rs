@@ -246,6 +246,7 @@ impl Planning {
                 created_ms: header.created_ms,
                 position: scanned.end.max(FIRST_BATCH),
                 max_timestamp: scanned.max_timestamp,
+                last_page: Bytes::new(),
             });
         }
         Ok((next, active))

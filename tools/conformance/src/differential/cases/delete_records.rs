@@ -15,7 +15,7 @@ pub const CASES: &[Case] = &[
     Case { name: "delete records of nowhere", run: nowhere },
 ];
 
-fn request(name: &Str, partitions: &[(i32, i64)]) -> DeleteRecordsRequest {
+pub fn request(name: &Str, partitions: &[(i32, i64)]) -> DeleteRecordsRequest {
     let partition = |(partition_index, offset): &(i32, i64)| Partition {
         partition_index: *partition_index,
         offset: *offset,

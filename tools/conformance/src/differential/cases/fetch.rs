@@ -45,6 +45,10 @@ pub fn one(version: i16, topic: &Topic, index: i32, offset: i64) -> FetchRequest
 
 /// All of a partition, in the newest version by name and by id; before, so that the id can be told, its name.
 pub fn fetch_all(s: &mut Session, step: &str, topic: &Topic, index: i32) {
+    fetch_from(s, step, topic, index, 0);
+}
+
+pub fn fetch_from(s: &mut Session, step: &str, topic: &Topic, index: i32, offset: i64) {
     let named = MetadataTopic { name: Some(topic.name.clone()), ..Default::default() };
     s.ask(
         &format!("{step}: metadata"),
@@ -52,7 +56,7 @@ pub fn fetch_all(s: &mut Session, step: &str, topic: &Topic, index: i32) {
         &MetadataRequest { topics: Some(vec![named]), ..Default::default() },
     );
     for v in [12, s.newest::<FetchRequest>()] {
-        s.ask(step, v, &one(v, topic, index, 0));
+        s.ask(step, v, &one(v, topic, index, offset));
     }
 }
 

@@ -1,9 +1,10 @@
 use super::super::Case;
 use super::super::normalise::MADE_UP_PRODUCER_ID;
 use super::super::session::{Session, Topic};
-use super::fetch::fetch_all;
+use super::delete_records;
+use super::fetch::{fetch_all, fetch_from};
 use super::produce::{served, to};
-use super::records::{idempotent, joined};
+use super::records::{batch, idempotent, joined};
 use anyhow::Result;
 use corelog_wire::messages::InitProducerIdRequest;
 use corelog_wire::produce::ProduceRequest;
@@ -91,9 +92,17 @@ fn epochs(s: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Ids that no broker gave out. With no state at all, any sequence is taken.
+/// Takes the log's beginning away: who wrote to it before is not known for certain then. A log that has all it ever had wants
+/// a new producer to begin with 0, where Kafka takes any sequence.
+fn forget_beginning(s: &mut Session, topic: &Topic) {
+    s.ask("the beginning", 9, &to(9, topic, 0, batch(&["x"])));
+    s.ask("is deleted", 2, &delete_records::request(&topic.name, &[(0, 1)]));
+}
+
+/// Ids that no broker gave out. Where nothing is known of a producer, any sequence is taken.
 fn unknown(s: &mut Session) -> Result<()> {
     let t = s.topic("t", 1, &[])?;
+    forget_beginning(s, &t);
     let id = MADE_UP_PRODUCER_ID + 1;
     send(s, "unknown, from 7", &t, id, 0, 7, 2);
     send(s, "its next", &t, id, 0, 9, 1);
@@ -101,7 +110,7 @@ fn unknown(s: &mut Session) -> Result<()> {
     send(s, "its past", &t, id, 0, 3, 1);
     send(s, "unknown, later epoch", &t, id + 1, 4, 0, 1);
     send(s, "unknown, later epoch from 7", &t, id + 2, 4, 7, 1);
-    fetch_all(s, "all", &t, 0);
+    fetch_from(s, "all", &t, 0, 1);
     Ok(())
 }
 
@@ -109,13 +118,14 @@ fn unknown(s: &mut Session) -> Result<()> {
 fn wraps(s: &mut Session) -> Result<()> {
     let t = s.topic("t", 1, &[])?;
     let id = MADE_UP_PRODUCER_ID + 9;
+    forget_beginning(s, &t);
     send(s, "up to the last but one", &t, id, 0, i32::MAX - 2, 2);
     send(s, "across the end", &t, id, 0, i32::MAX, 3);
     send(s, "across the end again", &t, id, 0, i32::MAX, 3);
     send(s, "after the end", &t, id, 0, 2, 2);
     send(s, "past", &t, id, 0, i32::MAX - 2, 1);
     send(s, "gap", &t, id, 0, 5, 1);
-    fetch_all(s, "all", &t, 0);
+    fetch_from(s, "all", &t, 0, 1);
     Ok(())
 }
 
