@@ -360,9 +360,14 @@ impl Story {
         let controller = data.join("topics/__cluster_metadata~AAAAAAAAAAAAAAAAAAAAAQ");
         let journal = data.join("journal");
         let disk = self.broker.machine.disk();
-        let checkpoints =
-            disk.files().into_iter().filter(|file| file.to_string_lossy().ends_with(".checkpoint"));
-        let mut missing: Vec<Vec<PathBuf>> = checkpoints.map(|checkpoint| vec![checkpoint]).collect();
+        // A checkpoint with all its copies.
+        let mut checkpoints: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for file in disk.files() {
+            if let Some((stem, _)) = file.to_string_lossy().split_once(".checkpoint") {
+                checkpoints.entry(stem.to_owned()).or_default().push(file.clone());
+            }
+        }
+        let mut missing: Vec<Vec<PathBuf>> = checkpoints.into_values().collect();
         assert!(!missing.is_empty(), "there are checkpoints");
         missing.extend([vec![controller.clone()], vec![journal.clone()], vec![journal, controller]]);
         for gone in missing {

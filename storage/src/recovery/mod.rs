@@ -5,7 +5,7 @@
 //! missing, and each line of this list is checked ("then" is "durable later"):
 //! - a shard's first checkpoint, then its first journal file, then `topics/`, then any record of that shard;
 //! - a batch in the journal, then in a segment, then a checkpoint that says so, then is its journal file used again;
-//! - every shard's first journal file, then a checkpoint that calls itself complete, then former generations go.
+//! - a complete checkpoint of every shard, then former generations go.
 //!
 //! So a log with a directory has batches in a checkpoint or a journal, or something was lost: it is refused. Nothing
 //! below the data directory is removed for want of a mention.
@@ -295,20 +295,20 @@ struct Known {
     needed_from: u64,
     /// How far a later process took a journal over, by generation and shard.
     ends: BTreeMap<(u64, u32), u64>,
-    /// Generations in which a shard has a complete checkpoint, and the number of their shards: all of them had begun
-    /// their journals before.
-    begun: BTreeMap<u64, u32>,
+    /// How many shards there were in each generation.
+    shards: BTreeMap<u64, u32>,
 }
 
 impl Known {
     async fn read(chains: &BTreeMap<(u64, u32), ChainFiles>) -> Result<Known, StorageError> {
         let mut complete: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
-        let mut ends = BTreeMap::new();
+        let (mut ends, mut shards) = (BTreeMap::new(), BTreeMap::new());
         for ((generation, _), files) in chains {
             // A damaged one is reported when its journal is read.
             let copies = [&files.checkpoint, &files.checkpoint_copy];
             let paths = copies.into_iter().flatten().map(|(path, _)| &**path);
             let Some((header, its_ends)) = checkpoint::read_newest_header(paths).await? else { continue };
+            shards.insert(*generation, header.shards);
             if header.complete {
                 let (count, _) = complete.entry(*generation).or_insert((0, header.shards));
                 *count += 1;
@@ -320,17 +320,20 @@ impl Known {
         }
         let whole = complete.iter().rev().find(|(_, (count, shards))| count == shards);
         let needed_from = whole.map_or(0, |(generation, _)| *generation);
-        let begun = complete.into_iter().map(|(generation, (_, shards))| (generation, shards)).collect();
-        Ok(Known { needed_from, ends, begun })
+        Ok(Known { needed_from, ends, shards })
     }
 
+    /// With all former generations gone, every shard of the oldest had a complete checkpoint.
     fn expect_all_shards(&self, dir: &Path, chains: &Chains) -> Result<(), StorageError> {
-        for (generation, shards) in self.begun.range(self.needed_from..) {
-            for shard in (0..*shards).filter(|shard| !chains.contains_key(&(*generation, *shard))) {
-                let path = dir.join(paths::checkpoint_file(*generation, shard));
-                let what = format!("shard {shard} of {shards} has neither it nor a journal file");
-                return Err(StorageError::missing(&path, what));
-            }
+        let oldest = chains.keys().next().map_or(0, |(generation, _)| *generation);
+        if oldest <= 1 {
+            return Ok(());
+        }
+        let shards = self.shards.get(&oldest).copied().unwrap_or(0);
+        if let Some(shard) = (0..shards).find(|shard| !chains.contains_key(&(oldest, *shard))) {
+            let path = dir.join(paths::checkpoint_file(oldest, shard));
+            let what = format!("shard {shard} of {shards} has neither it nor a journal file");
+            return Err(StorageError::missing(&path, what));
         }
         Ok(())
     }
