@@ -40,23 +40,23 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
         }
         corelog_io::yield_if_needed().await;
     }
+    let dir = paths::journal_dir(&shard.config.data_dir);
     let header = CheckpointHeader {
         generation: shard.generation,
         shard: shard.config.shard as u32,
         shards: shard.config.shards as u32,
-        complete,
+        complete: complete && all_have_begun(storage, &dir).await?,
         replay_from,
         durable_through: covered_from,
         ..CheckpointHeader::default()
     };
-    let dir = paths::journal_dir(&shard.config.data_dir);
     write_both(&dir, header, writer, copy).await?;
     shard.counters.note_checkpoint();
     shard.journal.ring.release_below(replay_from);
     for log in back {
         log.forget_aside().await?;
     }
-    if complete
+    if header.complete
         && !storage.former_generations_gone.get()
         && is_complete(&dir, shard.generation, shard.config.shards).await
     {
@@ -64,6 +64,20 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
         storage.former_generations_gone.set(true);
     }
     Ok(())
+}
+
+/// A complete checkpoint says that every shard has begun its journal (see recovery). On a full disk one may still wait for
+/// room.
+async fn all_have_begun(storage: &ShardStorage, dir: &Path) -> Result<bool, StorageError> {
+    let shard = &storage.shard;
+    while storage.shards_begun.get() < shard.config.shards {
+        let path = dir.join(paths::checkpoint_file(shard.generation, storage.shards_begun.get() as u32));
+        if !fs::exists(&path).await.map_err(StorageError::io("look for", &path))? {
+            return Ok(false);
+        }
+        storage.shards_begun.set(storage.shards_begun.get() + 1);
+    }
+    Ok(true)
 }
 
 /// One after the other: whatever becomes of one of them, the other is whole, and what it needs is still there.

@@ -128,6 +128,8 @@ pub struct ShardStorage {
     recovered: RefCell<BTreeMap<LogId, RecoveredLog>>,
     pub(crate) recovery_settled: Cell<bool>,
     pub(crate) former_generations_gone: Cell<bool>,
+    /// Shards, from 0 on, that are known to have begun this generation.
+    pub(crate) shards_begun: Cell<usize>,
     /// Checkpoints are written one at a time.
     pub(crate) checkpointing: Semaphore,
 }
@@ -183,6 +185,7 @@ impl ShardStorage {
             recovered: RefCell::new(recovered.logs),
             recovery_settled: Cell::new(false),
             former_generations_gone: Cell::new(generation == 1),
+            shards_begun: Cell::new(0),
             checkpointing: Semaphore::new(1),
         });
         storage.look_at_space().await;

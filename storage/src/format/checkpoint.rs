@@ -392,9 +392,9 @@ mod tests {
                     base_offset: 0,
                     base_index: RaftIndex(0),
                     created_ms: 5,
-                    position: 8192 + 3 * (i as u64 - 1),
+                    position: 8192 + 3 * (i as u64).saturating_sub(1),
                     max_timestamp: -1,
-                    last_page: Bytes::from(vec![7; 3 * (i as usize - 1)]),
+                    last_page: Bytes::from(vec![7; 3 * (i as usize).saturating_sub(1)]),
                 }),
                 epochs: EpochHistory::from_entries(vec![(1, 0), (4, 60)]).unwrap(),
                 producers: (0..i64::from(i))
