@@ -64,9 +64,9 @@ async fn checked_and_created(
         ChangeError::new(ErrorCode::INVALID_TOPIC_EXCEPTION, format!("Topic name is invalid: {why}"))
     })?;
     if &*name == CONTROLLER_TOPIC_NAME {
-        // In Kafka's words and code: it is there, and it is not a topic that a client may have.
-        let code = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
-        return Err(ChangeError::new(code, "Authorization failed."));
+        // It is there, and it is no topic that a client could use.
+        let message = "Creation of internal topic __cluster_metadata is prohibited.";
+        return Err(ChangeError::new(ErrorCode::INVALID_REQUEST, message));
     }
     let overrides = {
         let image = shard.image();

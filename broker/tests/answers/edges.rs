@@ -101,7 +101,7 @@ fn the_controllers_log_is_no_topic_to_create() {
     let world = World::start(&[]);
     world.run(|client| async move {
         let mut connection = client.connect().await;
-        let refused = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+        let refused = ErrorCode::INVALID_REQUEST;
         assert_eq!(create(&mut connection, "__cluster_metadata", 1).await, refused);
         // Nor by auto-creation.
         let topic = metadata_request::Topic { name: Some("__cluster_metadata".into()), ..Default::default() };
