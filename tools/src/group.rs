@@ -154,7 +154,7 @@ async fn list(admin: &Admin, pattern: &str, state: Option<&str>, out: &Output) -
         match outcome {
             Ok(group) => described.push(group),
             Err(error) => {
-                eprintln!("corectl: {error}");
+                tell!("corectl: {error}");
                 code = ExitCode::FAILURE;
             }
         }
