@@ -218,8 +218,8 @@ fn banner(config: &config::BrokerConfig, address: &str, advertised: &str, took: 
     format!(
         "Corelog {version} is ready on {address} ({took:.0?}; {cores} core{s}, data in {data})\n\
          \n  \
-         produce   echo hello | corectl produce demo        or  kcat -b {advertised} -P -t demo\n  \
-         consume   corectl consume demo --from-beginning    or  kcat -b {advertised} -C -t demo\n  \
+         produce   echo hello | corectl produce demo --create   or  kcat -b {advertised} -P -t demo\n  \
+         consume   corectl consume demo --from-beginning        or  kcat -b {advertised} -C -t demo\n  \
          metrics   http://{admin}/metrics\n  \
          configs   corelog --help-configs\n\n",
         version = version(),

@@ -5,7 +5,7 @@ use crate::table::Table;
 use crate::{lag, pattern, time};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use corelog_broker::config::{Unit, rows};
+use corelog_broker::config::{Unit, WITHOUT_EFFECT, rows};
 use corelog_client::{
     Admin, Client, ConfigChange, ConfigEntry, ConfigResource, ConfigSource, ErrorCode, Isolation, NewTopic,
     OffsetSpec, Outcomes, Topic, TopicPartition,
@@ -306,7 +306,7 @@ async fn describe(admin: &Admin, names: &[String], all_configs: bool, out: &Outp
             let source = if all_configs { format!("  ({})", entry.source) } else { String::new() };
             out.say(format!("config     {}={}{source}", entry.name, entry.value.as_deref().unwrap_or("-")))?;
             if let Some(why) = without_effect(entry) {
-                out.say(format!("           accepted without effect: {why}"))?;
+                out.say(format!("           without effect here: {why}"))?;
             }
         }
         out.say("")?;
@@ -325,7 +325,7 @@ pub fn config_json(entry: &ConfigEntry) -> (String, Value) {
 
 /// Why a Corelog broker accepts the config, or this value of it, without effect: it says so in the documentation.
 fn without_effect(entry: &ConfigEntry) -> Option<&str> {
-    Some(entry.documentation.as_deref()?.split_once("Accepted without effect: ")?.1)
+    Some(entry.documentation.as_deref()?.split_once(WITHOUT_EFFECT)?.1)
 }
 
 /// First and last offsets of a topic's partitions, where their leaders tell.

@@ -122,7 +122,7 @@ fn topics() {
         let shown = corectl.ok(&["topic", "describe", &compacted]);
         let told = String::from_utf8(made.stderr).unwrap().contains("compaction isn't built yet");
         assert!(made.status.success());
-        assert_eq!(shown.contains("accepted without effect: compaction isn't built yet"), told, "{shown}");
+        assert_eq!(shown.contains("without effect here: compaction isn't built yet"), told, "{shown}");
 
         assert!(corectl.fails(&["topic", "delete", &name]).contains("--yes"));
         assert_eq!(corectl.ok(&["topic", "delete", &name, "-y"]), format!("{name} deleted\n"));

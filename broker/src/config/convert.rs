@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::load::known;
-use super::spec::{Effect, Kind, split_list};
+use super::spec::{Effect, Kind, WITHOUT_EFFECT, split_list};
 
 /// A file as it comes out.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ fn convert(key: &str, value: &str) -> Result<(String, Option<String>), String> {
     let value = spec.canonical(value).map_err(|bad| format!("{bad} (takes {})", spec.takes()))?;
     let line = format!("\"{}\" = {}", spec.name, literal(spec.kind, &value));
     let remark = match spec.effect {
-        Effect::Nothing { why, .. } => Some(format!("Accepted without effect: {why}")),
+        Effect::Nothing { why, .. } => Some(format!("{WITHOUT_EFFECT}{why}")),
         Effect::Works => spec.without_effect(&value).map(|why| format!("Without effect in part: {why}")),
     };
     Ok((line, remark))
@@ -239,7 +239,7 @@ message.max.bytes=-1
             "# Not taken over: what Kafka wrote there",
             "# transaction.state.log.min.isr can't be set: transactions aren't built yet",
             "# Without effect in part: compaction isn't built yet",
-            "# Accepted without effect: ",
+            "# Without effect here: ",
             "# Invalid value -1 for configuration message.max.bytes",
         ] {
             assert!(converted.toml.contains(part), "{part}\n{}", converted.toml);

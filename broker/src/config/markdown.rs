@@ -69,7 +69,7 @@ pub fn page() -> String {
 fn doc(spec: &Spec) -> String {
     match spec.unbuilt {
         None => spec.doc.to_owned(),
-        Some((value, why)) => format!("{} {value} is accepted without effect: {why}", spec.doc),
+        Some((value, why)) => format!("{} {value} is taken, without effect: {why}", spec.doc),
     }
 }
 

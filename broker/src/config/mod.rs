@@ -44,5 +44,5 @@ pub use layers::{ConfigMap, Layers, Source, StaticConfig};
 pub use listener::{Endpoint, Listener};
 pub use load::load;
 pub use machine::Machine;
-pub use spec::{Effect, Kind, Spec, Unit, Update, split_list};
+pub use spec::{Effect, Kind, Spec, Unit, Update, WITHOUT_EFFECT, split_list};
 pub use topic::{CleanupPolicy, Compression, TimestampType, TopicConfig};

@@ -95,6 +95,9 @@ pub enum Check {
     Form(&'static str, fn(&str) -> Result<String, String>),
 }
 
+/// What documentation says before the reason why a config, or the value it has, does nothing here: corectl looks for it.
+pub const WITHOUT_EFFECT: &str = "Without effect here: ";
+
 /// Whether setting a config changes what the broker does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -128,7 +131,7 @@ pub struct Spec {
     pub unit: Unit,
     pub effect: Effect,
     pub update: Update,
-    /// One of its values that is accepted without effect, and why.
+    /// One of its values that is taken and has no effect yet, and why.
     pub unbuilt: Option<(&'static str, &'static str)>,
     /// What it does, in a sentence.
     pub doc: &'static str,
@@ -239,7 +242,7 @@ impl Spec {
         self
     }
 
-    /// Why this value, or an element of it, is accepted without effect, if it is.
+    /// Why this value, or an element of it, has no effect here, if it has none.
     pub fn without_effect(&self, value: &str) -> Option<&'static str> {
         match (self.effect, self.unbuilt) {
             (Effect::Nothing { why, .. }, _) => Some(why),
@@ -252,7 +255,7 @@ impl Spec {
     pub fn documentation(&self, value: Option<&str>) -> String {
         match self.without_effect(value.unwrap_or_default()) {
             None => self.doc.to_owned(),
-            Some(why) => format!("{} Without effect here: {why}", self.doc),
+            Some(why) => format!("{} {WITHOUT_EFFECT}{why}", self.doc),
         }
     }
 
