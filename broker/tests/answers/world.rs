@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use corelog_broker::config::{Machine, StaticConfig};
 use corelog_broker::identity::Identity;
-use corelog_broker::server::{self, Control, Report, Seed};
+use corelog_broker::server::{self, Report, Seed, ShardControl};
 use corelog_broker::settings::Settings;
-use corelog_io::RemoteSender;
 use corelog_io::sim::{Process, Sim};
 
 use crate::connection::Connection;
@@ -24,7 +23,7 @@ const DONE_MAX: Duration = Duration::from_secs(60);
 pub struct World {
     pub sim: Sim,
     pub machine: Process,
-    controls: Vec<RemoteSender<Control>>,
+    controls: Vec<ShardControl>,
     ended: Rc<Cell<usize>>,
 }
 
@@ -52,9 +51,7 @@ impl World {
 
     /// Stops it in good order and starts it with these configs.
     pub fn restart(&mut self, configs: &[(&str, &str)]) {
-        for control in &self.controls {
-            assert!(control.try_send(Control::Stop).is_ok(), "a shard takes its orders");
-        }
+        self.controls.iter().for_each(ShardControl::stop);
         let cores = self.controls.len();
         self.drive(|world| world.ended.get() == cores);
         self.machine.kill();
@@ -93,7 +90,8 @@ impl World {
         let (seeds, controls) =
             Seed::for_cores(Arc::new(settings), Arc::new(config), identity, move |message| {
                 let _ = report.send(message);
-            });
+            })
+            .expect("the listeners' addresses are numbers");
         let seeds: BTreeMap<usize, Seed> = seeds.into_iter().enumerate().collect();
         let seeds = Rc::new(RefCell::new(seeds));
         let ended = Rc::new(Cell::new(0));
@@ -110,7 +108,7 @@ impl World {
         self.drive(|_| match reports.try_recv() {
             Ok(Report::Ready { .. }) => true,
             Ok(Report::Failed { shard, what }) => panic!("shard {shard}: {what}"),
-            Err(_) => false,
+            Ok(Report::Starting { .. }) | Err(_) => false,
         });
     }
 
