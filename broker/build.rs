@@ -1,4 +1,4 @@
-//! The version with its commit, as CORELOG_VERSION: `0.1.0 (1a2b3c4d5e6f)`. A commit is asked of git, or given by who builds from
+//! The version with its commit, as BUILD_VERSION: `0.1.0 (1a2b3c4d5e6f)`. A commit is asked of git, or given by who builds from
 //! an archive (CORELOG_COMMIT); without either the version stands alone. Only builds for release have it: others would be
 //! built anew after each commit.
 
@@ -13,7 +13,8 @@ fn main() {
     let given = std::env::var("CORELOG_COMMIT").ok().filter(|commit| !commit.is_empty());
     let commit = given.or_else(|| if release { of_git() } else { None });
     let version = commit.map_or(version.clone(), |commit| format!("{version} ({commit})"));
-    println!("cargo::rustc-env=CORELOG_VERSION={version}");
+    // Cargo sets it for what it runs too (`cargo run`, `cargo test`), where a name with CORELOG_ would be taken for a setting.
+    println!("cargo::rustc-env=BUILD_VERSION={version}");
 }
 
 /// The commit that is checked out, and whether tracked files differ from it.

@@ -2,5 +2,5 @@
 
 /// Its version, as the log, `/metrics` and a terminal are told: with the commit in builds for release (see build.rs).
 pub fn version() -> &'static str {
-    env!("CORELOG_VERSION")
+    env!("BUILD_VERSION")
 }

@@ -1,9 +1,10 @@
 //! The broker as a process on real sockets: what it takes of the machine that others may have.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// A port on loopback that nobody listens on now.
 fn free() -> SocketAddr {
@@ -43,23 +44,21 @@ impl Broker {
         let child = command
             .args(flags)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         Broker { child, directory: directory.to_owned() }
     }
 
-    /// Waits for the line that says so.
-    fn await_ready(&mut self) {
-        let out = BufReader::new(self.child.stdout.as_mut().unwrap());
-        let mut lines = out.lines();
-        while let Some(Ok(line)) = lines.next() {
-            if line.contains("is ready on") {
-                return;
+    /// Waits until it answers.
+    fn await_ready(&mut self, address: SocketAddr) {
+        while !is_served(address) {
+            if self.child.try_wait().unwrap().is_some() {
+                panic!("the broker ended before it was ready: {}", self.refusal());
             }
+            std::thread::sleep(Duration::from_millis(20));
         }
-        panic!("the broker ended before it was ready: {}", self.refusal());
     }
 
     /// What it says on standard error; it must end by itself, with an error.
@@ -99,7 +98,7 @@ fn a_port_that_another_broker_serves_is_refused() {
     let admin = free();
     let first_dir = directory("first");
     let mut first = Broker::spawn(&first_dir, &address.to_string(), address, admin);
-    first.await_ready();
+    first.await_ready(address);
 
     let at = |host: &str| format!("{host}:{}", port(address));
     let refused: [(&str, String, SocketAddr, &str); 4] = [
@@ -125,7 +124,7 @@ fn a_port_that_another_broker_serves_is_refused() {
     // And its port is free again at once when it has gone, connections in TIME_WAIT or not.
     drop(first);
     let mut second = Broker::spawn(&directory("second"), &address.to_string(), address, admin);
-    second.await_ready();
+    second.await_ready(address);
     assert!(is_served(address));
 }
 
@@ -142,7 +141,7 @@ fn the_address_of_metrics_and_the_form_of_the_log() {
             admin,
             &["--log-format", format, "--log", level, "--set", "num.io.threads=3"],
         );
-        broker.await_ready();
+        broker.await_ready(address);
         let mut stream = TcpStream::connect(admin).unwrap();
         stream.write_all(b"GET /health/ready HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();

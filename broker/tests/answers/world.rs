@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use corelog_broker::admin::Scraper;
 use corelog_broker::config::{Machine, StaticConfig};
 use corelog_broker::identity::Identity;
 use corelog_broker::server::{self, Report, Seed, ShardControl};
@@ -56,6 +57,11 @@ impl World {
         self.drive(|world| world.ended.get() == cores);
         self.machine.kill();
         self.boot(configs);
+    }
+
+    /// What the HTTP service scrapes.
+    pub fn scraper(&self) -> Scraper {
+        Scraper::new(self.controls.clone(), None)
     }
 
     pub fn cores(&self) -> usize {

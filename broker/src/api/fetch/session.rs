@@ -118,7 +118,9 @@ impl Sessions {
 
     /// Makes a session whose list is away until its first answer; 0 if there is no room.
     fn create(&self, bytes: usize, connection: &Rc<Connection>, now: Instant) -> i32 {
-        if !self.make_room(bytes, 0, self.slots.saturating_sub(1), now) {
+        // Without a slot (max.incremental.fetch.session.cache.slots=0) there is no session.
+        let Some(others) = self.slots.checked_sub(1) else { return 0 };
+        if !self.make_room(bytes, 0, others, now) {
             return 0;
         }
         let mut sessions = self.sessions.borrow_mut();

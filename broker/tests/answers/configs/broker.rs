@@ -312,6 +312,22 @@ const CASES: &[(&str, Show)] = &[
     ("corelog.admin", Elsewhere),
     ("corelog.log.level", Elsewhere),
     ("corelog.log.format", Elsewhere),
+    (
+        "corelog.metrics.partitions.max",
+        Probe(&[], [("0", "0"), ("3", "3")], |world| {
+            fresh(world, 5);
+            series(world, "corelog_log_end_offset{")
+        }),
+    ),
+    (
+        "corelog.metrics.group.partitions.max",
+        Probe(&[], [("0", "0"), ("3", "1")], |world| {
+            let topic = fresh(world, 1);
+            assert_eq!(commit(world, "g", &topic), 0);
+            let lags = series(world, "corelog_group_lag{");
+            if lags == "0" { lags } else { "1".to_owned() }
+        }),
+    ),
     ("corelog.cores", Probe(&[], [("0", "1"), ("1-3", "3")], |world| world.cores().to_string())),
     (
         "corelog.memory",
@@ -353,6 +369,14 @@ const CASES: &[(&str, Show)] = &[
         }),
     ),
 ];
+
+/// How many series of a kind `/metrics` has.
+fn series(world: &World, kind: &'static str) -> String {
+    let scraper = world.scraper();
+    let page = world.run(|_| async move { scraper.scrape().await });
+    let text: String = page.pieces().collect();
+    text.lines().filter(|line| line.starts_with(kind)).count().to_string()
+}
 
 fn name(world: &World) -> String {
     format!("n-{}", world.sim.steps())
@@ -478,7 +502,7 @@ fn a_listener_needs_its_protocol() {
 
 /// Its topic config's case has other configs beside it that come from the broker here.
 fn jitter_in_milliseconds() {
-    let fixed = [("log.roll.ms", "1000000"), ("log.retention.bytes", "1"), CHECKED_OFTEN];
+    let fixed = [("log.roll.ms", "2000000"), ("log.retention.bytes", "1"), CHECKED_OFTEN];
     let mut world = World::start(&fixed);
     let case = case_of("segment.jitter.ms");
     let t = |world: &World, topic: &str| {
@@ -487,7 +511,7 @@ fn jitter_in_milliseconds() {
     };
     let topic = t(&world, "t");
     case.expect(&world, &topic, 0, "without jitter");
-    assert_eq!(world.alter(BROKER, "", "log.roll.jitter.ms", Some("999999")), ErrorCode::NONE);
+    assert_eq!(world.alter(BROKER, "", "log.roll.jitter.ms", Some("1999999")), ErrorCode::NONE);
     case.expect(&world, &topic, 1, "after a change for all brokers");
     world.restart(&fixed);
     let topic = t(&world, "u");

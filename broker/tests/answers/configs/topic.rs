@@ -110,14 +110,14 @@ pub fn cases() -> Vec<Case> {
             partitions: 16,
             ..case(
                 "segment.jitter.ms",
-                &[CLOSED_GO, ("segment.ms", "1000000")],
+                &[CLOSED_GO, ("segment.ms", "2000000")],
                 ("0", "none closed"),
-                ("999999", "some closed"),
+                ("1999999", "some closed"),
                 |world, topic| {
                     let produce =
                         |partition| world.produce(topic, partition, plain(world.now_ms(), 10)).base_offset;
                     let before: Vec<i64> = (0..16).map(produce).collect();
-                    world.wait(Duration::from_secs(100));
+                    world.wait(Duration::from_secs(400));
                     let _: Vec<i64> = (0..16).map(produce).collect();
                     world.wait(Duration::from_secs(5));
                     let closed = (0..16).filter(|n| world.earliest(topic, *n) > before[*n as usize]).count();
