@@ -460,7 +460,13 @@ mod tests {
     fn incremental_on_brokers() {
         for (own, text, expected) in [
             (vec![], "SET log.retention.ms=1000000", "log.retention.ms=1000000"),
-            (vec![], "SET num.io.threads=10", "num.io.threads=10"),
+            (vec![], "SET max.connections=10", "max.connections=10"),
+            (
+                vec![],
+                "SET num.io.threads=10",
+                "42 Cannot update these configs dynamically: [num.io.threads] (num.io.threads has no effect here: one pinned \
+                 thread per core does all the work; corelog.cores says which cores.)",
+            ),
             (vec![], "APPEND log.cleanup.policy=compact", "log.cleanup.policy=delete,compact"),
             (vec![("max.connections", "5")], "DELETE max.connections", "-max.connections"),
             (vec![], "SET broker.rack=1", "42 Cannot update these configs dynamically: [broker.rack]"),
