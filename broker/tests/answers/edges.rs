@@ -31,17 +31,12 @@ fn a_cursor_at_the_last_partition_there_could_be() {
         assert_eq!(create(&mut connection, "t", 2).await, ErrorCode::NONE);
         for partition_index in [1, 2, 3, i32::MAX] {
             let request = DescribeTopicPartitionsRequest {
-                topics: vec![describe_topic_partitions_request::TopicRequest {
-                    name: "t".into(),
-                    ..Default::default()
-                }],
+                topics: vec![describe_topic_partitions_request::TopicRequest { name: "t".into() }],
                 response_partition_limit: i32::MAX,
                 cursor: Some(describe_topic_partitions_request::Cursor {
                     topic_name: "t".into(),
                     partition_index,
-                    ..Default::default()
                 }),
-                ..Default::default()
             };
             let response = connection.call(&request, 0).await.unwrap();
             let found: Vec<i32> =
@@ -64,7 +59,6 @@ fn fewer_partitions_than_there_could_be() {
                     name: "t".into(),
                     count: i32::MIN,
                     assignments,
-                    ..Default::default()
                 }],
                 ..Default::default()
             };
@@ -80,7 +74,7 @@ fn a_topic_without_a_name_before_there_were_ids() {
     world.run(|client| async move {
         let mut connection = client.connect().await;
         let named = metadata_request::Topic { name: Some("t".into()), ..Default::default() };
-        let nameless = metadata_request::Topic { name: None, topic_id: Uuid([7; 16]), ..Default::default() };
+        let nameless = metadata_request::Topic { name: None, topic_id: Uuid([7; 16]) };
         for version in [10, 11] {
             let topics = Some(vec![named.clone(), nameless.clone()]);
             let request = MetadataRequest { topics, ..Default::default() };
