@@ -258,7 +258,7 @@ impl Start {
         let (config, settings, identity) =
             (self.config.clone(), self.settings.clone(), self.identity.clone());
         let stopping = self.stopping.clone();
-        let shard = Shard::new(id, shards, config, settings, identity, storage, calls, stopping);
+        let shard = Shard::new(id, config, settings, identity, storage, calls, stopping);
         let serving = call::start(&shard, call_receiver, reply_senders, reply_receiver);
         if id == CONTROLLER_SHARD {
             self.tell(LOADS_CONTROLLER);

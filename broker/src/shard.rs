@@ -77,7 +77,6 @@ struct ProducerIds {
 impl Shard {
     pub fn new(
         id: ShardId,
-        shards: usize,
         config: Arc<BrokerConfig>,
         settings: Arc<Settings>,
         identity: Arc<Identity>,
@@ -85,6 +84,7 @@ impl Shard {
         calls: Calls,
         stopping: Rc<Stopping>,
     ) -> Rc<Shard> {
+        let shards = corelog_io::cores();
         let budgets = config.budgets(shards);
         let image = Rc::new(RefCell::new(Arc::new(Image::new(&settings))));
         let topics = {

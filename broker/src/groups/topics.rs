@@ -4,10 +4,12 @@ use std::rc::Rc;
 
 use corelog_wire::Uuid;
 
+type LookUp = dyn Fn(&str) -> Option<Uuid>;
+
 /// The id of the topic that bears a name now, by the metadata of this shard; `None` if none does. A topic that was
 /// deleted and created anew under its name is another one, and offsets of the former are nothing to it.
 #[derive(Clone)]
-pub struct TopicIds(Rc<dyn Fn(&str) -> Option<Uuid>>);
+pub struct TopicIds(Rc<LookUp>);
 
 impl TopicIds {
     pub fn new(look_up: impl Fn(&str) -> Option<Uuid> + 'static) -> TopicIds {
