@@ -81,14 +81,13 @@ pub fn plan(data_dir: &DataDir, log: LogId, now_ms: i64) -> Result<LogPlan> {
     let known = data_dir.checkpoints.get(&log);
     let journaled = data_dir.journaled.get(&log);
     let mut builder = StateBuilder::new(log);
-    let mut plan = Planning { losses: Vec::new(), changes: Vec::new(), segments: 0, batches: 0 };
+    let mut plan = Planning { losses: Vec::new(), changes: Vec::new(), first: None, segments: 0, batches: 0 };
     let files = data_dir.segments(log)?;
     let has_more = known.is_some() || journaled.is_some_and(|journaled| !journaled.appends.is_empty());
     if let (true, false, Some(dir)) = (files.is_empty(), has_more, data_dir.dirs.get(&log)) {
         plan.losses.push(format!("{} is empty: what it held is not known", dir.display()));
         plan.changes.push(Change::MoveAside(dir.clone()));
     }
-    let first_segment = files.keys().next().copied();
     let (mut end, active) = plan.segments(&files, log, known, &mut builder, now_ms)?;
     // Without a segment a log goes on where the journal has its first batch, or where the checkpoint says it ended.
     let known_end = known.map(|known| Next { offset: known.next_offset, index: known.next_index.0 });
@@ -112,7 +111,12 @@ pub fn plan(data_dir: &DataDir, log: LogId, now_ms: i64) -> Result<LogPlan> {
             last.offset, known.offset
         ));
     }
-    let first = first_segment.unwrap_or(end.offset);
+    let first = plan.first.unwrap_or(end.offset);
+    if let (Some(first), Some(known)) = (plan.first, known)
+        && first > known.log_start_offset
+    {
+        plan.losses.push(format!("offsets {} to {first}: no file has them", known.log_start_offset));
+    }
     let told_start = known
         .map(|known| known.log_start_offset)
         .max(journaled.and_then(|journaled| journaled.log_start_offset));
@@ -156,6 +160,8 @@ pub fn plan(data_dir: &DataDir, log: LogId, now_ms: i64) -> Result<LogPlan> {
 struct Planning {
     losses: Vec<String>,
     changes: Vec<Change>,
+    /// Where the first segment begins.
+    first: Option<i64>,
     segments: usize,
     batches: u64,
 }
@@ -182,6 +188,7 @@ impl Planning {
                 self.changes.push(Change::MoveAside(path.clone()));
                 continue;
             }
+            self.first.get_or_insert(*base);
             self.segments += 1;
             self.batches += scanned.batches;
             if let Some(before) = next.filter(|next| next.offset < *base) {
