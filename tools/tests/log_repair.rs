@@ -160,6 +160,7 @@ impl DataDir {
             let path = path.clone();
             async move {
                 let storage = open(&path).await.expect("it opens");
+                (1..=LOGS).for_each(|n| drop(log(&storage, n)));
                 storage.settle_recovery();
                 for n in 1..=LOGS {
                     let append =
