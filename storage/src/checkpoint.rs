@@ -135,11 +135,7 @@ pub async fn read_newest_header(
     let (mut newest, mut failed) = (None::<(CheckpointHeader, Vec<JournalEnd>)>, None);
     for path in copies {
         match read_header(path).await {
-            Ok(Some(found))
-                if newest.as_ref().is_none_or(|(known, _)| {
-                    known.durable_through < found.0.durable_through || (!known.complete && found.0.complete)
-                }) =>
-            {
+            Ok(Some(found)) if newest.as_ref().is_none_or(|(known, _)| known.rank() < found.0.rank()) => {
                 newest = Some(found)
             }
             Ok(_) => {}

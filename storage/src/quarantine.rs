@@ -167,7 +167,7 @@ pub async fn read(log: LogId, generation: u64, dir: &Path) -> Result<RecoveredLo
     }
     let mut found = RecoveredLog::default();
     for (shard, files) in files {
-        match read_chain(dir, generation, shard, files, None).await {
+        match read_chain(dir, generation, shard, files, None, None).await {
             Ok((mut logs, _)) => found = logs.remove(&log).unwrap_or_default(),
             Err(error) => found.damaged = Some((generation, error.to_string().into())),
         }

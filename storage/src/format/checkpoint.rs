@@ -41,6 +41,13 @@ pub struct CheckpointHeader {
     pub body_crc: u32,
 }
 
+impl CheckpointHeader {
+    /// Orders the checkpoints of one journal by age: what has a higher rank was written later.
+    pub fn rank(&self) -> (u64, u64, bool) {
+        (self.durable_through, self.replay_from, self.complete)
+    }
+}
+
 /// How far a former journal was taken over. What appears behind this group later (a write that was still under way in
 /// the kernel when its process was killed) never counts; what is missing up to it was damaged since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -75,13 +75,15 @@ struct Stop {
 }
 
 /// Reads one journal: what it and its checkpoint say of each log, and its last group. `end`: the last group that a
-/// later process took over, if there was one.
+/// later process took over, if there was one. `newest`: its newest checkpoint, where a copy said so: an older one will not
+/// do, since what it needs may be gone.
 pub async fn read(
     dir: &Path,
     generation: u64,
     shard: u32,
     files: ChainFiles,
     end: Option<u64>,
+    newest: Option<&CheckpointHeader>,
 ) -> Result<(BTreeMap<LogId, RecoveredLog>, u64), StorageError> {
     let mut chain = Chain {
         generation,
@@ -93,7 +95,7 @@ pub async fn read(
         checkpoints: BTreeMap::new(),
         logs: BTreeMap::new(),
     };
-    let has_begun = match chain.read_checkpoints([files.checkpoint, files.checkpoint_copy]).await? {
+    let has_begun = match chain.read_checkpoints([files.checkpoint, files.checkpoint_copy], newest).await? {
         Some(has_begun) => has_begun,
         // Before all were written first, the first generation had none until its first flush.
         None if generation > 1 => {
@@ -132,16 +134,13 @@ impl Chain {
     async fn read_checkpoints(
         &mut self,
         copies: [Option<(PathBuf, u64)>; 2],
+        least: Option<&CheckpointHeader>,
     ) -> Result<Option<bool>, StorageError> {
         let (mut newest, mut damage) = (None::<(CheckpointHeader, Vec<LogCheckpoint>)>, None);
         for (path, len) in copies.into_iter().flatten() {
             match self.read_checkpoint(&path, len).await {
                 Ok((header, logs)) => {
-                    let is_newer = |known: &CheckpointHeader| {
-                        (known.durable_through, known.replay_from)
-                            < (header.durable_through, header.replay_from)
-                    };
-                    if newest.as_ref().is_none_or(|(known, _)| is_newer(known)) {
+                    if newest.as_ref().is_none_or(|(known, _)| known.rank() < header.rank()) {
                         newest = Some((header, logs));
                     }
                 }
@@ -151,6 +150,9 @@ impl Chain {
         match (newest, damage) {
             (None, Some(error)) => Err(error),
             (None, None) => Ok(None),
+            (Some((header, _)), Some(error)) if least.is_some_and(|least| header.rank() < least.rank()) => {
+                Err(error)
+            }
             (Some((header, logs)), damage) => {
                 if let Some(error) = damage {
                     tracing::warn!(%error, "a checkpoint cannot be used: its copy is");

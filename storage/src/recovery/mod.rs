@@ -20,7 +20,7 @@ mod window;
 
 use crate::checkpoint;
 use crate::error::StorageError;
-use crate::format::checkpoint::{JournalEnd, LogCheckpoint};
+use crate::format::checkpoint::{CheckpointHeader, JournalEnd, LogCheckpoint};
 use crate::format::entry::EntryHeader;
 use crate::ids::LogId;
 use crate::paths::{self, JournalName};
@@ -222,8 +222,9 @@ pub async fn read_journals(
     let mut found = Recovered { next_generation, logs, ..Recovered::default() };
     for ((generation, shard), files) in chains.into_iter().skip(reader).step_by(readers.max(1)) {
         let end = known.ends.get(&(generation, shard)).copied();
+        let newest = known.newest.get(&(generation, shard));
         let journal_files = files.journals.len();
-        let (logs, sequence) = chain::read(&dir, generation, shard, files, end).await?;
+        let (logs, sequence) = chain::read(&dir, generation, shard, files, end, newest).await?;
         let ends = vec![JournalEnd { generation, shard, sequence }];
         let replayed = Replayed::of(journal_files, &logs);
         found = Recovered::merge([found, Recovered { next_generation, logs, ends, replayed }]);
@@ -297,18 +298,21 @@ struct Known {
     ends: BTreeMap<(u64, u32), u64>,
     /// How many shards there were in each generation.
     shards: BTreeMap<u64, u32>,
+    /// The newest checkpoint of each journal, by generation and shard.
+    newest: BTreeMap<(u64, u32), CheckpointHeader>,
 }
 
 impl Known {
     async fn read(chains: &BTreeMap<(u64, u32), ChainFiles>) -> Result<Known, StorageError> {
         let mut complete: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
-        let (mut ends, mut shards) = (BTreeMap::new(), BTreeMap::new());
-        for ((generation, _), files) in chains {
+        let (mut ends, mut shards, mut newest) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for ((generation, shard), files) in chains {
             // A damaged one is reported when its journal is read.
             let copies = [&files.checkpoint, &files.checkpoint_copy];
             let paths = copies.into_iter().flatten().map(|(path, _)| &**path);
             let Some((header, its_ends)) = checkpoint::read_newest_header(paths).await? else { continue };
             shards.insert(*generation, header.shards);
+            newest.insert((*generation, *shard), header);
             if header.complete {
                 let (count, _) = complete.entry(*generation).or_insert((0, header.shards));
                 *count += 1;
@@ -320,7 +324,7 @@ impl Known {
         }
         let whole = complete.iter().rev().find(|(_, (count, shards))| count == shards);
         let needed_from = whole.map_or(0, |(generation, _)| *generation);
-        Ok(Known { needed_from, ends, shards })
+        Ok(Known { needed_from, ends, shards, newest })
     }
 
     /// With all former generations gone, every shard of the oldest had a complete checkpoint.
