@@ -216,11 +216,17 @@ pub async fn read_journals(
         return Err(StorageError::corrupt(&dir, 0, what));
     };
     let known = Known::read(&chains).await?;
+    // Shared out before any is left out: should a checkpoint be readable for one core and not for another, they differ in
+    // what they need, and each journal is read all the same.
+    let shares: BTreeMap<(u64, u32), usize> = chains.keys().copied().zip(0..).collect();
     chains.retain(|(generation, _), _| *generation >= known.needed_from);
     known.expect_all_shards(&dir, &chains)?;
     let logs = find_dirs(&topics_dir, reader, readers).await?;
     let mut found = Recovered { next_generation, logs, ..Recovered::default() };
-    for ((generation, shard), files) in chains.into_iter().skip(reader).step_by(readers.max(1)) {
+    for ((generation, shard), files) in chains {
+        if shares[&(generation, shard)] % readers.max(1) != reader {
+            continue;
+        }
         let end = known.ends.get(&(generation, shard)).copied();
         let newest = known.newest.get(&(generation, shard));
         let journal_files = files.journals.len();
