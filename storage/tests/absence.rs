@@ -6,6 +6,8 @@ mod world;
 use bytes::Bytes;
 use corelog_io::fs;
 use corelog_io::sim::{Process, Sim};
+use corelog_storage::format::checkpoint::CheckpointHeader;
+use corelog_storage::format::group::GroupHeader;
 use corelog_storage::format::journal_file::JournalFileHeader;
 use corelog_storage::{AppendError, Log, ShardStorage, StorageError, paths, topics_dir};
 use std::cell::RefCell;
@@ -251,28 +253,78 @@ fn no_missing_file_is_taken_for_an_empty_log() {
 
 #[test]
 fn damage_below_the_replay_point_is_in_nobodys_way() {
-    let sim = Sim::new(4);
-    let machine = sim.process("broker");
-    fill(&sim, &machine, true);
-    let files = machine.disk().files();
-    let journal =
-        files.iter().filter(|file| file.to_string_lossy().ends_with(".journal")).max().expect("a journal");
-    let contents = machine.disk().contents(journal).expect("it is there");
-    // Pages that a group begins in, and others: all were flushed when the storage was closed.
-    let mut struck = 0;
-    for page in (1..contents.len() / 4096)
-        .filter(|page| contents[page * 4096..][..4096].iter().any(|b| *b != 0))
-        .take(20)
-    {
-        for byte in [0, 30, 200] {
-            machine.disk().flip_bit(journal, (page * 4096 + byte) as u64 * 8).expect("the bit is there");
-            run(&sim, &machine, async { drop(start().await.expect("the start has no need of it")) });
-            machine.kill();
-            machine.disk().flip_bit(journal, (page * 4096 + byte) as u64 * 8).expect("the bit is there");
-            struck += 1;
+    let mut struck = [0, 0];
+    for closes in [true, false] {
+        let sim = Sim::new(4);
+        let machine = sim.process("broker");
+        let truth = fill(&sim, &machine, closes);
+        let disk = machine.disk();
+        let newest = |ending: &str| {
+            let files = disk.files().into_iter();
+            files.filter(|file| file.to_string_lossy().ends_with(ending)).max().expect("there is one")
+        };
+        let checkpoint = disk.contents(&newest(".checkpoint")).expect("it is there");
+        let replay_from = CheckpointHeader::decode(&checkpoint).expect("it is sound").replay_from;
+        let groups = |file: &Path| -> Vec<(usize, u64)> {
+            let contents = disk.contents(file).expect("it is there");
+            let first = JournalFileHeader::decode(&contents).map_or(u64::MAX, |header| header.first_sequence);
+            let pages = contents.chunks_exact(4096).enumerate();
+            let found =
+                pages.filter_map(|(at, page)| Some((at * 4096, GroupHeader::decode(page).ok()?.sequence)));
+            found.filter(|(_, sequence)| *sequence >= first).collect()
+        };
+        let generation = newest(".checkpoint").file_name().expect("a name").to_string_lossy()[..8].to_owned();
+        for file in disk.files().iter().filter(|file| file.to_string_lossy().ends_with(".journal")) {
+            if !file.to_string_lossy().contains(&generation) {
+                continue;
+            }
+            let groups = groups(file);
+            let follows = groups.iter().any(|(_, sequence)| *sequence >= replay_from);
+            for (at, _) in groups.iter().filter(|(_, sequence)| *sequence < replay_from).take(8) {
+                // A group's header, then what is in it. More than one bit: one alone might be mended.
+                for byte in [20, 200] {
+                    let strike = || {
+                        for byte in [byte, byte + 1, byte + 3] {
+                            disk.flip_bit(file, (at + byte) as u64 * 8).expect("the bit is there");
+                        }
+                    };
+                    strike();
+                    let (held, told) = (truth.clone(), Rc::new(RefCell::new(false)));
+                    let done = Rc::clone(&told);
+                    run(&sim, &machine, async move {
+                        let storage = start().await.expect("the start has no need of it");
+                        for (n, held) in (1..).zip(&held) {
+                            assert_eq!(read_all(&log_of(&storage, n)).await, *held);
+                        }
+                        *done.borrow_mut() = true;
+                    });
+                    assert!(told.take());
+                    machine.kill();
+                    // What the start began goes again: the next is to read the same.
+                    forget_generations_above(&sim, &machine, &generation);
+                    strike();
+                    struck[usize::from(follows)] += 1;
+                }
+            }
         }
     }
-    assert!(struck > 30, "{struck}");
+    assert!(struck.iter().all(|struck| *struck > 0), "{struck:?}");
+}
+
+fn forget_generations_above(sim: &Sim, machine: &Process, generation: &str) {
+    let files = machine.disk().files().into_iter();
+    let above = files.filter(|file| {
+        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+        file.starts_with(journal_dir()) && name.as_str() > generation && !name.starts_with(generation)
+    });
+    let above: Vec<PathBuf> = above.filter(|file| !file.ends_with("reserve")).collect();
+    run(sim, machine, async move {
+        for file in above {
+            fs::remove_file(&file).await.expect("it is removed");
+        }
+        fs::sync_dir(&journal_dir()).await.expect("it is synced");
+    });
+    machine.kill();
 }
 
 /// A leftover of a flush that was cut short is removed; a segment from beyond the log's end is proof that the journal
