@@ -342,14 +342,18 @@ impl Chain {
         let JournalFile { path, window, .. } = &mut self.files[file];
         let page = window.at(position, PAGE as u64).await.map_err(StorageError::io("read", path))?;
         let Some(page) = page else { return Ok(None) };
-        match GroupHeader::decode(&page) {
-            Ok(h) => {
-                let ours = (h.generation, h.shard) == (self.generation, self.shard)
-                    && salt.is_none_or(|salt| salt == h.salt);
-                Ok(ours.then_some(h))
-            }
-            Err(_) => Ok(None),
-        }
+        let header = GroupHeader::decode(&page).ok().or_else(|| {
+            // It may be all that proves a group before it durable.
+            let mut mended = page[..GROUP_HEADER].to_vec();
+            let (at, mask) = mend(&mut mended, GROUP_HEADER - 4)?;
+            let header = GroupHeader::decode(&mended).ok()?;
+            tell_mended(path, position + at as u64, mask);
+            Some(header)
+        });
+        let ours = |h: &GroupHeader| {
+            (h.generation, h.shard) == (self.generation, self.shard) && salt.is_none_or(|salt| salt == h.salt)
+        };
+        Ok(header.filter(ours))
     }
 
     /// Keeps the entries of a whole group that the logs will need. `Some`: a batch's checksum is wrong and nothing
@@ -430,13 +434,12 @@ impl Chain {
             return Ok(false);
         };
         let flipped = match GroupHeader::decode(&page) {
-            Err(_) => mend(&mut page[..GROUP_HEADER].to_vec(), GROUP_HEADER - 4),
             Ok(header) if header.sequence == stop.sequence => {
                 let read = window.at(stop.position, header.disk_len()).await;
                 let group = read.map_err(StorageError::io("read", &path))?;
                 group.and_then(|group| flipped_in_entries(&header, &group))
             }
-            Ok(_) => None,
+            _ => None,
         };
         let Some((at, mask)) = flipped else { return Ok(false) };
         let position = stop.position + at as u64;
