@@ -291,7 +291,7 @@ async fn list(connection: &mut Connection) -> (ErrorCode, Vec<Str>) {
 async fn delete_records(connection: &mut Connection, partition: i32) -> ErrorCode {
     let partition = delete_records_request::Partition { partition_index: partition, offset: -1 };
     let topic = delete_records_request::Topic { name: OFFSETS.into(), partitions: vec![partition] };
-    let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
+    let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 30_000 };
     let answer = connection.call(&request, 2).await.expect("an answer");
     ErrorCode(answer.topics[0].partitions[0].error_code)
 }
