@@ -88,7 +88,7 @@ pub async fn yield_if_needed() {
             }
         }
         World::Sim(context) => {
-            if turn::spent() > TURN || context.random_u64().is_multiple_of(8) {
+            if turn::spent() > TURN || context.gives_way() {
                 yield_once().await;
             }
         }

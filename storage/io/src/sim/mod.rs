@@ -65,6 +65,8 @@ pub struct SimConfig {
     pub network_latency: Range<Duration>,
     /// What one poll of a task takes.
     pub poll_cost: Range<Duration>,
+    /// One task in this many gives way where it may, before its turn is over; 0 = none.
+    pub yield_one_in: u64,
     /// One sent segment in this many breaks its connection; 0 = none.
     pub reset_one_in: u64,
     /// The wall clock at the start, milliseconds since the Unix epoch.
@@ -79,6 +81,7 @@ impl Default for SimConfig {
             disk_latency: Duration::from_micros(20)..Duration::from_micros(500),
             network_latency: Duration::from_micros(10)..Duration::from_micros(300),
             poll_cost: Duration::from_nanos(100)..Duration::from_micros(5),
+            yield_one_in: 8,
             reset_one_in: 0,
             wall_clock_start_ms: 1_700_000_000_000,
             time_limit: Duration::from_secs(24 * 3600),

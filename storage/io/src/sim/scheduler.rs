@@ -81,6 +81,14 @@ impl Context {
         self.machine.monotonic(self.scheduler.now())
     }
 
+    /// Whether a task that may give way does so, by chance.
+    pub(crate) fn gives_way(&self) -> bool {
+        match self.scheduler.config.yield_one_in {
+            0 => false,
+            one_in => self.random_u64().is_multiple_of(one_in),
+        }
+    }
+
     pub(crate) fn wall_clock_ms(&self) -> i64 {
         self.machine.wall_clock_ms(self.scheduler.now())
     }
