@@ -41,26 +41,26 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case { name: "produce-16k", what: "Produce: one batch of 16 records of 1 KB", instructions: 66_767 },
+    Case { name: "produce-16k", what: "Produce: one batch of 16 records of 1 KB", instructions: 70_209 },
     Case {
         name: "produce-100",
         what: "Produce: 100 batches of one record, 100 partitions",
-        instructions: 476_431,
+        instructions: 501_281,
     },
     Case {
         name: "fetch-news",
         what: "Fetch: a session of 100 partitions, 10 have a batch",
-        instructions: 61_809,
+        instructions: 71_528,
     },
     Case {
         name: "fetch-none",
         what: "Fetch: a session of 100 partitions, none has news",
-        instructions: 19_790,
+        instructions: 25_131,
     },
     Case {
         name: "fetch-wait",
         what: "Fetch: the same session waits, then 10 have a batch",
-        instructions: 71_364,
+        instructions: 84_245,
     },
 ];
 
