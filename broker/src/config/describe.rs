@@ -114,7 +114,11 @@ fn without_effect(spec: &'static Spec) -> Option<Entry> {
 }
 
 fn topic_entry(layers: &Layers<'_>, own: &ConfigMap, row: &'static TopicSpec) -> Entry {
-    if let Some(entry) = without_effect(&row.spec) {
+    // What was set on a topic is shown as it was set, or tools that compare would set it again and again; its documentation
+    // says that it does nothing.
+    if !own.contains_key(row.spec.name)
+        && let Some(entry) = without_effect(&row.spec)
+    {
         return entry;
     }
     let value = layers.topic_value(row, own);

@@ -19,7 +19,7 @@ pub fn page() -> String {
          written with a unit, as `512MiB` and `7d`; clients that alter configs write plain numbers.\n\
          Dynamic configs can be altered while the broker runs, for one broker or as the cluster's default.\n\n\
          Configs that have no effect here stand in tables of their own, with the reason. They are taken, so that tools and\n\
-         files made for Kafka go on working, and described as read-only with the value that is true here.\n\n",
+         files made for Kafka go on working, and described as read-only with the value that is true here; on a topic, as set once they are set.\n\n",
     );
     let works = |spec: &Spec| spec.effect == Effect::Works;
     page.push_str("## Short names\n\n| flag | config | variable |\n|---|---|---|\n");
