@@ -232,6 +232,34 @@ fn consumers_that_stop_reading_lose_their_connection_and_others_are_served() {
     });
 }
 
+/// Hundreds that each read a batch to find that they have no room for it would hold them all at once.
+#[test]
+fn a_batch_that_there_is_no_room_for_is_not_read() {
+    let sim = Sim::new(3);
+    let mut broker = Broker::new(&sim);
+    let plan = Plan { memory_bytes: 64 * MIB as u64, ..Plan::from_seed(3, Faults::Crashes) };
+    broker.start(&plan, 1);
+    assert_eq!(broker.await_ready(&sim), Start::Ready);
+    let (address, scraper) = (broker.address(), broker.scraper());
+    sim.block_on(async move {
+        let mut connection = connect(address).await;
+        let topic = create_topic(&mut connection, 1).await;
+        produce(&mut connection, topic, 0..1, 1, 900_000).await;
+        let stopped = stopped_consumers(address, topic, 100).await;
+        sleep(SOON).await;
+        let text: String = scraper.scrape().await.pieces().collect();
+        let bytes = |name: &str| -> usize {
+            let of_it = text.lines().filter(|line| line.starts_with(name));
+            of_it.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum()
+        };
+        let read = bytes("corelog_tail_read_bytes_total") + bytes("corelog_cold_read_bytes_total");
+        let given = bytes("corelog_fetched_bytes_total");
+        assert!(given > MIB && read < given + MIB / 2, "{read} bytes were read, and {given} given");
+        drop(stopped);
+    });
+    broker.stop(&sim);
+}
+
 /// How many of the connections were closed. Nobody else has read what was sent on them.
 async fn ended(streams: &[Stream]) -> usize {
     let mut ended = 0;

@@ -130,14 +130,20 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
         let news = bell.listen();
         list.resolve(shard);
         let mut new = list.refusals();
-        let mut held = granted.take().or_else(|| budget.try_acquire(grant(budget, limits.max_bytes)));
+        let held = granted.take().or_else(|| budget.try_acquire(grant(budget, limits.max_bytes)));
         let most = held.as_ref().map(|held| held.count().min(limits.max_bytes as u64));
+        // A first batch may be larger than what is asked for (KIP-74), and none is read that there is no room for: hundreds
+        // that read one to find that out would hold them all at once. Who has all there is takes any.
+        let first_batch = held.as_ref().map_or(0, |held| match held.count() {
+            all if all == budget.total() => usize::MAX,
+            some => some as usize,
+        });
         let all = list.shares().map(|share| share.bytes).sum();
         let enough = if may_wait { limits.min_bytes } else { 0 };
         let reads = list.shares().map(|part| {
             let (owner, changes) = (part.owner, std::mem::take(&mut part.changes));
             let given = std::mem::take(&mut part.given);
-            let room = most.map(|most| share(most, part.bytes, all));
+            let room = most.map(|most| watch::Room { bytes: share(most, part.bytes, all), first_batch });
             async move {
                 let read = shard.on(owner, move |shard| watch::read(shard, id, given, changes, room, enough));
                 (owner, read.await)
@@ -165,16 +171,8 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
             }
             total += got.len;
         }
-        // A first batch that is larger than the grant needs room too.
-        let mut lacking = None;
-        if let Some(held) = &mut held
-            && total as u64 > held.count()
-        {
-            match budget.try_acquire(total as u64 - held.count()) {
-                Some(more) => held.merge(more),
-                None => lacking = Some(total as u64),
-            }
-        }
+        let first = got.iter().find(|got| got.len > 0 || got.lacking > 0);
+        let mut lacking = first.map(|got| got.lacking as u64).filter(|lacking| *lacking > 0);
         if held.is_none() && got.iter().any(|got| got.is_cut) {
             lacking = Some(GRANT_MIN);
         }
@@ -215,7 +213,7 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
 /// What a response may take of the budget now: the less the more is taken, and of its last quarter only little.
 fn grant(budget: &Semaphore, max_bytes: usize) -> u64 {
     let spare = budget.available().saturating_sub(budget.total() / 4);
-    (max_bytes as u64).min((spare / 4).max(GRANT_MIN)).min(budget.total())
+    (max_bytes as u64).min(spare / 4).max(GRANT_MIN).min(budget.total())
 }
 
 /// How much of `grant` an owner may read of which `own` of `all` bytes are asked. Large grants are dealt among the

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use corelog_wire::fetch::FetchRequest;
 use corelog_wire::messages::metadata_request::{MetadataRequest, Topic};
 use corelog_wire::messages::offset_commit_request::{self as commit, OffsetCommitRequest};
-use corelog_wire::messages::{ApiVersionsRequest, JoinGroupResponse, Message, Request, SyncGroupRequest};
+use corelog_wire::messages::{
+    ApiVersionsRequest, JoinGroupRequest, JoinGroupResponse, Message, Request, SyncGroupRequest,
+};
 use corelog_wire::records::{BatchBuilder, BatchOptions};
 use corelog_wire::{ErrorCode, Reader, Str, frame};
 use std::net::SocketAddr;
@@ -286,22 +288,22 @@ fn largest_produce(size: usize) -> Bytes {
     padded(&said(9, &produce_request(SINK, batches)), size)
 }
 
+/// With time-outs that keep what waits for vanished members for as long as an attack lasts, and not longer.
+fn join(group: &Str, member: &Str, metadata: Bytes) -> Bytes {
+    let timeout_ms = 10_000;
+    let request = JoinGroupRequest {
+        session_timeout_ms: timeout_ms,
+        rebalance_timeout_ms: timeout_ms,
+        ..join_request(group, member, metadata)
+    };
+    said(JOIN_VERSION, &request)
+}
+
 /// Joins and syncs, and leads no group: all others in it wait until the broker's patience with their leader ends.
 fn wait_in_group(turn: &mut Turn, group: String) -> Bytes {
     const SYNCING: &str = "syncing";
     let group = Str::from(group);
-    let joins = |member: &Str| {
-        let request = join_request(&group, member, Bytes::from_static(b"none"));
-        let timeout = 10_000;
-        said(
-            JOIN_VERSION,
-            &corelog_wire::messages::JoinGroupRequest {
-                session_timeout_ms: timeout,
-                rebalance_timeout_ms: timeout,
-                ..request
-            },
-        )
-    };
+    let joins = |member: &Str| join(&group, member, Bytes::from_static(b"none"));
     let joined = match &*turn.note {
         note if note.as_str() == SYNCING => None,
         _ => heard::<JoinGroupResponse>(&turn.answer, JOIN_VERSION),
@@ -329,7 +331,7 @@ fn grow_group(turn: &mut Turn, group: String) -> Bytes {
     let joined = heard::<JoinGroupResponse>(&turn.answer, JOIN_VERSION);
     let given = joined.filter(|joined| joined.error_code == ErrorCode::MEMBER_ID_REQUIRED.0);
     let (member, bytes) = given.map_or((Str::new(), 10), |joined| (joined.member_id, 400 << 10));
-    said(JOIN_VERSION, &join_request(&group.into(), &member, vec![b'm'; bytes].into()))
+    join(&group.into(), &member, vec![b'm'; bytes].into())
 }
 
 /// With as much beside each offset as is taken by default.

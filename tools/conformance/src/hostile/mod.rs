@@ -106,6 +106,7 @@ pub fn run(binary: &Path, directory: &Path, options: &Options) -> Result<bool> {
         terms: TERMS[0],
         broker: None,
         rows: BTreeMap::new(),
+        ends: Ends::default(),
         held: true,
     };
     suite.start()?;
@@ -151,7 +152,17 @@ struct Suite<'a> {
     terms: Terms,
     broker: Option<Broker>,
     rows: BTreeMap<&'static str, Row>,
+    ends: Ends,
     held: bool,
+}
+
+/// The broker's ends and starts.
+#[derive(Default)]
+struct Ends {
+    kills: u32,
+    stops: u32,
+    stop_max: Duration,
+    ready_max: Duration,
 }
 
 /// What is told of an attack at the end.
@@ -161,6 +172,8 @@ struct Row {
     seconds: f64,
     waited_ms_max: [u32; WAITS.len()],
     rss_max: u64,
+    /// Of what the broker may hold, in percent.
+    rss_part_max: u64,
 }
 
 impl Suite<'_> {
@@ -193,16 +206,22 @@ impl Suite<'_> {
         self.world.goes_down();
         let asked = Instant::now();
         if kill {
+            self.ends.kills += 1;
             broker.kill()?;
         } else {
+            self.ends.stops += 1;
             broker.stop()?;
-            if asked.elapsed() > STOP_MAX {
-                self.broken(format!("the stop took {:?}, and may take {STOP_MAX:?}", asked.elapsed()));
+            let took = asked.elapsed();
+            self.ends.stop_max = took.max(self.ends.stop_max);
+            if took > STOP_MAX {
+                self.broken(format!("the stop took {took:?}, and may take {STOP_MAX:?}"));
             }
         }
         self.terms = terms;
         self.start()?;
-        Ok(self.broker()?.ready)
+        let ready = self.broker()?.ready;
+        self.ends.ready_max = ready.max(self.ends.ready_max);
+        Ok(ready)
     }
 
     fn any_terms(&mut self) -> Terms {
@@ -283,6 +302,7 @@ impl Suite<'_> {
             row.times += 1;
             row.seconds += attacked.as_secs_f64();
             row.rss_max = row.rss_max.max(rss);
+            row.rss_part_max = row.rss_part_max.max(rss * 100 / self.terms.rss_max(connections));
             for (max, waited) in row.waited_ms_max.iter_mut().zip(waits) {
                 *max = waited.max(*max);
             }
@@ -447,18 +467,22 @@ impl Suite<'_> {
     }
 
     fn table(&self) {
-        let head = WAITS.map(|wait| format!("{wait:>8}")).join("");
+        let Ends { kills, stops, stop_max, ready_max } = &self.ends;
+        println!("{kills} kills, {stops} stops of {stop_max:.1?} at the most; ready within {ready_max:.1?}");
         println!(
-            "\n{:<20} {:>5} {:>8} {head} {:>9}\n{:<20} {:>5} {:>8} {:>40} {:>9}",
-            "attack", "times", "seconds", "RSS", "", "", "", "longest wait in ms", "MiB"
+            "\n{:<20} {:>5} {:>8} {:>40} {:>9} {:>9}",
+            "", "", "", "longest wait in ms", "RSS", "of its"
         );
+        let head = WAITS.map(|wait| format!("{wait:>8}")).join("");
+        println!("{:<20} {:>5} {:>8} {head} {:>9} {:>9}", "attack", "times", "seconds", "max MiB", "bound");
         for (name, row) in &self.rows {
             let waits = row.waited_ms_max.map(|ms| format!("{ms:>8}")).join("");
             println!(
-                "{name:<20} {:>5} {:>8.0} {waits} {:>9.0}",
+                "{name:<20} {:>5} {:>8.0} {waits} {:>9.0} {:>7} %",
                 row.times,
                 row.seconds,
-                row.rss_max as f64 / MIB
+                row.rss_max as f64 / MIB,
+                row.rss_part_max
             );
         }
     }
