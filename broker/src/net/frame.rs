@@ -20,6 +20,9 @@ pub const LENGTH_BYTES: usize = 4;
 const PATIENCE: Patience = Patience { stall: Duration::from_secs(30), bytes_per_second: 16 << 10 };
 /// While other frames wait for the room that this one holds.
 const PATIENCE_CONTENDED: Patience = Patience { stall: Duration::from_secs(5), bytes_per_second: 64 << 10 };
+/// And then the rest of it is expected within this long, at the speed that it has had so far: what is slow and large would
+/// hold all the room for minutes, one after the other.
+const REST_MAX_CONTENDED: Duration = Duration::from_secs(10);
 /// How often a peer that sends nothing is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,11 @@ pub enum FrameError {
     )]
     Stalled { received: usize, size: usize, spent: Duration, patience: Patience },
     #[error(
+        "the peer sent {received} bytes of a request of {size} in {spent:?}, and others wait for the memory: at that speed \
+         the rest may not take over {REST_MAX_CONTENDED:?} then; smaller requests, or more corelog.memory, would do"
+    )]
+    TooSlow { received: usize, size: usize, spent: Duration },
+    #[error(
         "a request of {size} bytes was announced, and this broker takes up to {max}: raise socket.request.max.bytes, or \
          corelog.memory if it is that which allows no more (the log says so at the start)"
     )]
@@ -56,7 +64,7 @@ impl FrameError {
     pub fn kind(&self) -> Option<&'static str> {
         match self {
             FrameError::TooLarge { .. } => Some("socket.request.max.bytes"),
-            FrameError::Stalled { .. } => Some("stalled request"),
+            FrameError::Stalled { .. } | FrameError::TooSlow { .. } => Some("stalled request"),
             FrameError::Closed | FrameError::Idle(_) | FrameError::Stopping | FrameError::Io(_) => None,
         }
     }
@@ -179,10 +187,16 @@ impl FrameReader {
         let contended = self.room.is_some() && self.budget.lane(size).is_contended();
         let patience = if contended { PATIENCE_CONTENDED } else { PATIENCE };
         let received = self.buffer.len();
-        match self.progress.is_over(&patience, received as u64, since, corelog_io::now()) {
-            true => Err(FrameError::Stalled { received, size, spent: self.progress.spent, patience }),
-            false => Ok(()),
+        let is_over = self.progress.is_over(&patience, received as u64, since, corelog_io::now());
+        let spent = self.progress.spent;
+        if is_over {
+            return Err(FrameError::Stalled { received, size, spent, patience });
         }
+        let is_known = contended && spent >= LOOK;
+        if is_known && self.progress.rest_takes(size as u64) > REST_MAX_CONTENDED {
+            return Err(FrameError::TooSlow { received, size, spent });
+        }
+        Ok(())
     }
 
     fn take(&mut self, frame_bytes: usize) -> Frame {

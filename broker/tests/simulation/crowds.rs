@@ -170,6 +170,34 @@ fn who_sends_no_more_or_a_byte_now_and_then_is_closed_and_others_are_served_mean
     });
 }
 
+/// Fast enough never to stall, and so large that one after the other has all the room for minutes.
+#[test]
+fn large_requests_that_come_slowly_do_not_keep_others_waiting() {
+    with_memory(64 * MIB, |address| async move {
+        let slow = join_all((0..20).map(|_| async move {
+            let frame = ask(12 * MIB);
+            for _ in 0..1000 {
+                let stream = open(address).await;
+                for step in frame.chunks(20_000) {
+                    send(&stream, step.to_vec()).await;
+                    if timeout(Duration::from_millis(200), answer(&stream)).await.is_ok() {
+                        break;
+                    }
+                }
+            }
+        }));
+        let others = async {
+            sleep(Duration::from_secs(1)).await;
+            for round in 0..60 {
+                let asked = timeout(Duration::from_secs(5), is_served(address, ask(200_000)));
+                assert_eq!(asked.await, Ok(true), "round {round}");
+                sleep(Duration::from_millis(500)).await;
+            }
+        };
+        futures_util::future::select(std::pin::pin!(slow), std::pin::pin!(others)).await;
+    });
+}
+
 #[test]
 fn a_fetch_that_waits_holds_nothing_of_its_request() {
     with_memory(64 * MIB, |address| async move {
@@ -237,7 +265,8 @@ fn consumers_that_stop_reading_lose_their_connection_and_others_are_served() {
 fn a_batch_that_there_is_no_room_for_is_not_read() {
     let sim = Sim::new(3);
     let mut broker = Broker::new(&sim);
-    let plan = Plan { memory_bytes: 64 * MIB as u64, ..Plan::from_seed(3, Faults::Crashes) };
+    let plan =
+        Plan { journal_file_bytes: 16 << 20, memory_bytes: 64 << 20, ..Plan::from_seed(3, Faults::Crashes) };
     broker.start(&plan, 1);
     assert_eq!(broker.await_ready(&sim), Start::Ready);
     let (address, scraper) = (broker.address(), broker.scraper());
