@@ -12,17 +12,16 @@ use bytes::{Buf, Bytes, BytesMut};
 use corelog_io::{Instant, Stream, yield_if_needed};
 
 use super::patience::{Patience, Progress};
-use super::receive::{OWN_BYTES, ReceiveBudget, RequestRoom, Room};
+use super::receive::{OWN_BYTES, ReceiveBudget, RequestRoom, Room, WAIT_MAX};
 
 /// What stands before a frame.
 pub const LENGTH_BYTES: usize = 4;
 /// For a frame that has begun: half-open peers must not hold memory.
 const PATIENCE: Patience = Patience { stall: Duration::from_secs(30), bytes_per_second: 16 << 10 };
-/// While other frames wait for the room that this one holds.
-const PATIENCE_CONTENDED: Patience = Patience { stall: Duration::from_secs(5), bytes_per_second: 64 << 10 };
-/// And then the rest of it is expected within this long, at the speed that it has had so far: what is slow and large would
-/// hold all the room for minutes, one after the other.
-const REST_MAX_CONTENDED: Duration = Duration::from_secs(10);
+/// While other frames wait for the room that this one holds, as answers have it; and then all of it within `WHOLE_CONTENDED`, or
+/// what is large and slow would have all the room for minutes.
+const PATIENCE_CONTENDED: Patience = Patience { stall: Duration::from_secs(2), bytes_per_second: 64 << 10 };
+const WHOLE_CONTENDED: Duration = Duration::from_secs(10);
 /// How often a peer that sends nothing is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -44,10 +43,10 @@ pub enum FrameError {
     )]
     Stalled { received: usize, size: usize, spent: Duration, patience: Patience },
     #[error(
-        "the peer sent {received} bytes of a request of {size} in {spent:?}, and others wait for the memory: at that speed \
-         the rest may not take over {REST_MAX_CONTENDED:?} then; smaller requests, or more corelog.memory, would do"
+        "there was no room for a request of {size} bytes within {WAIT_MAX:?}: others hold the memory for requests; more \
+         corelog.memory makes more room"
     )]
-    TooSlow { received: usize, size: usize, spent: Duration },
+    NoRoom { size: usize },
     #[error(
         "a request of {size} bytes was announced, and this broker takes up to {max}: raise socket.request.max.bytes, or \
          corelog.memory if it is that which allows no more (the log says so at the start)"
@@ -64,7 +63,8 @@ impl FrameError {
     pub fn kind(&self) -> Option<&'static str> {
         match self {
             FrameError::TooLarge { .. } => Some("socket.request.max.bytes"),
-            FrameError::Stalled { .. } | FrameError::TooSlow { .. } => Some("stalled request"),
+            FrameError::Stalled { .. } => Some("stalled request"),
+            FrameError::NoRoom { .. } => Some("no room for a request"),
             FrameError::Closed | FrameError::Idle(_) | FrameError::Stopping | FrameError::Io(_) => None,
         }
     }
@@ -115,14 +115,20 @@ impl FrameReader {
         let size = self.frame_bytes()?.expect("a frame has begun");
         let budget = self.budget.clone();
         let lane = budget.lane(size);
-        let age = lane.age();
+        let place = lane.place(size, corelog_io::now());
+        let mut may_wait = WAIT_MAX;
         loop {
             let missing = size.saturating_sub(self.buffer.len());
             let step = missing.min((self.buffer.len() * 4).max(self.trusted));
             let held = self.room.as_ref().map_or(0, Room::bytes);
             let wanted = (self.buffer.len().min(size) + step) as u64;
             if wanted > held {
-                let more = lane.take(age, wanted - held, size as u64 - held).await;
+                let asked = corelog_io::now();
+                let more = lane.take(place, wanted - held, size as u64 - held);
+                let Ok(more) = corelog_io::timeout(may_wait, more).await else {
+                    return Err(FrameError::NoRoom { size });
+                };
+                may_wait = may_wait.saturating_sub(asked.elapsed());
                 match &mut self.room {
                     Some(room) => room.merge(more),
                     None => self.room = Some(more),
@@ -185,18 +191,20 @@ impl FrameReader {
     fn check_patience(&mut self, since: &mut Instant) -> Result<(), FrameError> {
         let size = self.frame_bytes()?.unwrap_or(LENGTH_BYTES);
         let contended = self.room.is_some() && self.budget.lane(size).is_contended();
-        let patience = if contended { PATIENCE_CONTENDED } else { PATIENCE };
+        let patience = if contended {
+            let whole = size as u64 / WHOLE_CONTENDED.as_secs();
+            Patience {
+                bytes_per_second: PATIENCE_CONTENDED.bytes_per_second.max(whole),
+                ..PATIENCE_CONTENDED
+            }
+        } else {
+            PATIENCE
+        };
         let received = self.buffer.len();
-        let is_over = self.progress.is_over(&patience, received as u64, since, corelog_io::now());
-        let spent = self.progress.spent;
-        if is_over {
-            return Err(FrameError::Stalled { received, size, spent, patience });
+        match self.progress.is_over(&patience, received as u64, since, corelog_io::now()) {
+            true => Err(FrameError::Stalled { received, size, spent: self.progress.spent, patience }),
+            false => Ok(()),
         }
-        let is_known = contended && spent >= LOOK;
-        if is_known && self.progress.rest_takes(size as u64) > REST_MAX_CONTENDED {
-            return Err(FrameError::TooSlow { received, size, spent });
-        }
-        Ok(())
     }
 
     fn take(&mut self, frame_bytes: usize) -> Frame {

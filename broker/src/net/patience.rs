@@ -35,13 +35,6 @@ impl Progress {
         self.owed = (self.owed + passed).saturating_sub(paid);
         self.owed >= patience.stall
     }
-
-    /// How long what is left of `total` bytes takes at the speed that those before had.
-    pub fn rest_takes(&self, total: u64) -> Duration {
-        let rest = u128::from(total.saturating_sub(self.bytes));
-        let micros = self.spent.as_micros() * rest / u128::from(self.bytes.max(1));
-        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
-    }
 }
 
 #[cfg(test)]
@@ -56,10 +49,6 @@ mod tests {
             now += Duration::from_secs(secs);
             progress.is_over(&patience, bytes, &mut since, now)
         };
-        let slow = Progress { bytes: 100_000, spent: Duration::from_secs(1), ..Progress::default() };
-        assert_eq!(slow.rest_takes(1_000_000), Duration::from_secs(9));
-        assert_eq!(slow.rest_takes(100_000), Duration::ZERO);
-
         let mut trickle = Progress::default();
         assert!(!after(&mut trickle, 29, 1) && after(&mut trickle, 29, 2));
 

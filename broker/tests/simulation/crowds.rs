@@ -170,32 +170,39 @@ fn who_sends_no_more_or_a_byte_now_and_then_is_closed_and_others_are_served_mean
     });
 }
 
-/// Fast enough never to stall, and so large that one after the other has all the room for minutes.
+/// Whoever never ends a large request has all the room for a while, and the next of them after that: others who come go first.
+/// In MiB: the frames, and how much of them comes at once. In seconds: how long others may wait. Smaller ones are before others
+/// for longer, and go side by side.
 #[test]
-fn large_requests_that_come_slowly_do_not_keep_others_waiting() {
-    with_memory(64 * MIB, |address| async move {
-        let slow = join_all((0..20).map(|_| async move {
-            let frame = ask(12 * MIB);
-            for _ in 0..1000 {
-                let stream = open(address).await;
-                for step in frame.chunks(20_000) {
-                    send(&stream, step.to_vec()).await;
-                    if timeout(Duration::from_millis(200), answer(&stream)).await.is_ok() {
-                        break;
+fn a_crowd_of_large_requests_that_never_end_does_not_keep_others_waiting() {
+    for (size, at_once, soon) in [(11, 10, 5), (11, 0, 5), (5, 4, 15)] {
+        with_memory(64 * MIB, move |address| async move {
+            let endless = join_all((0..40).map(|_| async move {
+                let frame = ask(size * MIB);
+                let (first, rest) = frame.split_at(at_once * MIB);
+                for _ in 0..1000 {
+                    let stream = open(address).await;
+                    send(&stream, first.to_vec()).await;
+                    // Fast enough never to stall.
+                    for step in rest.chunks(20_000) {
+                        send(&stream, step.to_vec()).await;
+                        if timeout(Duration::from_millis(200), answer(&stream)).await.is_ok() {
+                            break;
+                        }
                     }
                 }
-            }
-        }));
-        let others = async {
-            sleep(Duration::from_secs(1)).await;
-            for round in 0..60 {
-                let asked = timeout(Duration::from_secs(5), is_served(address, ask(200_000)));
-                assert_eq!(asked.await, Ok(true), "round {round}");
-                sleep(Duration::from_millis(500)).await;
-            }
-        };
-        futures_util::future::select(std::pin::pin!(slow), std::pin::pin!(others)).await;
-    });
+            }));
+            let others = async {
+                sleep(Duration::from_secs(1)).await;
+                for round in 0..40 {
+                    let asked = timeout(Duration::from_secs(soon), is_served(address, ask(200_000)));
+                    assert_eq!(asked.await, Ok(true), "{size} MiB, {at_once} at once, round {round}");
+                    sleep(Duration::from_millis(500)).await;
+                }
+            };
+            futures_util::future::select(std::pin::pin!(endless), std::pin::pin!(others)).await;
+        });
+    }
 }
 
 #[test]
