@@ -116,7 +116,7 @@ impl Group {
     pub const COST: usize = 768;
 
     pub fn new(id: Str, memory: &GroupMemory, wall_ms: i64) -> Group {
-        let mut account = memory.account();
+        let mut account = memory.members_account();
         account.add(Group::COST + 3 * id.len());
         Group {
             id,
@@ -407,7 +407,7 @@ impl Group {
 
     /// Whether its members may hold `more` bytes. Nothing more is never too much.
     pub fn has_room(&self, memory: &GroupMemory, more: usize) -> bool {
-        more == 0 || (memory.has_room(more) && self.account.bytes() + more <= memory.group_max())
+        more == 0 || (memory.has_room_for_members(more) && self.account.bytes() + more <= memory.group_max())
     }
 
     // ---- protocols

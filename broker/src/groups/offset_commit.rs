@@ -127,8 +127,11 @@ impl GroupCoordinator {
     fn has_room_for_commit(&self, key: &OffsetKey, bytes: usize) -> bool {
         let memory = &self.env.memory;
         match self.groups.contains_key(&key.group) {
-            true => memory.has_room(bytes),
-            false => memory.has_room_for_new_group(bytes + Group::COST + 3 * key.group.len()),
+            true => memory.has_room_for_offsets(bytes),
+            false => {
+                let group = Group::COST + 3 * key.group.len();
+                memory.has_room_for_offsets(bytes) && memory.has_room_for_new_group(bytes + group)
+            }
         }
     }
 

@@ -125,7 +125,9 @@ fn store_assignment(group: &mut Group, env: &mut Env, request: &SyncGroupRequest
     );
     let growth = after.saturating_sub(before);
     // The record is let go when it is written; what the members get stays.
-    if !group.has_room(&env.memory, growth) || (growth > 0 && !env.memory.has_room(growth + record.bytes())) {
+    if !group.has_room(&env.memory, growth)
+        || (growth > 0 && !env.memory.has_room_for_members(growth + record.bytes()))
+    {
         env.memory_is_full(&group.id, "an assignment is");
         refuse_assignment(group, env, ErrorCode::COORDINATOR_NOT_AVAILABLE);
         rebalance_or_complete(group, env, "there is no room for the assignment");

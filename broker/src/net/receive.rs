@@ -242,6 +242,8 @@ impl RequestRoom {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
     use futures_util::FutureExt;
 
     use super::*;
@@ -255,6 +257,10 @@ mod tests {
     /// What is given at once.
     fn taken(lane: &Lane, step: u64, rest: u64) -> Option<Room> {
         lane.take(lane.place(rest as usize, at(0)), step, rest).now_or_never()
+    }
+
+    fn given_at_once<F: Future<Output = Room>>(waiting: &mut [Pin<Box<F>>]) -> Vec<Room> {
+        waiting.iter_mut().filter_map(|waiting| waiting.as_mut().now_or_never()).collect()
     }
 
     #[test]
@@ -292,15 +298,12 @@ mod tests {
         let mut large = Box::pin(lane.take(lane.place(10 << 20, at(1)), MIB, 10 * MIB));
         let mut small: Vec<_> =
             (2..6).map(|when| Box::pin(lane.take(lane.place(1 << 20, at(when)), MIB, MIB))).collect();
-        let mut given = |small: &mut Vec<std::pin::Pin<Box<_>>>| -> Vec<Room> {
-            small.iter_mut().filter_map(|small| small.as_mut().now_or_never()).collect()
-        };
         assert!(large.as_mut().now_or_never().is_none());
-        let one = given(&mut small);
+        let one = given_at_once(&mut small);
         assert_eq!(one.len(), 1, "what is left of the reserve");
         drop((all, one));
         small.remove(0);
-        assert_eq!(given(&mut small).len(), 3, "all at once");
+        assert_eq!(given_at_once(&mut small).len(), 3, "all at once");
         assert!(large.as_mut().now_or_never().is_some(), "and then the large one");
     }
 

@@ -126,8 +126,12 @@ impl Bench {
 
     /// A coordinator that has replayed this one's log, at the same time.
     pub fn restarted(&self, config: GroupConfig) -> Bench {
+        self.restarted_with(config, GroupMemory::new(usize::MAX))
+    }
+
+    pub fn restarted_with(&self, config: GroupConfig, memory: GroupMemory) -> Bench {
         let seed = self.now.mono_ms.wrapping_mul(31) + self.next_ticket;
-        let mut other = Bench::loading(config, GroupMemory::new(usize::MAX), self.topics.clone(), seed);
+        let mut other = Bench::loading(config, memory, self.topics.clone(), seed);
         other.now = self.now;
         for record in &self.log {
             other

@@ -512,6 +512,28 @@ fn an_assignment_that_there_is_no_room_for_is_refused() {
     assert_eq!(bench.synced(ticket).assignment, "small");
 }
 
+/// Offsets take all that they may, and are kept by a broker that comes back with half of the memory.
+#[test]
+fn members_come_back_to_their_group_whatever_offsets_take() {
+    let mut bench = Bench::with_memory(config(), GroupMemory::new(64_000));
+    let (ids, _) = bench.stable(1);
+    let mut last = ErrorCode::NONE;
+    for topic in 0..1000 {
+        let request = commit_request("other", "", -1, &topic.to_string(), 1);
+        let ticket = bench.send(8, GroupRequest::OffsetCommit(request));
+        last = bench.committed(ticket);
+    }
+    assert_eq!(last, ErrorCode::INVALID_COMMIT_OFFSET_SIZE);
+    bench.leave(&[(&ids[0], None)]);
+    for bench in [&mut bench.restarted_with(config(), GroupMemory::new(32_000)), &mut bench] {
+        let ticket = bench.join(&Joiner { version: 2, ..Joiner::default() });
+        let joined = bench.joined(ticket);
+        assert_eq!(join_error(&joined), ErrorCode::NONE);
+        let ticket = bench.sync(&joined.member_id, joined.generation_id, &[(&joined.member_id, "all")]);
+        assert_eq!(bench.synced(ticket).assignment, "all");
+    }
+}
+
 /// New groups leave some of the memory to those that are there.
 #[test]
 fn groups_that_are_there_go_on_when_there_is_no_room_for_new_ones() {
