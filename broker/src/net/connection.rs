@@ -8,6 +8,7 @@
 use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -238,6 +239,10 @@ async fn write(
 /// what the answer holds of the shard's memory.
 async fn send(stream: &Stream, frame: Vec<Bytes>, contended: impl Fn() -> bool) -> Result<(), String> {
     let mut sending = std::pin::pin!(stream.send(frame.into_iter().map(Part::Bytes).collect()));
+    // Most are taken at once.
+    if let Poll::Ready(sent) = futures_util::poll!(sending.as_mut()) {
+        return sent.map_err(|error| error.to_string());
+    }
     let mut since = corelog_io::now();
     let mut progress = Progress::default();
     // What it had taken at the first look: part of that belongs to former answers.

@@ -5,11 +5,14 @@
 //! that announces 100 MB and sends 10 bytes holds these 10.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use corelog_io::{Instant, Stream, yield_if_needed};
+use corelog_io::{Stream, yield_if_needed};
+use futures_util::poll;
 
 use super::patience::{Patience, Progress};
 use super::receive::{OWN_BYTES, ReceiveBudget, RequestRoom, Room};
@@ -161,28 +164,31 @@ impl FrameReader {
 
     /// More of a frame that has begun.
     async fn read_more(&mut self, max: usize) -> Result<(), FrameError> {
-        let mut since = corelog_io::now();
-        loop {
-            let read = corelog_io::timeout(LOOK, self.stream.read(&mut self.buffer, max)).await;
-            if matches!(read, Ok(Ok(0))) {
-                return Err(FrameError::Closed);
-            }
-            self.check_patience(&mut since)?;
-            if let Ok(read) = read {
-                return read.map(|_| ()).map_err(Into::into);
-            }
-        }
-    }
-
-    fn check_patience(&mut self, since: &mut Instant) -> Result<(), FrameError> {
         let size = self.frame_bytes()?.unwrap_or(LENGTH_BYTES);
-        let contended = self.room.is_some() && self.budget.lane(size).is_contended();
-        let patience = if contended { PATIENCE_CONTENDED } else { PATIENCE };
-        let received = self.buffer.len();
-        match self.progress.is_over(&patience, received as u64, since, corelog_io::now()) {
-            true => Err(FrameError::Stalled { received, size, spent: self.progress.spent, patience }),
-            false => Ok(()),
-        }
+        let lane = self.budget.lane(size);
+        let had = self.buffer.len();
+        let mut read = pin!(self.stream.read(&mut self.buffer, max));
+        let read = match poll!(read.as_mut()) {
+            // What is there already was not waited for.
+            Poll::Ready(read) => read,
+            Poll::Pending => {
+                let mut since = corelog_io::now();
+                loop {
+                    let read = corelog_io::timeout(LOOK, read.as_mut()).await;
+                    let received = had + read.as_ref().map_or(0, |read| *read.as_ref().unwrap_or(&0));
+                    let contended = self.room.is_some() && lane.is_contended();
+                    let patience = if contended { PATIENCE_CONTENDED } else { PATIENCE };
+                    if self.progress.is_over(&patience, received as u64, &mut since, corelog_io::now()) {
+                        let spent = self.progress.spent;
+                        return Err(FrameError::Stalled { received, size, spent, patience });
+                    }
+                    if let Ok(read) = read {
+                        break read;
+                    }
+                }
+            }
+        };
+        if read? == 0 { Err(FrameError::Closed) } else { Ok(()) }
     }
 
     fn take(&mut self, frame_bytes: usize) -> Frame {

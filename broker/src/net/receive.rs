@@ -133,6 +133,11 @@ impl Lane {
     pub async fn take(&self, age: u64, step: u64, rest: u64) -> Room {
         let shared = &self.shared;
         debug_assert!(0 < step && step <= rest && rest <= shared.reserve);
+        if shared.line.borrow().is_empty()
+            && let Some(bytes) = shared.next(step, rest)
+        {
+            return Shared::part(shared, bytes);
+        }
         let (given, room) = oneshot();
         shared.line.borrow_mut().insert(age, Waiting { step, rest, given });
         let _in_line = InLine { shared, age };
@@ -158,6 +163,21 @@ impl Drop for InLine<'_> {
 }
 
 impl Shared {
+    /// What the first in line is given now.
+    fn next(&self, step: u64, rest: u64) -> Option<u64> {
+        let free = self.free.get();
+        if free >= self.reserve + step {
+            Some(step)
+        } else {
+            (free >= self.reserve).then_some(rest)
+        }
+    }
+
+    fn part(this: &Rc<Shared>, bytes: u64) -> Room {
+        this.free.set(this.free.get() - bytes);
+        Room { lane: Rc::clone(this), bytes }
+    }
+
     /// Serves the line as far as there is room.
     fn give(this: &Rc<Shared>) {
         loop {
@@ -165,19 +185,11 @@ impl Shared {
                 let mut line = this.line.borrow_mut();
                 let Some(oldest) = line.first_entry() else { return };
                 let Waiting { step, rest, .. } = *oldest.get();
-                let free = this.free.get();
-                let bytes = if free >= this.reserve + step {
-                    step
-                } else if free >= this.reserve {
-                    rest
-                } else {
-                    return;
-                };
+                let Some(bytes) = this.next(step, rest) else { return };
                 (oldest.remove().given, bytes)
             };
-            this.free.set(this.free.get() - bytes);
             // Nobody takes it: it is given back at once.
-            let _ = given.send(Room { lane: Rc::clone(this), bytes });
+            let _ = given.send(Shared::part(this, bytes));
         }
     }
 }

@@ -83,15 +83,17 @@ async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, 
     } else {
         None
     };
+    let now = corelog_io::now();
     let limits = Limits {
         max_bytes: (request.max_bytes.max(0) as usize).min(shard.config().fetch_bytes_max),
         min_bytes: request.min_bytes.max(0) as usize,
-        deadline: corelog_io::now() + Duration::from_millis(request.max_wait_ms.max(0) as u64),
+        begun: now,
+        deadline: now + Duration::from_millis(request.max_wait_ms.max(0) as u64),
     };
     if refusal.is_some() {
         request.session_epoch = session::EPOCH_FINAL;
     }
-    let mut plan = match shard.sessions.begin(&request, by_id, &context.connection, corelog_io::now()) {
+    let mut plan = match shard.sessions.begin(&request, by_id, &context.connection, now) {
         Ok(plan) => plan,
         Err(code) => return (FetchResponse { error_code: code.0, ..Default::default() }, None),
     };
@@ -111,6 +113,7 @@ async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, 
 struct Limits {
     max_bytes: usize,
     min_bytes: usize,
+    begun: Instant,
     deadline: Instant,
 }
 
@@ -121,12 +124,13 @@ struct Limits {
 async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>, Option<Permit>) {
     let (id, bell) = list.at_home(shard);
     let budget = &shard.fetch_budget;
-    let wait_for_room_until = limits.deadline.max(corelog_io::now() + ROOM_WAIT_MIN);
+    let wait_for_room_until = limits.deadline.max(limits.begun + ROOM_WAIT_MIN);
+    let mut now = limits.begun;
     let mut got: Vec<Got> = Vec::new();
     // What there was waited for.
     let mut granted: Option<Permit> = None;
     loop {
-        let may_wait = corelog_io::now() < limits.deadline && !shard.is_stopping();
+        let may_wait = now < limits.deadline && !shard.is_stopping();
         let news = bell.listen();
         list.resolve(shard);
         let mut new = list.refusals();
@@ -209,6 +213,7 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
                 }
             }
         }
+        now = corelog_io::now();
     }
 }
 
