@@ -17,7 +17,8 @@ help:
 	@echo 'make instructions  instructions per request of a few cases, by callgrind, against what is written down'
 	@echo 'make crash         kill -9 under load, ROUNDS=8 times'
 	@echo 'make differential  the same requests to Apache Kafka and to Corelog; ONLY=text: cases with that in their names'
-	@echo 'make hostile       hostile bytes, half-open and idle connections by the thousand: others are served, memory stays bounded'
+	@echo 'make hostile       hostile clients of many kinds, stops and kills for DURATION=60s (1h, ...): others are served, memory stays bounded;'
+	@echo '                   SEED=number repeats the choices, ONLY=text: attacks with that in their names'
 	@echo 'make test-kcat     one of them; also test-python test-java test-node test-go'
 	@echo 'make test-kafka    the same suites against Apache Kafka, to see that they are right'
 	@echo 'make fetch-clients download what the client suites need, run nothing'
@@ -71,12 +72,14 @@ test-crash: conformance
 	@if $(CONFORMANCE) --binary $(CORELOG) crash --rounds $(ROUNDS); then echo 1 0; else echo 0 1; fi | tee .test/crash.log | sed '$$d'; \
 	tail -n 1 .test/crash.log > .test/totals.crash; [ "$$(cat .test/totals.crash)" = '1 0' ]
 
-# Not part of `make test`: it bounds how long others wait, which a busy machine may miss.
-hostile: conformance
-	@$(CONFORMANCE) --binary $(CORELOG) hostile
-
-# ONLY='fetch sessions' runs the cases whose names have it.
+# Runs the cases, or makes the attacks, whose names have it: ONLY='fetch sessions'.
 ONLY ?=
+# Not part of `make test`: it bounds how long others wait, which a busy machine may miss.
+DURATION ?= 60s
+SEED ?=
+hostile: conformance
+	@$(CONFORMANCE) --binary $(CORELOG) hostile --duration $(DURATION) $(if $(SEED),--seed $(SEED)) '$(ONLY)'
+
 differential: conformance
 	@$(CONFORMANCE) --binary $(CORELOG) differential '$(ONLY)'
 

@@ -185,7 +185,8 @@ impl Shard {
         self.calls.next_id.set(id + 1);
         let (sender, receiver) = oneshot();
         self.calls.waiting.borrow_mut().insert(id, (to, sender));
-        let reply = Reply { shard: self.clone(), id, receiver, has_come: false, _result: std::marker::PhantomData };
+        let reply =
+            Reply { shard: self.clone(), id, receiver, has_come: false, _result: std::marker::PhantomData };
         let work: Work = Box::new(move |shard| {
             let future = work(shard);
             Box::pin(async move { Box::new(future.await) as Value })

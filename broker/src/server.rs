@@ -426,7 +426,7 @@ pub fn snapshot(shard: &Shard) -> Snapshot {
     let budgets = config.budgets(shard.shards);
     for (part, used, limit) in [
         ("receive", shard.receive_budget.used(), budgets.receive_bytes),
-        ("fetch", shard.fetch_budget.total() - shard.fetch_budget.available(), budgets.fetch_bytes),
+        ("fetch", shard.fetch_room.used(), budgets.fetch_bytes),
         ("groups", groups.used() as u64, groups.limit() as u64),
         ("fetch_sessions", shard.sessions.bytes() as u64, budgets.sessions_bytes),
         ("tail", storage.cached_bytes, budgets.tail_bytes),
@@ -436,7 +436,7 @@ pub fn snapshot(shard: &Shard) -> Snapshot {
     }
     for (queue, length) in [
         ("receive", shard.receive_budget.waiting()),
-        ("fetch", shard.fetch_budget.waiting()),
+        ("fetch", shard.fetch_room.waiting()),
         ("append", shard.append_turn.waiting()),
         ("commit", shard.groups.commits_waiting()),
         ("calls", shard.calls.waiting()),

@@ -10,7 +10,7 @@ use corelog_io::{Queue, spawn, yield_if_needed};
 use corelog_storage::{Log, LogId, ShardStorage};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
-use crate::api::fetch::{Bells, Sessions, Watches};
+use crate::api::fetch::{Bells, FetchRoom, Sessions, Watches};
 use crate::call::Calls;
 use crate::config::{BrokerConfig, Endpoint};
 use crate::controller::{
@@ -43,7 +43,7 @@ pub struct Shard {
     /// Bytes of requests that are being received or processed.
     pub receive_budget: Rc<ReceiveBudget>,
     /// Bytes of records in fetch responses that are not sent yet.
-    pub fetch_budget: Semaphore,
+    pub fetch_room: FetchRoom,
     /// Held while a request's batches get their order, so that those of a later request do not get in between.
     pub append_turn: Semaphore,
     pub sessions: Rc<Sessions>,
@@ -107,7 +107,7 @@ impl Shard {
                 budgets.receive_bytes,
                 config.connections.request_bytes_max,
             )),
-            fetch_budget: Semaphore::new(budgets.fetch_bytes),
+            fetch_room: FetchRoom::new(budgets.fetch_bytes),
             append_turn: Semaphore::new(1),
             sessions: Sessions::new(
                 config.fetch_sessions_max.div_ceil(shards),

@@ -131,7 +131,7 @@ impl Subjects {
         };
         let program = match running.kind {
             Kind::Corelog | Kind::CorelogCaching => {
-                Program::Corelog { binary: self.corelog.clone(), flags: self.flags.clone() }
+                Program::Corelog { binary: self.corelog.clone(), flags: self.flags.clone(), open_files: None }
             }
             Kind::Kafka | Kind::KafkaFsync => {
                 Program::Kafka(self.kafka.clone().context("Kafka was not asked for")?)

@@ -211,7 +211,7 @@ async fn write(
             Outcome::Answer { frame, held } => {
                 request.room.give_back();
                 let bytes: usize = frame.iter().map(Bytes::len).sum();
-                let contended = || held.is_some() && shard.fetch_budget.waiting() > 0;
+                let contended = || held.is_some() && shard.fetch_room.waiting() > 0;
                 send(stream, frame, contended).await?;
                 drop(held);
                 shard.metrics.request_answered(request.api_key, bytes, corelog_io::now() - request.started);

@@ -15,14 +15,16 @@ use corelog_io::{Stream, yield_if_needed};
 use futures_util::poll;
 
 use super::patience::{Patience, Progress};
-use super::receive::{OWN_BYTES, ReceiveBudget, RequestRoom, Room};
+use super::receive::{OWN_BYTES, ReceiveBudget, RequestRoom, Room, WAIT_MAX};
 
 /// What stands before a frame.
 pub const LENGTH_BYTES: usize = 4;
 /// For a frame that has begun: half-open peers must not hold memory.
 const PATIENCE: Patience = Patience { stall: Duration::from_secs(30), bytes_per_second: 16 << 10 };
-/// While other frames wait for the room that this one holds.
-const PATIENCE_CONTENDED: Patience = Patience { stall: Duration::from_secs(5), bytes_per_second: 64 << 10 };
+/// While other frames wait for the room that this one holds, as answers have it; and then all of it within `WHOLE_CONTENDED`, or
+/// what is large and slow would have all the room for minutes.
+const PATIENCE_CONTENDED: Patience = Patience { stall: Duration::from_secs(2), bytes_per_second: 64 << 10 };
+const WHOLE_CONTENDED: Duration = Duration::from_secs(10);
 /// How often a peer that sends nothing is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -44,6 +46,11 @@ pub enum FrameError {
     )]
     Stalled { received: usize, size: usize, spent: Duration, patience: Patience },
     #[error(
+        "there was no room for a request of {size} bytes within {WAIT_MAX:?}: others hold the memory for requests; more \
+         corelog.memory makes more room"
+    )]
+    NoRoom { size: usize },
+    #[error(
         "a request of {size} bytes was announced, and this broker takes up to {max}: raise socket.request.max.bytes, or \
          corelog.memory if it is that which allows no more (the log says so at the start)"
     )]
@@ -60,6 +67,7 @@ impl FrameError {
         match self {
             FrameError::TooLarge { .. } => Some("socket.request.max.bytes"),
             FrameError::Stalled { .. } => Some("stalled request"),
+            FrameError::NoRoom { .. } => Some("no room for a request"),
             FrameError::Closed | FrameError::Idle(_) | FrameError::Stopping | FrameError::Io(_) => None,
         }
     }
@@ -110,14 +118,28 @@ impl FrameReader {
         let size = self.frame_bytes()?.expect("a frame has begun");
         let budget = self.budget.clone();
         let lane = budget.lane(size);
-        let age = lane.age();
+        let mut place = None;
+        let mut may_wait = WAIT_MAX;
         loop {
             let missing = size.saturating_sub(self.buffer.len());
             let step = missing.min((self.buffer.len() * 4).max(self.trusted));
             let held = self.room.as_ref().map_or(0, Room::bytes);
             let wanted = (self.buffer.len().min(size) + step) as u64;
             if wanted > held {
-                let more = lane.take(age, wanted - held, size as u64 - held).await;
+                let (step, rest) = (wanted - held, size as u64 - held);
+                let more = match lane.try_take(step, rest) {
+                    Some(more) => more,
+                    None => {
+                        let now = corelog_io::now();
+                        let place = *place.get_or_insert_with(|| lane.place(size, now));
+                        let more = lane.take(place, step, rest);
+                        let Ok(more) = corelog_io::timeout(may_wait, more).await else {
+                            return Err(FrameError::NoRoom { size });
+                        };
+                        may_wait = may_wait.saturating_sub(now.elapsed());
+                        more
+                    }
+                };
                 match &mut self.room {
                     Some(room) => room.merge(more),
                     None => self.room = Some(more),
@@ -177,7 +199,7 @@ impl FrameReader {
                     let read = corelog_io::timeout(LOOK, read.as_mut()).await;
                     let received = had + read.as_ref().map_or(0, |read| *read.as_ref().unwrap_or(&0));
                     let contended = self.room.is_some() && lane.is_contended();
-                    let patience = if contended { PATIENCE_CONTENDED } else { PATIENCE };
+                    let patience = if contended { contended_patience(size) } else { PATIENCE };
                     if self.progress.is_over(&patience, received as u64, &mut since, corelog_io::now()) {
                         let spent = self.progress.spent;
                         return Err(FrameError::Stalled { received, size, spent, patience });
@@ -199,4 +221,10 @@ impl FrameReader {
         let room = self.room.take().expect("a whole frame holds its room");
         Frame { bytes, room: RequestRoom::new(room) }
     }
+}
+
+/// With a frame of so many bytes.
+fn contended_patience(size: usize) -> Patience {
+    let whole = size as u64 / WHOLE_CONTENDED.as_secs();
+    Patience { bytes_per_second: PATIENCE_CONTENDED.bytes_per_second.max(whole), ..PATIENCE_CONTENDED }
 }

@@ -1,12 +1,15 @@
 //! The receive budget of a shard: the bytes of requests that are being received or processed.
 //!
 //! A frame grows with the bytes that its client sends, so it takes the budget bit by bit, and frames that each hold
-//! a part and wait for more would wait for each other for ever. Two rules keep them from it, and a third keeps small
-//! requests from waiting for large ones:
+//! a part and wait for more would wait for each other for ever. Two rules keep them from it, and two keep small requests
+//! from waiting for large ones:
 //! - A lane keeps a reserve as large as the largest frame that goes through it. Steps are given from what is free
-//!   beyond the reserve; once that is gone, the oldest frame that waits is given all that it still lacks, and the
-//!   next when that much is free again. So there is always one that can finish.
-//! - Whoever holds a part must go on sending (`patience`), the faster the more others wait.
+//!   beyond the reserve; once that is gone, whoever waits is given all that it still lacks, if that much is free, and needs no
+//!   more. Parts are never taken from the reserve, so there is always one that can finish.
+//! - Whoever holds a part must go on sending (`patience`), the faster the more others wait, and nobody waits in line
+//!   longer than [`WAIT_MAX`].
+//! - The line is in the order in which frames are due: a frame of the largest size [`WAIT_MAX`] after it began, a smaller
+//!   one the sooner. So those that fill the room with large frames and let it lie are behind small ones that come later.
 //! - Small frames have a lane of their own.
 //!
 //! An announced length takes nothing: the first [`OWN_BYTES`] of a frame that is not complete are its connection's.
@@ -14,7 +17,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
+use corelog_io::Instant;
 use corelog_io::sync::{OneshotSender, oneshot};
 
 use super::frame::LENGTH_BYTES;
@@ -26,6 +31,8 @@ pub const OWN_BYTES: usize = 4 * 1024;
 const SMALL_MAX: usize = 64 * 1024;
 /// The part of the budget that is the small lane's: one in this many.
 const SMALL_LANE_SHARE: u64 = 8;
+/// Who has waited for so long gets no room any more: half of what Kafka's clients give a request by default.
+pub const WAIT_MAX: Duration = Duration::from_secs(15);
 /// The largest frame is at most this part of its lane: one in this many.
 const SMALL_FRAMES: u64 = 4;
 // Beside the largest request and the small lane others have room to grow.
@@ -91,8 +98,14 @@ struct Shared {
     reserve: u64,
     free: Cell<u64>,
     frames: Cell<u64>,
-    /// By age.
-    line: RefCell<BTreeMap<u64, Waiting>>,
+    line: RefCell<BTreeMap<Place, Waiting>>,
+}
+
+/// A frame's place in the line: the order of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    due: Instant,
+    number: u64,
 }
 
 struct Waiting {
@@ -116,11 +129,12 @@ impl Lane {
         }
     }
 
-    /// The age of a frame that begins to take room now: the smaller the older.
-    pub fn age(&self) -> u64 {
-        let age = self.shared.frames.get();
-        self.shared.frames.set(age + 1);
-        age
+    /// The place of a frame of this size that has to wait from now on.
+    pub fn place(&self, frame_bytes: usize, now: Instant) -> Place {
+        let number = self.shared.frames.get();
+        self.shared.frames.set(number + 1);
+        let part = frame_bytes as f64 / self.shared.reserve.max(1) as f64;
+        Place { due: now + WAIT_MAX.mul_f64(part.min(1.0)), number }
     }
 
     /// Whether frames wait for room.
@@ -128,19 +142,22 @@ impl Lane {
         !self.shared.line.borrow().is_empty()
     }
 
-    /// Room for `step` bytes more of a frame that lacks `rest`; for all of `rest` if there had to be waited for it. One
-    /// call at a time per age.
-    pub async fn take(&self, age: u64, step: u64, rest: u64) -> Room {
+    /// As [`Lane::take`], where nobody waits and there is room.
+    pub fn try_take(&self, step: u64, rest: u64) -> Option<Room> {
         let shared = &self.shared;
         debug_assert!(0 < step && step <= rest && rest <= shared.reserve);
-        if shared.line.borrow().is_empty()
-            && let Some(bytes) = shared.next(step, rest)
-        {
-            return Shared::part(shared, bytes);
-        }
+        let bytes = if shared.line.borrow().is_empty() { shared.next(step, rest) } else { None };
+        bytes.map(|bytes| Shared::part(shared, bytes))
+    }
+
+    /// Room for `step` bytes more of a frame that lacks `rest`; for all of `rest` if it comes from the reserve. One call at a
+    /// time per place.
+    pub async fn take(&self, place: Place, step: u64, rest: u64) -> Room {
+        let shared = &self.shared;
+        debug_assert!(0 < step && step <= rest && rest <= shared.reserve);
         let (given, room) = oneshot();
-        shared.line.borrow_mut().insert(age, Waiting { step, rest, given });
-        let _in_line = InLine { shared, age };
+        shared.line.borrow_mut().insert(place, Waiting { step, rest, given });
+        let _in_line = InLine { shared, place };
         Shared::give(shared);
         room.await.expect("a place in the line is kept until it is served")
     }
@@ -149,12 +166,12 @@ impl Lane {
 /// Leaves the line when the frame that waits is given up.
 struct InLine<'a> {
     shared: &'a Rc<Shared>,
-    age: u64,
+    place: Place,
 }
 
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
-        let waiting = self.shared.line.borrow_mut().remove(&self.age);
+        let waiting = self.shared.line.borrow_mut().remove(&self.place);
         if waiting.is_some() {
             // It may have been what the line waited behind.
             Shared::give(self.shared);
@@ -166,11 +183,7 @@ impl Shared {
     /// What the first in line is given now.
     fn next(&self, step: u64, rest: u64) -> Option<u64> {
         let free = self.free.get();
-        if free >= self.reserve + step {
-            Some(step)
-        } else {
-            (free >= self.reserve).then_some(rest)
-        }
+        if free >= self.reserve + step { Some(step) } else { (free >= rest).then_some(rest) }
     }
 
     fn part(this: &Rc<Shared>, bytes: u64) -> Room {
@@ -183,10 +196,10 @@ impl Shared {
         loop {
             let (given, bytes) = {
                 let mut line = this.line.borrow_mut();
-                let Some(oldest) = line.first_entry() else { return };
-                let Waiting { step, rest, .. } = *oldest.get();
+                let Some(first) = line.first_entry() else { return };
+                let Waiting { step, rest, .. } = *first.get();
                 let Some(bytes) = this.next(step, rest) else { return };
-                (oldest.remove().given, bytes)
+                (first.remove().given, bytes)
             };
             // Nobody takes it: it is given back at once.
             let _ = given.send(Shared::part(this, bytes));
@@ -240,27 +253,33 @@ impl RequestRoom {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
     use futures_util::FutureExt;
 
     use super::*;
 
     const MIB: u64 = 1 << 20;
 
+    fn at(seconds: u64) -> Instant {
+        Instant::from_nanos(0) + Duration::from_secs(seconds)
+    }
+
     /// What is given at once.
     fn taken(lane: &Lane, step: u64, rest: u64) -> Option<Room> {
-        lane.take(lane.age(), step, rest).now_or_never()
+        lane.take(lane.place(rest as usize, at(0)), step, rest).now_or_never()
     }
 
     #[test]
-    fn the_oldest_that_waits_is_given_all_it_lacks() {
+    fn the_first_in_line_is_given_all_it_lacks() {
         let budget = ReceiveBudget::new(16 * MIB, 10 * MIB as usize);
         let lane = budget.lane(10 << 20);
         let mut first = taken(lane, 2 * MIB, 10 * MIB).expect("beyond the reserve");
         assert_eq!(first.bytes(), 2 * MIB);
-        let (old, young) = (lane.age(), lane.age());
+        let (old, young) = (lane.place(10 << 20, at(0)), lane.place(10 << 20, at(1)));
         let second = taken(lane, 2 * MIB, 10 * MIB).expect("the reserve is free");
         assert_eq!(second.bytes(), 10 * MIB);
-        let mut younger = Box::pin(lane.take(young, MIB, MIB));
+        let mut younger = Box::pin(lane.take(young, 3 * MIB, 3 * MIB));
         let mut older = Box::pin(lane.take(old, MIB, 8 * MIB));
         assert!(younger.as_mut().now_or_never().is_none() && older.as_mut().now_or_never().is_none());
         assert!(lane.is_contended());
@@ -275,12 +294,36 @@ mod tests {
     }
 
     #[test]
+    fn small_frames_go_before_large_ones_and_finish_side_by_side() {
+        let budget = ReceiveBudget::new(16 * MIB, 10 * MIB as usize);
+        let lane = budget.lane(10 << 20);
+        let mut parts: Vec<Room> = Vec::new();
+        while lane.shared.free.get() > lane.shared.reserve {
+            parts.extend(taken(lane, MIB.min(lane.shared.free.get() - lane.shared.reserve), 10 * MIB));
+        }
+        let all = taken(lane, MIB, 9 * MIB).expect("the reserve");
+        let mut large = Box::pin(lane.take(lane.place(10 << 20, at(1)), MIB, 10 * MIB));
+        let mut small: Vec<_> =
+            (2..6).map(|when| Box::pin(lane.take(lane.place(1 << 20, at(when)), MIB, MIB))).collect();
+        fn given<F: Future<Output = Room>>(small: &mut [Pin<Box<F>>]) -> Vec<Room> {
+            small.iter_mut().filter_map(|small| small.as_mut().now_or_never()).collect()
+        }
+        assert!(large.as_mut().now_or_never().is_none());
+        let one = given(&mut small);
+        assert_eq!(one.len(), 1, "what is left of the reserve");
+        drop((all, one));
+        drop(small.remove(0));
+        assert_eq!(given(&mut small).len(), 3, "all at once");
+        assert!(large.as_mut().now_or_never().is_some(), "and then the large one");
+    }
+
+    #[test]
     fn who_gives_up_leaves_the_line_and_what_it_was_given() {
         let budget = ReceiveBudget::new(16 * MIB, 12 << 20);
         let lane = budget.lane(11 << 20);
         let all = taken(lane, 11 * MIB, 11 * MIB).expect("it is free");
         let mut waiting: Vec<_> =
-            (0..3).map(|_| Box::pin(lane.take(lane.age(), 11 * MIB, 11 * MIB))).collect();
+            (0..3).map(|_| Box::pin(lane.take(lane.place(11 << 20, at(0)), 11 * MIB, 11 * MIB))).collect();
         assert!(waiting.iter_mut().all(|waiting| waiting.as_mut().now_or_never().is_none()));
         drop(waiting.remove(0));
         drop(all);

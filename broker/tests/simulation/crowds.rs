@@ -170,6 +170,41 @@ fn who_sends_no_more_or_a_byte_now_and_then_is_closed_and_others_are_served_mean
     });
 }
 
+/// Whoever never ends a large request has all the room for a while, and the next of them after that: others who come go first.
+/// In MiB: the frames, and how much of them comes at once. In seconds: how long others may wait. Smaller ones are before others
+/// for longer, and go side by side.
+#[test]
+fn a_crowd_of_large_requests_that_never_end_does_not_keep_others_waiting() {
+    for (size, at_once, soon) in [(11, 10, 5), (11, 0, 5), (5, 4, 15)] {
+        with_memory(64 * MIB, move |address| async move {
+            let endless = join_all((0..40).map(|_| async move {
+                let frame = ask(size * MIB);
+                let (first, rest) = frame.split_at(at_once * MIB);
+                for _ in 0..1000 {
+                    let stream = open(address).await;
+                    send(&stream, first.to_vec()).await;
+                    // Fast enough never to stall.
+                    for step in rest.chunks(20_000) {
+                        send(&stream, step.to_vec()).await;
+                        if timeout(Duration::from_millis(200), answer(&stream)).await.is_ok() {
+                            break;
+                        }
+                    }
+                }
+            }));
+            let others = async {
+                sleep(Duration::from_secs(1)).await;
+                for round in 0..40 {
+                    let asked = timeout(Duration::from_secs(soon), is_served(address, ask(200_000)));
+                    assert_eq!(asked.await, Ok(true), "{size} MiB, {at_once} at once, round {round}");
+                    sleep(Duration::from_millis(500)).await;
+                }
+            };
+            futures_util::future::select(std::pin::pin!(endless), std::pin::pin!(others)).await;
+        });
+    }
+}
+
 #[test]
 fn a_fetch_that_waits_holds_nothing_of_its_request() {
     with_memory(64 * MIB, |address| async move {
@@ -230,6 +265,35 @@ fn consumers_that_stop_reading_lose_their_connection_and_others_are_served() {
         }
         assert!(ended(&stopped).await > 0, "somebody made room");
     });
+}
+
+/// Hundreds that each read a batch to find that they have no room for it would hold them all at once.
+#[test]
+fn a_batch_that_there_is_no_room_for_is_not_read() {
+    let sim = Sim::new(3);
+    let mut broker = Broker::new(&sim);
+    let plan =
+        Plan { journal_file_bytes: 16 << 20, memory_bytes: 64 << 20, ..Plan::from_seed(3, Faults::Crashes) };
+    broker.start(&plan, 1);
+    assert_eq!(broker.await_ready(&sim), Start::Ready);
+    let (address, scraper) = (broker.address(), broker.scraper());
+    sim.block_on(async move {
+        let mut connection = connect(address).await;
+        let topic = create_topic(&mut connection, 1).await;
+        produce(&mut connection, topic, 0..1, 1, 900_000).await;
+        let stopped = stopped_consumers(address, topic, 100).await;
+        sleep(SOON).await;
+        let text: String = scraper.scrape().await.pieces().collect();
+        let bytes = |name: &str| -> usize {
+            let of_it = text.lines().filter(|line| line.starts_with(name));
+            of_it.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum()
+        };
+        let read = bytes("corelog_tail_read_bytes_total") + bytes("corelog_cold_read_bytes_total");
+        let given = bytes("corelog_fetched_bytes_total");
+        assert!(given > MIB && read < given + MIB / 2, "{read} bytes were read, and {given} given");
+        drop(stopped);
+    });
+    broker.stop(&sim);
 }
 
 /// How many of the connections were closed. Nobody else has read what was sent on them.

@@ -22,6 +22,15 @@ pub struct Read {
     pub log_start_offset: i64,
     /// Equals the high watermark: there are no transactions yet.
     pub last_stable_offset: i64,
+    /// With nothing given: the size of the first batch, which was larger than allowed; 0 if there is none.
+    pub lacking: usize,
+}
+
+/// How much a read may give.
+#[derive(Clone, Copy)]
+struct Limits {
+    bytes: usize,
+    first_batch: usize,
 }
 
 /// A read from `segment` ended before the batch at `next`.
@@ -55,9 +64,13 @@ impl Hints {
 }
 
 impl Read {
-    /// Whether `size` more bytes are within bounds.
-    fn takes(&self, size: usize, max_bytes: usize, at_least_one: bool) -> bool {
-        self.len + size <= max_bytes || (self.len == 0 && at_least_one)
+    /// Whether a batch of `size` is within the limits.
+    fn takes(&mut self, size: usize, limits: Limits) -> bool {
+        let takes = self.len + size <= limits.bytes || (self.len == 0 && size <= limits.first_batch);
+        if !takes && self.len == 0 {
+            self.lacking = size;
+        }
+        takes
     }
 
     /// Adds a batch; joins it to the part before when both lie side by side in memory.
@@ -74,6 +87,21 @@ impl Log {
     /// # Errors
     /// `offset` is below the log start offset or above the high watermark; storage errors.
     pub async fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Result<Read, ReadError> {
+        self.read_within(offset, max_bytes, if at_least_one { usize::MAX } else { 0 }).await
+    }
+
+    /// As `read`, where the first batch is given up to a size of its own. A larger one is not brought into memory, and
+    /// `lacking` tells what it would take.
+    ///
+    /// # Errors
+    /// As those of `read`.
+    pub async fn read_within(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        first_batch: usize,
+    ) -> Result<Read, ReadError> {
+        let limits = Limits { bytes: max_bytes, first_batch };
         let mut read = Read { next_offset: offset, ..Read::default() };
         loop {
             let (segment, hint, limit) = {
@@ -87,7 +115,7 @@ impl Log {
                 }
                 if at >= in_memory && state.tail.first_offset().is_some_and(|first| at >= first) {
                     let before = read.len;
-                    take_from_tail(&state, &mut read, max_bytes, at_least_one);
+                    take_from_tail(&state, &mut read, limits);
                     self.shard.counters.note_tail_read(read.len - before);
                     break;
                 }
@@ -109,7 +137,7 @@ impl Log {
                 self.load_in_turn().await?;
                 continue;
             };
-            match self.read_segment(segment, hint, limit, &mut read, max_bytes, at_least_one).await {
+            match self.read_segment(segment, hint, limit, &mut read, limits).await {
                 Ok(true) => {}
                 Ok(false) => break,
                 // What is whole before the damage is served; who asks for the damage itself is told.
@@ -152,11 +180,10 @@ impl Log {
         start: Option<BatchStart>,
         limit: i64,
         read: &mut Read,
-        max_bytes: usize,
-        at_least_one: bool,
+        limits: Limits,
     ) -> Result<bool, StorageError> {
         let sought = read.next_offset;
-        let mut ahead = max_bytes.saturating_sub(read.len) as u64;
+        let mut ahead = limits.bytes.saturating_sub(read.len) as u64;
         let start = match start {
             Some(start) => start,
             None => {
@@ -173,7 +200,7 @@ impl Log {
                 scanner.skip(&header);
                 continue;
             }
-            if header.base_offset >= limit || !read.takes(header.size(), max_bytes, at_least_one) {
+            if header.base_offset >= limit || !read.takes(header.size(), limits) {
                 more = false;
                 break;
             }
@@ -183,7 +210,7 @@ impl Log {
                 Body::Parts(parts) => parts.into_iter().for_each(|part| read.push(part)),
             }
             read.next_offset = found.header.next_offset();
-            if read.len >= max_bytes {
+            if read.len >= limits.bytes {
                 more = false;
                 break;
             }
@@ -236,7 +263,7 @@ impl Log {
     }
 }
 
-fn take_from_tail(state: &State, read: &mut Read, max_bytes: usize, at_least_one: bool) {
+fn take_from_tail(state: &State, read: &mut Read, limits: Limits) {
     for batch in state.tail.since(read.next_offset) {
         if batch.next_offset > state.committed.offset || batch.index >= state.committed.index {
             break;
@@ -244,7 +271,7 @@ fn take_from_tail(state: &State, read: &mut Read, max_bytes: usize, at_least_one
         if batch.is_internal() {
             continue;
         }
-        if !read.takes(batch.bytes.len(), max_bytes, at_least_one) {
+        if !read.takes(batch.bytes.len(), limits) {
             break;
         }
         read.push(batch.bytes.clone());

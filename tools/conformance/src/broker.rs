@@ -26,6 +26,8 @@ pub enum Program {
         binary: PathBuf,
         /// Further flags.
         flags: Vec<String>,
+        /// How many files it may have open (RLIMIT_NOFILE); none: as many as this process.
+        open_files: Option<u64>,
     },
     Kafka(Kafka),
 }
@@ -83,6 +85,8 @@ impl Kafka {
 /// A broker process. Dropping it kills it.
 pub struct Broker {
     pub address: SocketAddr,
+    /// Corelog's HTTP service.
+    pub admin: SocketAddr,
     /// From exec to the first answer to Metadata.
     pub ready: Duration,
     started: Instant,
@@ -112,22 +116,31 @@ impl Broker {
     ) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let log = directory.join("broker.log");
-        let mut command = match program {
-            Program::Corelog { binary, flags } => corelog(binary, flags, directory, address, settings)?,
-            Program::Kafka(kafka) => kafka_command(kafka, directory, address, settings)?,
+        let admin = free_address()?;
+        let (mut command, open_files) = match program {
+            Program::Corelog { binary, flags, open_files } => {
+                (corelog(binary, flags, directory, (address, admin), settings)?, *open_files)
+            }
+            Program::Kafka(kafka) => (kafka_command(kafka, directory, address, settings)?, None),
         };
         let out = File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).current_dir(directory);
-        // SAFETY: prctl is async-signal-safe and touches nothing of this process.
+        // SAFETY: prctl and setrlimit are async-signal-safe and touch nothing of this process.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                if let Some(files) = open_files {
+                    let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
+                    if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) != 0 {
+                        return Err(std::io::Error::last_os_error());
+                    }
+                }
                 Ok(())
             });
         }
         let started = Instant::now();
         let child = command.spawn().with_context(|| format!("{:?}", command.get_program()))?;
-        Ok(Broker { address, ready: Duration::ZERO, started, child, log })
+        Ok(Broker { address, admin, ready: Duration::ZERO, started, child, log })
     }
 
     pub fn await_ready(&mut self) -> Result<()> {
@@ -234,7 +247,7 @@ fn corelog(
     binary: &Path,
     flags: &[String],
     directory: &Path,
-    address: SocketAddr,
+    (address, admin): (SocketAddr, SocketAddr),
     settings: &[(&str, &str)],
 ) -> Result<Command> {
     let binary = binary.canonicalize().with_context(|| {
@@ -242,7 +255,7 @@ fn corelog(
     })?;
     let mut command = Command::new(binary);
     command.arg("--data-dir").arg(directory.join("data"));
-    command.args(["--listen", &address.to_string(), "--admin", &free_address()?.to_string()]);
+    command.args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
     command.args(["--set", &format!("node.id={NODE_ID}")]).args(flags);
     for (name, value) in settings {
         command.args(["--set", &format!("{name}={value}")]);

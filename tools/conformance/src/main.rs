@@ -53,13 +53,17 @@ enum Suite {
         #[arg(long)]
         ready_max_ms: Option<u64>,
     },
-    /// Hostile bytes and connections by the thousand: others are served, and memory stays within a bound.
+    /// Hostile clients of many kinds, one after the other and together: others are served, and memory stays within a bound.
     Hostile {
+        /// Repeats what attacks there are, in which order and for how long [default: a new one, which is printed].
         #[arg(long)]
         seed: Option<u64>,
-        /// Milliseconds that a phase lasts, where that is a choice.
-        #[arg(long, default_value_t = 2000)]
-        phase_ms: u64,
+        /// How long to go on, such as 1h, 5m or 60s; every attack is made once at the least.
+        #[arg(long, default_value = "60s", value_parser = duration)]
+        duration: Duration,
+        /// Only attacks whose names contain this.
+        #[arg(default_value = "")]
+        filter: String,
     },
 }
 
@@ -75,6 +79,17 @@ fn size(text: &str) -> Result<u64, String> {
     number.parse::<u64>().map(|number| number << shift).map_err(|e| e.to_string())
 }
 
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(format!("unit {unit:?}: use s, m or h")),
+    };
+    number.parse::<u64>().map(|number| Duration::from_secs(number * seconds)).map_err(|e| e.to_string())
+}
+
 fn main() -> ExitCode {
     match run(Args::parse()) {
         Ok(true) => ExitCode::SUCCESS,
@@ -88,7 +103,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<bool> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-    let corelog = Program::Corelog { binary: args.binary.clone(), flags: Vec::new() };
+    let corelog = Program::Corelog { binary: args.binary.clone(), flags: Vec::new(), open_files: None };
     let fresh = |name: &str| -> Result<PathBuf> {
         let directory = args.directory.join(name);
         if directory.exists() {
@@ -102,10 +117,17 @@ fn run(args: Args) -> Result<bool> {
         false => Ok(corelog.clone()),
     };
     match args.suite {
-        Suite::Hostile { seed, phase_ms } => {
-            let seed = seed.unwrap_or_else(Random::fresh_seed);
-            let options = hostile::Options { seed, phase: Duration::from_millis(phase_ms) };
-            hostile::run(&args.binary, &fresh("hostile")?, &options).with_context(|| format!("seed {seed}"))
+        Suite::Hostile { seed, duration, filter } => {
+            let options =
+                hostile::Options { seed: seed.unwrap_or_else(Random::fresh_seed), duration, filter: &filter };
+            let directory = fresh("hostile")?;
+            let done = hostile::run(&args.binary, &directory, &options);
+            if done.is_ok() {
+                std::fs::remove_dir_all(directory.join("data"))?;
+            }
+            done.with_context(|| {
+                format!("seed {}; data and log are in {}", options.seed, directory.display())
+            })
         }
         Suite::Crash { rounds, seed, data, ready_max_ms } => {
             let ready_max = ready_max_ms.map(Duration::from_millis);

@@ -3,6 +3,7 @@
 //! nor an idle partition costs anything.
 
 mod list;
+mod room;
 mod session;
 mod watch;
 
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corelog_io::Instant;
-use corelog_io::sync::{Permit, Semaphore};
+use corelog_io::sync::Permit;
 use corelog_wire::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
@@ -21,6 +22,8 @@ use futures_util::future::{Either, join_all, select};
 
 pub use list::Bells;
 use list::{Asked, List};
+pub use room::FetchRoom;
+use room::GRANT_MIN;
 use session::Plan;
 pub use session::Sessions;
 use watch::Got;
@@ -30,8 +33,6 @@ use super::{Context, READ_COMMITTED, decode, is_isolation_level};
 use crate::net::connection::{CloseReason, Outcome};
 use crate::shard::Shard;
 
-/// A response takes at least this much of the shard's fetch budget before it reads.
-const GRANT_MIN: u64 = 64 * 1024;
 /// With something to read and no room for it a response waits at the least this long, whatever `max_wait_ms` says: an
 /// answer without records would only be asked for again.
 const ROOM_WAIT_MIN: Duration = Duration::from_secs(1);
@@ -119,11 +120,11 @@ struct Limits {
 
 /// Reads until there is enough, an error to tell, or no time left. In the list's order; of what was looked at.
 ///
-/// What is read holds room of the shard's fetch budget until it is sent. Without room it is still found out whether there
+/// What is read holds room of the shard's fetch budget ([`FetchRoom`]) until it is sent. Without room it is still found out whether there
 /// is something to read: who polls and has nothing to get waits for no one, and who waits for room holds none.
 async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>, Option<Permit>) {
     let (id, bell) = list.at_home(shard);
-    let budget = &shard.fetch_budget;
+    let room = &shard.fetch_room;
     let wait_for_room_until = limits.deadline.max(limits.begun + ROOM_WAIT_MIN);
     let mut now = limits.begun;
     let mut got: Vec<Got> = Vec::new();
@@ -134,16 +135,19 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
         let news = bell.listen();
         list.resolve(shard);
         let mut new = list.refusals();
-        let mut held = granted.take().or_else(|| budget.try_acquire(grant(budget, limits.max_bytes)));
+        let held = granted.take().or_else(|| room.grant(limits.max_bytes));
         let most = held.as_ref().map(|held| held.count().min(limits.max_bytes as u64));
+        // A first batch may be larger than what is asked for (KIP-74), and none is read that there is no room for: hundreds
+        // that read one to find that out would hold them all at once.
+        let first_batch = held.as_ref().map_or(0, |held| room.batch_bytes_max(held));
         let all = list.shares().map(|share| share.bytes).sum();
         let enough = if may_wait { limits.min_bytes } else { 0 };
         let reads = list.shares().map(|part| {
             let (owner, changes) = (part.owner, std::mem::take(&mut part.changes));
             let given = std::mem::take(&mut part.given);
-            let room = most.map(|most| share(most, part.bytes, all));
+            let most = most.map(|most| watch::Room { bytes: share(most, part.bytes, all), first_batch });
             async move {
-                let read = shard.on(owner, move |shard| watch::read(shard, id, given, changes, room, enough));
+                let read = shard.on(owner, move |shard| watch::read(shard, id, given, changes, most, enough));
                 (owner, read.await)
             }
         });
@@ -169,16 +173,8 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
             }
             total += got.len;
         }
-        // A first batch that is larger than the grant needs room too.
-        let mut lacking = None;
-        if let Some(held) = &mut held
-            && total as u64 > held.count()
-        {
-            match budget.try_acquire(total as u64 - held.count()) {
-                Some(more) => held.merge(more),
-                None => lacking = Some(total as u64),
-            }
-        }
+        let first = got.iter().find(|got| got.len > 0 || got.lacking > 0);
+        let mut lacking = first.map(|got| got.lacking as u64).filter(|lacking| *lacking > 0);
         if held.is_none() && got.iter().any(|got| got.is_cut) {
             lacking = Some(GRANT_MIN);
         }
@@ -204,9 +200,9 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
                 let late = std::pin::pin!(corelog_io::sleep_until(limits.deadline));
                 select(news, select(late, stopping)).await;
             }
-            Some(room) => {
+            Some(bytes) => {
                 let late = std::pin::pin!(corelog_io::sleep_until(wait_for_room_until));
-                match select(std::pin::pin!(budget.acquire(room)), select(late, stopping)).await {
+                match select(std::pin::pin!(room.wait(bytes)), select(late, stopping)).await {
                     Either::Left((room, _)) => granted = Some(room),
                     // There is none: what could be said without records is the answer.
                     Either::Right(_) => return (got, None),
@@ -215,12 +211,6 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
         }
         now = corelog_io::now();
     }
-}
-
-/// What a response may take of the budget now: the less the more is taken, and of its last quarter only little.
-fn grant(budget: &Semaphore, max_bytes: usize) -> u64 {
-    let spare = budget.available().saturating_sub(budget.total() / 4);
-    (max_bytes as u64).min((spare / 4).max(GRANT_MIN)).min(budget.total())
 }
 
 /// How much of `grant` an owner may read of which `own` of `all` bytes are asked. Large grants are dealt among the

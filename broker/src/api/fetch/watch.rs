@@ -48,6 +48,16 @@ pub struct Got {
     pub records: u64,
     /// There is more that its client asks for, and no room for it in this answer.
     pub is_cut: bool,
+    /// The size of its first batch, which would have been read, had there been room; else 0.
+    pub lacking: usize,
+}
+
+/// What an owner may read.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    pub bytes: usize,
+    /// The first batch of the first partition that has one may be larger: up to this (KIP-74).
+    pub first_batch: usize,
 }
 
 /// What of a partition has gone out to the client.
@@ -71,6 +81,7 @@ impl Got {
             len: 0,
             records: 0,
             is_cut: false,
+            lacking: 0,
         }
     }
 
@@ -79,6 +90,7 @@ impl Got {
         self.is_cut |= self.len > 0;
         self.parts = Vec::new();
         self.len = 0;
+        self.lacking = 0;
     }
 
     /// Whether a read at `offset` is in range.
@@ -135,9 +147,8 @@ struct Entry {
 }
 
 /// Counts what was `given` in the last answer, takes `changes` over, then reads the list's partitions of this shard that
-/// may have something to tell, up to `room` bytes; the first batch of the first partition that has one is read whatever
-/// its size (KIP-74). Without room no records are read, and it is only told where there are some. If what was read is less
-/// than `enough`, nothing was cut off and nothing else is to be told, the first news from now on rings the list's bell.
+/// may have something to tell, as far as there is `room`. Without room no records are read, and it is only told where
+/// there are some. If what was read is less than `enough`, nothing was cut off and nothing else is to be told, the first news from now on rings the list's bell.
 ///
 /// The watch is taken when this is called, not when it is polled: calls of one list come in their order.
 pub fn read(
@@ -145,7 +156,7 @@ pub fn read(
     id: ListId,
     given: Vec<Given>,
     changes: Vec<Change>,
-    room: Option<usize>,
+    room: Option<Room>,
     enough: usize,
 ) -> impl Future<Output = Vec<Got>> {
     let mut watch = shard.watches.take(&shard, id);
@@ -198,8 +209,8 @@ impl Watch {
         }
     }
 
-    async fn read(&mut self, shard: &Shard, room: Option<usize>, enough: usize) -> Vec<Got> {
-        let mut budget = room.unwrap_or(0);
+    async fn read(&mut self, shard: &Shard, room: Option<Room>, enough: usize) -> Vec<Got> {
+        let Room { bytes: mut budget, mut first_batch } = room.unwrap_or(Room { bytes: 0, first_batch: 0 });
         self.line.arm();
         let line = self.line.take();
         let mut got = Vec::with_capacity(line.len());
@@ -209,9 +220,16 @@ impl Watch {
             let Some(entry) = self.entries.get_mut(&place).filter(|entry| entry.mark.take()) else {
                 continue;
             };
-            let read = entry.read(shard, place, budget, room.is_some() && len == 0).await;
+            let read = entry.read(shard, place, budget, first_batch).await;
             budget = budget.saturating_sub(read.len);
             len += read.len;
+            if read.len > 0 {
+                first_batch = 0;
+            }
+            if read.lacking > 0 {
+                // Its turn is first: all is read again when there is room for it.
+                (budget, first_batch) = (0, 0);
+            }
             settled |= read.is_telling() || read.is_cut;
             if read.len > 0 {
                 served.push(place);
@@ -250,7 +268,7 @@ impl Entry {
         Ok(log)
     }
 
-    async fn read(&mut self, shard: &Shard, place: Place, budget: usize, first: bool) -> Got {
+    async fn read(&mut self, shard: &Shard, place: Place, budget: usize, first_batch: usize) -> Got {
         let log = match self.log(shard) {
             Ok(log) => log,
             Err(error) => return Got::refused(place, error),
@@ -279,20 +297,24 @@ impl Entry {
         if wanted.offset == got.high_watermark {
             return got;
         }
-        if max_bytes == 0 && !first && got.may_be_read_at(wanted.offset) {
+        if max_bytes == 0 && first_batch == 0 && got.may_be_read_at(wanted.offset) {
             return Got { is_cut: is_limited, ..got };
         }
-        match log.read(wanted.offset, max_bytes, first).await {
-            Ok(read) => Got {
-                high_watermark: read.high_watermark,
-                last_stable_offset: read.high_watermark,
-                log_start_offset: read.log_start_offset,
-                is_cut: is_limited && read.next_offset < read.high_watermark,
-                parts: read.parts,
-                len: read.len,
-                records: u64::try_from(read.next_offset - wanted.offset).unwrap_or(0),
-                ..got
-            },
+        match log.read_within(wanted.offset, max_bytes, first_batch).await {
+            Ok(read) => {
+                let lacking = if first_batch > 0 { read.lacking } else { 0 };
+                Got {
+                    high_watermark: read.high_watermark,
+                    last_stable_offset: read.high_watermark,
+                    log_start_offset: read.log_start_offset,
+                    is_cut: (is_limited || lacking > 0) && read.next_offset < read.high_watermark,
+                    lacking,
+                    parts: read.parts,
+                    len: read.len,
+                    records: u64::try_from(read.next_offset - wanted.offset).unwrap_or(0),
+                    ..got
+                }
+            }
             Err(ReadError::OffsetOutOfRange { .. }) => Got::refused(place, ErrorCode::OFFSET_OUT_OF_RANGE),
             Err(error) => {
                 tracing::error!(log = ?wanted.log, %error, "fetch");
