@@ -8,6 +8,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use corelog_io::sim::Sim;
 use corelog_io::{Instant, Queue, Stream, now, sleep, spawn, timeout};
 use corelog_wire::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
+use corelog_wire::messages::MetadataRequest;
+use corelog_wire::messages::metadata_request::Topic;
 use corelog_wire::{Uuid, frame};
 use futures_util::future::join_all;
 
@@ -167,6 +169,49 @@ fn who_sends_no_more_or_a_byte_now_and_then_is_closed_and_others_are_served_mean
         };
         let (ended, ()) = futures_util::future::join(join_all(stuck), others).await;
         assert!(ended.iter().all(|after| *after < Duration::from_secs(120)), "{ended:?}");
+    });
+}
+
+/// As slow as a peer may be while others wait: the largest request must not take the others' time for that.
+#[test]
+fn a_large_request_that_comes_slowly_does_not_keep_others_out() {
+    with_memory(64 * MIB, |address| async move {
+        let slow = open(address).await;
+        spawn(Queue::Produce, async move {
+            let request = ask(11 * MIB);
+            let (first, rest) = request.split_at(4 * MIB);
+            send(&slow, first.to_vec()).await;
+            for second in rest.chunks(70 << 10) {
+                sleep(Duration::from_secs(1)).await;
+                send(&slow, second.to_vec()).await;
+            }
+        })
+        .detach();
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(timeout(Duration::from_secs(40), is_served(address, ask(MIB))).await, Ok(true));
+    });
+}
+
+/// Requests are held until they are answered, in their order.
+#[test]
+fn requests_behind_answers_that_nobody_reads_do_not_keep_others_out() {
+    with_memory(64 * MIB, |address| async move {
+        let name = |n: usize| format!("{n:0>200}");
+        let topics = (0..200).map(|n| Topic { name: Some(name(n).into()), ..Default::default() });
+        let request = MetadataRequest { topics: Some(topics.collect()), ..Default::default() };
+        let large_answers = frame::request(&request, 12, 1, None).expect("it is a request").concat().repeat(30);
+        let reads_slowly = open(address).await;
+        send(&reads_slowly, [large_answers, ask(3 * MIB)].concat()).await;
+        spawn(Queue::Produce, async move {
+            let mut buffer = BytesMut::new();
+            while reads_slowly.read(&mut buffer, 30 << 10).await.is_ok_and(|read| read > 0) {
+                buffer.clear();
+                sleep(Duration::from_secs(1)).await;
+            }
+        })
+        .detach();
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(timeout(Duration::from_secs(20), is_served(address, ask(MIB))).await, Ok(true));
     });
 }
 
