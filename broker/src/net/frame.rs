@@ -23,6 +23,9 @@ pub const LENGTH_BYTES: usize = 4;
 const PATIENCE: Patience = Patience { stall: Duration::from_secs(30), bytes_per_second: 16 << 10 };
 /// While other frames wait for the room that this one holds.
 const PATIENCE_CONTENDED: Patience = Patience { stall: Duration::from_secs(5), bytes_per_second: 64 << 10 };
+/// In which a frame comes while others wait, however large: after that their clients have given up too
+/// (`request.timeout.ms`).
+const CONTENDED_MAX: Duration = Duration::from_secs(30);
 /// How often a peer that sends nothing is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -177,7 +180,8 @@ impl FrameReader {
                     let read = corelog_io::timeout(LOOK, read.as_mut()).await;
                     let received = had + read.as_ref().map_or(0, |read| *read.as_ref().unwrap_or(&0));
                     let contended = self.room.is_some() && lane.is_contended();
-                    let patience = if contended { PATIENCE_CONTENDED } else { PATIENCE };
+                    let patience =
+                        if contended { PATIENCE_CONTENDED.within(CONTENDED_MAX, size as u64) } else { PATIENCE };
                     if self.progress.is_over(&patience, received as u64, &mut since, corelog_io::now()) {
                         let spent = self.progress.spent;
                         return Err(FrameError::Stalled { received, size, spent, patience });
@@ -196,6 +200,10 @@ impl FrameReader {
         self.progress = Progress::default();
         self.buffer.advance(LENGTH_BYTES);
         let bytes = self.buffer.split_to(frame_bytes - LENGTH_BYTES).freeze();
+        if self.buffer.is_empty() {
+            // What comes next has memory of its own: some bytes of it would keep all of this frame's.
+            self.buffer = BytesMut::new();
+        }
         let room = self.room.take().expect("a whole frame holds its room");
         Frame { bytes, room: RequestRoom::new(room) }
     }
