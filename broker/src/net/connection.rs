@@ -36,6 +36,8 @@ const PATIENCE: Patience = Patience { stall: Duration::from_secs(120), bytes_per
 const PATIENCE_CONTENDED: Patience = Patience { stall: Duration::from_secs(2), bytes_per_second: 64 << 10 };
 /// How often a peer that lets an answer wait is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// Requests behind answers that the peer does not take may keep those of others out for this long.
+const KEEP_OUT_MAX: Duration = Duration::from_secs(3);
 
 /// What the handlers know of the connection a request came on.
 pub struct Connection {
@@ -206,13 +208,15 @@ async fn write(
     mut pending: QueueReceiver<Pending>,
     owed: &Owed,
 ) -> Result<(), String> {
+    let keeps_out = || owed.count.get() > 1 && shard.receive_budget.waiting() > 0;
+    let mut kept_out = Duration::ZERO;
     while let Some(request) = pending.recv().await {
         match request.outcome.await {
             Outcome::Answer { frame, held } => {
                 request.room.give_back();
                 let bytes: usize = frame.iter().map(Bytes::len).sum();
                 let contended = || held.is_some() && shard.fetch_budget.waiting() > 0;
-                send(stream, frame, contended).await?;
+                send(stream, frame, contended, keeps_out, &mut kept_out).await?;
                 drop(held);
                 shard.metrics.request_answered(request.api_key, bytes, corelog_io::now() - request.started);
             }
@@ -236,8 +240,14 @@ async fn write(
 }
 
 /// Sends an answer. A peer that takes none of it, or too little, loses its connection: the sooner when others wait for
-/// what the answer holds of the shard's memory.
-async fn send(stream: &Stream, frame: Vec<Bytes>, contended: impl Fn() -> bool) -> Result<(), String> {
+/// what the answer holds of the shard's memory, or for what the requests behind it hold.
+async fn send(
+    stream: &Stream,
+    frame: Vec<Bytes>,
+    contended: impl Fn() -> bool,
+    keeps_out: impl Fn() -> bool,
+    kept_out: &mut Duration,
+) -> Result<(), String> {
     let mut sending = std::pin::pin!(stream.send(frame.into_iter().map(Part::Bytes).collect()));
     // Most are taken at once.
     if let Poll::Ready(sent) = futures_util::poll!(sending.as_mut()) {
@@ -250,6 +260,12 @@ async fn send(stream: &Stream, frame: Vec<Bytes>, contended: impl Fn() -> bool) 
     loop {
         if let Ok(sent) = corelog_io::timeout(LOOK, sending.as_mut()).await {
             return sent.map_err(|error| error.to_string());
+        }
+        *kept_out = if keeps_out() { *kept_out + LOOK } else { Duration::ZERO };
+        if *kept_out >= KEEP_OUT_MAX {
+            return Err(format!(
+                "requests behind an answer that the peer does not take keep out those of others, for {kept_out:?}"
+            ));
         }
         let taken = stream.taken();
         let taken = taken - *taken_before.get_or_insert(taken);
