@@ -21,6 +21,8 @@ const TAIL_PERCENT: u64 = 40;
 const GROUPS_SHARE: u64 = 16;
 /// Share of it that the partitions named by fetch sessions may take.
 const SESSIONS_SHARE: u64 = 32;
+/// Share of it that other answers than those to fetches may take while they are sent; as many more may wait for it.
+const ANSWERS_SHARE: u64 = 64;
 /// What a partition may cost at most: log, producer state, index of its active segment. An eighth of the budget is
 /// for these.
 const PARTITION_BYTES: u64 = 16 * 1024;
@@ -39,6 +41,7 @@ pub struct Budgets {
     pub tail_bytes: u64,
     pub groups_bytes: u64,
     pub sessions_bytes: u64,
+    pub answers_bytes: u64,
 }
 
 impl Settings {
@@ -75,6 +78,7 @@ impl BrokerConfig {
             tail_bytes: shard / 100 * TAIL_PERCENT,
             groups_bytes: shard / GROUPS_SHARE,
             sessions_bytes: shard / SESSIONS_SHARE,
+            answers_bytes: shard / ANSWERS_SHARE,
         }
     }
 

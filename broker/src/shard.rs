@@ -23,6 +23,7 @@ use crate::lifecycle::Stopping;
 use crate::logging::sparing::Sparing;
 use crate::metrics::ShardMetrics;
 use crate::net::admission::{Admission, Descriptors};
+use crate::net::answers::AnswerRoom;
 use crate::net::connection::Connection;
 use crate::net::receive::ReceiveBudget;
 use crate::placement;
@@ -44,6 +45,8 @@ pub struct Shard {
     pub receive_budget: Rc<ReceiveBudget>,
     /// Bytes of records in fetch responses that are not sent yet.
     pub fetch_budget: Semaphore,
+    /// For other answers that are not sent yet.
+    pub answers: AnswerRoom,
     /// Held while a request's batches get their order, so that those of a later request do not get in between.
     pub append_turn: Semaphore,
     pub sessions: Rc<Sessions>,
@@ -108,6 +111,7 @@ impl Shard {
                 config.connections.request_bytes_max,
             )),
             fetch_budget: Semaphore::new(budgets.fetch_bytes),
+            answers: AnswerRoom::new(budgets.answers_bytes),
             append_turn: Semaphore::new(1),
             sessions: Sessions::new(
                 config.fetch_sessions_max.div_ceil(shards),

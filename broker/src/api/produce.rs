@@ -16,10 +16,9 @@ use corelog_wire::produce::{
 };
 use corelog_wire::records::{NO_TIMESTAMP, ProduceError, ProduceRules, validate_produce};
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader};
-use futures_util::future::LocalBoxFuture;
 
 use super::unbuilt::Unbuilt;
-use super::{Context, decode, encode};
+use super::{Begun, Context, decode, encode};
 use crate::call::Reply;
 use crate::controller::{TopicImage, is_internal};
 use crate::net::connection::{CloseReason, Outcome};
@@ -49,27 +48,21 @@ struct Offsets {
 }
 
 /// The first stage. Returns the second.
-pub async fn begin(
-    context: Context,
-    header: RequestHeader,
-    mut reader: Reader,
-) -> LocalBoxFuture<'static, Outcome> {
-    let version = header.api_version;
+pub async fn begin(context: Context, header: RequestHeader, mut reader: Reader) -> Begun {
+    let (key, version) = (header.api_key, header.api_version);
     let request: ProduceRequest = match decode(&mut reader, version) {
         Ok(request) => request,
         Err(error) => {
-            return super::close(CloseReason::Malformed {
-                api: ProduceRequest::NAME,
-                version,
-                error: error.to_string(),
-            });
+            let (api, error) = (ProduceRequest::NAME, error.to_string());
+            return Begun::close(key, CloseReason::Malformed { api, version, error });
         }
     };
     let acks = request.acks;
     let (mut response, batches) = check(&context, request).await;
     let pending = dispatch(&context.shard, batches).await;
     let shard = context.shard.clone();
-    Box::pin(async move {
+    let made_bytes = memory(&response);
+    let begun = Begun::new(key, async move {
         for pending in pending {
             for done in pending.wait().await {
                 settle(&mut response, done);
@@ -91,7 +84,24 @@ pub async fn begin(
                 ErrorCode(partition.error_code).message().into(),
             )),
         }
-    })
+    });
+    Begun { made_bytes, ..begun }
+}
+
+/// What an answer takes, its texts included.
+fn memory(response: &ProduceResponse) -> usize {
+    let error = |error: &BatchIndexAndErrorMessage| {
+        size_of_val(error) + error.batch_index_error_message.as_ref().map_or(0, |text| text.len())
+    };
+    let partition = |answer: &PartitionProduceResponse| {
+        size_of_val(answer)
+            + answer.error_message.as_ref().map_or(0, |text| text.len())
+            + answer.record_errors.iter().map(error).sum::<usize>()
+    };
+    let topic = |topic: &TopicProduceResponse| {
+        size_of_val(topic) + topic.partition_responses.iter().map(partition).sum::<usize>()
+    };
+    response.responses.iter().map(topic).sum()
 }
 
 /// Checks every batch of the request. What is refused is in the answer already. A request may be 100 MB: the core goes on

@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 use super::frame::{FrameError, FrameReader};
 use super::patience::{Patience, Progress};
 use super::receive::RequestRoom;
-use crate::api;
+use crate::api::{self, Begun};
 use crate::shard::Shard;
 
 /// Requests of one connection that may be in progress; clients send 5 (`max.in.flight.requests.per.connection`).
@@ -36,6 +36,8 @@ const PATIENCE: Patience = Patience { stall: Duration::from_secs(120), bytes_per
 const PATIENCE_CONTENDED: Patience = Patience { stall: Duration::from_secs(2), bytes_per_second: 64 << 10 };
 /// How often a peer that lets an answer wait is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// Bytes of answers that a connection may have made before their turn. Beyond it nothing more is received.
+const MADE_MAX: usize = 1 << 20;
 /// Requests behind answers that the peer does not take may keep those of others out for this long.
 const KEEP_OUT_MAX: Duration = Duration::from_secs(3);
 
@@ -107,6 +109,8 @@ impl CloseReason {
 pub struct Pending {
     pub api_key: i16,
     pub outcome: LocalBoxFuture<'static, Outcome>,
+    /// Memory of what of the answer is made already.
+    pub made_bytes: usize,
     pub room: RequestRoom,
     pub started: corelog_io::Instant,
 }
@@ -117,26 +121,30 @@ struct Owed {
     count: Cell<usize>,
     /// Whether one of them may wait for what others do: a Fetch for records, a member for its group.
     waits: Cell<bool>,
+    /// Memory of answers that are made before their turn comes.
+    made_bytes: Cell<usize>,
     answered: Event,
 }
 
 impl Owed {
-    fn add(&self, waits: bool) {
+    fn add(&self, waits: bool, made_bytes: usize) {
         self.count.set(self.count.get() + 1);
         self.waits.set(self.waits.get() || waits);
+        self.made_bytes.set(self.made_bytes.get() + made_bytes);
     }
 
-    fn settle(&self) {
+    fn settle(&self, made_bytes: usize) {
         self.count.set(self.count.get() - 1);
+        self.made_bytes.set(self.made_bytes.get() - made_bytes);
         if self.count.get() == 0 {
             self.waits.set(false);
-            self.answered.notify_all();
         }
+        self.answered.notify_all();
     }
 
-    /// Completes when nothing is owed whose answer may be long in coming.
+    /// Completes when nothing is owed whose answer may be long in coming, nor too much that is made.
     async fn is_prompt(&self) {
-        while self.waits.get() {
+        while self.waits.get() || self.made_bytes.get() > MADE_MAX {
             self.answered.listen().await;
         }
     }
@@ -192,9 +200,9 @@ async fn read(
         let started = corelog_io::now();
         shard.metrics.request_received(frame.bytes.len());
         let room = frame.room.clone();
-        let (api_key, outcome) = api::begin(shard, &connection, frame).await;
-        owed.add(api::waits_for_others(api_key));
-        if pending.send(Pending { api_key, outcome, room, started }).await.is_err() {
+        let Begun { api_key, outcome, made_bytes } = api::begin(shard, &connection, frame).await;
+        owed.add(api::waits_for_others(api_key), made_bytes);
+        if pending.send(Pending { api_key, outcome, made_bytes, room, started }).await.is_err() {
             return FrameError::Closed;
         }
         corelog_io::yield_if_needed().await;
@@ -215,9 +223,22 @@ async fn write(
             Outcome::Answer { frame, held } => {
                 request.room.give_back();
                 let bytes: usize = frame.iter().map(Bytes::len).sum();
-                let contended = || held.is_some() && shard.fetch_budget.waiting() > 0;
+                let counted = match held {
+                    Some(_) => None,
+                    None => shard.answers.take(bytes).await.map_err(|error| {
+                        let why = error.to_string();
+                        shard.sparingly("answer room", move |left_out| {
+                            warn!(%peer, left_out, "connection closed: {error}");
+                        });
+                        why
+                    })?,
+                };
+                let contended = || {
+                    held.is_some() && shard.fetch_budget.waiting() > 0
+                        || counted.is_some() && shard.answers.is_contended()
+                };
                 send(stream, frame, contended, keeps_out, &mut kept_out).await?;
-                drop(held);
+                drop((held, counted));
                 shard.metrics.request_answered(request.api_key, bytes, corelog_io::now() - request.started);
             }
             Outcome::Silence => {
@@ -234,7 +255,7 @@ async fn write(
                 return Err(why);
             }
         }
-        owed.settle();
+        owed.settle(request.made_bytes);
     }
     Ok(())
 }
