@@ -22,7 +22,7 @@ const GROUPS_SHARE: u64 = 16;
 /// Share of it that the partitions named by fetch sessions may take.
 const SESSIONS_SHARE: u64 = 32;
 /// Share of it that other answers than those to fetches may take while they are sent; as many more may wait for it.
-const ANSWERS_SHARE: u64 = 64;
+const ANSWERS_SHARE: u64 = 128;
 /// What a partition may cost at most: log, producer state, index of its active segment. An eighth of the budget is
 /// for these.
 const PARTITION_BYTES: u64 = 16 * 1024;
