@@ -1,6 +1,6 @@
 //! The group APIs: each request goes to the shard that owns its group's partition of `__consumer_offsets`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use corelog_wire::messages::delete_groups_response::DeletableGroupResult;
@@ -175,7 +175,11 @@ pub async fn offset_commit(context: Context, mut request: OffsetCommitRequest) -
 pub async fn offset_fetch(context: Context, request: OffsetFetchRequest) -> OffsetFetchResponse {
     let require_stable = request.require_stable;
     if context.api_version >= GROUPS_FROM {
-        let answers = request.groups.into_iter().map(|group| fetch_one(&context, group, require_stable));
+        // All offsets of a group are told once, however often they are asked for.
+        let mut seen = HashSet::new();
+        let groups = request.groups.into_iter();
+        let groups = groups.filter(|group| group.topics.is_some() || seen.insert(group.group_id.clone()));
+        let answers = groups.map(|group| fetch_one(&context, group, require_stable));
         return OffsetFetchResponse { groups: join_all(answers).await, ..Default::default() };
     }
     let topics = request.topics.map(|topics| {
@@ -348,7 +352,10 @@ fn by_partition(context: &Context, groups: &[Str]) -> BTreeMap<i32, Vec<(usize, 
     dealt
 }
 
-pub async fn describe(context: Context, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+pub async fn describe(context: Context, mut request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+    // One that is named again is described already.
+    let mut seen = HashSet::new();
+    request.groups.retain(|group| seen.insert(group.clone()));
     let mut groups = vec![DescribedGroup::default(); request.groups.len()];
     let include_authorized_operations = request.include_authorized_operations;
     for (index, named) in by_partition(&context, &request.groups) {
