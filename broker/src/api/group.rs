@@ -1,5 +1,6 @@
 //! The group APIs: each request goes to the shard that owns its group's partition of `__consumer_offsets`.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use corelog_wire::messages::{
     SyncGroupResponse, offset_commit_response, offset_delete_response, offset_fetch_request,
     offset_fetch_response,
 };
-use corelog_wire::{ErrorCode, Str};
+use corelog_wire::{ErrorCode, Str, Uuid};
 use futures_util::future::join_all;
 
 use super::Context;
@@ -160,13 +161,17 @@ pub async fn offset_commit(context: Context, mut request: OffsetCommitRequest) -
             _ => unreachable!("an answer is of its request's kind"),
         }
     };
+    let key = |topic: &offset_commit_response::Topic| (topic.name.clone(), topic.topic_id);
+    let answered = response.topics.iter().enumerate();
+    let mut places: HashMap<(Str, Uuid), usize> =
+        answered.map(|(place, topic)| (key(topic), place)).collect();
     for missing in unknown {
-        let same = |topic: &&mut offset_commit_response::Topic| {
-            topic.name == missing.name && topic.topic_id == missing.topic_id
-        };
-        match response.topics.iter_mut().find(same) {
-            Some(topic) => topic.partitions.extend(missing.partitions),
-            None => response.topics.push(missing),
+        match places.entry(key(&missing)) {
+            Entry::Occupied(place) => response.topics[*place.get()].partitions.extend(missing.partitions),
+            Entry::Vacant(place) => {
+                place.insert(response.topics.len());
+                response.topics.push(missing);
+            }
         }
     }
     response
@@ -331,12 +336,11 @@ pub async fn offset_delete(context: Context, mut request: OffsetDeleteRequest) -
         code => code,
     }));
     if response.error_code == 0 {
-        for (name, partitions) in unknown {
-            match response.topics.iter_mut().find(|topic| topic.name == name) {
-                Some(topic) => topic.partitions.extend(partitions),
-                None => response.topics.push(offset_delete_response::Topic { name, partitions }),
-            }
+        for topic in &mut response.topics {
+            topic.partitions.extend(unknown.remove(&topic.name).unwrap_or_default());
         }
+        let rest = unknown.into_iter();
+        response.topics.extend(rest.map(|(name, partitions)| offset_delete_response::Topic { name, partitions }));
     }
     response
 }
