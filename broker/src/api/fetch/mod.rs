@@ -169,14 +169,15 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
             }
             total += got.len;
         }
-        // A first batch that is larger than the grant needs room too.
+        // A first batch that is larger than the grant needs room too; one that is larger than all of it is sent alone.
+        let needed = (total as u64).min(budget.total());
         let mut lacking = None;
         if let Some(held) = &mut held
-            && total as u64 > held.count()
+            && needed > held.count()
         {
-            match budget.try_acquire(total as u64 - held.count()) {
+            match budget.try_acquire(needed - held.count()) {
                 Some(more) => held.merge(more),
-                None => lacking = Some(total as u64),
+                None => lacking = Some(needed),
             }
         }
         if held.is_none() && got.iter().any(|got| got.is_cut) {
