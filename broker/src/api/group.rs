@@ -104,7 +104,7 @@ async fn ask_partition(context: &Context, index: i32, request: GroupRequest) -> 
         client_host: format!("/{}", context.connection.peer.ip()).into(),
         api_version: version,
     };
-    let gone = request.clone();
+    let gone = request.outline();
     context
         .shard
         .ask(route.owner, move |shard| async move {
