@@ -108,6 +108,8 @@ fn memory(response: &ProduceResponse) -> usize {
 /// with other things between its batches.
 async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Batch>) {
     let image = context.shard.image();
+    // A batch may not become more than a request could be.
+    let decompressed_bytes_max = context.shard.receive_budget.frame_bytes_max();
     let mut batches = Vec::new();
     let mut responses = Vec::with_capacity(request.topic_data.len());
     let acks_known = matches!(request.acks, -1..=1);
@@ -115,7 +117,10 @@ async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, 
     for (topic_index, data) in topic_data.enumerate() {
         let by_id = context.api_version >= 13;
         let topic = if by_id { image.topic_by_id(data.topic_id) } else { image.topic(&data.name) };
-        let rules = topic.map(|topic| topic.config.produce_rules(context.api_version, wall_clock_ms()));
+        let rules = topic.map(|topic| ProduceRules {
+            decompressed_bytes_max,
+            ..topic.config.produce_rules(context.api_version, wall_clock_ms())
+        });
         let mut partitions = Vec::with_capacity(data.partition_data.len());
         for (partition_index, partition) in data.partition_data.into_iter().enumerate() {
             let mut answer = PartitionProduceResponse {
