@@ -59,7 +59,7 @@ pub struct Shard {
     /// Counts the connections of all shards; used on shard 0.
     pub admission: Admission,
     /// Lines about what clients do; shard 0 has the last word on each.
-    sparing: Sparing,
+    sparing: Rc<Sparing>,
     pub stopping: Rc<Stopping>,
     /// The effective config, dynamic values included.
     config: RefCell<Arc<BrokerConfig>>,
@@ -94,7 +94,13 @@ impl Shard {
             let image = image.clone();
             TopicIds::new(move |name| image.borrow().topic(name).map(|topic| topic.id))
         };
-        let groups = GroupShard::new(group_config(&config), budgets.groups_bytes as usize, topics);
+        let sparing = Rc::new(Sparing::default());
+        let groups = GroupShard::new(
+            group_config(&config),
+            budgets.groups_bytes as usize,
+            topics,
+            Rc::clone(&sparing),
+        );
         let limit = corelog_io::fs::descriptors_max();
         let descriptors = Descriptors::share(limit, shards, storage.descriptors_kept());
         Rc::new(Shard {
@@ -121,7 +127,7 @@ impl Shard {
             bells: Bells::default(),
             groups,
             connections: Cell::new(0),
-            sparing: Sparing::default(),
+            sparing,
             stopping,
             controller: OnceCell::new(),
             ports: RefCell::default(),
@@ -209,7 +215,7 @@ impl Shard {
             return None;
         }
         let leader_epoch = topic.partitions.get(usize::try_from(index).ok()?)?.leader_epoch;
-        Some(StorageLog::new(self.log(id)?, leader_epoch))
+        Some(StorageLog::new(self.log(id)?, leader_epoch, Rc::clone(&self.sparing)))
     }
 
     pub fn owner(&self, log: LogId) -> ShardId {

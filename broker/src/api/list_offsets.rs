@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use corelog_storage::LogId;
+use corelog_storage::{LogId, StorageError};
 use corelog_wire::messages::list_offsets_request::Topic;
 use corelog_wire::messages::list_offsets_response::{PartitionResponse, TopicResponse};
 use corelog_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
@@ -114,8 +114,10 @@ async fn one(
     let found = shard
         .on(route.owner, move |shard| async move {
             let log = shard.sound_log(id)?;
-            let storage = |error| {
-                tracing::error!(?id, %error, "ListOffsets");
+            let storage = |error: StorageError| {
+                shard.sparingly("ListOffsets failed", move |left_out| {
+                    tracing::error!(?id, %error, left_out, "ListOffsets");
+                });
                 ErrorCode::KAFKA_STORAGE_ERROR
             };
             // A log that never had a record has begun in its leader's epoch.

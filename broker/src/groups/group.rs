@@ -10,7 +10,7 @@ use super::effect::WriteId;
 use super::member::{Member, Protocol};
 use super::memory::{Account, GroupMemory};
 use super::parked::Parked;
-use super::subscription::subscribed_topics;
+use super::subscription::{TOPICS_MAX, subscribed_topics, topic_cost};
 
 /// The protocol type of Kafka's consumers; the coordinator reads the subscriptions of such groups.
 pub const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
@@ -164,7 +164,7 @@ impl Group {
             group.add_member(member, protocol_type.clone().unwrap_or_default());
         }
         group.leader = loaded.leader.filter(|leader| group.members.contains_key(leader)).or(group.leader);
-        group.subscribed = group.compute_subscribed();
+        group.find_subscribed();
         group
     }
 
@@ -204,11 +204,11 @@ impl Group {
         self.pending_sync.clear();
         if self.members.is_empty() {
             self.protocol = None;
-            self.subscribed = self.compute_subscribed();
+            self.find_subscribed();
             self.transition(GroupState::Empty, wall_ms);
         } else {
             self.protocol = self.select_protocol();
-            self.subscribed = self.compute_subscribed();
+            self.find_subscribed();
             self.transition(GroupState::CompletingRebalance, wall_ms);
         }
     }
@@ -463,6 +463,12 @@ impl Group {
         self.subscribed.is_some()
     }
 
+    fn find_subscribed(&mut self) {
+        self.account.sub(subscribed_cost(self.subscribed.as_ref()));
+        self.subscribed = self.compute_subscribed();
+        self.account.add(subscribed_cost(self.subscribed.as_ref()));
+    }
+
     fn compute_subscribed(&self) -> Option<BTreeSet<Str>> {
         if !self.is_consumer_group() {
             return None;
@@ -474,6 +480,9 @@ impl Group {
         let mut topics = BTreeSet::new();
         for member in self.members.values() {
             topics.append(&mut subscribed_topics(&member.metadata(Some(protocol)))?);
+            if topics.len() > TOPICS_MAX {
+                return None;
+            }
         }
         Some(topics)
     }
@@ -511,6 +520,10 @@ pub struct LoadedGroup {
     pub leader: Option<Str>,
     pub state_since_ms: Option<i64>,
     pub members: Vec<Member>,
+}
+
+fn subscribed_cost(topics: Option<&BTreeSet<Str>>) -> usize {
+    topics.into_iter().flatten().map(topic_cost).sum()
 }
 
 fn pending_cost(id: &Str) -> usize {
@@ -561,5 +574,6 @@ impl Group {
             + 3 * self.id.len()
             + self.members.values().map(Member::cost).sum::<usize>()
             + self.pending_members.iter().map(pending_cost).sum::<usize>()
+            + subscribed_cost(self.subscribed.as_ref())
     }
 }
