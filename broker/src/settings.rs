@@ -19,7 +19,7 @@ const FETCH_SHARE: u64 = 8;
 const TAIL_PERCENT: u64 = 40;
 /// Share of it that consumer groups and their offsets may take.
 const GROUPS_SHARE: u64 = 16;
-/// Share of it that the partitions named by fetch sessions may take.
+/// Share of it that the partitions named by fetch sessions, and by fetches that wait, may take.
 const SESSIONS_SHARE: u64 = 32;
 /// Share of it that other answers than those to fetches may take while they are sent; as many more may wait for it.
 const ANSWERS_SHARE: u64 = 128;

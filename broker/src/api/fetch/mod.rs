@@ -84,7 +84,7 @@ async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, 
         None
     };
     let now = corelog_io::now();
-    let limits = Limits {
+    let mut limits = Limits {
         max_bytes: (request.max_bytes.max(0) as usize).min(shard.config().fetch_bytes_max),
         min_bytes: request.min_bytes.max(0) as usize,
         begun: now,
@@ -97,6 +97,9 @@ async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, 
         Ok(plan) => plan,
         Err(code) => return (FetchResponse { error_code: code.0, ..Default::default() }, None),
     };
+    if let Some(wait_max) = plan.wait_max {
+        limits.deadline = limits.deadline.min(now + wait_max);
+    }
     drop(request);
     context.room.give_back();
     let (got, held) = match refusal {
