@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use corelog_io::yield_if_needed;
 use corelog_storage::{LogId, StorageError};
 use corelog_wire::messages::list_offsets_request::Topic;
 use corelog_wire::messages::list_offsets_response::{PartitionResponse, TopicResponse};
@@ -47,6 +48,7 @@ pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffset
         let unclear = !isolation_known || twice.contains(&(topic.clone(), index));
         let topic = topic.clone();
         async move {
+            yield_if_needed().await;
             let mut answer = PartitionResponse { partition_index: index, ..Default::default() };
             if unclear {
                 answer.error_code = ErrorCode::INVALID_REQUEST.0;
