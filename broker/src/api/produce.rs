@@ -14,7 +14,7 @@ use corelog_wire::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceResponse,
 };
-use corelog_wire::records::{NO_TIMESTAMP, ProduceError, ProduceRules, validate_produce};
+use corelog_wire::records::{NO_TIMESTAMP, ProduceError, ProduceRules, validate_if_short, validate_produce};
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader};
 
 use super::unbuilt::Unbuilt;
@@ -105,7 +105,7 @@ fn memory(response: &ProduceResponse) -> usize {
 }
 
 /// Checks every batch of the request. What is refused is in the answer already. A request may be 100 MB: the core goes on
-/// with other things between its batches.
+/// with other things between its batches, and while one is checked that takes long.
 async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Batch>) {
     let image = context.shard.image();
     // A batch may not become more than a request could be.
@@ -137,7 +137,7 @@ async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, 
                 match topic.zip(rules.as_ref()) {
                     None if by_id => Some(refused(ErrorCode::UNKNOWN_TOPIC_ID)),
                     None => Some(refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)),
-                    Some((topic, rules)) => match check_one(context, topic, rules, partition) {
+                    Some((topic, rules)) => match check_one(context, topic, rules, partition).await {
                         Ok(mut batch) => {
                             batch.place = (topic_index, partition_index);
                             batches.push(batch);
@@ -173,7 +173,7 @@ fn refused(code: ErrorCode) -> Refusal {
     Refusal { code, message: None, record_errors: Vec::new() }
 }
 
-fn check_one(
+async fn check_one(
     context: &Context,
     topic: &TopicImage,
     rules: &ProduceRules,
@@ -186,8 +186,17 @@ fn check_one(
         return Err(refused(ErrorCode::INVALID_TOPIC_EXCEPTION));
     }
     let records = partition.records.unwrap_or_default();
-    worked(records.len());
-    let checked = validate_produce(&records, rules).map_err(|error: ProduceError| Refusal {
+    let checked = match validate_if_short(&records, rules) {
+        Some(checked) => {
+            worked(records.len());
+            checked
+        }
+        None => {
+            let rules = *rules;
+            corelog_io::compute(move || validate_produce(&records, &rules)).await
+        }
+    };
+    let checked = checked.map_err(|error: ProduceError| Refusal {
         code: ErrorCode(error.error_code()),
         message: Some(error.to_string()),
         record_errors: error

@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 
 use crate::broker::{Broker, Start};
 use crate::plan::{Faults, Plan};
-use crate::tailer::{PRODUCE_VERSION, batches, connect, create_topic, produce};
+use crate::tailer::{PRODUCE_VERSION, batches, connect, create_topic, create_topic_with, produce};
 
 const MIB: usize = 1 << 20;
 const FETCH_VERSION: i16 = 13;
@@ -331,6 +331,34 @@ fn a_request_of_many_batches_is_received_and_checked_in_many_turns() {
         produce(&mut connection, topic, 0..100, 1, 50_000).await;
         let longest = machine.longest_turn().expect("there were some");
         assert!(longest.cost < TURN_MAX, "{longest:?}");
+    });
+    broker.stop(&sim);
+}
+
+/// The core goes on while another thread checks it.
+#[test]
+fn a_large_batch_is_no_turn_of_the_core() {
+    let sim = Sim::new(5);
+    let mut broker = Broker::new(&sim);
+    let plan = Plan {
+        memory_bytes: 256 << 20,
+        journal_file_bytes: 16 << 20,
+        ..Plan::from_seed(5, Faults::Crashes)
+    };
+    broker.start(&plan, 1);
+    assert_eq!(broker.await_ready(&sim), Start::Ready);
+    let (address, machine) = (broker.address(), broker.machine.clone());
+    sim.block_on(async move {
+        let mut connection = connect(address).await;
+        let topic = create_topic_with(&mut connection, 1, &[("max.message.bytes", "10000000")]).await;
+        machine.forget_turns();
+        let request = batches(topic, 0..1, 1, 4 * MIB);
+        let response = connection.call(&request, PRODUCE_VERSION).await.expect("an answer");
+        let answer = &response.responses[0].partition_responses[0];
+        // Whether or not there is a journal for it.
+        assert!([0, 10, 18].contains(&answer.error_code), "{answer:?}");
+        let longest = machine.longest_turn().expect("there were some");
+        assert!(longest.cost < 3 * TURN_MAX, "{longest:?}");
     });
     broker.stop(&sim);
 }

@@ -107,7 +107,7 @@ async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, 
         Some(code) => (plan.list.iter().map(|(place, _)| Got::refused(place, code)).collect(), None),
         None => gather(shard, &mut plan.list, limits).await,
     };
-    let response = respond(context, &mut plan, got, isolation == READ_COMMITTED);
+    let response = respond(context, &mut plan, got, isolation == READ_COMMITTED).await;
     plan.finish();
     (response, held)
 }
@@ -238,7 +238,7 @@ fn share(grant: u64, own: u64, all: u64) -> usize {
 }
 
 /// Puts the answer together: for a session only what is new to the client.
-fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bool) -> FetchResponse {
+async fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bool) -> FetchResponse {
     let mut topics: Vec<FetchableTopicResponse> = Vec::new();
     let mut records_bytes = 0;
     for got in got {
@@ -250,7 +250,7 @@ fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bo
         }
         asked.told = Some(news);
         records_bytes += len;
-        let partition = answer(context, asked, got, read_committed);
+        let partition = answer(context, asked, got, read_committed).await;
         match topics.last_mut() {
             Some(last) if last.topic == asked.topic && last.topic_id == asked.topic_id => {
                 last.partitions.push(partition);
@@ -271,11 +271,13 @@ fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bo
     FetchResponse { session_id: plan.session_id, responses: topics, ..Default::default() }
 }
 
-fn answer(context: &Context, asked: &Asked, got: Got, read_committed: bool) -> PartitionData {
+async fn answer(context: &Context, asked: &Asked, got: Got, read_committed: bool) -> PartitionData {
     let mut error = got.error;
     let mut records = got.parts;
     if context.api_version < V2_BATCHES_FROM && !records.is_empty() {
-        match down_convert(&records, context.api_version, asked.fetch_offset, asked.bytes_max()) {
+        let (version, from_offset, bytes_max) = (context.api_version, asked.fetch_offset, asked.bytes_max());
+        let converted = move || down_convert(&records, version, from_offset, bytes_max);
+        match corelog_io::compute(converted).await {
             Ok(converted) => records = converted,
             Err(reason) => {
                 tracing::debug!(topic = %asked.topic, partition = asked.partition, %reason, "down-conversion");
