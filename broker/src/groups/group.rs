@@ -147,7 +147,7 @@ impl Group {
     pub fn loaded(id: Str, memory: &GroupMemory, loaded: LoadedGroup) -> Group {
         let mut group = Group::new(id, memory, 0);
         group.generation = loaded.generation;
-        group.protocol_type = loaded.protocol_type;
+        group.set_protocol_type(loaded.protocol_type);
         group.protocol = loaded.protocol;
         group.state_since_ms = loaded.state_since_ms;
         if !loaded.members.is_empty() {
@@ -279,7 +279,7 @@ impl Group {
     /// Adds a member. The first one sets the group's protocol type, and leads until a join phase elects.
     pub fn add_member(&mut self, member: Member, protocol_type: Str) {
         if self.members.is_empty() {
-            self.protocol_type = Some(protocol_type);
+            self.set_protocol_type(Some(protocol_type));
         }
         self.remove_pending_member(&member.id);
         if let Some(instance_id) = &member.instance_id {
@@ -291,6 +291,12 @@ impl Group {
         self.count_in(&member);
         let former = self.members.insert(member.id.clone(), member);
         assert!(former.is_none(), "group {}: a member joined twice", &*self.id);
+    }
+
+    fn set_protocol_type(&mut self, protocol_type: Option<Str>) {
+        self.account.sub(text_bytes(self.protocol_type.as_ref()));
+        self.protocol_type = protocol_type;
+        self.account.add(text_bytes(self.protocol_type.as_ref()));
     }
 
     /// Takes a member, or a pending member id, out. What the member has parked is to be answered: use
@@ -522,6 +528,10 @@ pub struct LoadedGroup {
     pub members: Vec<Member>,
 }
 
+fn text_bytes(text: Option<&Str>) -> usize {
+    text.map_or(0, |text| text.len())
+}
+
 fn subscribed_cost(topics: Option<&BTreeSet<Str>>) -> usize {
     topics.into_iter().flatten().map(topic_cost).sum()
 }
@@ -575,5 +585,6 @@ impl Group {
             + self.members.values().map(Member::cost).sum::<usize>()
             + self.pending_members.iter().map(pending_cost).sum::<usize>()
             + subscribed_cost(self.subscribed.as_ref())
+            + text_bytes(self.protocol_type.as_ref())
     }
 }

@@ -131,6 +131,7 @@ impl<'a> Join<'a> {
         1024 + self.instance_id.as_ref().map_or(0, |id| 2 * id.len())
             + self.context.client_id.len()
             + self.context.client_host.len()
+            + self.protocol_type.len()
             + protocols_cost(&self.protocols)
     }
 

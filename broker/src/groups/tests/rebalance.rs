@@ -485,6 +485,23 @@ fn a_member_id_that_is_given_back_brings_no_more_than_there_is_room_for() {
 }
 
 #[test]
+fn what_a_group_calls_its_protocol_counts() {
+    let mut bench = Bench::with_memory(config(), GroupMemory::new(200_000));
+    let name = String::from_utf8(vec![b'p'; 30_000]).expect("text").leak();
+    for (group, error) in [
+        ("a", ErrorCode::NONE),
+        ("b", ErrorCode::NONE),
+        ("c", ErrorCode::NONE),
+        ("d", ErrorCode::NONE),
+        ("e", ErrorCode::NONE),
+        ("f", ErrorCode::GROUP_MAX_SIZE_REACHED),
+    ] {
+        let ticket = bench.join(&Joiner { version: 2, group, protocol_type: name, ..Joiner::default() });
+        assert_eq!(join_error(&bench.joined(ticket)), error, "{group}");
+    }
+}
+
+#[test]
 fn nor_does_the_first_member_of_a_group() {
     let mut bench = Bench::with_memory(config(), GroupMemory::new(100_000));
     for (bytes, error) in [(60_000, ErrorCode::GROUP_MAX_SIZE_REACHED), (40_000, ErrorCode::NONE)] {
