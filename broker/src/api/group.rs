@@ -340,7 +340,9 @@ pub async fn offset_delete(context: Context, mut request: OffsetDeleteRequest) -
             topic.partitions.extend(unknown.remove(&topic.name).unwrap_or_default());
         }
         let rest = unknown.into_iter();
-        response.topics.extend(rest.map(|(name, partitions)| offset_delete_response::Topic { name, partitions }));
+        response
+            .topics
+            .extend(rest.map(|(name, partitions)| offset_delete_response::Topic { name, partitions }));
     }
     response
 }

@@ -472,15 +472,16 @@ impl<L: GroupLog> Shared<L> {
         let batches = match batches {
             Ok(batches) => batches,
             Err(failure) => {
-                let left_out = self.settings.lines.turn("large group record", 0, corelog_io::now());
-                left_out.inspect(|left_out| warn!(
-                    partition = self.partition,
-                    left_out,
-                    limit = self.settings.append_bytes_max.get(),
-                    ?failure,
-                    "a group's record is larger than a batch of __consumer_offsets may be: raise max.message.bytes of that \
+                if let Some(left_out) = self.settings.lines.turn("large group record", 0, corelog_io::now()) {
+                    warn!(
+                        partition = self.partition,
+                        left_out,
+                        limit = self.settings.append_bytes_max.get(),
+                        ?failure,
+                        "a group's record is larger than a batch of __consumer_offsets may be: raise max.message.bytes of that \
                      topic, or message.max.bytes of the broker"
-                ));
+                    );
+                }
                 return (Err(failure), false);
             }
         };

@@ -106,7 +106,10 @@ fn store_assignment(group: &mut Group, env: &mut Env, request: &SyncGroupRequest
     if without > 0 {
         env.sparingly("assignment of nothing", |left_out| {
             let generation = group.generation;
-            warn!(group = &*group.id, generation, without, left_out, "leader assigned nothing to some members");
+            warn!(
+                group = &*group.id,
+                generation, without, left_out, "leader assigned nothing to some members"
+            );
         });
     }
     info!(

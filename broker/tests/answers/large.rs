@@ -164,11 +164,8 @@ fn a_batch_that_is_larger_than_the_room_for_fetches() {
         let answer = &response.responses[0].partition_responses[0];
         assert_eq!(answer.error_code, 0, "{:?}", answer.error_message);
 
-        let partition = FetchPartition {
-            current_leader_epoch: -1,
-            partition_max_bytes: 1 << 20,
-            ..Default::default()
-        };
+        let partition =
+            FetchPartition { current_leader_epoch: -1, partition_max_bytes: 1 << 20, ..Default::default() };
         let topic = FetchTopic { topic_id, partitions: vec![partition], ..Default::default() };
         let request = FetchRequest {
             max_wait_ms: 500,

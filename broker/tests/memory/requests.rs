@@ -54,10 +54,8 @@ fn nothing_is_kept_of_the_request_that_named_the_software() {
 #[test]
 fn a_request_that_names_more_than_there_can_be_is_refused() {
     broker().run(|client| async move {
-        let topic = offset_fetch_request::Topic {
-            name: "t".into(),
-            partition_indexes: (0..400_000).collect(),
-        };
+        let topic =
+            offset_fetch_request::Topic { name: "t".into(), partition_indexes: (0..400_000).collect() };
         let request =
             OffsetFetchRequest { group_id: "g".into(), topics: Some(vec![topic]), ..Default::default() };
         let bytes = Bytes::from(framed(&request, 7));
@@ -81,7 +79,9 @@ fn a_small_batch_does_not_become_a_large_one() {
             let mut builder = BatchBuilder::new(options);
             let value = vec![0; MIB];
             for _ in 0..40 {
-                builder.append(corelog_io::wall_clock_ms(), None, Some(&value), &[]).expect("the record fits");
+                builder
+                    .append(corelog_io::wall_clock_ms(), None, Some(&value), &[])
+                    .expect("the record fits");
             }
             builder.build().expect("the batch can be built")
         };

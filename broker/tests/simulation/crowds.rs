@@ -199,7 +199,8 @@ fn requests_behind_answers_that_nobody_reads_do_not_keep_others_out() {
         let name = |n: usize| format!("{n:0>200}");
         let topics = (0..200).map(|n| Topic { name: Some(name(n).into()), ..Default::default() });
         let request = MetadataRequest { topics: Some(topics.collect()), ..Default::default() };
-        let large_answers = frame::request(&request, 12, 1, None).expect("it is a request").concat().repeat(30);
+        let large_answers =
+            frame::request(&request, 12, 1, None).expect("it is a request").concat().repeat(30);
         let reads_slowly = open(address).await;
         send(&reads_slowly, [large_answers, ask(3 * MIB)].concat()).await;
         spawn(Queue::Produce, async move {
@@ -340,11 +341,8 @@ fn a_request_of_many_batches_is_received_and_checked_in_many_turns() {
 fn a_large_batch_is_no_turn_of_the_core() {
     let sim = Sim::new(5);
     let mut broker = Broker::new(&sim);
-    let plan = Plan {
-        memory_bytes: 256 << 20,
-        journal_file_bytes: 16 << 20,
-        ..Plan::from_seed(5, Faults::Crashes)
-    };
+    let plan =
+        Plan { memory_bytes: 256 << 20, journal_file_bytes: 16 << 20, ..Plan::from_seed(5, Faults::Crashes) };
     broker.start(&plan, 1);
     assert_eq!(broker.await_ready(&sim), Start::Ready);
     let (address, machine) = (broker.address(), broker.machine.clone());

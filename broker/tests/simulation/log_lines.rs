@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 
 use corelog_io::sim::Sim;
+use corelog_wire::ErrorCode;
 use corelog_wire::messages::alter_configs_request::{AlterableConfig, Resource};
 use corelog_wire::messages::create_partitions_request;
 use corelog_wire::messages::create_topics_request::CreatableTopic;
@@ -17,7 +18,6 @@ use corelog_wire::messages::{
     DeleteRecordsRequest, DeleteTopicsRequest, FindCoordinatorRequest, JoinGroupRequest, OffsetCommitRequest,
     OffsetDeleteRequest, join_group_request,
 };
-use corelog_wire::ErrorCode;
 
 use crate::broker::{Broker, Start};
 use crate::connection::Connection;

@@ -409,7 +409,8 @@ mod tests {
         assert_eq!(error, DecodeFault::ArrayTooLong { count: 2, smallest: 4, remaining: 7 });
         assert_eq!(fault(numbers(&mut reader(b"\xff\xff\xff\xfe"))), DecodeFault::BadLength(-2));
 
-        let given = |memory| Reader::with_memory(Bytes::from_static(b"\0\0\0\x02\0\0\0\x01\0\0\0\x02"), memory);
+        let given =
+            |memory| Reader::with_memory(Bytes::from_static(b"\0\0\0\x02\0\0\0\x01\0\0\0\x02"), memory);
         let needed = 2 * ELEMENT_BYTES;
         assert_eq!(numbers(&mut given(needed)), Ok(vec![1, 2]));
         let too_little = fault(numbers(&mut given(needed - 1)));
