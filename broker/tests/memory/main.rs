@@ -1,8 +1,11 @@
 //! What clients can have a broker hold that no budget counts. The production server in a simulated world, whose memory
 //! is counted as it is allocated: what an attacker gets in many steps shows in one here.
 
+// The others', used in part.
+#[allow(dead_code)]
 #[path = "../simulation/connection.rs"]
 mod connection;
+#[allow(dead_code)]
 #[path = "../answers/world.rs"]
 mod world;
 

@@ -92,6 +92,6 @@ fn a_small_batch_does_not_become_a_large_one() {
         let since = Since::now().await;
         let response = connection.call(&request, 13).await.expect("an answer");
         assert_eq!(response.responses[0].partition_responses[0].error_code, 10, "MESSAGE_TOO_LARGE");
-        since.held_at_most(30 * MIB);
+        since.held_at_most(40 * MIB);
     });
 }
