@@ -200,9 +200,10 @@ impl FrameReader {
         self.progress = Progress::default();
         self.buffer.advance(LENGTH_BYTES);
         let bytes = self.buffer.split_to(frame_bytes - LENGTH_BYTES).freeze();
-        if self.buffer.is_empty() {
-            // What comes next has memory of its own: some bytes of it would keep all of this frame's.
-            self.buffer = BytesMut::new();
+        if frame_bytes > OWN_BYTES {
+            // What comes next has memory of its own: some bytes of it would keep all of this frame's. None of it is read yet.
+            let rest = std::mem::take(&mut self.buffer);
+            debug_assert!(rest.is_empty());
         }
         let room = self.room.take().expect("a whole frame holds its room");
         Frame { bytes, room: RequestRoom::new(room) }
