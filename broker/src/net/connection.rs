@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corelog_io::sync::{Event, Permit, QueueReceiver, QueueSender, bounded};
-use corelog_io::{Part, Stream};
+use corelog_io::{Instant, Part, Stream};
 use corelog_wire::Str;
 use futures_util::future::{Either, LocalBoxFuture, select};
 use tracing::{debug, warn};
@@ -113,6 +113,26 @@ pub struct Pending {
     pub made_bytes: usize,
     pub room: RequestRoom,
     pub started: corelog_io::Instant,
+}
+
+/// How long a connection has kept others out by answers that were not taken, one after the other.
+#[derive(Default)]
+struct KeptOut {
+    time: Duration,
+    looked: Instant,
+}
+
+impl KeptOut {
+    /// At each look at an answer that waits. Whether it was too long.
+    fn is_over(&mut self, keeps_out: bool, now: Instant) -> bool {
+        // What was long ago counts no more.
+        if !keeps_out || now - self.looked > 2 * KEEP_OUT_MAX {
+            self.time = Duration::ZERO;
+        }
+        self.looked = now;
+        self.time += if keeps_out { LOOK } else { Duration::ZERO };
+        self.time >= KEEP_OUT_MAX
+    }
 }
 
 /// The requests of a connection that are not answered yet.
@@ -217,7 +237,7 @@ async fn write(
     owed: &Owed,
 ) -> Result<(), String> {
     let keeps_out = || owed.count.get() > 1 && shard.receive_budget.waiting() > 0;
-    let mut kept_out = Duration::ZERO;
+    let mut kept_out = KeptOut::default();
     while let Some(request) = pending.recv().await {
         match request.outcome.await {
             Outcome::Answer { frame, held } => {
@@ -267,7 +287,7 @@ async fn send(
     frame: Vec<Bytes>,
     contended: impl Fn() -> bool,
     keeps_out: impl Fn() -> bool,
-    kept_out: &mut Duration,
+    kept_out: &mut KeptOut,
 ) -> Result<(), String> {
     let mut sending = std::pin::pin!(stream.send(frame.into_iter().map(Part::Bytes).collect()));
     // Most are taken at once.
@@ -282,10 +302,9 @@ async fn send(
         if let Ok(sent) = corelog_io::timeout(LOOK, sending.as_mut()).await {
             return sent.map_err(|error| error.to_string());
         }
-        *kept_out = if keeps_out() { *kept_out + LOOK } else { Duration::ZERO };
-        if *kept_out >= KEEP_OUT_MAX {
+        if kept_out.is_over(keeps_out(), corelog_io::now()) {
             return Err(format!(
-                "requests behind an answer that the peer does not take keep out those of others, for {kept_out:?}"
+                "requests behind answers that the peer does not take keep out those of others, for {KEEP_OUT_MAX:?}"
             ));
         }
         let taken = stream.taken();
