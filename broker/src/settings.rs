@@ -99,7 +99,8 @@ impl BrokerConfig {
             tail_cache_bytes: self.budgets(shards).tail_bytes,
             min_free_bytes: self.storage.disk_reserve_bytes,
             producer_id_expiration_ms: self.storage.producer_id_expiration_ms,
-            producer_ids_room: (self.memory_bytes / shards as u64 / PRODUCERS_SHARE / PRODUCER_BYTES) as usize,
+            producer_ids_room: (self.memory_bytes / shards as u64 / PRODUCERS_SHARE / PRODUCER_BYTES)
+                as usize,
             ..defaults
         }
     }

@@ -224,7 +224,8 @@ impl Producers {
 
     /// A batch found on stable storage at recovery.
     pub fn replay(&mut self, claim: &Claim, batch: ProducedBatch, now_ms: i64, producers_max: usize) {
-        let producers_max = self.place.as_ref().map_or(producers_max, |at| at.room.of_one().min(producers_max));
+        let producers_max =
+            self.place.as_ref().map_or(producers_max, |at| at.room.of_one().min(producers_max));
         if self.durable.len() >= producers_max && !self.durable.contains_key(&claim.producer_id) {
             self.evict(producers_max);
         }

@@ -12,7 +12,6 @@ fn hello(size: usize) -> Vec<u8> {
     let request = ApiVersionsRequest {
         client_software_name: "name".into(),
         client_software_version: "1".into(),
-        ..Default::default()
     };
     padded(framed(&request, 3), size)
 }
