@@ -14,6 +14,7 @@ use crate::journal::ring::Ring;
 use crate::journal::{Effect, Group, Journal, writer};
 use crate::log::Log;
 use crate::paths;
+use crate::producers::ProducerRoom;
 use crate::quarantine;
 use crate::recovery::{Recovered, RecoveredLog};
 use crate::segment::{IndexCache, Syncs, Turns};
@@ -38,6 +39,7 @@ pub struct Shard {
     pub segment_writes: Turns,
     pub segment_syncs: Syncs,
     pub counters: Counters,
+    pub producers: Rc<ProducerRoom>,
     /// How far the journals of former generations were taken over.
     pub former_ends: Vec<JournalEnd>,
     /// Bytes of disk that the process's other shards have promised.
@@ -175,6 +177,7 @@ impl ShardStorage {
             segment_writes: Turns::default(),
             segment_syncs: Syncs::new(config.sync_together_from),
             counters: Counters::default(),
+            producers: ProducerRoom::new(config.producer_ids_room),
             journal_file_begun: Cell::new(corelog_io::now()),
             closed: Cell::new(false),
             config,

@@ -199,7 +199,11 @@ impl FrameReader {
                     let read = corelog_io::timeout(LOOK, read.as_mut()).await;
                     let received = had + read.as_ref().map_or(0, |read| *read.as_ref().unwrap_or(&0));
                     let contended = self.room.is_some() && lane.is_contended();
-                    let patience = if contended { contended_patience(size) } else { PATIENCE };
+                    let patience = if contended {
+                        PATIENCE_CONTENDED.within(WHOLE_CONTENDED, size as u64)
+                    } else {
+                        PATIENCE
+                    };
                     if self.progress.is_over(&patience, received as u64, &mut since, corelog_io::now()) {
                         let spent = self.progress.spent;
                         return Err(FrameError::Stalled { received, size, spent, patience });
@@ -218,13 +222,12 @@ impl FrameReader {
         self.progress = Progress::default();
         self.buffer.advance(LENGTH_BYTES);
         let bytes = self.buffer.split_to(frame_bytes - LENGTH_BYTES).freeze();
+        if frame_bytes > OWN_BYTES {
+            // What comes next has memory of its own: some bytes of it would keep all of this frame's. None of it is read yet.
+            let rest = std::mem::take(&mut self.buffer);
+            debug_assert!(rest.is_empty());
+        }
         let room = self.room.take().expect("a whole frame holds its room");
         Frame { bytes, room: RequestRoom::new(room) }
     }
-}
-
-/// With a frame of so many bytes.
-fn contended_patience(size: usize) -> Patience {
-    let whole = size as u64 / WHOLE_CONTENDED.as_secs();
-    Patience { bytes_per_second: PATIENCE_CONTENDED.bytes_per_second.max(whole), ..PATIENCE_CONTENDED }
 }

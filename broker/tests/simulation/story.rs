@@ -363,7 +363,10 @@ impl Story {
         // A checkpoint with all its copies.
         let mut checkpoints: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
         for file in disk.files() {
-            if let Some((stem, _)) = file.to_string_lossy().split_once(".checkpoint") {
+            // What was never finished nobody misses.
+            if let Some((stem, rest)) = file.to_string_lossy().split_once(".checkpoint")
+                && !rest.ends_with(".tmp")
+            {
                 checkpoints.entry(stem.to_owned()).or_default().push(file.clone());
             }
         }

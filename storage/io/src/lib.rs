@@ -30,6 +30,6 @@ pub use preflight::{MEMLOCK_MIN, MEMLOCK_PER_CORE, NOFILE_MIN, Problem, prefligh
 pub use random::random_u64;
 pub use remote::{RemoteReceiver, RemoteSender, remote};
 pub use run::{CoreCtx, Handle, RunConfig, available_cpus, run_glommio, run_glommio_with};
-pub use task::{Queue, Task, core, cores, spawn, yield_if_needed, yield_now};
+pub use task::{Queue, Task, compute, core, cores, spawn, yield_if_needed, yield_now};
 pub use time::{Elapsed, Instant, now, sleep, sleep_until, timeout, wall_clock_ms};
 pub use turn::worked;

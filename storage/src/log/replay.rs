@@ -136,6 +136,7 @@ impl State {
         if state.is_untouched() && !state.is_elsewhere() {
             state.producers = Producers::of_new_log();
         }
+        state.producers.enter(&shard.producers);
         state.durable = state.next;
         state.committed = state.next;
         state
