@@ -1,0 +1,71 @@
+//! Errors of the disk that pass, and errors of what nobody needs: neither takes a record nor stops a shard.
+
+mod world;
+
+use corelog_io::sim::{DiskOp, Sim};
+use corelog_io::{Queue, sleep, spawn};
+use corelog_storage::{Log, ShardStorage, StorageError};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+use world::{append, batch, client, config, log_config, log_id, open, open_all, read_all, run};
+
+const EIO: i32 = 5;
+
+fn log_of(storage: &Rc<ShardStorage>, n: u8) -> Rc<Log> {
+    storage.log(log_id(n), "orders", log_config())
+}
+
+async fn fill(log: &Log, batches: usize) {
+    for n in 0..batches {
+        append(log, batch(&[&vec![n as u8; 20_000][..]], n as i64)).await;
+    }
+}
+
+async fn start() -> Result<Rc<ShardStorage>, StorageError> {
+    open_all(1, |_| config(0, 1), |_| 0).await.map(|mut storages| storages.remove(0))
+}
+
+/// A disk that gives nothing back for a while is no disk on which nothing was written.
+#[test]
+fn a_start_while_the_disk_cannot_be_read_takes_no_record_for_unwritten() {
+    for (generations, lasts_ms) in [(1, 20), (1, 1000), (1, 1_000_000), (2, 20), (2, 1_000_000)] {
+        let sim = Sim::new(1);
+        let machine = sim.process("broker");
+        let disk = machine.disk();
+        for generation in 0..generations {
+            run(&sim, &machine, async move {
+                let storage = open().await;
+                let log = log_of(&storage, 1);
+                storage.settle_recovery();
+                fill(&log, 10).await;
+                match generation + 1 < generations {
+                    true => storage.close().await.expect("it closes"),
+                    // So that it was durable is proved.
+                    false => sleep(Duration::from_millis(200)).await,
+                }
+            });
+            machine.kill();
+        }
+        disk.fail_until_cleared(DiskOp::Read, ".journal", EIO);
+        run(&sim, &machine, async move {
+            spawn(Queue::Control, async move {
+                sleep(Duration::from_millis(lasts_ms)).await;
+                disk.clear_faults();
+            })
+            .detach();
+            if let Ok(storage) = start().await {
+                let log = log_of(&storage, 1);
+                storage.settle_recovery();
+                sleep(Duration::from_secs(1)).await;
+                assert_eq!(log.high_watermark(), 10 * generations, "{generations}, {lasts_ms} ms");
+            }
+        });
+        machine.kill();
+        machine.disk().clear_faults();
+        run(&sim, &machine, async move {
+            let log = log_of(&open().await, 1);
+            assert_eq!(read_all(&log).await.len(), 10 * generations as usize, "{generations}, {lasts_ms} ms");
+        });
+    }
+}
