@@ -155,6 +155,9 @@ async fn flush_through(storage: &Rc<ShardStorage>, sequence: u64) -> Result<(), 
                 // Damage stays with its log: it waits aside for a person, the journal goes on for the others.
                 outcome = retry(&storage, || log.flush()).await;
             }
+            if log.is_deleted() {
+                outcome = Ok(());
+            }
             drop(slot);
             outcome
         }));

@@ -69,3 +69,51 @@ fn a_start_while_the_disk_cannot_be_read_takes_no_record_for_unwritten() {
         });
     }
 }
+
+#[test]
+fn a_damaged_log_that_is_deleted_while_it_is_flushed_does_not_stop_its_shard() {
+    let met = Rc::new(Cell::new(0));
+    for step in 0..60 {
+        let sim = Sim::new(2);
+        let machine = sim.process("broker");
+        let disk = machine.disk();
+        run(&sim, &machine, async {
+            let storage = open().await;
+            storage.settle_recovery();
+            for n in 1..=2 {
+                fill(&log_of(&storage, n), 1).await;
+            }
+            storage.close().await.expect("it closes");
+        });
+        machine.kill();
+        let is_bad =
+            |file: &std::path::PathBuf| file.to_string_lossy().ends_with("/2/00000000000000000000.log");
+        let segment = disk.files().into_iter().find(is_bad).expect("it has a segment");
+        disk.flip_bit(&segment, 8 * 20).expect("the bit is there");
+        let counted = Rc::clone(&met);
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            let (sound, bad) = (log_of(&storage, 1), log_of(&storage, 2));
+            storage.settle_recovery();
+            sleep(Duration::from_secs(1)).await;
+            append(&bad, batch(&[b"value"], 1)).await;
+            disk.set_extra_latency(Duration::from_millis(5));
+            let filling = Rc::clone(&sound);
+            let filling = spawn(Queue::Produce, async move {
+                for n in 0..40 {
+                    let bytes = batch(&[&vec![n as u8; 20_000][..]], n);
+                    let appended = filling.append(client(bytes)).await?;
+                    appended.durable.await?;
+                }
+                Ok::<_, corelog_storage::AppendError>(())
+            });
+            sleep(Duration::from_millis(8 * step)).await;
+            counted.set(counted.get() + u32::from(bad.refused().is_none()));
+            storage.delete(log_id(2)).await.expect("its files go");
+            filling.await.unwrap_or_else(|error| panic!("step {step}: {error}"));
+            disk.set_extra_latency(Duration::ZERO);
+            fill(&sound, 1).await;
+        });
+    }
+    assert!((5..55).contains(&met.get()), "in {} runs it was deleted before its damage was found", met.get());
+}
