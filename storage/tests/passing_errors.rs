@@ -117,3 +117,47 @@ fn a_damaged_log_that_is_deleted_while_it_is_flushed_does_not_stop_its_shard() {
     }
     assert!((5..55).contains(&met.get()), "in {} runs it was deleted before its damage was found", met.get());
 }
+
+#[test]
+fn files_that_cannot_be_removed_stop_no_shard() {
+    for aside in [false, true] {
+        let sim = Sim::new(3);
+        let machine = sim.process("broker");
+        let disk = machine.disk();
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            let log = log_of(&storage, 1);
+            storage.settle_recovery();
+            fill(&log, 10).await;
+            if aside {
+                disk.fail_until_cleared(DiskOp::Write, "/1/0", EIO);
+                fill(&log_of(&storage, 2), 40).await;
+                disk.clear_faults();
+                assert!(log.refused().is_some());
+                storage.close().await.expect("it closes");
+            }
+        });
+        machine.kill();
+        let disk = machine.disk();
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            let (log, other) = (log_of(&storage, 1), log_of(&storage, 2));
+            assert!(log.refused().is_none(), "the disk is well again");
+            let part = if aside { "/refused" } else { "/00000001-0" };
+            disk.fail_until_cleared(DiskOp::Metadata, part, EIO);
+            storage.settle_recovery();
+            fill(&other, 60).await;
+            disk.clear_faults();
+            fill(&other, 60).await;
+            assert_eq!(read_all(&log).await.len(), 10);
+            storage.close().await.expect("it closes");
+        });
+        machine.kill();
+        let left = machine.disk().files();
+        let is_former = |file: &std::path::PathBuf| {
+            let name = file.to_string_lossy();
+            name.contains("/00000001-0") || name.contains("/refused/")
+        };
+        assert!(!left.iter().any(is_former), "they go when they can: {left:?}");
+    }
+}
