@@ -161,3 +161,47 @@ fn files_that_cannot_be_removed_stop_no_shard() {
         assert!(!left.iter().any(is_former), "they go when they can: {left:?}");
     }
 }
+
+/// What is put aside of a log is all that the next start knows of it.
+#[test]
+fn records_whose_deletion_was_told_do_not_come_back_with_a_log_that_was_refused_meanwhile() {
+    let told = Rc::new(Cell::new(0));
+    for step in 0..60 {
+        let sim = Sim::new(4);
+        let machine = sim.process("broker");
+        let disk = machine.disk();
+        let (counted, deleted) = (Rc::clone(&told), Rc::new(Cell::new(false)));
+        let is_deleted = Rc::clone(&deleted);
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            let (sound, bad) = (log_of(&storage, 1), log_of(&storage, 2));
+            storage.settle_recovery();
+            sleep(Duration::from_secs(1)).await;
+            fill(&bad, 2).await;
+            disk.fail_until_cleared(DiskOp::Metadata, "/2/0", EIO);
+            disk.set_extra_latency(Duration::from_millis(5));
+            let filling = spawn(Queue::Produce, async move { fill(&sound, 20).await });
+            sleep(Duration::from_millis(10 * step)).await;
+            if bad.delete_records(1).await.is_ok() {
+                is_deleted.set(true);
+                counted.set(counted.get() + 1);
+            }
+            filling.await;
+            disk.set_extra_latency(Duration::ZERO);
+            sleep(Duration::from_secs(2)).await;
+            assert!(bad.refused().is_some());
+        });
+        machine.kill();
+        machine.disk().clear_faults();
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            let back = log_of(&storage, 2);
+            assert!(back.refused().is_none());
+            if deleted.get() {
+                assert_eq!(back.log_start_offset(), 1, "step {step}");
+            }
+            assert_eq!(back.high_watermark(), 2);
+        });
+    }
+    assert!((5..60).contains(&told.get()), "{} deletions were told", told.get());
+}

@@ -163,7 +163,9 @@ impl Log {
             term: 0,
             len: 0,
         };
-        self.journal(entry, Effect::LogStart(offset)).await?.await
+        self.journal(entry, Effect::LogStart(offset)).await?.await?;
+        // Refused meanwhile, what was put aside of it may not know.
+        self.check_state()
     }
 
     /// Removes segments that lie below the log start offset.
