@@ -595,3 +595,40 @@ fn the_greatest_timestamp_counts_what_is_committed_and_reads_little() {
         assert_eq!(log.max_timestamp().await.unwrap().unwrap().offset, 200);
     });
 }
+
+/// What was put aside is removed once it is of no use: a power cut in the middle of that makes no damage of it.
+#[test]
+fn a_log_that_is_back_is_served_whatever_is_left_of_what_was_put_aside() {
+    for seed in 0..40 {
+        let sim = Sim::new(seed);
+        let machine = sim.process("broker");
+        let disk = machine.disk();
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            storage.settle_recovery();
+            let (sound, bad) = (log_of(&storage, 1), log_of(&storage, 2));
+            fill(&bad, 0, 2).await;
+            disk.fail_until_cleared(corelog_io::sim::DiskOp::Write, "/2/0", 5);
+            fill(&sound, 0, 40).await;
+            assert!(bad.refused().is_some());
+            disk.clear_faults();
+        });
+        machine.kill();
+        assert!(!files_of(&machine, "/refused/").is_empty());
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            let back = log_of(&storage, 2);
+            let _ = log_of(&storage, 1);
+            storage.settle_recovery();
+            append(&back, value(2, 10)).await.unwrap();
+            storage.close().await.unwrap();
+        });
+        machine.crash();
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            let back = log_of(&storage, 2);
+            let found = read_all(&back).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            assert_eq!(found, expected(3), "seed {seed}");
+        });
+    }
+}
