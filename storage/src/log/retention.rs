@@ -3,6 +3,7 @@
 use super::Log;
 use crate::error::{ReadError, StorageError};
 use crate::format::entry::{EntryHeader, EntryKind};
+use crate::format::index_page::Footer;
 use crate::ids::RaftIndex;
 use crate::journal::Effect;
 use crate::paths::SegmentFileKind;
@@ -122,16 +123,23 @@ impl Log {
         let too_large = |bytes: u64, less: u64| {
             config.retention_bytes >= 0 && bytes - less >= config.retention_bytes as u64
         };
+        // Without timestamps the time of sealing counts, as a file's modification time does for Kafka.
+        let newest =
+            |footer: Footer| if footer.max_timestamp < 0 { footer.sealed_ms } else { footer.max_timestamp };
         let mut gone = 0;
-        for span in &spans {
-            let footer = self.footer(*span).await?;
-            // Without timestamps the time of sealing counts, as a file's modification time does for Kafka.
-            let newest = if footer.max_timestamp < 0 { footer.sealed_ms } else { footer.max_timestamp };
-            if !expired(newest) && !too_large(bytes, span.end) {
-                break;
+        for (n, span) in spans.iter().enumerate() {
+            if too_large(bytes, span.end) {
+                gone = n + 1;
+            } else {
+                match self.footer(*span).await.map(|footer| expired(newest(footer))) {
+                    Ok(true) => gone = n + 1,
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::warn!(log = %self.id, segment = span.base_offset, %error, "it goes with the one behind it");
+                    }
+                }
             }
             bytes -= span.end;
-            gone += 1;
         }
         if gone < spans.len() {
             return Ok(spans[gone].base_offset);
