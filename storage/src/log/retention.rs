@@ -228,9 +228,10 @@ impl Log {
         if put_aside.is_some() {
             quarantine::remove(&self.shard.config.data_dir, self.id, u64::MAX).await?;
         }
-        self.shard.files.forget_below(&self.dir);
         self.shard.dirs.forget(&self.dir);
-        fs::remove_dir_all(&self.dir).await.map_err(StorageError::io("remove", &self.dir))?;
+        let removed = fs::remove_dir_all(&self.dir).await;
+        self.shard.files.forget_below(&self.dir);
+        removed.map_err(StorageError::io("remove", &self.dir))?;
         // The last partition's removal takes the topic's directory along.
         let topic_dir = self.dir.parent().expect("a log's directory lies in its topic's");
         if fs::remove_dir_if_empty(topic_dir).await.map_err(StorageError::io("remove", topic_dir))? {
