@@ -44,10 +44,16 @@ pub struct Shard {
     promised_elsewhere: Cell<u64>,
     /// When the first group went into the journal's current file.
     journal_file_begun: Cell<Instant>,
+    /// It is to end: nothing waits for space any more, which may never come.
+    closing: Cell<bool>,
     closed: Cell<bool>,
 }
 
 impl Shard {
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
     pub fn is_closed(&self) -> bool {
         self.closed.get()
     }
@@ -176,6 +182,7 @@ impl ShardStorage {
             segment_syncs: Syncs::new(config.sync_together_from),
             counters: Counters::default(),
             journal_file_begun: Cell::new(corelog_io::now()),
+            closing: Cell::new(false),
             closed: Cell::new(false),
             config,
         });
@@ -283,9 +290,12 @@ impl ShardStorage {
         self.shard.journal.barrier().await
     }
 
-    /// Writes everything to segments and a checkpoint, then ends the tasks: a restart has nothing to replay.
+    /// Writes everything to segments and a checkpoint, then ends the tasks: a restart has nothing to replay. On a disk
+    /// without space it has: what was acknowledged is in the journal.
     pub async fn close(self: &Rc<Self>) -> Result<(), StorageError> {
+        self.shard.closing.set(true);
         self.shard.segment_writes.close();
+        self.shard.flusher.wake();
         let outcome = match self.sync().await {
             Ok(()) => flusher::flush_everything(self).await,
             Err(error) => Err(error),
@@ -294,7 +304,13 @@ impl ShardStorage {
         self.shard.journal.fail(StorageError::Closed);
         self.shard.flusher.wake();
         self.shard.journal.ring.wants_prepare.notify_one();
-        outcome
+        match outcome {
+            Err(error) if error.is_storage_full() => {
+                tracing::warn!(%error, "the disk is full: the next start replays the journal");
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     pub fn metrics(&self) -> StorageMetrics {

@@ -1,0 +1,67 @@
+//! On a disk without any space: what frees some works to the end, and so does a stop.
+
+mod world;
+
+use corelog_io::sim::{Process, Sim};
+use corelog_io::{File, OpenOptions, fs, sleep, timeout};
+use corelog_storage::{AppendBatch, BatchKind, Log, LogConfig, ShardStorage};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+use world::{DIR, append, batch, client, log_config, log_id, open, read_all, run};
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
+
+fn log_of(storage: &Rc<ShardStorage>, n: u8) -> Rc<Log> {
+    storage.log(log_id(n), "orders", log_config())
+}
+
+async fn fill(log: &Log, batches: usize) {
+    for n in 0..batches {
+        append(log, batch(&[&vec![n as u8; 20_000][..]], n as i64)).await;
+    }
+}
+
+/// Leaves room for less than one more page.
+fn leave_no_room(machine: &Process) {
+    let disk = machine.disk();
+    let used: u64 = disk.files().iter().map(|f| disk.contents(f).map_or(0, |c| c.len() as u64)).sum();
+    disk.set_capacity(used / 4096 * 4096);
+}
+
+#[test]
+fn a_stop_ends_and_what_was_acknowledged_is_there_afterwards() {
+    for begun in [true, false] {
+        let sim = Sim::new(1);
+        let machine = sim.process("broker");
+        run(&sim, &machine, async {
+            let storage = open().await;
+            storage.settle_recovery();
+            fill(&log_of(&storage, 1), 20).await;
+        });
+        machine.kill();
+        if !begun {
+            leave_no_room(&machine);
+        }
+        let disk = machine.clone();
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            let log = log_of(&storage, 1);
+            storage.settle_recovery();
+            if begun {
+                sleep(Duration::from_secs(1)).await;
+                fill(&log, 20).await;
+                leave_no_room(&disk);
+            }
+            timeout(LONG, storage.close()).await.expect("it ends").expect("nothing is lost by that");
+        });
+        machine.kill();
+        machine.disk().set_capacity(1 << 40);
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            let held = read_all(&log_of(&storage, 1)).await;
+            assert_eq!(held.len(), if begun { 40 } else { 20 });
+        });
+    }
+}
