@@ -65,3 +65,37 @@ fn a_stop_ends_and_what_was_acknowledged_is_there_afterwards() {
         });
     }
 }
+
+#[test]
+fn retention_frees_space_though_nothing_can_be_written() {
+    // Sealed segments, the one that is written to, or both.
+    for (segment_bytes, batches) in [(128 << 10, 30), (1 << 30, 30), (300 << 10, 50)] {
+        let sim = Sim::new(2);
+        let machine = sim.process("broker");
+        let disk = machine.clone();
+        run(&sim, &machine, async move {
+            let config = LogConfig { segment_bytes, ..LogConfig::default() };
+            let storage = open().await;
+            let log = storage.log(log_id(1), "orders", config);
+            storage.settle_recovery();
+            fill(&log, batches).await;
+            storage.close().await.expect("it closes");
+            drop(storage);
+            let storage = open().await;
+            let log = storage.log(log_id(1), "orders", config);
+            storage.settle_recovery();
+            if segment_bytes < 1 << 30 {
+                // In no segment.
+                fill(&log, 2).await;
+            }
+            sleep(Duration::from_secs(1)).await;
+            let before = log.size_bytes().await.expect("it can be looked at");
+            leave_no_room(&disk);
+            log.set_config(LogConfig { retention_bytes: 50_000, segment_ms: 1, ..config });
+            let start = log.apply_retention(corelog_io::wall_clock_ms()).await.expect("it frees what it can");
+            assert!(start > batches as i64 / 2, "{segment_bytes}: the log begins at {start}");
+            let after = log.size_bytes().await.expect("it can be looked at");
+            assert!(after < before / 2, "{segment_bytes}: {after} of {before} bytes are left");
+        });
+    }
+}

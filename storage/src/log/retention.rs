@@ -66,10 +66,10 @@ impl Log {
                 config.retention_ms >= 0 && max_timestamp < now_ms.saturating_sub(config.retention_ms)
             };
             if config.delete_enabled && self.tail_may_go(&config, expired) {
-                self.flush_in_turn().await?;
+                self.if_there_is_space(self.flush_in_turn().await)?;
             }
             if self.active_is_old(now_ms, config.segment_ms) {
-                self.roll_in_turn().await?;
+                self.if_there_is_space(self.roll_in_turn().await)?;
             }
             match config.delete_enabled {
                 true => self.retained_from(&config, expired).await?,
@@ -79,6 +79,17 @@ impl Log {
         self.move_log_start(start).await?;
         self.trim().await?;
         Ok(self.log_start_offset())
+    }
+
+    /// What found no space may wait: what is deleted without it makes some. Whether it was done.
+    fn if_there_is_space(&self, outcome: Result<(), StorageError>) -> Result<bool, StorageError> {
+        match outcome {
+            Err(error) if error.is_storage_full() => {
+                self.shard.space.note_full();
+                Ok(false)
+            }
+            outcome => outcome.map(|()| true),
+        }
     }
 
     pub(super) fn check_state(&self) -> Result<(), StorageError> {
@@ -147,8 +158,10 @@ impl Log {
         // All sealed segments go; the active one too if it is due and nothing follows it.
         if let Some((position, max_timestamp, created_ms)) = active {
             let newest = if max_timestamp < 0 { created_ms } else { max_timestamp };
-            if dirty == 0 && (expired(newest) || too_large(bytes, position)) {
-                self.roll_in_turn().await?;
+            if dirty == 0
+                && (expired(newest) || too_large(bytes, position))
+                && self.if_there_is_space(self.roll_in_turn().await)?
+            {
                 return Ok(flushed);
             }
             let state = self.state.borrow();
