@@ -58,19 +58,27 @@ impl Shard {
         self.closed.get()
     }
 
-    /// Waits in line until an entry of `span` bytes may be pushed. The permit is held while it is.
-    pub async fn admit(&self, span: usize) -> Result<Permit, StorageError> {
+    /// Waits in line until an entry of `span` bytes may be pushed, of which `cached` are kept in memory until they are in a
+    /// segment. The permit is held while it is. `refuse`: why it may not be pushed at all.
+    pub async fn admit<E: From<StorageError>>(
+        &self,
+        span: usize,
+        cached: usize,
+        refuse: impl Fn() -> Result<(), E>,
+    ) -> Result<Permit, E> {
         let turn = self.journal.gate.acquire(1).await;
         loop {
             if let Some(failure) = self.journal.failure() {
-                return Err(failure);
+                return Err(failure.into());
             }
             if self.is_closed() {
-                return Err(StorageError::Closed);
+                return Err(StorageError::Closed.into());
             }
+            // Looked at again and again: who waits for space would stand in the way of who makes some.
+            refuse()?;
             let room = self.journal.room.listen();
             if self.journal.has_room(span) {
-                if self.cache.make_room(span as u64) {
+                if cached == 0 || self.cache.make_room(cached as u64) {
                     return Ok(turn);
                 }
                 self.segment_writes.hurry();
@@ -78,6 +86,12 @@ impl Shard {
             }
             room.await;
         }
+    }
+
+    /// Whether there is room left, in journal and memory, though nothing can be written to segments: the rest is for what
+    /// frees space.
+    pub fn has_room_to_spare(&self) -> bool {
+        self.journal.ring.has_room_to_spare() && self.cache.make_room(self.config.tail_cache_bytes / 8)
     }
 
     /// Bytes that may be in no segment yet.
@@ -356,6 +370,10 @@ impl ShardStorage {
                 let missing = self.shard.space.reserve_missing().await.unwrap_or(0);
                 let promised = self.promised_bytes() + self.shard.promised_elsewhere.get() + missing;
                 self.shard.space.note(space.available, promised);
+                if self.shard.space.is_full() {
+                    // Some of those who wait are to wait no longer.
+                    self.shard.journal.room.notify_all();
+                }
             }
             Err(error) => tracing::warn!(%error, "cannot ask for the free space of the data directory"),
         }

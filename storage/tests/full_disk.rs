@@ -99,3 +99,37 @@ fn retention_frees_space_though_nothing_can_be_written() {
         });
     }
 }
+
+#[test]
+fn what_coordinators_write_leaves_room_for_what_frees_space() {
+    let sim = Sim::new(3);
+    let machine = sim.process("broker");
+    let disk = machine.clone();
+    run(&sim, &machine, async move {
+        let storage = open().await;
+        let (large, offsets) = (log_of(&storage, 1), log_of(&storage, 2));
+        storage.settle_recovery();
+        fill(&large, 100).await;
+        leave_no_room(&disk);
+        let mut refused = 0;
+        for _ in 0..5000 {
+            let bytes = batch(&[&[1; 3000]], 1);
+            let commit = AppendBatch { kind: BatchKind::Coordinator, ..client(bytes) };
+            match timeout(Duration::from_secs(5), offsets.append(commit)).await {
+                Err(_) => break,
+                Ok(Err(_)) => refused += 1,
+                Ok(Ok(appended)) => {
+                    if timeout(Duration::from_secs(5), appended.durable).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        let before = large.high_watermark() - 1;
+        let deleted = timeout(LONG, large.delete_records(before)).await.expect("it does not wait for space");
+        assert_eq!(deleted.expect("it is done"), before);
+        sleep(Duration::from_secs(5)).await;
+        append(&large, batch(&[b"more"], 1)).await;
+        assert!(refused > 0, "it was never full");
+    });
+}

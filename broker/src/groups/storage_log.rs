@@ -29,11 +29,12 @@ impl GroupLog for StorageLog {
             AppendBatch { bytes: batch, kind: BatchKind::Coordinator, leader_epoch: self.leader_epoch };
         match self.log.append(batch).await {
             Ok(appended) => Ok(DurableWrite(appended.durable)),
+            // The storage has told of it, once.
+            Err(AppendError::DiskFull { .. }) => Err(WriteFailure::Unavailable),
             Err(error) => {
                 warn!(log = %self.log.id(), %error, "group record not appended");
                 Err(match error {
                     AppendError::TooLarge { .. } => WriteFailure::TooLarge,
-                    AppendError::DiskFull { .. } => WriteFailure::Unavailable,
                     _ => WriteFailure::Failed,
                 })
             }
