@@ -73,11 +73,14 @@ impl DiskSpace {
         }
     }
 
-    /// Bytes that the reserve still lacks.
+    /// Bytes that the reserve still lacks. A crash may leave it without some, and it grows with the number of shards.
     pub async fn reserve_missing(&self) -> Result<u64, StorageError> {
         let path = &self.reserve;
-        let is_there = fs::exists(path).await.map_err(StorageError::io("look for", path))?;
-        Ok(if is_there { 0 } else { self.reserve_bytes })
+        let kept = match fs::file_len(path).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+            len => len.map_err(StorageError::io("look for", path))?,
+        };
+        Ok(self.reserve_bytes.saturating_sub(kept))
     }
 
     /// Makes the reserve where there is space and none is kept.

@@ -133,3 +133,21 @@ fn what_coordinators_write_leaves_room_for_what_frees_space() {
         assert!(refused > 0, "it was never full");
     });
 }
+
+#[test]
+fn a_reserve_that_a_crash_left_without_its_space_is_made_whole() {
+    let sim = Sim::new(4);
+    let machine = sim.process("broker");
+    run(&sim, &machine, async {
+        let reserve = Path::new(DIR).join("journal/reserve");
+        drop(open().await);
+        // Its name was durable, its space was not.
+        let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
+        let file = File::open(&reserve, options).await.expect("it opens");
+        file.truncate(0).await.expect("it is cut");
+        let storage = open().await;
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(fs::file_len(&reserve).await.expect("it is there"), 4 << 20);
+        drop(storage);
+    });
+}
