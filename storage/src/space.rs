@@ -10,11 +10,16 @@ use corelog_io::{File, OpenOptions, fs};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
+/// With so much available, writes are taken for possible again.
+const USABLE: u64 = 16 << 20;
+
 /// What the last look at the file system said.
 pub struct DiskSpace {
     min_free: u64,
     available: Cell<u64>,
     full: Cell<bool>,
+    /// A write has met a full disk, and it still is.
+    used_up: Cell<bool>,
     reserve: PathBuf,
     reserve_bytes: u64,
     makes_reserve: bool,
@@ -24,13 +29,16 @@ impl DiskSpace {
     /// Assumes enough until the first look. The reserve is one for all shards: `makes_reserve` is for one of them.
     pub fn new(data_dir: &Path, min_free: u64, reserve_bytes: u64, makes_reserve: bool) -> DiskSpace {
         let reserve = paths::journal_dir(data_dir).join("reserve");
-        let (available, full) = (Cell::new(u64::MAX), Cell::new(false));
-        DiskSpace { min_free, available, full, reserve, reserve_bytes, makes_reserve }
+        let (available, full, used_up) = (Cell::new(u64::MAX), Cell::new(false), Cell::new(false));
+        DiskSpace { min_free, available, full, used_up, reserve, reserve_bytes, makes_reserve }
     }
 
     /// `available` bytes are left, of which `promised` are spoken for by what was acknowledged already, on all shards.
     pub fn note(&self, available: u64, promised: u64) {
         self.available.set(available);
+        if available >= USABLE {
+            self.used_up.set(false);
+        }
         let full = available < self.min_free.saturating_add(promised);
         if full != self.full.replace(full) {
             let min_free = self.min_free;
@@ -44,6 +52,7 @@ impl DiskSpace {
 
     /// A write met a full disk.
     pub fn note_full(&self) {
+        self.used_up.set(true);
         if !self.full.replace(true) {
             tracing::warn!("a write met a full disk: appends are refused");
         }
@@ -64,11 +73,14 @@ impl DiskSpace {
         }
     }
 
-    /// Bytes that the reserve still lacks.
+    /// Bytes that the reserve still lacks. A crash may leave it without some, and it grows with the number of shards.
     pub async fn reserve_missing(&self) -> Result<u64, StorageError> {
         let path = &self.reserve;
-        let is_there = fs::exists(path).await.map_err(StorageError::io("look for", path))?;
-        Ok(if is_there { 0 } else { self.reserve_bytes })
+        let kept = match fs::file_len(path).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+            len => len.map_err(StorageError::io("look for", path))?,
+        };
+        Ok(self.reserve_bytes.saturating_sub(kept))
     }
 
     /// Makes the reserve where there is space and none is kept.
@@ -88,6 +100,11 @@ impl DiskSpace {
 
     pub fn is_full(&self) -> bool {
         self.full.get()
+    }
+
+    /// Whether writes that take space fail.
+    pub fn is_used_up(&self) -> bool {
+        self.used_up.get()
     }
 
     /// Whether appends are taken.

@@ -146,7 +146,7 @@ impl Controller {
             ChangeError::new(ErrorCode::KAFKA_STORAGE_ERROR, format!("the controller's log: {error}"))
         };
         let bytes = encode_batch(records, corelog_io::wall_clock_ms()).map_err(|error| storage(&error))?;
-        let batch = AppendBatch { bytes, kind: BatchKind::Coordinator, leader_epoch: 0 };
+        let batch = AppendBatch { bytes, kind: BatchKind::Controller, leader_epoch: 0 };
         // Refused here, it is not in the log.
         let appended = self.log.append(batch).await.map_err(|error| storage(&error))?;
         if let Err(error) = appended.durable.await {

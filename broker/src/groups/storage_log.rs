@@ -31,13 +31,14 @@ impl GroupLog for StorageLog {
             AppendBatch { bytes: batch, kind: BatchKind::Coordinator, leader_epoch: self.leader_epoch };
         match self.log.append(batch).await {
             Ok(appended) => Ok(DurableWrite(appended.durable)),
+            // The storage has told of it, once.
+            Err(AppendError::DiskFull { .. }) => Err(WriteFailure::Unavailable),
             Err(error) => {
                 if let Some(left_out) = self.lines.turn("group record not appended", 0, corelog_io::now()) {
                     warn!(log = %self.log.id(), %error, left_out, "group record not appended");
                 }
                 Err(match error {
                     AppendError::TooLarge { .. } => WriteFailure::TooLarge,
-                    AppendError::DiskFull { .. } => WriteFailure::Unavailable,
                     _ => WriteFailure::Failed,
                 })
             }

@@ -119,6 +119,10 @@ pub async fn read(
         Walk::Ended(last) => last,
         Walk::Stopped(stop) => {
             chain.prove_torn(&stop).await?;
+            for JournalFile { path, window, .. } in chain.files.iter().filter(|f| f.window.pages_lost() > 0) {
+                let (path, pages) = (path.display(), window.pages_lost());
+                tracing::warn!(%path, pages, "pages cannot be read: taken for writes that a power cut left unfinished");
+            }
             stop.sequence - 1
         }
     };
@@ -454,6 +458,21 @@ impl Chain {
         Ok(mended)
     }
 
+    /// A power cut leaves one header unreadable at the most, of a file that was about to be used again while another was in
+    /// use: of more, nobody can say what followed them.
+    fn expect_headers(&self) -> Result<(), StorageError> {
+        let is_blind =
+            |f: &&JournalFile| f.header.is_none() && f.window.is_lost(0) && f.window.end() > PAGE as u64;
+        let mut blind = self.files.iter().filter(is_blind);
+        match (blind.next(), blind.next()) {
+            (Some(file), another) if another.is_some() || self.files.iter().all(|f| f.header.is_none()) => {
+                let what = "it cannot be read, and tells where the journal goes on. If the disk answers again, start again";
+                Err(StorageError::corrupt(&file.path, 0, what))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The walk stopped: fails if anything proves that the group it stopped at had been durable.
     async fn prove_torn(&mut self, stop: &Stop) -> Result<(), StorageError> {
         let corrupt = |chain: &Chain, by: String| {
@@ -461,6 +480,7 @@ impl Chain {
                 format!("{}, although group {} had been on stable storage: {by}", stop.what, stop.sequence);
             Err(StorageError::corrupt(&chain.files[stop.file].path, stop.position, what))
         };
+        self.expect_headers()?;
         if self.durable_through >= stop.sequence {
             let by = format!("a checkpoint covers groups up to {}", self.durable_through);
             return corrupt(self, by);
