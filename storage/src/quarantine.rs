@@ -61,7 +61,7 @@ impl Place<'_> {
 /// Writes it, durably. What an attempt before left is replaced.
 pub async fn write(place: &Place<'_>, held: &Held) -> Result<(), StorageError> {
     let dir = place.dir();
-    fs::remove_dir_all(&dir).await.map_err(StorageError::io("remove", &dir))?;
+    discard(&dir).await?;
     fs::create_dir_all(&dir).await.map_err(StorageError::io("create", &dir))?;
     let (last_covered, last) = write_entries(place, &dir, held).await?;
     let mut checkpoint = CheckpointWriter::new(&[]);
@@ -138,9 +138,6 @@ pub async fn find(data_dir: &Path) -> Result<BTreeMap<LogId, (u64, PathBuf)>, St
             continue;
         };
         let dir = refused.join(&entry.name);
-        let is_checkpoint = |entry: &fs::DirEntry| {
-            matches!(entry.name.to_str().and_then(JournalName::parse), Some(JournalName::Checkpoint { .. }))
-        };
         if !list(&dir).await?.iter().any(is_checkpoint) {
             fs::remove_dir_all(&dir).await.map_err(StorageError::io("remove", &dir))?;
         } else if newest.get(&log).is_none_or(|(known, _)| *known < generation) {
@@ -182,11 +179,25 @@ pub async fn remove(data_dir: &Path, log: LogId, before: u64) -> Result<(), Stor
     for entry in list(&refused).await? {
         let of = entry.name.to_str().and_then(paths::parse_refused_log_dir);
         if of.is_some_and(|(generation, of)| of == log && generation < before) {
-            let dir = refused.join(&entry.name);
-            fs::remove_dir_all(&dir).await.map_err(StorageError::io("remove", &dir))?;
+            discard(&refused.join(&entry.name)).await?;
         }
     }
     Ok(())
+}
+
+/// Removes `dir`. The checkpoint goes first, durably: a power loss that keeps a part of the removal leaves nothing that
+/// counts.
+async fn discard(dir: &Path) -> Result<(), StorageError> {
+    for entry in list(dir).await?.iter().filter(|entry| is_checkpoint(entry)) {
+        let path = dir.join(&entry.name);
+        fs::remove_file(&path).await.map_err(StorageError::io("remove", &path))?;
+        fs::sync_dir(dir).await.map_err(StorageError::io("sync", dir))?;
+    }
+    fs::remove_dir_all(dir).await.map_err(StorageError::io("remove", dir))
+}
+
+fn is_checkpoint(entry: &fs::DirEntry) -> bool {
+    matches!(entry.name.to_str().and_then(JournalName::parse), Some(JournalName::Checkpoint { .. }))
 }
 
 /// The entries of a directory that may be missing.
