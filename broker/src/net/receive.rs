@@ -15,6 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::{OneshotSender, oneshot};
 
 use super::frame::LENGTH_BYTES;
@@ -166,13 +167,14 @@ impl Shared {
                 let Some(oldest) = line.first_entry() else { return };
                 let Waiting { step, rest, .. } = *oldest.get();
                 let free = this.free.get();
-                let bytes = if free >= this.reserve + step {
-                    step
-                } else if free >= this.reserve {
-                    rest
-                } else {
-                    return;
-                };
+                let bytes =
+                    if free >= this.reserve + step || (planted(Fault::RoomIsTakenBitByBit) && free >= step) {
+                        step
+                    } else if free >= this.reserve && !planted(Fault::RoomIsTakenBitByBit) {
+                        rest
+                    } else {
+                        return;
+                    };
                 (oldest.remove().given, bytes)
             };
             this.free.set(this.free.get() - bytes);
