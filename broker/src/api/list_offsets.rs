@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use corelog_io::yield_if_needed;
+use corelog_io::{worked, yield_if_needed};
 use corelog_storage::{LogId, StorageError};
 use corelog_wire::messages::list_offsets_request::Topic;
 use corelog_wire::messages::list_offsets_response::{PartitionResponse, TopicResponse};
@@ -107,6 +107,9 @@ async fn one(
     timestamp: i64,
     version: i16,
 ) -> Result<(i64, i64, i32), ErrorCode> {
+    // Thousands may be asked for at once.
+    worked(size_of::<Route>());
+    yield_if_needed().await;
     let route: Route = partition::route(shard, topic, index)?;
     partition::check_epoch(epoch, route.leader_epoch)?;
     if timestamp < EARLIEST_PENDING_UPLOAD || version < known_from(timestamp) {

@@ -340,6 +340,7 @@ impl<L: GroupLog> Shared<L> {
             let batch = batch.map_err(|error| error.to_string())?;
             let base = batch.header().base_offset;
             let at = |error: &dyn std::fmt::Display| format!("batch at offset {base}: {error}");
+            corelog_io::worked(batch.bytes().len());
             batch.verify_checksum().map_err(|error| at(&error))?;
             if batch.header().is_control() || batch.header().is_internal() {
                 continue;

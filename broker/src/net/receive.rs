@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use corelog_io::Instant;
+use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::{OneshotSender, oneshot};
 
 use super::frame::LENGTH_BYTES;
@@ -183,6 +184,9 @@ impl Shared {
     /// What the first in line is given now.
     fn next(&self, step: u64, rest: u64) -> Option<u64> {
         let free = self.free.get();
+        if planted(Fault::RoomIsTakenBitByBit) {
+            return (free >= step).then_some(step);
+        }
         if free >= self.reserve + step { Some(step) } else { (free >= rest).then_some(rest) }
     }
 

@@ -10,6 +10,7 @@ pub mod fs;
 mod memory;
 mod mesh;
 mod net;
+pub mod planted;
 mod preflight;
 mod random;
 mod real;

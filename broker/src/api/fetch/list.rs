@@ -247,6 +247,7 @@ impl List {
         if again {
             unresolved = self.iter().map(|(place, _)| place).collect();
         }
+        corelog_io::worked(unresolved.len() * size_of::<Asked>());
         for place in unresolved {
             // One that was forgotten since is not there, or another is.
             let Some(asked) = self.asked.get_mut(place as usize) else { continue };

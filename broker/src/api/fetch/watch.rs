@@ -259,7 +259,7 @@ impl Watch {
 impl Entry {
     fn log(&mut self, shard: &Shard) -> Result<Rc<Log>, ErrorCode> {
         if let Some((log, _)) = &self.log
-            && let Some(log) = log.upgrade().filter(|log| !log.is_deleted())
+            && let Some(log) = log.upgrade().filter(|log| !log.is_deleted() && log.refused().is_none())
         {
             return Ok(log);
         }
