@@ -395,7 +395,7 @@ async fn prepare_ring(shard: Rc<Shard>) {
             Ok(()) => {}
             // Clients' appends stop here, so that what is left of the file is for entries that free space.
             Err(error) if error.is_storage_full() => shard.space.note_full(),
-            Err(error) if shard.is_closed() => drop(error),
+            Err(error) if shard.is_closed() || error.is_cancelled() => drop(error),
             // The groups' own writes meet the same disk and decide.
             Err(error) => tracing::warn!(%error, "cannot prepare journal space"),
         }

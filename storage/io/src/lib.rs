@@ -23,7 +23,7 @@ mod time;
 mod turn;
 mod world;
 
-pub use file::{File, OpenOptions};
+pub use file::{File, OpenOptions, is_cancelled};
 pub use memory::{ALIGN, AlignedBuf, Block, is_aligned};
 pub use mesh::{Disconnected, Received, Receiver, Seat, Senders, TrySendError, mesh};
 pub use net::{ListenOptions, Listener, Part, Stream};
