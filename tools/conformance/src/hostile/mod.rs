@@ -58,12 +58,9 @@ struct Terms {
     open_files: Option<u64>,
 }
 
-const TERMS: [Terms; 4] = [
-    Terms { memory_mib: 128, open_files: Some(600) },
-    Terms { memory_mib: 512, open_files: None },
-    Terms { memory_mib: 256, open_files: Some(1000) },
-    Terms { memory_mib: 128, open_files: None },
-];
+/// For a whole run: groups that a broker has taken may be more than one with less memory would take.
+const MEMORY_MIB: [u64; 3] = [128, 256, 512];
+const OPEN_FILES: [Option<u64>; 3] = [Some(600), None, Some(1000)];
 
 impl Terms {
     fn frame_bytes_max(&self) -> usize {
@@ -103,7 +100,10 @@ pub fn run(binary: &Path, directory: &Path, options: &Options) -> Result<bool> {
         world: &world,
         sampler: &Sampler::default(),
         random: Random::new(options.seed),
-        terms: TERMS[0],
+        terms: Terms {
+            memory_mib: MEMORY_MIB[(options.seed % MEMORY_MIB.len() as u64) as usize],
+            open_files: OPEN_FILES[0],
+        },
         broker: None,
         rows: BTreeMap::new(),
         ends: Ends::default(),
@@ -225,7 +225,8 @@ impl Suite<'_> {
     }
 
     fn any_terms(&mut self) -> Terms {
-        TERMS[self.random.below(TERMS.len() as u64) as usize]
+        let open_files = OPEN_FILES[self.random.below(OPEN_FILES.len() as u64) as usize];
+        Terms { open_files, ..self.terms }
     }
 
     /// Goes through all attacks again and again, in another order each time, until the time is over: once at the least.
@@ -261,8 +262,8 @@ impl Suite<'_> {
         let takes_all = drawn.iter().any(|attack| attack.takes_all);
         let kill = self.random.below(KILL_ONE_IN) == 0;
         if self.random.below(STOP_ONE_IN) == 0 || (takes_all && self.terms.open_files.is_none()) {
-            let few = TERMS.iter().find(|terms| terms.open_files.is_some());
-            let terms = few.copied().filter(|_| takes_all).unwrap_or_else(|| self.any_terms());
+            let few = Terms { open_files: OPEN_FILES[0], ..self.terms };
+            let terms = if takes_all { few } else { self.any_terms() };
             let ready = self.restart(terms, false)?;
             println!("stopped, and ready again after {:.0} ms with {terms:?}", ready.as_secs_f64() * 1e3);
             self.await_served()?;
@@ -450,7 +451,7 @@ impl Suite<'_> {
                 break;
             }
         }
-        self.restart(TERMS[0], false)?;
+        self.restart(self.terms, false)?;
         self.world.consumed.store(0, Ordering::Relaxed);
         honest::consume(self.world)?;
         let (produced, consumed) =
