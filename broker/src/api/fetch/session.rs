@@ -20,9 +20,12 @@ use crate::net::connection::Connection;
 /// other, and one that is this old for a larger one, which saves more.
 const EVICTION_AGE: Duration = Duration::from_secs(120);
 
-/// How long a fetch may wait whose list there is no room for: a default of Kafka's clients (`fetch.max.wait.ms`).
+/// Fetches without a session wait as long as they like while lists take less than this part of the room: the rest is for
+/// sessions.
+const WAITING_PART: usize = 2;
+/// And then this long: a default of Kafka's clients (`fetch.max.wait.ms`).
 const WAIT_WITHOUT_ROOM: Duration = Duration::from_millis(500);
-/// With so many times the room used up it may not wait at all.
+/// With so many times the room used up they may not wait at all.
 const OVERDRAWN: usize = 2;
 
 const EPOCH_INITIAL: i32 = 0;
@@ -111,11 +114,14 @@ impl Sessions {
         session.epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
         session.used = now;
         session.connection = Rc::downgrade(connection);
+        let before = session.bytes;
         drop(sessions);
         let lent = Some(Lent { sessions: self.clone(), id });
         let mut plan = Plan { session_id: id, list, incremental: true, wait_max: None, lent };
         plan.list.update(request);
-        if plan.list.is_empty() || !self.make_room(plan.list.bytes(), self.slots, now) {
+        let bytes = plan.list.bytes();
+        let has_room = bytes <= before || self.make_room(bytes, self.slots, now);
+        if plan.list.is_empty() || !has_room {
             // As Kafka does with an empty one: its client begins a new session when there is something to fetch again.
             let wait_max = self.wait_max(now);
             return Ok(Plan { session_id: 0, incremental: false, wait_max, lent: None, ..plan });
@@ -128,7 +134,7 @@ impl Sessions {
         // Of sessions only those go that are of no use to anybody.
         self.make_room(0, usize::MAX, now);
         match self.bytes() {
-            bytes if bytes <= self.bytes_max => None,
+            bytes if bytes <= self.bytes_max / WAITING_PART => None,
             bytes if bytes <= OVERDRAWN * self.bytes_max => Some(WAIT_WITHOUT_ROOM),
             _ => Some(Duration::ZERO),
         }

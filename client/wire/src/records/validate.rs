@@ -246,7 +246,7 @@ pub fn validate_produce(records: &Bytes, rules: &ProduceRules) -> Result<Validat
 
 /// What is checked at once on a thread that has other things to do: so much as it comes, and so much once decompressed.
 const SHORT_PLAIN_MAX: usize = 1 << 20;
-const SHORT_COMPRESSED_MAX: usize = 64 << 10;
+const SHORT_COMPRESSED_MAX: usize = 256 << 10;
 
 /// As [`validate_produce`], if that takes a millisecond or two at the most. `None` where it may take longer: the batch is
 /// large, or is to be compressed anew, or comes to more than [`SHORT_PLAIN_MAX`].
