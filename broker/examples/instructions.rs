@@ -41,26 +41,26 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case { name: "produce-16k", what: "Produce: one batch of 16 records of 1 KB", instructions: 70_209 },
+    Case { name: "produce-16k", what: "Produce: one batch of 16 records of 1 KB", instructions: 68_042 },
     Case {
         name: "produce-100",
         what: "Produce: 100 batches of one record, 100 partitions",
-        instructions: 501_281,
+        instructions: 498_908,
     },
     Case {
         name: "fetch-news",
         what: "Fetch: a session of 100 partitions, 10 have a batch",
-        instructions: 71_528,
+        instructions: 69_617,
     },
     Case {
         name: "fetch-none",
         what: "Fetch: a session of 100 partitions, none has news",
-        instructions: 25_131,
+        instructions: 23_330,
     },
     Case {
         name: "fetch-wait",
         what: "Fetch: the same session waits, then 10 have a batch",
-        instructions: 84_245,
+        instructions: 82_290,
     },
 ];
 

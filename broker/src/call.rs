@@ -13,12 +13,13 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::{OneshotReceiver, OneshotSender, oneshot};
 use corelog_io::{Queue, Received, Receiver, Seat, Senders, Task, TrySendError, yield_if_needed};
 use futures_util::future::{Either, select};
@@ -83,7 +84,7 @@ pub struct ShardGone;
 /// One shard's end of the mesh: sends calls and matches replies to the callers that wait for them.
 pub struct Calls {
     calls: Senders<CallMessage>,
-    waiting: RefCell<HashMap<u64, (ShardId, OneshotSender<Value>)>>,
+    waiting: RefCell<BTreeMap<u64, (ShardId, OneshotSender<Value>)>>,
     next_id: Cell<u64>,
     /// By shard.
     peers: Vec<Peer>,
@@ -105,19 +106,24 @@ pub struct Reply<T> {
     shard: Rc<Shard>,
     id: u64,
     receiver: OneshotReceiver<Value>,
+    has_come: bool,
     _result: std::marker::PhantomData<T>,
 }
 
 impl<T: 'static> Reply<T> {
     pub async fn wait(mut self) -> Result<T, ShardGone> {
-        let value = (&mut self.receiver).await.map_err(|_| ShardGone)?;
+        let value = (&mut self.receiver).await;
+        self.has_come = true;
+        let value = value.map_err(|_| ShardGone)?;
         Ok(*value.downcast::<T>().expect("a reply carries the type its call returns"))
     }
 }
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        self.shard.calls.waiting.borrow_mut().remove(&self.id);
+        if !self.has_come {
+            self.shard.calls.waiting.borrow_mut().remove(&self.id);
+        }
     }
 }
 
@@ -132,7 +138,7 @@ impl Calls {
         self.peers[peer.0].is_gone.set(true);
         let of_peer: Vec<_> = {
             let mut waiting = self.waiting.borrow_mut();
-            waiting.extract_if(|_, (to, _)| *to == peer).collect()
+            waiting.extract_if(.., |_, (to, _)| *to == peer).collect()
         };
         drop(of_peer);
     }
@@ -180,7 +186,8 @@ impl Shard {
         self.calls.next_id.set(id + 1);
         let (sender, receiver) = oneshot();
         self.calls.waiting.borrow_mut().insert(id, (to, sender));
-        let reply = Reply { shard: self.clone(), id, receiver, _result: std::marker::PhantomData };
+        let reply =
+            Reply { shard: self.clone(), id, receiver, has_come: false, _result: std::marker::PhantomData };
         let work: Work = Box::new(move |shard| {
             let future = work(shard);
             Box::pin(async move { Box::new(future.await) as Value })
@@ -263,7 +270,9 @@ impl<F: Future<Output: 'static> + 'static> Future for Here<F> {
 
 impl<F: Future<Output: 'static> + 'static> Drop for Here<F> {
     fn drop(&mut self) {
-        if let Some(rest) = self.0.take() {
+        if let Some(rest) = self.0.take()
+            && !planted(Fault::ChangeGivenUpHalfway)
+        {
             corelog_io::spawn(Queue::Produce, rest).detach();
         }
     }

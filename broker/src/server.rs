@@ -427,6 +427,7 @@ pub fn snapshot(shard: &Shard) -> Snapshot {
     for (part, used, limit) in [
         ("receive", shard.receive_budget.used(), budgets.receive_bytes),
         ("fetch", shard.fetch_room.used(), budgets.fetch_bytes),
+        ("answers", shard.answers.used(), shard.answers.total()),
         ("groups", groups.used() as u64, groups.limit() as u64),
         ("fetch_sessions", shard.sessions.bytes() as u64, budgets.sessions_bytes),
         ("tail", storage.cached_bytes, budgets.tail_bytes),

@@ -19,8 +19,13 @@ const FETCH_SHARE: u64 = 8;
 const TAIL_PERCENT: u64 = 40;
 /// Share of it that consumer groups and their offsets may take.
 const GROUPS_SHARE: u64 = 16;
-/// Share of it that the partitions named by fetch sessions may take.
+/// Share of it that the partitions named by fetch sessions, and by fetches that wait, may take.
 const SESSIONS_SHARE: u64 = 32;
+/// Share of it that other answers than those to fetches may take while they are sent; as many more may wait for it.
+const ANSWERS_SHARE: u64 = 128;
+/// Share of it, among what partitions have, that remembers idempotent producers; and what one takes in one partition.
+const PRODUCERS_SHARE: u64 = 16;
+const PRODUCER_BYTES: u64 = 320;
 /// What a partition may cost at most: log, producer state, index of its active segment. An eighth of the budget is
 /// for these.
 const PARTITION_BYTES: u64 = 16 * 1024;
@@ -39,6 +44,7 @@ pub struct Budgets {
     pub tail_bytes: u64,
     pub groups_bytes: u64,
     pub sessions_bytes: u64,
+    pub answers_bytes: u64,
 }
 
 impl Settings {
@@ -75,6 +81,7 @@ impl BrokerConfig {
             tail_bytes: shard / 100 * TAIL_PERCENT,
             groups_bytes: shard / GROUPS_SHARE,
             sessions_bytes: shard / SESSIONS_SHARE,
+            answers_bytes: shard / ANSWERS_SHARE,
         }
     }
 
@@ -92,6 +99,8 @@ impl BrokerConfig {
             tail_cache_bytes: self.budgets(shards).tail_bytes,
             min_free_bytes: self.storage.disk_reserve_bytes,
             producer_id_expiration_ms: self.storage.producer_id_expiration_ms,
+            producer_ids_room: (self.memory_bytes / shards as u64 / PRODUCERS_SHARE / PRODUCER_BYTES)
+                as usize,
             ..defaults
         }
     }

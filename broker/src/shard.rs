@@ -23,6 +23,7 @@ use crate::lifecycle::Stopping;
 use crate::logging::sparing::Sparing;
 use crate::metrics::ShardMetrics;
 use crate::net::admission::{Admission, Descriptors};
+use crate::net::answers::AnswerRoom;
 use crate::net::connection::Connection;
 use crate::net::receive::ReceiveBudget;
 use crate::placement;
@@ -44,6 +45,8 @@ pub struct Shard {
     pub receive_budget: Rc<ReceiveBudget>,
     /// Bytes of records in fetch responses that are not sent yet.
     pub fetch_room: FetchRoom,
+    /// For other answers that are not sent yet.
+    pub answers: AnswerRoom,
     /// Held while a request's batches get their order, so that those of a later request do not get in between.
     pub append_turn: Semaphore,
     pub sessions: Rc<Sessions>,
@@ -56,7 +59,7 @@ pub struct Shard {
     /// Counts the connections of all shards; used on shard 0.
     pub admission: Admission,
     /// Lines about what clients do; shard 0 has the last word on each.
-    sparing: Sparing,
+    sparing: Rc<Sparing>,
     pub stopping: Rc<Stopping>,
     /// The effective config, dynamic values included.
     config: RefCell<Arc<BrokerConfig>>,
@@ -91,7 +94,13 @@ impl Shard {
             let image = image.clone();
             TopicIds::new(move |name| image.borrow().topic(name).map(|topic| topic.id))
         };
-        let groups = GroupShard::new(group_config(&config), budgets.groups_bytes as usize, topics);
+        let sparing = Rc::new(Sparing::default());
+        let groups = GroupShard::new(
+            group_config(&config),
+            budgets.groups_bytes as usize,
+            topics,
+            Rc::clone(&sparing),
+        );
         let limit = corelog_io::fs::descriptors_max();
         let descriptors = Descriptors::share(limit, shards, storage.descriptors_kept());
         Rc::new(Shard {
@@ -108,6 +117,7 @@ impl Shard {
                 config.connections.request_bytes_max,
             )),
             fetch_room: FetchRoom::new(budgets.fetch_bytes),
+            answers: AnswerRoom::new(budgets.answers_bytes),
             append_turn: Semaphore::new(1),
             sessions: Sessions::new(
                 config.fetch_sessions_max.div_ceil(shards),
@@ -117,7 +127,7 @@ impl Shard {
             bells: Bells::default(),
             groups,
             connections: Cell::new(0),
-            sparing: Sparing::default(),
+            sparing,
             stopping,
             controller: OnceCell::new(),
             ports: RefCell::default(),
@@ -205,7 +215,7 @@ impl Shard {
             return None;
         }
         let leader_epoch = topic.partitions.get(usize::try_from(index).ok()?)?.leader_epoch;
-        Some(StorageLog::new(self.log(id)?, leader_epoch))
+        Some(StorageLog::new(self.log(id)?, leader_epoch, Rc::clone(&self.sparing)))
     }
 
     pub fn owner(&self, log: LogId) -> ShardId {

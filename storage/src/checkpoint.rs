@@ -53,15 +53,20 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
     write_both(&dir, header, writer, copy).await?;
     shard.counters.note_checkpoint();
     shard.journal.ring.release_below(replay_from);
+    // What is of no use any more may stay: the next checkpoint tries again.
     for log in back {
-        log.forget_aside().await?;
+        if let Err(error) = log.forget_aside().await {
+            tracing::warn!(log = %log.id(), %error, "what was put aside of it stays");
+        }
     }
     if header.complete
         && !storage.former_generations_gone.get()
         && is_complete(&dir, shard.generation, shard.config.shards).await
     {
-        remove_former(&dir, shard.generation).await?;
-        storage.former_generations_gone.set(true);
+        match remove_former(&dir, shard.generation).await {
+            Ok(()) => storage.former_generations_gone.set(true),
+            Err(error) => tracing::warn!(%error, "former journals stay"),
+        }
     }
     Ok(())
 }

@@ -39,6 +39,8 @@ pub struct StorageConfig {
     pub producer_id_expiration_ms: i64,
     /// Idempotent producers remembered per log; the ones longest unseen go first.
     pub producer_ids_max: usize,
+    /// Those remembered by all logs of the shard together, about: beyond it logs that remember more than their share forget.
+    pub producer_ids_room: usize,
     /// How long the journal is idle before a marker proves its last groups durable to a later recovery.
     pub marker_delay: Duration,
     /// How often free space is looked at.
@@ -65,6 +67,7 @@ impl StorageConfig {
             index_cache_bytes: 16 << 20,
             producer_id_expiration_ms: 86_400_000,
             producer_ids_max: 100_000,
+            producer_ids_room: 1_000_000,
             marker_delay: Duration::from_millis(100),
             space_poll: Duration::from_secs(1),
         }

@@ -61,6 +61,11 @@ impl StorageError {
         StorageError::Missing { path: path.to_path_buf(), what: what.into() }
     }
 
+    /// The core ends, and with it what it had under way.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        matches!(self, StorageError::Io { source, .. } if corelog_io::is_cancelled(source))
+    }
+
     /// The disk (or a quota) is full.
     pub fn is_storage_full(&self) -> bool {
         matches!(self, StorageError::Io { source, .. } if is_full(source))
@@ -91,9 +96,11 @@ pub enum AppendError {
 
     /// Refused before the disk is full. Reads go on; freed space brings appends back.
     #[error(
-        "the data directory has {available} bytes available, less than the {min_free} to be kept free (min_free_bytes)"
+        "the disk is nearly full: {available} bytes are available, and {} are to be: {min_free} that are kept free \
+         (corelog.disk.reserve.bytes) and {promised} for the journal and what it holds; make space",
+        .min_free.saturating_add(*.promised)
     )]
-    DiskFull { available: u64, min_free: u64 },
+    DiskFull { available: u64, min_free: u64, promised: u64 },
 
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -3,7 +3,7 @@
 //! An idle log has no open file: it is simply not in here any more.
 
 use crate::error::StorageError;
-use corelog_io::{File, OpenOptions};
+use corelog_io::{File, OpenOptions, fs};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -23,6 +23,8 @@ struct State {
     /// Paths by last use.
     by_use: BTreeMap<u64, OsString>,
     uses: u64,
+    /// Counts what was forgotten.
+    forgotten: u64,
 }
 
 impl FileCache {
@@ -39,9 +41,14 @@ impl FileCache {
         if let Some(file) = self.state.borrow_mut().touch(path.as_os_str()) {
             return Ok(file);
         }
+        let forgotten = self.state.borrow().forgotten;
         let options = OpenOptions { read: true, write: true, create, direct: true };
         let file = File::open(path, options).await.map_err(StorageError::io("open", path))?;
         let mut state = self.state.borrow_mut();
+        if state.forgotten != forgotten {
+            // It may have been removed meanwhile: kept open, it would keep its space.
+            return Ok(file);
+        }
         // Another task may have opened it meanwhile: one of both handles stays.
         if let Some(file) = state.touch(path.as_os_str()) {
             return Ok(file);
@@ -54,17 +61,29 @@ impl FileCache {
         Ok(file)
     }
 
-    /// Closes the file at `path` once nobody uses it any more: it is about to be removed.
+    /// Removes the file at `path`, which may be missing, and closes it once nobody uses it any more.
+    pub async fn remove(&self, path: &Path) -> Result<(), StorageError> {
+        let removed = fs::remove_file(path).await;
+        self.forget(path);
+        match removed {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome.map_err(StorageError::io("remove", path)),
+        }
+    }
+
+    /// Closes the file at `path` once nobody uses it any more: it is of little use, or was removed.
     pub fn forget(&self, path: &Path) {
         let mut state = self.state.borrow_mut();
+        state.forgotten += 1;
         if let Some((_, used)) = state.files.remove(path.as_os_str()) {
             state.by_use.remove(&used);
         }
     }
 
-    /// Closes every file below `dir`.
+    /// Closes every file below `dir`, which was removed.
     pub fn forget_below(&self, dir: &Path) {
         let mut state = self.state.borrow_mut();
+        state.forgotten += 1;
         let State { files, by_use, .. } = &mut *state;
         // Among these are others whose names begin as the directory's does.
         let dir_text = dir.as_os_str();
@@ -94,5 +113,30 @@ impl State {
         self.uses += 1;
         self.by_use.insert(self.uses, path.clone());
         self.files.insert(path, (file, self.uses));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use corelog_io::sim::Sim;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+
+    #[test]
+    fn a_file_that_is_removed_while_it_is_being_opened_is_not_kept_open() {
+        Sim::new(1).block_on(async {
+            let (cache, path) = (FileCache::new(8), Path::new("/d/file"));
+            fs::create_dir_all(Path::new("/d")).await.expect("the disk is empty");
+            drop(cache.open(path, true).await.expect("it is created"));
+            cache.forget(path);
+            let mut opening = pin!(cache.open(path, false));
+            poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx).is_pending())).await;
+            cache.remove(path).await.expect("it is there");
+            // Whether it was opened before it was removed is the disk's affair.
+            let _ = opening.await;
+            assert_eq!(cache.len(), 0, "its space would stay taken");
+        });
     }
 }

@@ -70,6 +70,10 @@ pub async fn run(storage: Rc<ShardStorage>) {
             if shard.is_closed() {
                 return;
             }
+            if shard.is_closing() && error.is_storage_full() {
+                // What waits for room in the journal waits in vain.
+                return shard.journal.fail(error);
+            }
             let evidence = format!("flushing to segments: {error}");
             tracing::error!(shard = shard.config.shard, %evidence, "this shard takes no more writes");
             shard
@@ -155,6 +159,9 @@ async fn flush_through(storage: &Rc<ShardStorage>, sequence: u64) -> Result<(), 
                 // Damage stays with its log: it waits aside for a person, the journal goes on for the others.
                 outcome = retry(&storage, || log.flush()).await;
             }
+            if log.is_deleted() {
+                outcome = Ok(());
+            }
             drop(slot);
             outcome
         }));
@@ -165,7 +172,7 @@ async fn flush_through(storage: &Rc<ShardStorage>, sequence: u64) -> Result<(), 
     Ok(())
 }
 
-/// Waits out a full disk; tries other errors again a few times.
+/// Waits out a full disk, but for a shard that ends; tries other errors again a few times.
 async fn retry(
     storage: &ShardStorage,
     attempt: impl AsyncFn() -> Result<(), StorageError>,
@@ -175,6 +182,7 @@ async fn retry(
         match attempt().await {
             Ok(()) => return Ok(()),
             Err(error) if storage.shard.is_closed() => return Err(error),
+            Err(error) if error.is_storage_full() && storage.shard.is_closing() => return Err(error),
             Err(error) if error.is_storage_full() => {
                 storage.shard.space.note_full();
                 sleep(FULL_DISK_RETRY).await;

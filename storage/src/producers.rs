@@ -4,7 +4,9 @@
 //! over it for producers with batches whose order is fixed but which are not durable yet; if they never become so,
 //! nothing of them is remembered. Checks look at the pending layer first.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 /// Batches remembered per producer: the most a client has in flight on one connection.
 pub const BATCHES_KEPT: usize = 5;
@@ -82,9 +84,50 @@ pub enum Verdict {
     Duplicate(ProducedBatch),
 }
 
+/// How many producers the logs of a shard remember together.
+pub struct ProducerRoom {
+    max: usize,
+    used: Cell<usize>,
+    logs: Cell<usize>,
+}
+
+impl ProducerRoom {
+    pub fn new(max: usize) -> Rc<ProducerRoom> {
+        Rc::new(ProducerRoom { max, used: Cell::new(0), logs: Cell::new(0) })
+    }
+
+    /// How many one log may remember. When all room is used a log keeps its share: those that have more give it up, and none
+    /// goes without.
+    fn of_one(&self) -> usize {
+        if self.used.get() < self.max { usize::MAX } else { (self.max / self.logs.get().max(1)).max(1) }
+    }
+}
+
+/// A log's part of the room.
+struct InRoom {
+    room: Rc<ProducerRoom>,
+    used: usize,
+}
+
+impl InRoom {
+    fn count(&mut self, used: usize) {
+        self.room.used.set(self.room.used.get() - self.used + used);
+        self.used = used;
+    }
+}
+
+impl Drop for InRoom {
+    fn drop(&mut self) {
+        self.count(0);
+        self.room.logs.set(self.room.logs.get() - 1);
+    }
+}
+
 #[derive(Default)]
 pub struct Producers {
     durable: BTreeMap<i64, ProducerEntry>,
+    /// Where it counts, once its log is in use.
+    place: Option<InRoom>,
     /// Full entries of producers with batches under way, and how many those are.
     pending: BTreeMap<i64, (ProducerEntry, usize)>,
     /// Every producer of the log is known: one that is not has appended nothing.
@@ -95,6 +138,19 @@ impl Producers {
     /// Of a log that nobody has written to yet.
     pub fn of_new_log() -> Producers {
         Producers { knows_all: true, ..Producers::default() }
+    }
+
+    /// From now on they take part of `room`.
+    pub fn enter(&mut self, room: &Rc<ProducerRoom>) {
+        room.logs.set(room.logs.get() + 1);
+        self.place = Some(InRoom { room: Rc::clone(room), used: 0 });
+        self.count();
+    }
+
+    fn count(&mut self) {
+        if let Some(place) = &mut self.place {
+            place.count(self.durable.len());
+        }
     }
 
     /// Kafka's rules for one batch; changes nothing.
@@ -168,11 +224,14 @@ impl Producers {
 
     /// A batch found on stable storage at recovery.
     pub fn replay(&mut self, claim: &Claim, batch: ProducedBatch, now_ms: i64, producers_max: usize) {
+        let producers_max =
+            self.place.as_ref().map_or(producers_max, |at| at.room.of_one().min(producers_max));
         if self.durable.len() >= producers_max && !self.durable.contains_key(&claim.producer_id) {
             self.evict(producers_max);
         }
         let entry = self.durable.entry(claim.producer_id).or_insert_with(|| new_entry(claim.epoch));
         entry.apply(claim.epoch, batch, now_ms);
+        self.count();
     }
 
     /// Drops the longest unseen until a sixteenth of the room is free: evictions stay rare.
@@ -200,6 +259,7 @@ impl Producers {
         let known = self.durable.len();
         self.durable.retain(|_, entry| keep(entry));
         self.knows_all &= self.durable.len() == known;
+        self.count();
     }
 
     /// Forgets producers not seen for `expiration_ms`.
@@ -227,6 +287,31 @@ mod tests {
     use super::*;
 
     const MAX: usize = 1000;
+
+    /// Many short-lived producers, each with a batch in many logs.
+    #[test]
+    fn the_logs_of_a_shard_remember_so_many_producers_together() {
+        let room = ProducerRoom::new(400);
+        let mut logs: Vec<Producers> = (0..20).map(|_| Producers::default()).collect();
+        logs.iter_mut().for_each(|log| log.enter(&room));
+        let remember = |log: &mut Producers, producer_id: i64| {
+            let claim = Claim { producer_id, ..claim(0, 0, 1) };
+            log.replay(&claim, batch(&claim, producer_id), producer_id, MAX);
+        };
+        // One alone may have them all.
+        (0..400).for_each(|id| remember(&mut logs[0], id));
+        assert_eq!(logs[0].entries().len(), 400);
+        for id in 400..1000 {
+            logs.iter_mut().for_each(|log| remember(log, id));
+            assert!(room.used.get() <= 2 * 400, "{} are remembered", room.used.get());
+        }
+        for log in &logs {
+            assert!(log.entries().len() >= 10, "each has its share: {}", log.entries().len());
+            assert!(log.entries().any(|(id, _)| id == 999), "those seen last stay");
+        }
+        logs.clear();
+        assert_eq!((room.used.get(), room.logs.get()), (0, 0));
+    }
 
     fn claim(epoch: i16, first_sequence: i32, records: i32) -> Claim {
         Claim { producer_id: 7, epoch, first_sequence, last_offset_delta: records - 1 }

@@ -61,7 +61,7 @@ impl Place<'_> {
 /// Writes it, durably. What an attempt before left is replaced.
 pub async fn write(place: &Place<'_>, held: &Held) -> Result<(), StorageError> {
     let dir = place.dir();
-    fs::remove_dir_all(&dir).await.map_err(StorageError::io("remove", &dir))?;
+    remove_dir(&dir).await?;
     fs::create_dir_all(&dir).await.map_err(StorageError::io("create", &dir))?;
     let (last_covered, last) = write_entries(place, &dir, held).await?;
     let mut checkpoint = CheckpointWriter::new(&[]);
@@ -138,11 +138,8 @@ pub async fn find(data_dir: &Path) -> Result<BTreeMap<LogId, (u64, PathBuf)>, St
             continue;
         };
         let dir = refused.join(&entry.name);
-        let is_checkpoint = |entry: &fs::DirEntry| {
-            matches!(entry.name.to_str().and_then(JournalName::parse), Some(JournalName::Checkpoint { .. }))
-        };
         if !list(&dir).await?.iter().any(is_checkpoint) {
-            fs::remove_dir_all(&dir).await.map_err(StorageError::io("remove", &dir))?;
+            remove_dir(&dir).await?;
         } else if newest.get(&log).is_none_or(|(known, _)| *known < generation) {
             newest.insert(log, (generation, dir));
         }
@@ -182,11 +179,24 @@ pub async fn remove(data_dir: &Path, log: LogId, before: u64) -> Result<(), Stor
     for entry in list(&refused).await? {
         let of = entry.name.to_str().and_then(paths::parse_refused_log_dir);
         if of.is_some_and(|(generation, of)| of == log && generation < before) {
-            let dir = refused.join(&entry.name);
-            fs::remove_dir_all(&dir).await.map_err(StorageError::io("remove", &dir))?;
+            remove_dir(&refused.join(&entry.name)).await?;
         }
     }
     Ok(())
+}
+
+/// What was written last goes first: whatever a crash leaves of the rest does not count.
+async fn remove_dir(dir: &Path) -> Result<(), StorageError> {
+    for checkpoint in list(dir).await?.into_iter().filter(is_checkpoint) {
+        let path = dir.join(checkpoint.name);
+        fs::remove_file(&path).await.map_err(StorageError::io("remove", &path))?;
+        fs::sync_dir(dir).await.map_err(StorageError::io("sync", dir))?;
+    }
+    fs::remove_dir_all(dir).await.map_err(StorageError::io("remove", dir))
+}
+
+fn is_checkpoint(entry: &fs::DirEntry) -> bool {
+    matches!(entry.name.to_str().and_then(JournalName::parse), Some(JournalName::Checkpoint { .. }))
 }
 
 /// The entries of a directory that may be missing.

@@ -14,6 +14,7 @@ use crate::journal::ring::Ring;
 use crate::journal::{Effect, Group, Journal, writer};
 use crate::log::Log;
 use crate::paths;
+use crate::producers::ProducerRoom;
 use crate::quarantine;
 use crate::recovery::{Recovered, RecoveredLog};
 use crate::segment::{IndexCache, Syncs, Turns};
@@ -38,33 +39,48 @@ pub struct Shard {
     pub segment_writes: Turns,
     pub segment_syncs: Syncs,
     pub counters: Counters,
+    pub producers: Rc<ProducerRoom>,
     /// How far the journals of former generations were taken over.
     pub former_ends: Vec<JournalEnd>,
     /// Bytes of disk that the process's other shards have promised.
     promised_elsewhere: Cell<u64>,
     /// When the first group went into the journal's current file.
     journal_file_begun: Cell<Instant>,
+    /// It is to end: nothing waits for space any more, which may never come.
+    closing: Cell<bool>,
     closed: Cell<bool>,
 }
 
 impl Shard {
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
     pub fn is_closed(&self) -> bool {
         self.closed.get()
     }
 
-    /// Waits in line until an entry of `span` bytes may be pushed. The permit is held while it is.
-    pub async fn admit(&self, span: usize) -> Result<Permit, StorageError> {
+    /// Waits in line until an entry of `span` bytes may be pushed, of which `cached` are kept in memory until they are in a
+    /// segment. The permit is held while it is. `refuse`: why it may not be pushed at all.
+    pub async fn admit<E: From<StorageError>>(
+        &self,
+        span: usize,
+        cached: usize,
+        refuse: impl Fn() -> Result<(), E>,
+    ) -> Result<Permit, E> {
         let turn = self.journal.gate.acquire(1).await;
         loop {
             if let Some(failure) = self.journal.failure() {
-                return Err(failure);
+                return Err(failure.into());
             }
             if self.is_closed() {
-                return Err(StorageError::Closed);
+                return Err(StorageError::Closed.into());
             }
+            // Looked at again and again: who waits for space would stand in the way of who makes some.
+            refuse()?;
             let room = self.journal.room.listen();
             if self.journal.has_room(span) {
-                if self.cache.make_room(span as u64) {
+                if cached == 0 || self.cache.make_room(cached as u64) {
                     return Ok(turn);
                 }
                 self.segment_writes.hurry();
@@ -72,6 +88,12 @@ impl Shard {
             }
             room.await;
         }
+    }
+
+    /// Whether there is room left, in journal and memory, though nothing can be written to segments: the rest is for what
+    /// frees space.
+    pub fn has_room_to_spare(&self) -> bool {
+        self.journal.ring.has_room_to_spare() && self.cache.make_room(self.config.tail_cache_bytes / 8)
     }
 
     /// Bytes that may be in no segment yet.
@@ -175,7 +197,9 @@ impl ShardStorage {
             segment_writes: Turns::default(),
             segment_syncs: Syncs::new(config.sync_together_from),
             counters: Counters::default(),
+            producers: ProducerRoom::new(config.producer_ids_room),
             journal_file_begun: Cell::new(corelog_io::now()),
+            closing: Cell::new(false),
             closed: Cell::new(false),
             config,
         });
@@ -283,9 +307,12 @@ impl ShardStorage {
         self.shard.journal.barrier().await
     }
 
-    /// Writes everything to segments and a checkpoint, then ends the tasks: a restart has nothing to replay.
+    /// Writes everything to segments and a checkpoint, then ends the tasks: a restart has nothing to replay. On a disk
+    /// without space it has: what was acknowledged is in the journal.
     pub async fn close(self: &Rc<Self>) -> Result<(), StorageError> {
+        self.shard.closing.set(true);
         self.shard.segment_writes.close();
+        self.shard.flusher.wake();
         let outcome = match self.sync().await {
             Ok(()) => flusher::flush_everything(self).await,
             Err(error) => Err(error),
@@ -294,7 +321,13 @@ impl ShardStorage {
         self.shard.journal.fail(StorageError::Closed);
         self.shard.flusher.wake();
         self.shard.journal.ring.wants_prepare.notify_one();
-        outcome
+        match outcome {
+            Err(error) if error.is_storage_full() => {
+                tracing::warn!(%error, "the disk is full: the next start replays the journal");
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     pub fn metrics(&self) -> StorageMetrics {
@@ -340,6 +373,10 @@ impl ShardStorage {
                 let missing = self.shard.space.reserve_missing().await.unwrap_or(0);
                 let promised = self.promised_bytes() + self.shard.promised_elsewhere.get() + missing;
                 self.shard.space.note(space.available, promised);
+                if self.shard.space.is_full() {
+                    // Some of those who wait are to wait no longer.
+                    self.shard.journal.room.notify_all();
+                }
             }
             Err(error) => tracing::warn!(%error, "cannot ask for the free space of the data directory"),
         }
@@ -358,7 +395,7 @@ async fn prepare_ring(shard: Rc<Shard>) {
             Ok(()) => {}
             // Clients' appends stop here, so that what is left of the file is for entries that free space.
             Err(error) if error.is_storage_full() => shard.space.note_full(),
-            Err(error) if shard.is_closed() => drop(error),
+            Err(error) if shard.is_closed() || error.is_cancelled() => drop(error),
             // The groups' own writes meet the same disk and decide.
             Err(error) => tracing::warn!(%error, "cannot prepare journal space"),
         }

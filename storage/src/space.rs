@@ -10,11 +10,17 @@ use corelog_io::{File, OpenOptions, fs};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
+/// With so much available, writes are taken for possible again.
+const USABLE: u64 = 16 << 20;
+
 /// What the last look at the file system said.
 pub struct DiskSpace {
     min_free: u64,
     available: Cell<u64>,
+    promised: Cell<u64>,
     full: Cell<bool>,
+    /// A write has met a full disk, and it still is.
+    used_up: Cell<bool>,
     reserve: PathBuf,
     reserve_bytes: u64,
     makes_reserve: bool,
@@ -24,26 +30,37 @@ impl DiskSpace {
     /// Assumes enough until the first look. The reserve is one for all shards: `makes_reserve` is for one of them.
     pub fn new(data_dir: &Path, min_free: u64, reserve_bytes: u64, makes_reserve: bool) -> DiskSpace {
         let reserve = paths::journal_dir(data_dir).join("reserve");
-        let (available, full) = (Cell::new(u64::MAX), Cell::new(false));
-        DiskSpace { min_free, available, full, reserve, reserve_bytes, makes_reserve }
+        DiskSpace {
+            min_free,
+            available: Cell::new(u64::MAX),
+            promised: Cell::new(0),
+            full: Cell::new(false),
+            used_up: Cell::new(false),
+            reserve,
+            reserve_bytes,
+            makes_reserve,
+        }
     }
 
     /// `available` bytes are left, of which `promised` are spoken for by what was acknowledged already, on all shards.
     pub fn note(&self, available: u64, promised: u64) {
         self.available.set(available);
+        if available >= USABLE {
+            self.used_up.set(false);
+        }
+        self.promised.set(promised);
         let full = available < self.min_free.saturating_add(promised);
         if full != self.full.replace(full) {
-            let min_free = self.min_free;
-            if full {
-                tracing::warn!(available, promised, min_free, "the disk is nearly full: appends are refused");
-            } else {
-                tracing::info!(available, min_free, "there is space again: appends are taken");
+            match self.check() {
+                Err(why) => tracing::warn!("appends are refused: {why}"),
+                Ok(()) => tracing::info!(available, "there is space again: appends are taken"),
             }
         }
     }
 
     /// A write met a full disk.
     pub fn note_full(&self) {
+        self.used_up.set(true);
         if !self.full.replace(true) {
             tracing::warn!("a write met a full disk: appends are refused");
         }
@@ -64,11 +81,14 @@ impl DiskSpace {
         }
     }
 
-    /// Bytes that the reserve still lacks.
+    /// Bytes that the reserve still lacks. A crash may leave it without some, and it grows with the number of shards.
     pub async fn reserve_missing(&self) -> Result<u64, StorageError> {
         let path = &self.reserve;
-        let is_there = fs::exists(path).await.map_err(StorageError::io("look for", path))?;
-        Ok(if is_there { 0 } else { self.reserve_bytes })
+        let kept = match fs::file_len(path).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+            len => len.map_err(StorageError::io("look for", path))?,
+        };
+        Ok(self.reserve_bytes.saturating_sub(kept))
     }
 
     /// Makes the reserve where there is space and none is kept.
@@ -90,11 +110,38 @@ impl DiskSpace {
         self.full.get()
     }
 
+    /// Whether writes that take space fail.
+    pub fn is_used_up(&self) -> bool {
+        self.used_up.get()
+    }
+
     /// Whether appends are taken.
     pub fn check(&self) -> Result<(), AppendError> {
         match self.full.get() {
             false => Ok(()),
-            true => Err(AppendError::DiskFull { available: self.available.get(), min_free: self.min_free }),
+            true => Err(AppendError::DiskFull {
+                available: self.available.get(),
+                min_free: self.min_free,
+                promised: self.promised.get(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is refused says why: the sum that was not there, and of what.
+    #[test]
+    fn a_full_disk_says_what_is_missing() {
+        let space = DiskSpace::new(Path::new("data"), 16, 0, true);
+        space.note(159, 100);
+        assert!(space.check().is_ok());
+        space.note(115, 100);
+        let why = space.check().unwrap_err().to_string();
+        for part in ["115 bytes are available", "and 116 are to be", "corelog.disk.reserve.bytes"] {
+            assert!(why.contains(part), "{why}");
         }
     }
 }

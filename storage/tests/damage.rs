@@ -595,3 +595,77 @@ fn the_greatest_timestamp_counts_what_is_committed_and_reads_little() {
         assert_eq!(log.max_timestamp().await.unwrap().unwrap().offset, 200);
     });
 }
+
+#[test]
+fn retention_goes_on_past_a_segment_of_which_nothing_is_known() {
+    for by_size in [true, false] {
+        let sim = Sim::new(10);
+        let machine = sim.process("broker");
+        run(&sim, &machine, async {
+            let storage = open().await;
+            storage.settle_recovery();
+            fill(&log_of(&storage, 1), 0, 60).await;
+            storage.close().await.unwrap();
+        });
+        machine.kill();
+        // Its oldest and its third: a batch of each, and the index, from which the rest would be known.
+        let disk = machine.disk();
+        let segments = files_of(&machine, ".log");
+        for segment in [&segments[0], &segments[2]] {
+            disk.flip_bit(segment, 8 * 4700).unwrap();
+            disk.remove(&segment.with_extension("index")).unwrap();
+        }
+        let oldest = segments[0].clone();
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            let log = log_of(&storage, 1);
+            storage.settle_recovery();
+            log.set_config(match by_size {
+                true => LogConfig { retention_bytes: 500_000, ..log_config() },
+                false => LogConfig { retention_ms: 1_000, ..log_config() },
+            });
+            // Timestamps are 0 to 59.
+            let start = log.apply_retention(1_040).await.unwrap();
+            assert!((20..41).contains(&start), "by size: {by_size}, the log begins at {start}");
+            assert_eq!(log.read(start, 100, true).await.unwrap().next_offset, start + 1);
+        });
+        assert!(!disk.files().contains(&oldest), "by size: {by_size}");
+    }
+}
+
+/// What was put aside is removed once it is of no use: a power cut in the middle of that makes no damage of it.
+#[test]
+fn a_log_that_is_back_is_served_whatever_is_left_of_what_was_put_aside() {
+    for seed in 0..40 {
+        let sim = Sim::new(seed);
+        let machine = sim.process("broker");
+        let disk = machine.disk();
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            storage.settle_recovery();
+            let (sound, bad) = (log_of(&storage, 1), log_of(&storage, 2));
+            fill(&bad, 0, 2).await;
+            disk.fail_until_cleared(corelog_io::sim::DiskOp::Write, "/2/0", 5);
+            fill(&sound, 0, 40).await;
+            assert!(bad.refused().is_some());
+            disk.clear_faults();
+        });
+        machine.kill();
+        assert!(!files_of(&machine, "/refused/").is_empty());
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            let back = log_of(&storage, 2);
+            let _ = log_of(&storage, 1);
+            storage.settle_recovery();
+            append(&back, value(2, 10)).await.unwrap();
+            storage.close().await.unwrap();
+        });
+        machine.crash();
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            let back = log_of(&storage, 2);
+            let found = read_all(&back).await.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            assert_eq!(found, expected(3), "seed {seed}");
+        });
+    }
+}

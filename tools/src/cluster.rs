@@ -1,8 +1,8 @@
 //! `corectl cluster`.
 
-use crate::output::{Output, tell};
+use crate::output::{Output, count, tell};
 use crate::table::Table;
-use crate::topic::setting;
+use crate::topic::{known, setting};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use corelog_client::{Admin, Client, ConfigChange, ConfigResource, ConfigSource};
@@ -97,17 +97,23 @@ async fn config(admin: &Admin, config: Config, out: &Output) -> Result<ExitCode>
         Some(id) => ConfigResource::broker(id),
         None => ConfigResource { name: String::new(), ..ConfigResource::broker(0) },
     };
+    let named = match config.broker {
+        Some(_) => resource.clone(),
+        // What is set for all of them is no list of what there is.
+        None => ConfigResource::broker(any_broker(admin).await?),
+    };
+    known(admin, named, &config.reset).await?;
     let set = config.set.into_iter().map(|(name, value)| ConfigChange::Set(name, value));
     let changes: Vec<ConfigChange> = set.chain(config.reset.into_iter().map(ConfigChange::Reset)).collect();
     if !changes.is_empty() {
-        let count = changes.len();
+        let changed = count(changes.len(), "config");
         if let Some(remark) = admin.alter_configs(resource.clone(), changes, false).await? {
             tell!("corectl: {remark}");
         }
         if out.json {
             out.value(&json!({"resource": resource.to_string(), "ok": true}))?;
         }
-        out.say(format!("{resource} changed: {count} config(s)"))?;
+        out.say(format!("{resource} changed: {changed}"))?;
         return Ok(ExitCode::SUCCESS);
     }
     let columns = [("name", "name"), ("value", "value"), ("source", "source"), ("read only", "is_read_only")];
@@ -190,7 +196,9 @@ async fn log_dirs(admin: &Admin, broker: Option<i32>, partitions: bool, out: &Ou
         out.value(&json!({"directories": dirs.to_json(), "contents": contents.to_json()}))?;
         return Ok(code);
     }
-    out.table(&dirs)?;
+    if !dirs.is_empty() {
+        out.table(&dirs)?;
+    }
     if !contents.is_empty() {
         out.say("")?;
         out.table(&contents)?;
@@ -198,13 +206,17 @@ async fn log_dirs(admin: &Admin, broker: Option<i32>, partitions: bool, out: &Ou
     Ok(code)
 }
 
+async fn any_broker(admin: &Admin) -> Result<i32> {
+    match admin.describe_cluster().await?.brokers.first() {
+        Some(broker) => Ok(broker.id),
+        None => bail!("the cluster names no broker"),
+    }
+}
+
 async fn api_versions(admin: &Admin, broker: Option<i32>, out: &Output) -> Result<ExitCode> {
     let broker = match broker {
         Some(broker) => broker,
-        None => match admin.describe_cluster().await?.brokers.first() {
-            Some(broker) => broker.id,
-            None => bail!("the cluster names no broker"),
-        },
+        None => any_broker(admin).await?,
     };
     let mut table =
         Table::new(&[("key", "key"), ("api", "api"), ("from", "min_version"), ("to", "max_version")]);

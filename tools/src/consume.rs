@@ -1,8 +1,7 @@
 //! `corectl consume`.
 
-use crate::output::Output;
+use crate::output::{Output, count};
 use crate::record_format::{self, Format};
-use crate::topic::every_partition;
 use crate::{partitions, progress, record_json, time};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -48,7 +47,7 @@ pub struct Consume {
     #[arg(long)]
     follow: bool,
     /// Stop after so many records
-    #[arg(short = 'n', long, value_name = "COUNT")]
+    #[arg(short = 'n', long, alias = "max-messages", value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..), allow_negative_numbers = true)]
     count: Option<u64>,
     /// Stop when nothing came for this long
     #[arg(long, value_name = "DURATION", value_parser = time::duration)]
@@ -149,6 +148,10 @@ pub async fn run(client: &Client, mut command: Consume, out: &Output) -> Result<
                     "a group begins where it left off: --from can only be beginning or end, for where it never was"
                 );
             }
+            // Who subscribes to a topic that is not there waits for it, and would wait for one that is mistyped.
+            for topic in &command.topics {
+                client.admin().describe_topic(topic).await?;
+            }
             consumer.subscribe(command.topics.iter().map(String::as_str))?;
             None
         }
@@ -177,7 +180,10 @@ pub async fn run(client: &Client, mut command: Consume, out: &Output) -> Result<
         drop(printer);
         match out.json {
             true => out.value(&serde_json::json!({"records": records, "bytes": bytes}))?,
-            false => out.say(format!("{records} records, {bytes} bytes"))?,
+            false => {
+                let bytes = count(bytes as usize, "byte");
+                out.say(format!("{}, {bytes}", count(records as usize, "record")))?
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -192,18 +198,7 @@ async fn begin(client: &Client, consumer: &Consumer, command: &Consume) -> Resul
     let mut all = Vec::new();
     for topic in &command.topics {
         let topic = client.admin().describe_topic(topic).await?;
-        let before = all.len();
-        all.extend(every_partition(&topic));
-        if let Some(wanted) = &command.partitions {
-            if let Some(missing) = wanted.iter().find(|wanted| topic.partition(**wanted).is_none()) {
-                bail!("{} has no partition {missing}, only {}", topic.name, topic.partitions.len());
-            }
-            let mut at = 0;
-            all.retain(|partition: &TopicPartition| {
-                at += 1;
-                at <= before || wanted.contains(&partition.partition)
-            });
-        }
+        all.extend(partitions::of(&topic, command.partitions.as_ref())?);
     }
     let from = command.from.unwrap_or(if command.follow { Place::End } else { Place::Beginning });
     let start = offsets(client, command, &all, from).await?;

@@ -1,6 +1,6 @@
 //! `corectl group`.
 
-use crate::output::{Output, tell};
+use crate::output::{Output, count, tell};
 use crate::table::Table;
 use crate::topic::{confirmed, every_partition};
 use crate::{lag, partitions, pattern, time};
@@ -14,6 +14,18 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
+/// Of groups of every kind, as Kafka names them.
+const STATES: [&str; 8] = [
+    "Stable",
+    "Empty",
+    "PreparingRebalance",
+    "CompletingRebalance",
+    "Assigning",
+    "Reconciling",
+    "NotReady",
+    "Dead",
+];
+
 #[derive(Subcommand)]
 pub enum Command {
     /// List groups: state, members, and how far behind they are
@@ -22,8 +34,8 @@ pub enum Command {
         /// Only groups with such a name: * is any text, ? any one character
         #[arg(value_name = "PATTERN")]
         pattern: Option<String>,
-        /// Only groups in this state, such as Stable or Empty
-        #[arg(long, value_name = "STATE")]
+        /// Only groups in this state
+        #[arg(long, value_name = "STATE", ignore_case = true, value_parser = STATES)]
         state: Option<String>,
     },
     /// Show groups: state, members, and how far behind they are, by partition and in all
@@ -56,6 +68,9 @@ pub enum Command {
         /// TOPIC, or TOPIC:LIST for some partitions, as in orders:0,2; may be given more than once
         #[arg(short, long = "topic", required = true, value_name = "TOPIC[:LIST]", value_parser = some_of)]
         topics: Vec<SomeOf>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
     },
 }
 
@@ -78,13 +93,13 @@ pub struct Reset {
     #[arg(long, group = "where")]
     to_latest: bool,
     /// To this offset, or the nearest that is there
-    #[arg(long, group = "where", value_name = "OFFSET")]
+    #[arg(long, group = "where", value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..), allow_negative_numbers = true)]
     to_offset: Option<i64>,
     /// To the first record at or after a time: 2026-11-21T10:00:00, "2h ago", @MILLISECONDS
     #[arg(long, group = "where", value_name = "TIME", value_parser = time::point)]
     to_datetime: Option<i64>,
     /// By so many records, back if negative
-    #[arg(long, group = "where", value_name = "COUNT", allow_hyphen_values = true)]
+    #[arg(long, alias = "shift-by", group = "where", value_name = "COUNT", allow_hyphen_values = true)]
     shift: Option<i64>,
     /// Do it; without this only the plan is shown
     #[arg(long)]
@@ -113,12 +128,14 @@ fn some_of(text: &str) -> Result<SomeOf, String> {
 pub async fn run(client: &Client, command: Command, out: &Output) -> Result<ExitCode> {
     let admin = client.admin();
     match command {
-        Command::List { pattern, state } => {
-            list(&admin, pattern.as_deref().unwrap_or("*"), state.as_deref(), out).await
-        }
+        Command::List { pattern, state } => list(&admin, pattern.as_deref(), state.as_deref(), out).await,
         Command::Describe { names, all, members } => {
-            let names = if all { vec!["*".to_owned()] } else { names };
-            describe(&admin, &named(&admin, names).await?, members, out).await
+            let wanted = if all { vec!["*".to_owned()] } else { names };
+            let names = named(&admin, &wanted).await?;
+            if names.is_empty() {
+                out.say(if all { "No groups.".to_owned() } else { nothing_like(&wanted.join(" ")) })?;
+            }
+            describe(&admin, &names, members, out).await
         }
         Command::Reset(reset) => self::reset(&admin, reset, out).await,
         Command::Delete { names, yes } => {
@@ -129,22 +146,34 @@ pub async fn run(client: &Client, command: Command, out: &Output) -> Result<Exit
             let outcomes = admin.delete_groups(&names).await;
             out.outcomes(&outcomes, "group", |name, ()| format!("{name} deleted"))
         }
-        Command::DeleteOffsets { name, topics } => {
+        Command::DeleteOffsets { name, topics, yes } => {
             let partitions = chosen(&admin, &topics).await?;
+            let what = count(partitions.len(), "partition");
+            if !yes && !confirmed(&format!("Delete the offsets of {name} in {what}?"))? {
+                bail!("nothing was deleted");
+            }
             let outcomes = admin.delete_group_offsets(&name, partitions).await?;
-            out.outcomes(&outcomes, "partition", |at, ()| format!("{name} has no offset of {at}"))
+            out.outcomes(&outcomes, "partition", |at, ()| format!("{name}: offset of {at} deleted"))
         }
     }
 }
 
-async fn list(admin: &Admin, pattern: &str, state: Option<&str>, out: &Output) -> Result<ExitCode> {
+fn nothing_like(pattern: &str) -> String {
+    format!("No group has a name like {pattern:?}.")
+}
+
+async fn list(admin: &Admin, pattern: Option<&str>, state: Option<&str>, out: &Output) -> Result<ExitCode> {
     let mut groups = admin.list_groups().await?;
     groups.retain(|group| {
-        pattern::matches(pattern, &group.name)
+        pattern::matches(pattern.unwrap_or("*"), &group.name)
             && state.is_none_or(|state| group.state.eq_ignore_ascii_case(state))
     });
     if groups.is_empty() && !out.json {
-        out.say("No groups.")?;
+        out.say(match (state, pattern) {
+            (Some(state), _) => format!("No such group is {state}."),
+            (None, Some(pattern)) => nothing_like(pattern),
+            (None, None) => "No groups.".to_owned(),
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     let names: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
@@ -196,18 +225,18 @@ async fn described(admin: &Admin, names: &[&str]) -> (Vec<GroupDescription>, Exi
 }
 
 /// The groups that are named, or whose names are as patterns say.
-async fn named(admin: &Admin, wanted: Vec<String>) -> Result<Vec<String>> {
+async fn named(admin: &Admin, wanted: &[String]) -> Result<Vec<String>> {
     if !wanted.iter().any(|name| pattern::is_pattern(name)) {
-        return Ok(wanted);
+        return Ok(wanted.to_vec());
     }
     let there = admin.list_groups().await?;
     let mut names = Vec::new();
     for wanted in wanted {
-        if !pattern::is_pattern(&wanted) {
-            names.push(wanted);
+        if !pattern::is_pattern(wanted) {
+            names.push(wanted.clone());
             continue;
         }
-        let matching = there.iter().map(|group| &group.name).filter(|name| pattern::matches(&wanted, name));
+        let matching = there.iter().map(|group| &group.name).filter(|name| pattern::matches(wanted, name));
         names.extend(matching.cloned());
     }
     let mut seen = BTreeSet::new();
@@ -217,9 +246,6 @@ async fn named(admin: &Admin, wanted: Vec<String>) -> Result<Vec<String>> {
 
 async fn describe(admin: &Admin, names: &[String], members: bool, out: &Output) -> Result<ExitCode> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    if names.is_empty() {
-        out.say("No groups.")?;
-    }
     let (groups, code) = described(admin, &names).await;
     let lags = lag::of(admin, &groups).await?;
     let mut all = Vec::new();
@@ -243,10 +269,10 @@ async fn describe(admin: &Admin, names: &[String], members: bool, out: &Output) 
         }
         let assignor = if group.protocol.is_empty() { "-" } else { &group.protocol };
         out.say(format!("group       {}", group.name))?;
-        out.say(format!("state       {}, {} member(s)", group.state, group.members.len()))?;
+        out.say(format!("state       {}, {}", group.state, count(group.members.len(), "member")))?;
         out.say(format!("assignor    {assignor}"))?;
         out.say(format!("coordinator {}", group.coordinator))?;
-        out.say(format!("lag         {} in {} partition(s)", lag.total(), lag.partitions.len()))?;
+        out.say(format!("lag         {} in {}", lag.total(), count(lag.partitions.len(), "partition")))?;
         if !lag_table.is_empty() {
             out.say("")?;
             out.table(&lag_table)?;

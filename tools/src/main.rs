@@ -45,7 +45,7 @@ struct Connection {
     /// Some of the cluster's brokers, as HOST:PORT[,HOST:PORT...] [default: $CORECTL_BOOTSTRAP, or 127.0.0.1:9092]
     #[arg(short, long, global = true, value_name = "BROKERS")]
     bootstrap: Option<String>,
-    /// Give up on a request after this long [default: 30s]
+    /// Give up on a request after this long [default: 30s], on a record's delivery too [default: 2m]
     #[arg(long, global = true, value_parser = time::duration, value_name = "DURATION")]
     timeout: Option<Duration>,
     /// The name by which brokers know this client [default: corectl]
@@ -145,7 +145,8 @@ fn run(matches: &ArgMatches) -> Result<ExitCode> {
                 topic::run(&connection.or(&before).connect().await?, command, &out).await
             }
             Command::Produce(Online { command, connection }) => {
-                produce::run(&connection.or(&before).connect().await?, command, &out).await
+                let connection = connection.or(&before);
+                produce::run(&connection.connect().await?, command, connection.timeout, &out).await
             }
             Command::Consume(Online { command, connection }) => {
                 consume::run(&connection.or(&before).connect().await?, command, &out).await

@@ -68,6 +68,11 @@ impl Output {
     }
 }
 
+/// How many there are of something, as people say it; `unit` is of one.
+pub fn count(number: usize, unit: &str) -> String {
+    format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Text as it is, such as a script.
 pub fn write(text: &[u8]) -> Result<()> {
     io::stdout().lock().write_all(text)?;

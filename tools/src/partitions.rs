@@ -1,9 +1,11 @@
 //! Partition numbers as people write them.
 
+use anyhow::{Result, bail};
+use corelog_client::{Topic, TopicPartition};
 use std::collections::BTreeSet;
 
 /// `3`, `0,2,5`, `0-4`, `0-2,7`.
-pub fn list(text: &str) -> Result<BTreeSet<i32>, String> {
+pub fn list(text: &str) -> std::result::Result<BTreeSet<i32>, String> {
     /// No topic has more.
     const COUNT_MAX: i32 = 1_000_000;
     let wrong = || format!("{text:?} names no partitions; write 3, or 0,2,5, or 0-4");
@@ -18,6 +20,18 @@ pub fn list(text: &str) -> Result<BTreeSet<i32>, String> {
         }
     }
     if partitions.is_empty() { Err(wrong()) } else { Ok(partitions) }
+}
+
+/// Those that are wanted of a topic, or all. One that the topic does not have is an error: nothing is left out in silence.
+pub fn of(topic: &Topic, wanted: Option<&BTreeSet<i32>>) -> Result<Vec<TopicPartition>> {
+    let at = |partition| TopicPartition::new(&*topic.name, partition);
+    let Some(wanted) = wanted else {
+        return Ok(topic.partitions.iter().map(|it| at(it.partition)).collect());
+    };
+    if let Some(missing) = wanted.iter().find(|wanted| topic.partition(**wanted).is_none()) {
+        bail!("{} has no partition {missing}, only {}", topic.name, topic.partitions.len());
+    }
+    Ok(wanted.iter().map(|wanted| at(*wanted)).collect())
 }
 
 #[cfg(test)]

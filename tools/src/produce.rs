@@ -1,6 +1,6 @@
 //! `corectl produce`.
 
-use crate::output::{Output, tell};
+use crate::output::{Output, count, tell};
 use crate::topic::pair;
 use crate::{progress, record_json, time};
 use anyhow::{Context, Result, anyhow, bail};
@@ -59,7 +59,7 @@ pub struct Produce {
     #[arg(long, value_name = "TIME", value_parser = time::point, allow_hyphen_values = true)]
     timestamp: Option<i64>,
     /// Write to this partition
-    #[arg(short, long, value_name = "NUMBER")]
+    #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(0..), allow_negative_numbers = true)]
     partition: Option<i32>,
     /// Write to all partitions in turn, whatever the key
     #[arg(long, conflicts_with = "partition")]
@@ -116,7 +116,13 @@ struct Run<'a> {
     first_error: Option<corelog_client::Error>,
 }
 
-pub async fn run(client: &Client, command: Produce, out: &Output) -> Result<ExitCode> {
+/// `timeout`: of a record, from when it is taken until it is delivered.
+pub async fn run(
+    client: &Client,
+    command: Produce,
+    timeout: Option<Duration>,
+    out: &Output,
+) -> Result<ExitCode> {
     let mut config = ProducerConfig {
         encoding: command.compression,
         linger: command.linger,
@@ -125,6 +131,9 @@ pub async fn run(client: &Client, command: Produce, out: &Output) -> Result<Exit
         ..Default::default()
     }
     .acks(command.acks);
+    if let Some(timeout) = timeout {
+        (config.delivery_timeout, config.send_timeout) = (timeout, timeout);
+    }
     config.buffer_bytes_max = config.buffer_bytes_max.max(2 * config.request_bytes_max);
     if command.round_robin {
         config.partitioner = Partitioner::RoundRobin;
@@ -160,15 +169,19 @@ pub async fn run(client: &Client, command: Produce, out: &Output) -> Result<Exit
         );
         bail!(anyhow!(error).context(what));
     }
-    let so_far = || format!("ended after {written} record(s), which were written to {topic}");
-    input.with_context(so_far)?;
-    flushed.with_context(so_far)?;
+    if let Err(error) = input.and(flushed.map_err(anyhow::Error::from)) {
+        return Err(match written {
+            0 => error.context(format!("nothing was written to {topic}")),
+            1 => error.context(format!("ended after 1 record, which was written to {topic}")),
+            _ => error.context(format!("ended after {written} records, which were written to {topic}")),
+        });
+    }
     if out.json {
         let millis = took.as_millis() as u64;
         out.value(&json!({"topic": topic, "records": records, "bytes": run.bytes, "milliseconds": millis}))?;
     } else {
-        let s = if records == 1 { "" } else { "s" };
-        tell!("{records} record{s} ({} bytes) written to {topic} in {took:.2?}", run.bytes);
+        let (records, bytes) = (count(records as usize, "record"), count(run.bytes as usize, "byte"));
+        tell!("{records} ({bytes}) written to {topic} in {took:.2?}");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -293,8 +306,7 @@ impl Run<'_> {
     async fn send(&mut self, record: ProducerRecord) -> Result<()> {
         let len = |part: &Option<bytes::Bytes>| part.as_ref().map_or(0, |part| part.len() as u64);
         self.bytes += len(&record.key) + len(&record.value);
-        let delivery =
-            self.producer.send(record).await.with_context(|| format!("after {} records", self.records))?;
+        let delivery = self.producer.send(record).await?;
         self.records += 1;
         self.bar.inc(1);
         self.outstanding.push_back(delivery);

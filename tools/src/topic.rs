@@ -1,8 +1,8 @@
 //! `corectl topic`.
 
-use crate::output::{Output, tell};
+use crate::output::{Output, count, tell};
 use crate::table::Table;
-use crate::{lag, pattern, time};
+use crate::{lag, partitions, pattern, time};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use corelog_broker::config::{Unit, WITHOUT_EFFECT, rows};
@@ -59,8 +59,8 @@ pub enum Command {
         #[arg(long, value_name = "WHERE")]
         before: String,
         /// Only of these partitions, such as 0,2 or 0-4
-        #[arg(short, long, value_parser = crate::partitions::list, value_name = "LIST")]
-        partitions: Option<std::collections::BTreeSet<i32>>,
+        #[arg(short, long, value_parser = partitions::list, value_name = "LIST")]
+        partitions: Option<BTreeSet<i32>>,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
@@ -72,10 +72,10 @@ pub struct Create {
     #[arg(required = true, value_name = "TOPIC")]
     names: Vec<String>,
     /// Number of partitions; the broker's num.partitions if not given
-    #[arg(short, long, value_name = "COUNT")]
+    #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
     partitions: Option<i32>,
     /// Replicas per partition; the broker's default.replication.factor if not given
-    #[arg(short, long, value_name = "COUNT")]
+    #[arg(short, long, alias = "replication-factor", value_name = "COUNT", value_parser = clap::value_parser!(i16).range(1..), allow_negative_numbers = true)]
     replicas: Option<i16>,
     /// A topic config, such as retention.ms=7d or segment.bytes=256MiB; may be given more than once
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = setting)]
@@ -105,7 +105,7 @@ pub struct Alter {
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     subtract: Vec<(String, String)>,
     /// Raise the number of partitions to this; keys may then belong to other partitions than before
-    #[arg(short, long, value_name = "COUNT")]
+    #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..), allow_negative_numbers = true)]
     partitions: Option<i32>,
     /// Only check whether it could be done
     #[arg(long)]
@@ -138,20 +138,14 @@ pub fn setting(text: &str) -> Result<(String, String), String> {
 pub async fn run(client: &Client, command: Command, out: &Output) -> Result<ExitCode> {
     let admin = client.admin();
     match command {
-        Command::List { pattern, internal } => {
-            list(&admin, pattern.as_deref().unwrap_or("*"), internal, out).await
-        }
+        Command::List { pattern, internal } => list(&admin, pattern.as_deref(), internal, out).await,
         Command::Create(create) => self::create(&admin, create, out).await,
         Command::Describe { names, all_configs } => describe(&admin, &names, all_configs, out).await,
         Command::Alter(alter) => self::alter(&admin, alter, out).await,
         Command::Delete { names, yes, if_exists } => delete(&admin, &names, yes, if_exists, out).await,
         Command::Trim { name, before, partitions, yes } => {
             let topic = admin.describe_topic(&name).await?;
-            let mut all: Vec<TopicPartition> = every_partition(&topic);
-            if let Some(wanted) = partitions {
-                all.retain(|at| wanted.contains(&at.partition));
-            }
-            trim(&admin, all, &before, yes, out).await
+            trim(&admin, partitions::of(&topic, partitions.as_ref())?, &before, yes, out).await
         }
     }
 }
@@ -160,11 +154,16 @@ pub fn every_partition(topic: &Topic) -> Vec<TopicPartition> {
     topic.partitions.iter().map(|it| TopicPartition::new(&*topic.name, it.partition)).collect()
 }
 
-async fn list(admin: &Admin, pattern: &str, internal: bool, out: &Output) -> Result<ExitCode> {
+async fn list(admin: &Admin, pattern: Option<&str>, internal: bool, out: &Output) -> Result<ExitCode> {
     let mut topics = admin.list_topics().await?;
-    topics.retain(|topic| pattern::matches(pattern, &topic.name) && (internal || !topic.is_internal));
+    topics.retain(|topic| {
+        pattern::matches(pattern.unwrap_or("*"), &topic.name) && (internal || !topic.is_internal)
+    });
     if topics.is_empty() {
-        out.say("No topics. `corectl topic create NAME` makes one.")?;
+        match pattern {
+            Some(pattern) => out.say(format!("No topic has a name like {pattern:?}."))?,
+            None => out.say("No topics. `corectl topic create NAME` makes one.")?,
+        }
         if !out.json {
             return Ok(ExitCode::SUCCESS);
         }
@@ -252,9 +251,7 @@ async fn create(admin: &Admin, create: Create, out: &Output) -> Result<ExitCode>
     out.outcomes(&outcomes, "topic", |name, created| match created {
         None => format!("{name} exists"),
         Some(-1) => format!("{name} {verb}"),
-        Some(count) => {
-            format!("{name} {verb} with {count} {}", if *count == 1 { "partition" } else { "partitions" })
-        }
+        Some(partitions) => format!("{name} {verb} with {}", count(*partitions as usize, "partition")),
     })
 }
 
@@ -300,7 +297,7 @@ async fn describe(admin: &Admin, names: &[String], all_configs: bool, out: &Outp
         let replicas = topic.partitions.iter().map(|it| it.replicas.len()).max().unwrap_or(0);
         out.say(format!("topic      {}{}", topic.name, if topic.is_internal { " (internal)" } else { "" }))?;
         out.say(format!("id         {}", topic.id))?;
-        out.say(format!("partitions {}, {} replica(s) each", topic.partitions.len(), replicas))?;
+        out.say(format!("partitions {}, {} each", topic.partitions.len(), count(replicas, "replica")))?;
         out.say(format!("records    {}", crate::table::text(&json!(offsets.total()))))?;
         for entry in configs {
             let source = if all_configs { format!("  ({})", entry.source) } else { String::new() };
@@ -379,6 +376,7 @@ fn partitions_table(topic: &Topic, offsets: &Offsets) -> Table {
 }
 
 async fn alter(admin: &Admin, alter: Alter, out: &Output) -> Result<ExitCode> {
+    known(admin, ConfigResource::topic(&alter.name), &alter.reset).await?;
     let set = alter.set.into_iter().map(|(name, value)| ConfigChange::Set(name, value));
     let reset = alter.reset.into_iter().map(ConfigChange::Reset);
     let append = alter.append.into_iter().map(|(name, value)| ConfigChange::Append(name, value));
@@ -400,14 +398,28 @@ async fn alter(admin: &Admin, alter: Alter, out: &Output) -> Result<ExitCode> {
     let verb = if alter.dry_run { "could be changed" } else { "changed" };
     let mut what = Vec::new();
     if changed > 0 {
-        what.push(format!("{changed} config(s)"));
+        what.push(count(changed, "config"));
     }
-    what.extend(alter.partitions.map(|count| format!("{count} partitions")));
+    what.extend(alter.partitions.map(|partitions| count(partitions as usize, "partition")));
     if out.json {
         out.value(&json!({"topic": alter.name, "ok": true}))?;
     }
     out.say(format!("{} {verb}: {}", alter.name, what.join(", ")))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Brokers take the reset of a config that they do not know: whoever mistyped its name would think it done.
+pub async fn known(admin: &Admin, resource: ConfigResource, names: &[String]) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    for (resource, entries) in admin.describe_configs(vec![resource], false).await? {
+        let entries = entries?;
+        if let Some(name) = names.iter().find(|name| entries.iter().all(|entry| entry.name != **name)) {
+            bail!("there is no config {name:?} of {resource} to reset: check the name");
+        }
+    }
+    Ok(())
 }
 
 async fn delete(
@@ -469,7 +481,7 @@ async fn trim(
             found
         }
     };
-    if !yes && !confirmed(&format!("Delete records of {} partition(s)?", before.len()))? {
+    if !yes && !confirmed(&format!("Delete records of {}?", count(before.len(), "partition")))? {
         bail!("nothing was deleted");
     }
     let outcomes = admin.delete_records(before).await?;

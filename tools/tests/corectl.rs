@@ -184,7 +184,7 @@ fn produce_and_consume() {
         let output = corectl.run(&["produce", &topic, "-K", "|"], b"a|1\nb|2\nno separator\nc|3\n");
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success(), "{stderr}");
-        for part in ["line 3 of standard input", "after 2 record(s), which were written to"] {
+        for part in ["line 3 of standard input", "after 2 records, which were written to"] {
             assert!(stderr.contains(part), "{part}: {stderr}");
         }
         let output = corectl.run(&["produce", &topic], b"1\n2\n");
@@ -292,7 +292,7 @@ fn groups() {
         assert!(corectl.ok(&["group", "list"]).contains(&group));
         corectl.fed(&["produce", &topic, "-p", "0"], b"6\n7\n");
         let described = corectl.ok(&["group", "describe", &group]);
-        assert!(described.contains("Empty, 0 member(s)") && described.contains("LAG"), "{described}");
+        assert!(described.contains("Empty, 0 members") && described.contains("LAG"), "{described}");
         let lag = |corectl: &Corectl| {
             let described = corectl.json(&["group", "describe", &group]);
             let offsets = described[0]["offsets"].as_array().unwrap().clone();
@@ -325,8 +325,11 @@ fn groups() {
             assert_eq!(lag(&corectl).0, committed, "{line:?}");
         }
         assert!(corectl.fails(&["group", "reset", &group, "--to-earliest"]).contains("--topic"));
-        let forgotten = corectl.ok(&["group", "delete-offsets", &group, "-t", &format!("{topic}:0")]);
-        assert!(forgotten.contains(&format!("{topic}-0")), "{forgotten}");
+        let forget = ["group", "delete-offsets", &group, "-t", &format!("{topic}:0")];
+        assert!(corectl.fails(&forget).contains("--yes"));
+        assert_eq!(lag(&corectl).0, 0);
+        let forgotten = corectl.ok(&[&forget[..], &["-y"]].concat());
+        assert_eq!(forgotten, format!("{group}: offset of {topic}-0 deleted\n"));
         assert!(corectl.ok(&["group", "delete", &group, "--yes"]).contains("deleted"));
         assert!(corectl.fails(&["group", "describe", &group]).contains("GROUP_ID_NOT_FOUND"));
     });
@@ -343,6 +346,44 @@ fn cluster() {
         let dirs = corectl.json(&["cluster", "log-dirs", "--partitions"]);
         assert!(!dirs["directories"].as_array().unwrap().is_empty());
         assert!(corectl.ok(&["cluster", "log-dirs"]).contains("DIRECTORY"));
+    });
+}
+
+/// What names nothing is told: done to nothing, it looks as if it were done.
+#[test]
+fn what_is_not_there_is_an_error() {
+    with_corectl(|corectl| {
+        let topic = unique("ctl-names");
+        corectl.ok(&["topic", "create", &topic, "-p", "2"]);
+        corectl.ok(&["produce", &topic, "-p", "1", "-v", "x"]);
+        for partitions in ["7", "1,7"] {
+            let error = corectl.fails(&["topic", "trim", &topic, "--before", "end", "-p", partitions, "-y"]);
+            assert!(error.contains("no partition 7"), "{error}");
+            let error = corectl.fails(&["consume", &topic, "-p", partitions]);
+            assert!(error.contains("no partition 7"), "{error}");
+        }
+        assert_eq!(corectl.ok(&["consume", &topic]), "x\n");
+        let absent = unique("ctl-absent");
+        let error = corectl.fails(&["consume", &absent, "--group", &unique("ctl-absent-group")]);
+        assert!(error.contains(&absent) && error.contains("check the name"), "{error}");
+        for line in [&["topic", "alter", &topic][..], &["cluster", "config"]] {
+            let error = corectl.fails(&[line, &["--reset", "no.such.config"]].concat());
+            assert!(error.contains("no.such.config"), "{error}");
+        }
+        corectl.ok(&["topic", "alter", &topic, "--reset", "retention.ms"]);
+        corectl.ok(&["cluster", "config", "--reset", "log.retention.ms"]);
+        assert!(corectl.ok(&["topic", "list", &absent]).contains(&absent));
+        assert!(corectl.ok(&["group", "list", &absent]).contains(&absent));
+        let error = corectl.fails(&["produce", &topic, "-p", "7", "-v", "x"]);
+        assert!(error.starts_with(&format!("corectl: nothing was written to {topic}: ")), "{error}");
+        for wrong in [
+            &["group", "list", "--state", "no-such-state"][..],
+            &["consume", &topic, "-n", "0"],
+            &["topic", "create", &absent, "-p", "-1"],
+            &["produce", &topic, "-p", "-1", "-v", "x"],
+        ] {
+            assert!(corectl.fails(wrong).contains("invalid value"), "{wrong:?}");
+        }
     });
 }
 

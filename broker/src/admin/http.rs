@@ -8,6 +8,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use super::impatient::Impatient;
+
 /// Connections at once; more wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 64;
 /// A request's head must be there within this, also the next one's on a kept connection.
@@ -40,7 +42,7 @@ pub async fn serve(listener: TcpListener, router: Router) {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIME_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Impatient::new(stream)), service);
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an HTTP connection ended");

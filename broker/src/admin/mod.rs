@@ -11,6 +11,7 @@
 //! There is no authentication: the default address is loopback.
 
 mod http;
+mod impatient;
 mod routes;
 mod scrape;
 #[cfg(test)]

@@ -118,3 +118,24 @@ async fn silent_connections_make_room() {
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     service.abort();
 }
+
+/// An answer that is not read fills the kernel's memory first: more of them are asked for than it takes.
+#[tokio::test]
+async fn connections_that_do_not_read_make_room() {
+    let listener = bind(&local()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_health, watch) = watch::channel(Health::Ready);
+    let service = tokio::spawn(serve(listener, watch, scrape(), configs()));
+    let mut stopped = Vec::new();
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all("GET /config HTTP/1.1\r\nhost: x\r\n\r\n".repeat(300).as_bytes()).await.unwrap();
+        stopped.push(stream);
+    }
+    // Until the kernel takes no more.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::pause();
+    let answer = tokio::time::timeout(Duration::from_secs(300), get(address, "/health/live")).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    service.abort();
+}

@@ -14,7 +14,7 @@ pub async fn handle(context: Context, request: ApiVersionsRequest) -> ApiVersion
             return ApiVersionsResponse { error_code: ErrorCode::INVALID_REQUEST.0, ..Default::default() };
         }
         tracing::debug!(peer = %context.connection.peer, %name, version = %software, "client");
-        let _ = context.connection.software.set((name.clone(), software.clone()));
+        let _ = context.connection.software.set((name.detach(), software.detach()));
     }
     response(ErrorCode::NONE, version)
 }

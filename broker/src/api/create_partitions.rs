@@ -18,13 +18,11 @@ pub async fn handle(context: Context, request: CreatePartitionsRequest) -> Creat
     let mut results: Vec<TopicResult> = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let name = topic.name.clone();
-        let result = if named[&name] > 1 {
-            if results.iter().any(|done| done.name == name) {
-                continue;
-            }
-            Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "Duplicate topic name."))
-        } else {
-            create(&context, topic, request.validate_only).await
+        let result = match named.remove(&name) {
+            // Answered with the first of its name.
+            None => continue,
+            Some(1) => create(&context, topic, request.validate_only).await,
+            Some(_) => Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "Duplicate topic name.")),
         };
         results.push(match result {
             Ok(()) => TopicResult { name, ..Default::default() },

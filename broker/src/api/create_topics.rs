@@ -23,14 +23,13 @@ pub async fn handle(context: Context, request: CreateTopicsRequest) -> CreateTop
     let mut topics: Vec<CreatableTopicResult> = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let name = topic.name.clone();
-        if named[&name] > 1 {
-            if !topics.iter().any(|done| done.name == name) {
-                let error = ChangeError::new(ErrorCode::INVALID_REQUEST, "Duplicate topic name.");
-                topics.push(refused(name, error));
-            }
-            continue;
-        }
-        topics.push(match create(&context, topic, request.validate_only).await {
+        let result = match named.remove(&name) {
+            // Answered with the first of its name.
+            None => continue,
+            Some(1) => create(&context, topic, request.validate_only).await,
+            Some(_) => Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "Duplicate topic name.")),
+        };
+        topics.push(match result {
             Ok(topic) => created(&context, &topic, request.validate_only),
             Err(error) => refused(name, error),
         });

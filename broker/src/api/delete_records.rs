@@ -60,7 +60,9 @@ async fn delete(context: &Context, topic: &str, index: i32, offset: i64) -> Resu
                 return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
             }
             log.delete_records(before).await.map_err(|error| {
-                tracing::error!(log = ?route.log, %error, "DeleteRecords");
+                shard.sparingly("DeleteRecords failed", move |left_out| {
+                    tracing::error!(log = ?route.log, %error, left_out, "DeleteRecords");
+                });
                 ErrorCode::KAFKA_STORAGE_ERROR
             })?;
             if internal {

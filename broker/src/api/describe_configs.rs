@@ -1,5 +1,8 @@
 //! DescribeConfigs (KIP-133, KIP-226, KIP-569).
 
+use std::collections::HashSet;
+
+use corelog_io::yield_if_needed;
 use corelog_wire::messages::describe_configs_request::Resource as Asked;
 use corelog_wire::messages::describe_configs_response::{DescribeConfigsResult, ResourceResult, Synonym};
 use corelog_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
@@ -27,8 +30,14 @@ pub async fn handle(context: Context, request: DescribeConfigsRequest) -> Descri
         synonyms: request.include_synonyms,
         documentation: request.include_documentation,
     };
-    let mut results = Vec::with_capacity(request.resources.len());
+    let mut results = Vec::new();
+    // One that is named again is described already: some bytes more of the request would be kilobytes of the answer.
+    let mut seen = HashSet::new();
     for asked in request.resources {
+        if !seen.insert((asked.resource_type, asked.resource_name.clone())) {
+            continue;
+        }
+        yield_if_needed().await;
         let described = entries(&context, &asked);
         let mut result = DescribeConfigsResult {
             resource_type: asked.resource_type,

@@ -45,7 +45,9 @@ pub async fn handle(context: Context, request: DescribeLogDirsRequest) -> Descri
                 if let Some(log) = shard.log(id) {
                     match log.size_bytes().await {
                         Ok(size) => sizes.push((id, size as i64)),
-                        Err(error) => tracing::error!(log = ?id, %error, "DescribeLogDirs"),
+                        Err(error) => shard.sparingly("DescribeLogDirs failed", move |left_out| {
+                            tracing::error!(log = ?id, %error, left_out, "DescribeLogDirs");
+                        }),
                     }
                     corelog_io::yield_if_needed().await;
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use corelog_io::yield_if_needed;
 use corelog_wire::messages::describe_topic_partitions_request::TopicRequest;
 use corelog_wire::messages::describe_topic_partitions_response::{Cursor, Partition, Topic};
 use corelog_wire::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
@@ -41,6 +42,7 @@ pub async fn handle(
     let mut next_cursor = None;
     let mut names = names.into_iter().peekable();
     while let Some(name) = names.next() {
+        yield_if_needed().await;
         let Some(topic) = image.topic(&name) else {
             let code = if topic_name::check(&name).is_ok() {
                 ErrorCode::UNKNOWN_TOPIC_OR_PARTITION

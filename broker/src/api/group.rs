@@ -1,6 +1,7 @@
 //! The group APIs: each request goes to the shard that owns its group's partition of `__consumer_offsets`.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use corelog_wire::messages::delete_groups_response::DeletableGroupResult;
@@ -13,7 +14,7 @@ use corelog_wire::messages::{
     SyncGroupResponse, offset_commit_response, offset_delete_response, offset_fetch_request,
     offset_fetch_response,
 };
-use corelog_wire::{ErrorCode, Str};
+use corelog_wire::{ErrorCode, Str, Uuid};
 use futures_util::future::join_all;
 
 use super::Context;
@@ -103,7 +104,7 @@ async fn ask_partition(context: &Context, index: i32, request: GroupRequest) -> 
         client_host: format!("/{}", context.connection.peer.ip()).into(),
         api_version: version,
     };
-    let gone = request.clone();
+    let gone = request.outline();
     context
         .shard
         .ask(route.owner, move |shard| async move {
@@ -160,13 +161,17 @@ pub async fn offset_commit(context: Context, mut request: OffsetCommitRequest) -
             _ => unreachable!("an answer is of its request's kind"),
         }
     };
+    let key = |topic: &offset_commit_response::Topic| (topic.name.clone(), topic.topic_id);
+    let answered = response.topics.iter().enumerate();
+    let mut places: HashMap<(Str, Uuid), usize> =
+        answered.map(|(place, topic)| (key(topic), place)).collect();
     for missing in unknown {
-        let same = |topic: &&mut offset_commit_response::Topic| {
-            topic.name == missing.name && topic.topic_id == missing.topic_id
-        };
-        match response.topics.iter_mut().find(same) {
-            Some(topic) => topic.partitions.extend(missing.partitions),
-            None => response.topics.push(missing),
+        match places.entry(key(&missing)) {
+            Entry::Occupied(place) => response.topics[*place.get()].partitions.extend(missing.partitions),
+            Entry::Vacant(place) => {
+                place.insert(response.topics.len());
+                response.topics.push(missing);
+            }
         }
     }
     response
@@ -175,7 +180,11 @@ pub async fn offset_commit(context: Context, mut request: OffsetCommitRequest) -
 pub async fn offset_fetch(context: Context, request: OffsetFetchRequest) -> OffsetFetchResponse {
     let require_stable = request.require_stable;
     if context.api_version >= GROUPS_FROM {
-        let answers = request.groups.into_iter().map(|group| fetch_one(&context, group, require_stable));
+        // All offsets of a group are told once, however often they are asked for.
+        let mut seen = HashSet::new();
+        let groups = request.groups.into_iter();
+        let groups = groups.filter(|group| group.topics.is_some() || seen.insert(group.group_id.clone()));
+        let answers = groups.map(|group| fetch_one(&context, group, require_stable));
         return OffsetFetchResponse { groups: join_all(answers).await, ..Default::default() };
     }
     let topics = request.topics.map(|topics| {
@@ -327,12 +336,13 @@ pub async fn offset_delete(context: Context, mut request: OffsetDeleteRequest) -
         code => code,
     }));
     if response.error_code == 0 {
-        for (name, partitions) in unknown {
-            match response.topics.iter_mut().find(|topic| topic.name == name) {
-                Some(topic) => topic.partitions.extend(partitions),
-                None => response.topics.push(offset_delete_response::Topic { name, partitions }),
-            }
+        for topic in &mut response.topics {
+            topic.partitions.extend(unknown.remove(&topic.name).unwrap_or_default());
         }
+        let rest = unknown.into_iter();
+        response
+            .topics
+            .extend(rest.map(|(name, partitions)| offset_delete_response::Topic { name, partitions }));
     }
     response
 }
@@ -348,7 +358,10 @@ fn by_partition(context: &Context, groups: &[Str]) -> BTreeMap<i32, Vec<(usize, 
     dealt
 }
 
-pub async fn describe(context: Context, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+pub async fn describe(context: Context, mut request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+    // One that is named again is described already.
+    let mut seen = HashSet::new();
+    request.groups.retain(|group| seen.insert(group.clone()));
     let mut groups = vec![DescribedGroup::default(); request.groups.len()];
     let include_authorized_operations = request.include_authorized_operations;
     for (index, named) in by_partition(&context, &request.groups) {

@@ -29,7 +29,9 @@ pub async fn handle(context: Context, request: InitProducerIdRequest) -> InitPro
     match context.shard.next_producer_id().await {
         Ok(producer_id) => InitProducerIdResponse { producer_id, producer_epoch: 0, ..Default::default() },
         Err(error) => {
-            tracing::warn!(%error, "no producer id");
+            context.shard.sparingly("no producer id", move |left_out| {
+                tracing::warn!(%error, left_out, "no producer id");
+            });
             refuse(ErrorCode::COORDINATOR_NOT_AVAILABLE)
         }
     }

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use corelog_storage::LogId;
+use corelog_io::{worked, yield_if_needed};
+use corelog_storage::{LogId, StorageError};
 use corelog_wire::messages::list_offsets_request::Topic;
 use corelog_wire::messages::list_offsets_response::{PartitionResponse, TopicResponse};
 use corelog_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
@@ -47,6 +48,7 @@ pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffset
         let unclear = !isolation_known || twice.contains(&(topic.clone(), index));
         let topic = topic.clone();
         async move {
+            yield_if_needed().await;
             let mut answer = PartitionResponse { partition_index: index, ..Default::default() };
             if unclear {
                 answer.error_code = ErrorCode::INVALID_REQUEST.0;
@@ -105,6 +107,9 @@ async fn one(
     timestamp: i64,
     version: i16,
 ) -> Result<(i64, i64, i32), ErrorCode> {
+    // Thousands may be asked for at once.
+    worked(size_of::<Route>());
+    yield_if_needed().await;
     let route: Route = partition::route(shard, topic, index)?;
     partition::check_epoch(epoch, route.leader_epoch)?;
     if timestamp < EARLIEST_PENDING_UPLOAD || version < known_from(timestamp) {
@@ -114,8 +119,10 @@ async fn one(
     let found = shard
         .on(route.owner, move |shard| async move {
             let log = shard.sound_log(id)?;
-            let storage = |error| {
-                tracing::error!(?id, %error, "ListOffsets");
+            let storage = |error: StorageError| {
+                shard.sparingly("ListOffsets failed", move |left_out| {
+                    tracing::error!(?id, %error, left_out, "ListOffsets");
+                });
                 ErrorCode::KAFKA_STORAGE_ERROR
             };
             // A log that never had a record has begun in its leader's epoch.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use corelog_io::yield_if_needed;
 use corelog_wire::messages::metadata_request;
 use corelog_wire::messages::metadata_response::{Broker, Partition, Topic};
 use corelog_wire::messages::{MetadataRequest, MetadataResponse};
@@ -52,7 +53,11 @@ pub async fn handle(context: Context, request: MetadataRequest) -> MetadataRespo
         Some(wanted) => {
             let mut seen = BTreeSet::new();
             for topic in wanted {
-                if seen.insert((topic.name.clone(), topic.topic_id)) {
+                // Of one that is named by its id the name does not count.
+                let by_id = version >= NULL_NAMES_FROM && !topic.topic_id.is_zero();
+                let name = topic.name.as_ref().filter(|_| !by_id).cloned();
+                if seen.insert((name, topic.topic_id)) {
+                    yield_if_needed().await;
                     topics.push(one(&context, topic, request.allow_auto_topic_creation).await);
                 }
             }

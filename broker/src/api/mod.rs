@@ -140,31 +140,45 @@ pub fn waits_for_others(api_key: i16) -> bool {
     [ApiKey::Fetch, ApiKey::JoinGroup, ApiKey::SyncGroup].iter().any(|waits| i16::from(*waits) == api_key)
 }
 
-/// Takes a frame in: decodes its header and, for a Produce, fixes the order of its batches. What is returned
-/// completes the request; the connection awaits these in order.
-pub async fn begin(
-    shard: &Rc<Shard>,
-    connection: &Rc<Connection>,
-    frame: Frame,
-) -> (i16, LocalBoxFuture<'static, Outcome>) {
+/// A request that was taken in.
+pub struct Begun {
+    pub api_key: i16,
+    /// Completes it; the connection awaits these in order.
+    pub outcome: LocalBoxFuture<'static, Outcome>,
+    /// Memory of what of the answer is made already.
+    pub made_bytes: usize,
+}
+
+impl Begun {
+    fn new(api_key: i16, outcome: impl Future<Output = Outcome> + 'static) -> Begun {
+        Begun { api_key, outcome: Box::pin(outcome), made_bytes: 0 }
+    }
+
+    fn close(api_key: i16, reason: CloseReason) -> Begun {
+        Begun::new(api_key, async move { Outcome::Close(reason) })
+    }
+}
+
+/// Takes a frame in: decodes its header and, for a Produce, fixes the order of its batches.
+pub async fn begin(shard: &Rc<Shard>, connection: &Rc<Connection>, frame: Frame) -> Begun {
     // What arrays decode to may be many times their bytes; it has a bound of its own.
     let most = shard.receive_budget.total() / DECODED_SHARE;
     let mut reader = Reader::with_memory(frame.bytes, most as usize);
     let header = match RequestHeader::decode(&mut reader) {
         Ok(header) => header,
-        Err(error) => return (-1, close(CloseReason::Header(error.to_string()))),
+        Err(error) => return Begun::close(-1, CloseReason::Header(error.to_string())),
     };
     let key = header.api_key;
     let Some(api) = APIS.iter().find(|api| i16::from(api.key) == key) else {
-        return (key, close(CloseReason::Unsupported { key, version: header.api_version }));
+        return Begun::close(key, CloseReason::Unsupported { key, version: header.api_version });
     };
     if !(api.min_version..=api.max_version).contains(&header.api_version) {
         // KIP-511: a client that is newer than this broker learns from a version 0 answer what it may send.
         if api.key == ApiKey::ApiVersions {
             let response = api_versions::response(ErrorCode::UNSUPPORTED_VERSION, 0);
-            return (key, Box::pin(async move { encode(&response, 0, header.correlation_id) }));
+            return Begun::new(key, async move { encode(&response, 0, header.correlation_id) });
         }
-        return (key, close(CloseReason::Unsupported { key, version: header.api_version }));
+        return Begun::close(key, CloseReason::Unsupported { key, version: header.api_version });
     }
     let context = Context {
         shard: shard.clone(),
@@ -174,9 +188,9 @@ pub async fn begin(
         room: frame.room,
     };
     match api.key {
-        ApiKey::Produce => (key, produce::begin(context, header, reader).await),
-        ApiKey::Fetch => (key, Box::pin(fetch::handle(context, header, reader))),
-        api_key => (key, Box::pin(route(context, header, api_key, reader))),
+        ApiKey::Produce => produce::begin(context, header, reader).await,
+        ApiKey::Fetch => Begun::new(key, fetch::handle(context, header, reader)),
+        api_key => Begun::new(key, route(context, header, api_key, reader)),
     }
 }
 
@@ -188,10 +202,6 @@ fn told(mut message: String) -> Option<Str> {
         message.push_str("...");
     }
     Some(message.into())
-}
-
-fn close(reason: CloseReason) -> LocalBoxFuture<'static, Outcome> {
-    Box::pin(async move { Outcome::Close(reason) })
 }
 
 async fn run<R, F, Fut>(context: Context, header: RequestHeader, mut reader: Reader, handler: F) -> Outcome

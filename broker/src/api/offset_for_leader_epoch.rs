@@ -1,5 +1,6 @@
 //! OffsetForLeaderEpoch (KIP-101, KIP-320): where an epoch's records end.
 
+use corelog_io::yield_if_needed;
 use corelog_storage::EpochEnd;
 use corelog_wire::ErrorCode;
 use corelog_wire::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
@@ -14,6 +15,7 @@ pub async fn handle(context: Context, request: OffsetForLeaderEpochRequest) -> O
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
+            yield_if_needed().await;
             let mut answer = EpochEndOffset {
                 partition: asked.partition,
                 leader_epoch: -1,

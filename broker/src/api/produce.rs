@@ -14,12 +14,11 @@ use corelog_wire::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceResponse,
 };
-use corelog_wire::records::{NO_TIMESTAMP, ProduceError, ProduceRules, validate_produce};
+use corelog_wire::records::{NO_TIMESTAMP, ProduceError, ProduceRules, validate_if_short, validate_produce};
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader};
-use futures_util::future::LocalBoxFuture;
 
 use super::unbuilt::Unbuilt;
-use super::{Context, decode, encode};
+use super::{Begun, Context, decode, encode};
 use crate::call::Reply;
 use crate::controller::{TopicImage, is_internal};
 use crate::net::connection::{CloseReason, Outcome};
@@ -49,27 +48,21 @@ struct Offsets {
 }
 
 /// The first stage. Returns the second.
-pub async fn begin(
-    context: Context,
-    header: RequestHeader,
-    mut reader: Reader,
-) -> LocalBoxFuture<'static, Outcome> {
-    let version = header.api_version;
+pub async fn begin(context: Context, header: RequestHeader, mut reader: Reader) -> Begun {
+    let (key, version) = (header.api_key, header.api_version);
     let request: ProduceRequest = match decode(&mut reader, version) {
         Ok(request) => request,
         Err(error) => {
-            return super::close(CloseReason::Malformed {
-                api: ProduceRequest::NAME,
-                version,
-                error: error.to_string(),
-            });
+            let (api, error) = (ProduceRequest::NAME, error.to_string());
+            return Begun::close(key, CloseReason::Malformed { api, version, error });
         }
     };
     let acks = request.acks;
     let (mut response, batches) = check(&context, request).await;
     let pending = dispatch(&context.shard, batches).await;
     let shard = context.shard.clone();
-    Box::pin(async move {
+    let made_bytes = memory(&response);
+    let begun = Begun::new(key, async move {
         for pending in pending {
             for done in pending.wait().await {
                 settle(&mut response, done);
@@ -91,13 +84,32 @@ pub async fn begin(
                 ErrorCode(partition.error_code).message().into(),
             )),
         }
-    })
+    });
+    Begun { made_bytes, ..begun }
+}
+
+/// What an answer takes, its texts included.
+fn memory(response: &ProduceResponse) -> usize {
+    let error = |error: &BatchIndexAndErrorMessage| {
+        size_of_val(error) + error.batch_index_error_message.as_ref().map_or(0, |text| text.len())
+    };
+    let partition = |answer: &PartitionProduceResponse| {
+        size_of_val(answer)
+            + answer.error_message.as_ref().map_or(0, |text| text.len())
+            + answer.record_errors.iter().map(error).sum::<usize>()
+    };
+    let topic = |topic: &TopicProduceResponse| {
+        size_of_val(topic) + topic.partition_responses.iter().map(partition).sum::<usize>()
+    };
+    response.responses.iter().map(topic).sum()
 }
 
 /// Checks every batch of the request. What is refused is in the answer already. A request may be 100 MB: the core goes on
-/// with other things between its batches.
+/// with other things between its batches, and while one is checked that takes long.
 async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Batch>) {
     let image = context.shard.image();
+    // A batch may not become more than a request could be.
+    let decompressed_bytes_max = context.shard.receive_budget.frame_bytes_max();
     let mut batches = Vec::new();
     let mut responses = Vec::with_capacity(request.topic_data.len());
     let acks_known = matches!(request.acks, -1..=1);
@@ -105,7 +117,10 @@ async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, 
     for (topic_index, data) in topic_data.enumerate() {
         let by_id = context.api_version >= 13;
         let topic = if by_id { image.topic_by_id(data.topic_id) } else { image.topic(&data.name) };
-        let rules = topic.map(|topic| topic.config.produce_rules(context.api_version, wall_clock_ms()));
+        let rules = topic.map(|topic| ProduceRules {
+            decompressed_bytes_max,
+            ..topic.config.produce_rules(context.api_version, wall_clock_ms())
+        });
         let mut partitions = Vec::with_capacity(data.partition_data.len());
         for (partition_index, partition) in data.partition_data.into_iter().enumerate() {
             let mut answer = PartitionProduceResponse {
@@ -122,7 +137,7 @@ async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, 
                 match topic.zip(rules.as_ref()) {
                     None if by_id => Some(refused(ErrorCode::UNKNOWN_TOPIC_ID)),
                     None => Some(refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)),
-                    Some((topic, rules)) => match check_one(context, topic, rules, partition) {
+                    Some((topic, rules)) => match check_one(context, topic, rules, partition).await {
                         Ok(mut batch) => {
                             batch.place = (topic_index, partition_index);
                             batches.push(batch);
@@ -158,7 +173,7 @@ fn refused(code: ErrorCode) -> Refusal {
     Refusal { code, message: None, record_errors: Vec::new() }
 }
 
-fn check_one(
+async fn check_one(
     context: &Context,
     topic: &TopicImage,
     rules: &ProduceRules,
@@ -171,8 +186,17 @@ fn check_one(
         return Err(refused(ErrorCode::INVALID_TOPIC_EXCEPTION));
     }
     let records = partition.records.unwrap_or_default();
-    worked(records.len());
-    let checked = validate_produce(&records, rules).map_err(|error: ProduceError| Refusal {
+    let checked = match validate_if_short(&records, rules) {
+        Some(checked) => {
+            worked(records.len());
+            checked
+        }
+        None => {
+            let rules = *rules;
+            corelog_io::compute(move || validate_produce(&records, &rules)).await
+        }
+    };
+    let checked = checked.map_err(|error: ProduceError| Refusal {
         code: ErrorCode(error.error_code()),
         message: Some(error.to_string()),
         record_errors: error

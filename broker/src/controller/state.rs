@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::{OneshotSender, QueueReceiver, QueueSender, bounded, oneshot};
-use corelog_io::{Queue, spawn};
+use corelog_io::{Queue, spawn, worked, yield_if_needed};
 use corelog_storage::{AppendBatch, BatchKind, Log};
 use corelog_wire::metadata_records::MetadataRecord;
 use corelog_wire::{ErrorCode, Str};
@@ -26,7 +27,7 @@ use crate::settings::Settings;
 use crate::shard::Shard;
 
 /// Bytes read of the controller's log at once while it is loaded.
-const LOAD_STEP_BYTES: usize = 1 << 20;
+const LOAD_STEP_BYTES: usize = 256 << 10;
 /// Changes that may wait for their turn; more are refused.
 const CHANGES_WAITING_MAX: usize = 1024;
 
@@ -43,8 +44,10 @@ pub struct Controller {
 struct Submitted {
     change: Change,
     validate_only: bool,
-    answer: OneshotSender<Result<Arc<Image>, ChangeError>>,
+    answer: Asker,
 }
+
+type Asker = OneshotSender<Result<Arc<Image>, ChangeError>>;
 
 /// Where the controller, at work in its task, is given changes.
 pub struct ControllerHandle {
@@ -69,7 +72,10 @@ impl Controller {
         while offset < log.high_watermark() {
             let read = log.read(offset, LOAD_STEP_BYTES, true).await?;
             let damaged = |what| anyhow::anyhow!("controller log, at or after offset {offset}: {what}");
+            worked(read.len);
             for record in decode_batches(&joined(&read.parts)).map_err(damaged)? {
+                worked(size_of::<MetadataRecord>());
+                yield_if_needed().await;
                 image.apply(&record).map_err(damaged)?;
                 if let MetadataRecord::RemoveTopicRecord(removed) = record {
                     deleted.insert(removed.topic_id);
@@ -99,7 +105,7 @@ impl Controller {
 
     async fn run(mut self, shard: Rc<Shard>, mut changes: QueueReceiver<Submitted>) {
         while let Some(Submitted { change, validate_only, answer }) = changes.recv().await {
-            let result = self.carry_out(&shard, change, validate_only).await;
+            let result = self.carry_out(&shard, change, validate_only, &answer).await;
             // Whoever asked may have gone.
             let _gone = answer.send(result);
         }
@@ -112,6 +118,7 @@ impl Controller {
         shard: &Rc<Shard>,
         change: Change,
         validate_only: bool,
+        asker: &Asker,
     ) -> Result<Arc<Image>, ChangeError> {
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
@@ -121,6 +128,7 @@ impl Controller {
             return Ok(self.image.clone());
         }
         let removed = removed(&self.image, &records);
+        worked(self.image.topics.len() * size_of::<(Str, Arc<TopicImage>)>());
         let mut next = (*self.image).clone();
         for record in &records {
             next.apply(record).map_err(|what| ChangeError::new(ErrorCode::UNKNOWN_SERVER_ERROR, what))?;
@@ -130,6 +138,9 @@ impl Controller {
             return Ok(Arc::new(next));
         }
         next.end_offset = self.write(&records).await?;
+        if planted(Fault::ChangeGivenUpHalfway) && asker.is_closed() {
+            return Ok(self.image.clone());
+        }
         self.image = Arc::new(next);
         let (image, removed) = (self.image.clone(), Arc::new(removed));
         let installed = shard.on_all(move |shard| async move { shard.install(image, &removed).await }).await;
@@ -146,7 +157,7 @@ impl Controller {
             ChangeError::new(ErrorCode::KAFKA_STORAGE_ERROR, format!("the controller's log: {error}"))
         };
         let bytes = encode_batch(records, corelog_io::wall_clock_ms()).map_err(|error| storage(&error))?;
-        let batch = AppendBatch { bytes, kind: BatchKind::Coordinator, leader_epoch: 0 };
+        let batch = AppendBatch { bytes, kind: BatchKind::Controller, leader_epoch: 0 };
         // Refused here, it is not in the log.
         let appended = self.log.append(batch).await.map_err(|error| storage(&error))?;
         if let Err(error) = appended.durable.await {

@@ -1,6 +1,7 @@
 //! The coordinator of one partition of `__consumer_offsets`: where requests, time and the log's reports come in.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use corelog_wire::{ErrorCode, Str};
 
@@ -16,6 +17,7 @@ use super::rebalance;
 use super::request::{GroupRequest, RequestContext};
 use super::timers::TimerKey;
 use super::topics::TopicIds;
+use crate::logging::sparing::Sparing;
 
 /// See the [module's page](super). After every call of a method that takes the time, do what
 /// [`take_effects`](GroupCoordinator::take_effects) gives, in its order, and look at
@@ -33,19 +35,20 @@ pub struct GroupCoordinator {
 }
 
 impl GroupCoordinator {
-    /// A coordinator that is loading. `memory` is shared by the coordinators of a shard; `random` gives random bits,
-    /// for member ids.
+    /// A coordinator that is loading. `memory` and `lines` are shared by the coordinators of a shard; `random` gives random
+    /// bits, for member ids.
     pub fn new(
         config: GroupConfig,
         memory: GroupMemory,
         topics: TopicIds,
+        lines: Rc<Sparing>,
         random: Box<dyn FnMut() -> u64>,
     ) -> GroupCoordinator {
         GroupCoordinator {
             groups: BTreeMap::new(),
             offsets: OffsetStore::new(&memory),
             topics,
-            env: Env::new(config, memory, random),
+            env: Env::new(config, memory, lines, random),
             loading: true,
             retention_from: None,
             waiting_fetches: Vec::new(),

@@ -33,6 +33,7 @@ use super::parked::Ticket;
 use super::request::{GroupRequest, GroupResponse, RequestContext};
 use super::topics::TopicIds;
 use super::write_queue::{NextAppend, WriteQueue};
+use crate::logging::sparing::Sparing;
 
 /// How long a request waits for a coordinator that is loading before it is told so. A new, empty log is loaded within
 /// a millisecond: its first clients need not know.
@@ -56,6 +57,8 @@ pub struct GroupSettings {
     pub config: GroupConfig,
     pub memory: GroupMemory,
     pub topics: TopicIds,
+    /// Lines about what clients do.
+    pub lines: Rc<Sparing>,
     /// The most bytes of one record batch that a coordinator appends: `max.message.bytes` of `__consumer_offsets`.
     pub append_bytes_max: Rc<Cell<usize>>,
     /// Bytes of OffsetCommit requests that wait for the log.
@@ -233,6 +236,7 @@ fn new_coordinator(settings: &GroupSettings) -> GroupCoordinator {
         settings.config.clone(),
         settings.memory.clone(),
         settings.topics.clone(),
+        settings.lines.clone(),
         Box::new(corelog_io::random_u64),
     )
 }
@@ -336,6 +340,7 @@ impl<L: GroupLog> Shared<L> {
             let batch = batch.map_err(|error| error.to_string())?;
             let base = batch.header().base_offset;
             let at = |error: &dyn std::fmt::Display| format!("batch at offset {base}: {error}");
+            corelog_io::worked(batch.bytes().len());
             batch.verify_checksum().map_err(|error| at(&error))?;
             if batch.header().is_control() || batch.header().is_internal() {
                 continue;
@@ -468,13 +473,16 @@ impl<L: GroupLog> Shared<L> {
         let batches = match batches {
             Ok(batches) => batches,
             Err(failure) => {
-                warn!(
-                    partition = self.partition,
-                    limit = self.settings.append_bytes_max.get(),
-                    ?failure,
-                    "a group's record is larger than a batch of __consumer_offsets may be: raise max.message.bytes of that \
+                if let Some(left_out) = self.settings.lines.turn("large group record", 0, corelog_io::now()) {
+                    warn!(
+                        partition = self.partition,
+                        left_out,
+                        limit = self.settings.append_bytes_max.get(),
+                        ?failure,
+                        "a group's record is larger than a batch of __consumer_offsets may be: raise max.message.bytes of that \
                      topic, or message.max.bytes of the broker"
-                );
+                    );
+                }
                 return (Err(failure), false);
             }
         };

@@ -3,8 +3,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::rc::Rc;
 
 use bytes::Bytes;
+use corelog_io::Instant;
 use corelog_wire::messages::sync_group_response::SyncGroupResponse;
 use corelog_wire::{ErrorCode, Str};
 use tracing::warn;
@@ -19,11 +21,10 @@ use super::parked::{Parked, Ticket};
 use super::request::GroupResponse;
 use super::timers::{TimerKey, Timers};
 use super::written::OnWritten;
+use crate::logging::sparing::Sparing;
 
 /// The most bytes of a client or instance id that go into a member id.
 const MEMBER_ID_PREFIX_MAX: usize = 256;
-/// Between two warnings that memory is used up.
-const FULL_SAID_EVERY_MS: u64 = 60_000;
 
 /// The time of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,14 +53,19 @@ pub struct Env {
     pub effects: Vec<Effect>,
     pub writes: VecDeque<PendingWrite>,
     next_write: u64,
-    /// When it was last said that memory is used up, by the monotonic clock.
-    full_said_ms: Option<u64>,
+    /// Lines about what clients do, of all coordinators of the shard.
+    lines: Rc<Sparing>,
     /// Gives random bits for member ids.
     random: Box<dyn FnMut() -> u64>,
 }
 
 impl Env {
-    pub fn new(config: GroupConfig, memory: GroupMemory, random: Box<dyn FnMut() -> u64>) -> Env {
+    pub fn new(
+        config: GroupConfig,
+        memory: GroupMemory,
+        lines: Rc<Sparing>,
+        random: Box<dyn FnMut() -> u64>,
+    ) -> Env {
         Env {
             config,
             memory,
@@ -68,7 +74,7 @@ impl Env {
             effects: Vec::new(),
             writes: VecDeque::new(),
             next_write: 0,
-            full_said_ms: None,
+            lines,
             random,
         }
     }
@@ -134,22 +140,27 @@ impl Env {
         write
     }
 
-    // ---- memory
+    // ---- log lines
 
-    /// Something was refused because groups use the memory they may have. Said once a minute.
-    pub fn memory_is_full(&mut self, group: &str, what: &str) {
-        if self.full_said_ms.is_some_and(|said| self.now.mono_ms < said + FULL_SAID_EVERY_MS) {
-            return;
+    /// As [`Shard::sparingly`](crate::shard::Shard::sparingly), for one shard.
+    pub fn sparingly(&self, kind: &'static str, line: impl FnOnce(u64)) {
+        let now = Instant::from_nanos(self.now.mono_ms.saturating_mul(1_000_000));
+        if let Some(left_out) = self.lines.turn(kind, 0, now) {
+            line(left_out);
         }
-        self.full_said_ms = Some(self.now.mono_ms);
-        warn!(
+    }
+
+    /// Something was refused because groups use the memory they may have.
+    pub fn memory_is_full(&self, group: &str, what: &str) {
+        self.sparingly("group memory", |left_out| warn!(
             group,
+            left_out,
             used = self.memory.used(),
             limit = self.memory.limit(),
             limit_of_a_group = self.memory.group_max(),
             "{what} refused: groups use the memory that they may have on this core. Remove groups, shorten what members \
              say in joining and committing, or give the broker more memory (--memory)"
-        );
+        ));
     }
 
     // ---- deadlines

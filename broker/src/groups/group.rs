@@ -10,7 +10,7 @@ use super::effect::WriteId;
 use super::member::{Member, Protocol};
 use super::memory::{Account, GroupMemory};
 use super::parked::Parked;
-use super::subscription::subscribed_topics;
+use super::subscription::{TOPICS_MAX, subscribed_topics, topic_cost};
 
 /// The protocol type of Kafka's consumers; the coordinator reads the subscriptions of such groups.
 pub const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
@@ -147,7 +147,7 @@ impl Group {
     pub fn loaded(id: Str, memory: &GroupMemory, loaded: LoadedGroup) -> Group {
         let mut group = Group::new(id, memory, 0);
         group.generation = loaded.generation;
-        group.protocol_type = loaded.protocol_type;
+        group.set_protocol_type(loaded.protocol_type);
         group.protocol = loaded.protocol;
         group.state_since_ms = loaded.state_since_ms;
         if !loaded.members.is_empty() {
@@ -164,7 +164,7 @@ impl Group {
             group.add_member(member, protocol_type.clone().unwrap_or_default());
         }
         group.leader = loaded.leader.filter(|leader| group.members.contains_key(leader)).or(group.leader);
-        group.subscribed = group.compute_subscribed();
+        group.find_subscribed();
         group
     }
 
@@ -204,11 +204,11 @@ impl Group {
         self.pending_sync.clear();
         if self.members.is_empty() {
             self.protocol = None;
-            self.subscribed = self.compute_subscribed();
+            self.find_subscribed();
             self.transition(GroupState::Empty, wall_ms);
         } else {
             self.protocol = self.select_protocol();
-            self.subscribed = self.compute_subscribed();
+            self.find_subscribed();
             self.transition(GroupState::CompletingRebalance, wall_ms);
         }
     }
@@ -279,7 +279,7 @@ impl Group {
     /// Adds a member. The first one sets the group's protocol type, and leads until a join phase elects.
     pub fn add_member(&mut self, member: Member, protocol_type: Str) {
         if self.members.is_empty() {
-            self.protocol_type = Some(protocol_type);
+            self.set_protocol_type(Some(protocol_type));
         }
         self.remove_pending_member(&member.id);
         if let Some(instance_id) = &member.instance_id {
@@ -291,6 +291,12 @@ impl Group {
         self.count_in(&member);
         let former = self.members.insert(member.id.clone(), member);
         assert!(former.is_none(), "group {}: a member joined twice", &*self.id);
+    }
+
+    fn set_protocol_type(&mut self, protocol_type: Option<Str>) {
+        self.account.sub(text_bytes(self.protocol_type.as_ref()));
+        self.protocol_type = protocol_type;
+        self.account.add(text_bytes(self.protocol_type.as_ref()));
     }
 
     /// Takes a member, or a pending member id, out. What the member has parked is to be answered: use
@@ -463,6 +469,12 @@ impl Group {
         self.subscribed.is_some()
     }
 
+    fn find_subscribed(&mut self) {
+        self.account.sub(subscribed_cost(self.subscribed.as_ref()));
+        self.subscribed = self.compute_subscribed();
+        self.account.add(subscribed_cost(self.subscribed.as_ref()));
+    }
+
     fn compute_subscribed(&self) -> Option<BTreeSet<Str>> {
         if !self.is_consumer_group() {
             return None;
@@ -474,6 +486,9 @@ impl Group {
         let mut topics = BTreeSet::new();
         for member in self.members.values() {
             topics.append(&mut subscribed_topics(&member.metadata(Some(protocol)))?);
+            if topics.len() > TOPICS_MAX {
+                return None;
+            }
         }
         Some(topics)
     }
@@ -511,6 +526,14 @@ pub struct LoadedGroup {
     pub leader: Option<Str>,
     pub state_since_ms: Option<i64>,
     pub members: Vec<Member>,
+}
+
+fn text_bytes(text: Option<&Str>) -> usize {
+    text.map_or(0, |text| text.len())
+}
+
+fn subscribed_cost(topics: Option<&BTreeSet<Str>>) -> usize {
+    topics.into_iter().flatten().map(topic_cost).sum()
 }
 
 fn pending_cost(id: &Str) -> usize {
@@ -561,5 +584,7 @@ impl Group {
             + 3 * self.id.len()
             + self.members.values().map(Member::cost).sum::<usize>()
             + self.pending_members.iter().map(pending_cost).sum::<usize>()
+            + subscribed_cost(self.subscribed.as_ref())
+            + text_bytes(self.protocol_type.as_ref())
     }
 }

@@ -62,7 +62,10 @@ impl GroupCoordinator {
         }
         let has_room = match self.groups.get(&group_id).filter(|_| exists) {
             Some(group) => group.has_room(&env.memory, join.growth(group)),
-            None => env.memory.has_room_for_new_group(Group::COST + 3 * group_id.len() + join.cost()),
+            None => {
+                let bytes = Group::COST + 3 * group_id.len() + join.cost();
+                bytes <= env.memory.group_max() && env.memory.has_room_for_new_group(bytes)
+            }
         };
         if !has_room {
             env.memory_is_full(&group_id, "a member is");
@@ -128,6 +131,7 @@ impl<'a> Join<'a> {
         1024 + self.instance_id.as_ref().map_or(0, |id| 2 * id.len())
             + self.context.client_id.len()
             + self.context.client_host.len()
+            + self.protocol_type.len()
             + protocols_cost(&self.protocols)
     }
 

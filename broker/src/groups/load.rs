@@ -1,13 +1,14 @@
 //! Loading: the state as the records of the log have it.
 
 use bytes::Bytes;
+use corelog_io::planted::{Fault, planted};
 use corelog_wire::coordinator_records::{CoordinatorKey, value_from_bytes};
 use corelog_wire::{DecodeError, DecodeFault, Str};
 
 use super::coordinator::GroupCoordinator;
 use super::env::Now;
 use super::group::Group;
-use super::offsets::OffsetKey;
+use super::offsets::{CommittedOffset, OffsetKey};
 use super::rebalance::prepare_rebalance;
 
 /// A record of the log that can't be read.
@@ -47,7 +48,11 @@ impl GroupCoordinator {
                 if offset.is_some() && !self.groups.contains_key(&key.group) {
                     self.put_new_group(key.group.clone());
                 }
-                self.offsets.replay(&key, offset.map(Into::into));
+                let mut offset: Option<CommittedOffset> = offset.map(Into::into);
+                if planted(Fault::OffsetsOutliveTheirTopic) {
+                    offset.iter_mut().for_each(|offset| offset.topic_id = None);
+                }
+                self.offsets.replay(&key, offset);
             }
             CoordinatorKey::GroupMetadata(key) => {
                 let value = value

@@ -1,6 +1,6 @@
 //! Committed offsets: what is durable, and what is on its way to the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use corelog_wire::{Str, Uuid};
@@ -27,7 +27,7 @@ pub struct CommittedOffset {
 struct Slot {
     durable: Option<CommittedOffset>,
     /// Writes on their way, in their order; `None` is a tombstone.
-    pending: Vec<(WriteId, Option<CommittedOffset>)>,
+    pending: VecDeque<(WriteId, Option<CommittedOffset>)>,
 }
 
 impl Slot {
@@ -37,7 +37,7 @@ impl Slot {
 
     /// As it will be when everything on its way is durable.
     fn latest(&self) -> Option<&CommittedOffset> {
-        match self.pending.last() {
+        match self.pending.back() {
             Some((_, offset)) => offset.as_ref(),
             None => self.durable.as_ref(),
         }
@@ -116,13 +116,13 @@ impl OffsetStore {
 
     /// The last write on its way that touches the partition.
     pub fn last_pending(&self, group: &str, topic: &str, partition: i32) -> Option<WriteId> {
-        self.slot(group, topic, partition)?.pending.last().map(|(id, _)| *id)
+        self.slot(group, topic, partition)?.pending.back().map(|(id, _)| *id)
     }
 
     /// The last write on its way that touches any offset of the group.
     pub fn last_pending_of(&self, group: &str) -> Option<WriteId> {
         let slots = self.groups.get(group)?.values().flat_map(BTreeMap::values);
-        slots.filter_map(|slot| slot.pending.last().map(|(id, _)| *id)).max()
+        slots.filter_map(|slot| slot.pending.back().map(|(id, _)| *id)).max()
     }
 
     /// The length of the metadata of what will be there once all writes are durable, if anything will.
@@ -163,10 +163,17 @@ impl OffsetStore {
 
     // ---- writing
 
-    /// Notes that `write` will set (or, with `None`, remove) the offset.
+    /// Notes that `write` will set (or, with `None`, remove) the offset. What it says last of it counts.
     pub fn begin(&mut self, key: &OffsetKey, write: WriteId, offset: Option<CommittedOffset>) {
         self.account.add(offset_cost(offset.as_ref()));
-        self.slot_mut(key).pending.push((write, offset));
+        let pending = &mut self.slot_mut(key).pending;
+        match pending.back_mut().filter(|(id, _)| *id == write) {
+            Some((_, same)) => {
+                let former = std::mem::replace(same, offset);
+                self.account.sub(offset_cost(former.as_ref()));
+            }
+            None => pending.push_back((write, offset)),
+        }
     }
 
     /// What `write` said of the offset is durable.
@@ -204,7 +211,7 @@ impl OffsetStore {
     fn take_pending(&mut self, key: &OffsetKey, write: WriteId) -> Option<Option<CommittedOffset>> {
         let slot = self.groups.get_mut(&key.group)?.get_mut(&key.topic)?.get_mut(&key.partition)?;
         let at = slot.pending.iter().position(|(id, _)| *id == write)?;
-        let (_, offset) = slot.pending.remove(at);
+        let (_, offset) = slot.pending.remove(at)?;
         self.account.sub(offset_cost(offset.as_ref()));
         Some(offset)
     }

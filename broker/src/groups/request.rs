@@ -73,6 +73,17 @@ pub enum GroupResponse {
 }
 
 impl GroupRequest {
+    /// As much of it as its refusal needs. Of one that may wait for minutes nothing more is to be kept.
+    pub fn outline(&self) -> GroupRequest {
+        match self {
+            GroupRequest::Join(JoinGroupRequest { member_id, .. }) => {
+                GroupRequest::Join(JoinGroupRequest { member_id: member_id.clone(), ..Default::default() })
+            }
+            GroupRequest::Sync(_) => GroupRequest::Sync(SyncGroupRequest::default()),
+            others => others.clone(),
+        }
+    }
+
     /// The answer that says `error` and nothing else, as Kafka shapes it for each API: for a coordinator that is
     /// elsewhere, is loading, or failed to write.
     pub fn refuse(self, version: i16, error: ErrorCode) -> GroupResponse {

@@ -15,6 +15,7 @@ use super::memory::GroupMemory;
 use super::observe::{GroupRow, Place};
 use super::request::{GroupRequest, GroupResponse, RequestContext};
 use super::topics::TopicIds;
+use crate::logging::sparing::Sparing;
 
 /// Bytes of OffsetCommit requests of one shard that may wait for the log, and as many again that may wait for room.
 const COMMIT_ROOM_BYTES: u64 = 16 << 20;
@@ -30,12 +31,18 @@ pub struct GroupShard<L: GroupLog> {
 }
 
 impl<L: GroupLog> GroupShard<L> {
-    /// `memory_bytes_max`: what all groups of the shard may hold together.
-    pub fn new(config: GroupConfig, memory_bytes_max: usize, topics: TopicIds) -> GroupShard<L> {
+    /// `memory_bytes_max`: what all groups of the shard may hold together; `lines`: what is logged of clients.
+    pub fn new(
+        config: GroupConfig,
+        memory_bytes_max: usize,
+        topics: TopicIds,
+        lines: Rc<Sparing>,
+    ) -> GroupShard<L> {
         let settings = GroupSettings {
             config,
             memory: GroupMemory::new(memory_bytes_max),
             topics,
+            lines,
             append_bytes_max: Rc::new(Cell::new(APPEND_BYTES_MAX)),
             commit_room: Semaphore::new(COMMIT_ROOM_BYTES),
             commit_line: Semaphore::new(COMMIT_ROOM_BYTES),

@@ -132,7 +132,16 @@ impl StaticMemberChange {
     }
 
     fn revert(self, group: &mut Group, env: &mut Env, failure: WriteFailure) {
-        warn!(group = &*group.id, member = %self.new_id, ?failure, "static member not stored; its former id stays");
+        env.sparingly("static member not stored", |left_out| {
+            let member = &*self.new_id;
+            warn!(
+                group = &*group.id,
+                member,
+                ?failure,
+                left_out,
+                "static member not stored; its former id stays"
+            );
+        });
         let (parked_join, parked_sync) = group.replace_static_member(&self.new_id, self.old_id.clone());
         fence(env, &self.new_id, parked_join, parked_sync);
         env.cancel_session(&group.id, &self.new_id);

@@ -8,16 +8,18 @@ use tracing::warn;
 
 use super::effect::WriteFailure;
 use super::group_log::{GroupLog, LogRead, ReadFailed, WriteLost};
+use crate::logging::sparing::Sparing;
 
 /// A partition of `__consumer_offsets`, and the epoch in which this broker leads it.
 pub struct StorageLog {
     log: Rc<Log>,
     leader_epoch: i32,
+    lines: Rc<Sparing>,
 }
 
 impl StorageLog {
-    pub fn new(log: Rc<Log>, leader_epoch: i32) -> StorageLog {
-        StorageLog { log, leader_epoch }
+    pub fn new(log: Rc<Log>, leader_epoch: i32, lines: Rc<Sparing>) -> StorageLog {
+        StorageLog { log, leader_epoch, lines }
     }
 }
 
@@ -29,11 +31,14 @@ impl GroupLog for StorageLog {
             AppendBatch { bytes: batch, kind: BatchKind::Coordinator, leader_epoch: self.leader_epoch };
         match self.log.append(batch).await {
             Ok(appended) => Ok(DurableWrite(appended.durable)),
+            // The storage has told of it, once.
+            Err(AppendError::DiskFull { .. }) => Err(WriteFailure::Unavailable),
             Err(error) => {
-                warn!(log = %self.log.id(), %error, "group record not appended");
+                if let Some(left_out) = self.lines.turn("group record not appended", 0, corelog_io::now()) {
+                    warn!(log = %self.log.id(), %error, left_out, "group record not appended");
+                }
                 Err(match error {
                     AppendError::TooLarge { .. } => WriteFailure::TooLarge,
-                    AppendError::DiskFull { .. } => WriteFailure::Unavailable,
                     _ => WriteFailure::Failed,
                 })
             }

@@ -4,15 +4,24 @@ use std::collections::BTreeSet;
 
 use corelog_wire::Str;
 
+/// Subscriptions are looked through as far as this, and what goes beyond is taken for one to everything.
+pub const TOPICS_MAX: usize = 10_000;
+
+/// What a topic that members subscribe to holds.
+pub fn topic_cost(topic: &Str) -> usize {
+    96 + topic.len()
+}
+
 /// Reads the topics of a ConsumerProtocolSubscription. Every version begins with what version 0 is: version (i16),
 /// topics (array of string), user data (nullable bytes); what later versions add behind it is of no interest here.
-/// `None` when the bytes are not that: the group may bear the protocol type `consumer` and still speak its own format.
+/// `None` when the bytes are not that (the group may bear the protocol type `consumer` and still speak its own format), or
+/// name more than [`TOPICS_MAX`].
 pub fn subscribed_topics(metadata: &[u8]) -> Option<BTreeSet<Str>> {
     let mut rest = metadata;
     take::<2>(&mut rest)?;
     let count = i32::from_be_bytes(take(&mut rest)?);
     let mut topics = BTreeSet::new();
-    for _ in 0..usize::try_from(count).ok()? {
+    for _ in 0..usize::try_from(count).ok().filter(|count| *count <= TOPICS_MAX)? {
         let length = usize::try_from(i16::from_be_bytes(take(&mut rest)?)).ok()?;
         let (topic, behind) = rest.split_at_checked(length)?;
         rest = behind;

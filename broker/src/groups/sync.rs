@@ -102,14 +102,15 @@ fn store_assignment(group: &mut Group, env: &mut Env, request: &SyncGroupRequest
             assignments.insert(member.id.clone(), detached_bytes(&assignment.assignment));
         }
     }
-    let left_out = group.member_count() - assignments.len();
-    if left_out > 0 {
-        warn!(
-            group = &*group.id,
-            generation = group.generation,
-            left_out,
-            "leader assigned nothing to some members"
-        );
+    let without = group.member_count() - assignments.len();
+    if without > 0 {
+        env.sparingly("assignment of nothing", |left_out| {
+            let generation = group.generation;
+            warn!(
+                group = &*group.id,
+                generation, without, left_out, "leader assigned nothing to some members"
+            );
+        });
     }
     info!(
         group = &*group.id,
@@ -166,7 +167,10 @@ impl Assignment {
                 group.transition(GroupState::Stable, env.now.wall_ms);
             }
             Err(failure) => {
-                warn!(group = &*group.id, generation = group.generation, ?failure, "assignment not stored");
+                env.sparingly("assignment not stored", |left_out| {
+                    let generation = group.generation;
+                    warn!(group = &*group.id, generation, ?failure, left_out, "assignment not stored");
+                });
                 refuse_assignment(group, env, failure.error());
                 rebalance_or_complete(group, env, "the assignment could not be stored");
             }

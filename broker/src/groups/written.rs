@@ -84,7 +84,9 @@ impl GroupCoordinator {
                 if let Err(failure) = result {
                     // The generation before stays in the log. Should the broker stop now, its members come back with
                     // it, and go when their sessions end: harmless, since an empty group has nobody to confuse.
-                    warn!(group = &*group, ?failure, "empty group not stored");
+                    self.env.sparingly("empty group not stored", |left_out| {
+                        warn!(group = &*group, ?failure, left_out, "empty group not stored");
+                    });
                 }
             }
             GroupChange::Removed { groups } => {
@@ -101,7 +103,9 @@ impl GroupCoordinator {
         };
         group.creating = None;
         let Err(failure) = result else { return };
-        warn!(group = &**group_id, ?failure, "new group not stored");
+        self.env.sparingly("new group not stored", |left_out| {
+            warn!(group = &**group_id, ?failure, left_out, "new group not stored");
+        });
         if self.offsets.has_group(group_id) || matches!(group.state(), GroupState::Stable) {
             // Later writes of the group have come through, or may.
             return;
@@ -124,7 +128,9 @@ impl GroupCoordinator {
             Ok(()) => self.drop_group(group_id),
             Err(failure) => {
                 group.deleting = None;
-                warn!(group = &**group_id, ?failure, "removal of the group not stored");
+                self.env.sparingly("group not removed", |left_out| {
+                    warn!(group = &**group_id, ?failure, left_out, "removal of the group not stored");
+                });
             }
         }
     }

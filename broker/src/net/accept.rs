@@ -36,7 +36,9 @@ pub async fn run(shard: Rc<Shard>, listener: Listener, index: usize) {
                 spawn(Queue::Produce, admit(shard.clone(), stream, peer, index, turn)).detach();
             }
             Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed; is the open-file limit reached?");
+                shard.sparingly("accepting", move |left_out| {
+                    tracing::warn!(%error, left_out, "accepting a connection failed; is the open-file limit reached?");
+                });
                 sleep(RETRY).await;
             }
         }

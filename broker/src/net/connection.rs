@@ -8,11 +8,12 @@
 use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use corelog_io::sync::{Event, Permit, QueueReceiver, QueueSender, bounded};
-use corelog_io::{Part, Stream};
+use corelog_io::{Instant, Part, Stream};
 use corelog_wire::Str;
 use futures_util::future::{Either, LocalBoxFuture, select};
 use tracing::{debug, warn};
@@ -20,7 +21,7 @@ use tracing::{debug, warn};
 use super::frame::{FrameError, FrameReader};
 use super::patience::{Patience, Progress};
 use super::receive::RequestRoom;
-use crate::api;
+use crate::api::{self, Begun};
 use crate::shard::Shard;
 
 /// Requests of one connection that may be in progress; clients send 5 (`max.in.flight.requests.per.connection`).
@@ -35,6 +36,10 @@ const PATIENCE: Patience = Patience { stall: Duration::from_secs(120), bytes_per
 const PATIENCE_CONTENDED: Patience = Patience { stall: Duration::from_secs(2), bytes_per_second: 64 << 10 };
 /// How often a peer that lets an answer wait is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// Bytes of answers that a connection may have made before their turn. Beyond it nothing more is received.
+const MADE_MAX: usize = 1 << 20;
+/// Requests behind answers that the peer does not take may keep those of others out for this long.
+const KEEP_OUT_MAX: Duration = Duration::from_secs(3);
 
 /// What the handlers know of the connection a request came on.
 pub struct Connection {
@@ -104,8 +109,30 @@ impl CloseReason {
 pub struct Pending {
     pub api_key: i16,
     pub outcome: LocalBoxFuture<'static, Outcome>,
+    /// Memory of what of the answer is made already.
+    pub made_bytes: usize,
     pub room: RequestRoom,
     pub started: corelog_io::Instant,
+}
+
+/// How long a connection has kept others out by answers that were not taken, one after the other.
+#[derive(Default)]
+struct KeptOut {
+    time: Duration,
+    looked: Instant,
+}
+
+impl KeptOut {
+    /// At each look at an answer that waits. Whether it was too long.
+    fn is_over(&mut self, keeps_out: bool, now: Instant) -> bool {
+        // What was long ago counts no more.
+        if !keeps_out || now - self.looked > 2 * KEEP_OUT_MAX {
+            self.time = Duration::ZERO;
+        }
+        self.looked = now;
+        self.time += if keeps_out { LOOK } else { Duration::ZERO };
+        self.time >= KEEP_OUT_MAX
+    }
 }
 
 /// The requests of a connection that are not answered yet.
@@ -114,26 +141,30 @@ struct Owed {
     count: Cell<usize>,
     /// Whether one of them may wait for what others do: a Fetch for records, a member for its group.
     waits: Cell<bool>,
+    /// Memory of answers that are made before their turn comes.
+    made_bytes: Cell<usize>,
     answered: Event,
 }
 
 impl Owed {
-    fn add(&self, waits: bool) {
+    fn add(&self, waits: bool, made_bytes: usize) {
         self.count.set(self.count.get() + 1);
         self.waits.set(self.waits.get() || waits);
+        self.made_bytes.set(self.made_bytes.get() + made_bytes);
     }
 
-    fn settle(&self) {
+    fn settle(&self, made_bytes: usize) {
         self.count.set(self.count.get() - 1);
+        self.made_bytes.set(self.made_bytes.get() - made_bytes);
         if self.count.get() == 0 {
             self.waits.set(false);
-            self.answered.notify_all();
         }
+        self.answered.notify_all();
     }
 
-    /// Completes when nothing is owed whose answer may be long in coming.
+    /// Completes when nothing is owed whose answer may be long in coming, nor too much that is made.
     async fn is_prompt(&self) {
-        while self.waits.get() {
+        while self.waits.get() || self.made_bytes.get() > MADE_MAX {
             self.answered.listen().await;
         }
     }
@@ -189,9 +220,9 @@ async fn read(
         let started = corelog_io::now();
         shard.metrics.request_received(frame.bytes.len());
         let room = frame.room.clone();
-        let (api_key, outcome) = api::begin(shard, &connection, frame).await;
-        owed.add(api::waits_for_others(api_key));
-        if pending.send(Pending { api_key, outcome, room, started }).await.is_err() {
+        let Begun { api_key, outcome, made_bytes } = api::begin(shard, &connection, frame).await;
+        owed.add(api::waits_for_others(api_key), made_bytes);
+        if pending.send(Pending { api_key, outcome, made_bytes, room, started }).await.is_err() {
             return FrameError::Closed;
         }
         corelog_io::yield_if_needed().await;
@@ -205,14 +236,29 @@ async fn write(
     mut pending: QueueReceiver<Pending>,
     owed: &Owed,
 ) -> Result<(), String> {
+    let keeps_out = || owed.count.get() > 1 && shard.receive_budget.waiting() > 0;
+    let mut kept_out = KeptOut::default();
     while let Some(request) = pending.recv().await {
         match request.outcome.await {
             Outcome::Answer { frame, held } => {
                 request.room.give_back();
                 let bytes: usize = frame.iter().map(Bytes::len).sum();
-                let contended = || held.is_some() && shard.fetch_room.waiting() > 0;
-                send(stream, frame, contended).await?;
-                drop(held);
+                let counted = match held {
+                    Some(_) => None,
+                    None => shard.answers.take(bytes).await.map_err(|error| {
+                        let why = error.to_string();
+                        shard.sparingly("answer room", move |left_out| {
+                            warn!(%peer, left_out, "connection closed: {error}");
+                        });
+                        why
+                    })?,
+                };
+                let contended = || {
+                    held.is_some() && shard.fetch_room.waiting() > 0
+                        || counted.is_some() && shard.answers.is_contended()
+                };
+                send(stream, frame, contended, keeps_out, &mut kept_out).await?;
+                drop((held, counted));
                 shard.metrics.request_answered(request.api_key, bytes, corelog_io::now() - request.started);
             }
             Outcome::Silence => {
@@ -229,15 +275,25 @@ async fn write(
                 return Err(why);
             }
         }
-        owed.settle();
+        owed.settle(request.made_bytes);
     }
     Ok(())
 }
 
 /// Sends an answer. A peer that takes none of it, or too little, loses its connection: the sooner when others wait for
-/// what the answer holds of the shard's memory.
-async fn send(stream: &Stream, frame: Vec<Bytes>, contended: impl Fn() -> bool) -> Result<(), String> {
+/// what the answer holds of the shard's memory, or for what the requests behind it hold.
+async fn send(
+    stream: &Stream,
+    frame: Vec<Bytes>,
+    contended: impl Fn() -> bool,
+    keeps_out: impl Fn() -> bool,
+    kept_out: &mut KeptOut,
+) -> Result<(), String> {
     let mut sending = std::pin::pin!(stream.send(frame.into_iter().map(Part::Bytes).collect()));
+    // Most are taken at once.
+    if let Poll::Ready(sent) = futures_util::poll!(sending.as_mut()) {
+        return sent.map_err(|error| error.to_string());
+    }
     let mut since = corelog_io::now();
     let mut progress = Progress::default();
     // What it had taken at the first look: part of that belongs to former answers.
@@ -245,6 +301,11 @@ async fn send(stream: &Stream, frame: Vec<Bytes>, contended: impl Fn() -> bool) 
     loop {
         if let Ok(sent) = corelog_io::timeout(LOOK, sending.as_mut()).await {
             return sent.map_err(|error| error.to_string());
+        }
+        if kept_out.is_over(keeps_out(), corelog_io::now()) {
+            return Err(format!(
+                "requests behind answers that the peer does not take keep out those of others, for {KEEP_OUT_MAX:?}"
+            ));
         }
         let taken = stream.taken();
         let taken = taken - *taken_before.get_or_insert(taken);

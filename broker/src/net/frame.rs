@@ -5,11 +5,15 @@
 //! that announces 100 MB and sends 10 bytes holds these 10.
 
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use corelog_io::{Instant, Stream, yield_if_needed};
+use corelog_io::planted::{Fault, planted};
+use corelog_io::{Stream, yield_if_needed};
+use futures_util::poll;
 
 use super::patience::{Patience, Progress};
 use super::receive::{OWN_BYTES, ReceiveBudget, RequestRoom, Room, WAIT_MAX};
@@ -115,7 +119,7 @@ impl FrameReader {
         let size = self.frame_bytes()?.expect("a frame has begun");
         let budget = self.budget.clone();
         let lane = budget.lane(size);
-        let place = lane.place(size, corelog_io::now());
+        let mut place = None;
         let mut may_wait = WAIT_MAX;
         loop {
             let missing = size.saturating_sub(self.buffer.len());
@@ -123,12 +127,20 @@ impl FrameReader {
             let held = self.room.as_ref().map_or(0, Room::bytes);
             let wanted = (self.buffer.len().min(size) + step) as u64;
             if wanted > held {
-                let asked = corelog_io::now();
-                let more = lane.take(place, wanted - held, size as u64 - held);
-                let Ok(more) = corelog_io::timeout(may_wait, more).await else {
-                    return Err(FrameError::NoRoom { size });
+                let (step, rest) = (wanted - held, size as u64 - held);
+                let more = match lane.try_take(step, rest) {
+                    Some(more) => more,
+                    None => {
+                        let now = corelog_io::now();
+                        let place = *place.get_or_insert_with(|| lane.place(size, now));
+                        let more = lane.take(place, step, rest);
+                        let Ok(more) = corelog_io::timeout(may_wait, more).await else {
+                            return Err(FrameError::NoRoom { size });
+                        };
+                        may_wait = may_wait.saturating_sub(now.elapsed());
+                        more
+                    }
                 };
-                may_wait = may_wait.saturating_sub(asked.elapsed());
                 match &mut self.room {
                     Some(room) => room.merge(more),
                     None => self.room = Some(more),
@@ -175,36 +187,37 @@ impl FrameReader {
 
     /// More of a frame that has begun.
     async fn read_more(&mut self, max: usize) -> Result<(), FrameError> {
-        let mut since = corelog_io::now();
-        loop {
-            let read = corelog_io::timeout(LOOK, self.stream.read(&mut self.buffer, max)).await;
-            if matches!(read, Ok(Ok(0))) {
-                return Err(FrameError::Closed);
-            }
-            self.check_patience(&mut since)?;
-            if let Ok(read) = read {
-                return read.map(|_| ()).map_err(Into::into);
-            }
-        }
-    }
-
-    fn check_patience(&mut self, since: &mut Instant) -> Result<(), FrameError> {
         let size = self.frame_bytes()?.unwrap_or(LENGTH_BYTES);
-        let contended = self.room.is_some() && self.budget.lane(size).is_contended();
-        let patience = if contended {
-            let whole = size as u64 / WHOLE_CONTENDED.as_secs();
-            Patience {
-                bytes_per_second: PATIENCE_CONTENDED.bytes_per_second.max(whole),
-                ..PATIENCE_CONTENDED
+        let lane = self.budget.lane(size);
+        let had = self.buffer.len();
+        let mut read = pin!(self.stream.read(&mut self.buffer, max));
+        let read = match poll!(read.as_mut()) {
+            // What is there already was not waited for.
+            Poll::Ready(read) => read,
+            Poll::Pending => {
+                let mut since = corelog_io::now();
+                loop {
+                    let read = corelog_io::timeout(LOOK, read.as_mut()).await;
+                    let received = had + read.as_ref().map_or(0, |read| *read.as_ref().unwrap_or(&0));
+                    let contended = self.room.is_some() && lane.is_contended();
+                    let patience = if contended {
+                        PATIENCE_CONTENDED.within(WHOLE_CONTENDED, size as u64)
+                    } else {
+                        PATIENCE
+                    };
+                    let is_over =
+                        self.progress.is_over(&patience, received as u64, &mut since, corelog_io::now());
+                    if is_over && !planted(Fault::PartialFrameIsWaitedFor) {
+                        let spent = self.progress.spent;
+                        return Err(FrameError::Stalled { received, size, spent, patience });
+                    }
+                    if let Ok(read) = read {
+                        break read;
+                    }
+                }
             }
-        } else {
-            PATIENCE
         };
-        let received = self.buffer.len();
-        match self.progress.is_over(&patience, received as u64, since, corelog_io::now()) {
-            true => Err(FrameError::Stalled { received, size, spent: self.progress.spent, patience }),
-            false => Ok(()),
-        }
+        if read? == 0 { Err(FrameError::Closed) } else { Ok(()) }
     }
 
     fn take(&mut self, frame_bytes: usize) -> Frame {
@@ -212,6 +225,11 @@ impl FrameReader {
         self.progress = Progress::default();
         self.buffer.advance(LENGTH_BYTES);
         let bytes = self.buffer.split_to(frame_bytes - LENGTH_BYTES).freeze();
+        if frame_bytes > OWN_BYTES {
+            // What comes next has memory of its own: some bytes of it would keep all of this frame's. None of it is read yet.
+            let rest = std::mem::take(&mut self.buffer);
+            debug_assert!(rest.is_empty());
+        }
         let room = self.room.take().expect("a whole frame holds its room");
         Frame { bytes, room: RequestRoom::new(room) }
     }

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod admission;
+pub mod answers;
 pub mod connection;
 pub mod frame;
 mod patience;

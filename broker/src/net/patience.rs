@@ -13,6 +13,15 @@ pub struct Patience {
     pub bytes_per_second: u64,
 }
 
+impl Patience {
+    /// The same, and a transfer of `bytes` may not take much longer than `time`: the more it holds, the faster it must be.
+    pub const fn within(self, time: Duration, bytes: u64) -> Patience {
+        let least = bytes / time.as_secs();
+        let bytes_per_second = if least > self.bytes_per_second { least } else { self.bytes_per_second };
+        Patience { bytes_per_second, ..self }
+    }
+}
+
 /// How a transfer goes on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Progress {

@@ -20,6 +20,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use corelog_io::Instant;
+use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::{OneshotSender, oneshot};
 
 use super::frame::LENGTH_BYTES;
@@ -129,7 +130,7 @@ impl Lane {
         }
     }
 
-    /// The place of a frame of this size that begins to take room now.
+    /// The place of a frame of this size that has to wait from now on.
     pub fn place(&self, frame_bytes: usize, now: Instant) -> Place {
         let number = self.shared.frames.get();
         self.shared.frames.set(number + 1);
@@ -140,6 +141,14 @@ impl Lane {
     /// Whether frames wait for room.
     pub fn is_contended(&self) -> bool {
         !self.shared.line.borrow().is_empty()
+    }
+
+    /// As [`Lane::take`], where nobody waits and there is room.
+    pub fn try_take(&self, step: u64, rest: u64) -> Option<Room> {
+        let shared = &self.shared;
+        debug_assert!(0 < step && step <= rest && rest <= shared.reserve);
+        let bytes = if shared.line.borrow().is_empty() { shared.next(step, rest) } else { None };
+        bytes.map(|bytes| Shared::part(shared, bytes))
     }
 
     /// Room for `step` bytes more of a frame that lacks `rest`; for all of `rest` if it comes from the reserve. One call at a
@@ -172,6 +181,20 @@ impl Drop for InLine<'_> {
 }
 
 impl Shared {
+    /// What the first in line is given now.
+    fn next(&self, step: u64, rest: u64) -> Option<u64> {
+        let free = self.free.get();
+        if planted(Fault::RoomIsTakenBitByBit) {
+            return (free >= step).then_some(step);
+        }
+        if free >= self.reserve + step { Some(step) } else { (free >= rest).then_some(rest) }
+    }
+
+    fn part(this: &Rc<Shared>, bytes: u64) -> Room {
+        this.free.set(this.free.get() - bytes);
+        Room { lane: Rc::clone(this), bytes }
+    }
+
     /// Serves the line as far as there is room.
     fn give(this: &Rc<Shared>) {
         loop {
@@ -179,19 +202,11 @@ impl Shared {
                 let mut line = this.line.borrow_mut();
                 let Some(first) = line.first_entry() else { return };
                 let Waiting { step, rest, .. } = *first.get();
-                let free = this.free.get();
-                let bytes = if free >= this.reserve + step {
-                    step
-                } else if free >= rest {
-                    rest
-                } else {
-                    return;
-                };
+                let Some(bytes) = this.next(step, rest) else { return };
                 (first.remove().given, bytes)
             };
-            this.free.set(this.free.get() - bytes);
             // Nobody takes it: it is given back at once.
-            let _ = given.send(Room { lane: Rc::clone(this), bytes });
+            let _ = given.send(Shared::part(this, bytes));
         }
     }
 }
@@ -259,10 +274,6 @@ mod tests {
         lane.take(lane.place(rest as usize, at(0)), step, rest).now_or_never()
     }
 
-    fn given_at_once<F: Future<Output = Room>>(waiting: &mut [Pin<Box<F>>]) -> Vec<Room> {
-        waiting.iter_mut().filter_map(|waiting| waiting.as_mut().now_or_never()).collect()
-    }
-
     #[test]
     fn the_first_in_line_is_given_all_it_lacks() {
         let budget = ReceiveBudget::new(16 * MIB, 10 * MIB as usize);
@@ -298,12 +309,15 @@ mod tests {
         let mut large = Box::pin(lane.take(lane.place(10 << 20, at(1)), MIB, 10 * MIB));
         let mut small: Vec<_> =
             (2..6).map(|when| Box::pin(lane.take(lane.place(1 << 20, at(when)), MIB, MIB))).collect();
+        fn given<F: Future<Output = Room>>(small: &mut [Pin<Box<F>>]) -> Vec<Room> {
+            small.iter_mut().filter_map(|small| small.as_mut().now_or_never()).collect()
+        }
         assert!(large.as_mut().now_or_never().is_none());
-        let one = given_at_once(&mut small);
+        let one = given(&mut small);
         assert_eq!(one.len(), 1, "what is left of the reserve");
         drop((all, one));
-        small.remove(0);
-        assert_eq!(given_at_once(&mut small).len(), 3, "all at once");
+        drop(small.remove(0));
+        assert_eq!(given(&mut small).len(), 3, "all at once");
         assert!(large.as_mut().now_or_never().is_some(), "and then the large one");
     }
 

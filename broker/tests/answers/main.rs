@@ -8,4 +8,5 @@ mod configs;
 mod connection;
 mod edges;
 mod every_request;
+mod large;
 mod world;

@@ -25,7 +25,8 @@ pub struct Broker {
     reports: Option<mpsc::Receiver<Report>>,
     /// Cores whose main has ended.
     ended: Rc<Cell<usize>>,
-    cores: usize,
+    pub cores: usize,
+    pub request_bytes_max: usize,
 }
 
 /// How a start came out.
@@ -41,7 +42,14 @@ pub enum Start {
 impl Broker {
     pub fn new(sim: &Sim) -> Broker {
         let machine = sim.process("broker");
-        Broker { machine, controls: Vec::new(), reports: None, ended: Rc::default(), cores: 0 }
+        Broker {
+            machine,
+            controls: Vec::new(),
+            reports: None,
+            ended: Rc::default(),
+            cores: 0,
+            request_bytes_max: 0,
+        }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -52,6 +60,10 @@ impl Broker {
     /// given here.
     pub fn start(&mut self, plan: &Plan, cores: usize) {
         let (settings, config) = plan.config(self.machine.ip(), cores);
+        self.request_bytes_max = plan.request_bytes_max(&config, cores);
+        if let Some(more) = plan.descriptors {
+            self.machine.set_descriptor_limit(32 + 60 * cores + more);
+        }
         let identity = Identity { cluster_id: "simulated-cluster-aaaa".into(), node_id: config.node_id };
         let (report, reports) = mpsc::channel();
         let (seeds, controls) = Seed::for_cores(settings, config, identity, move |message| {

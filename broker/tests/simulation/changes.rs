@@ -32,7 +32,7 @@ const STALL: Duration = Duration::from_secs(70);
 const SETTLED: Duration = Duration::from_secs(400);
 
 /// What clients see of the metadata: of each topic its id, partitions and retention.
-type Seen = BTreeMap<Str, (Uuid, usize, Option<Str>)>;
+pub type Seen = BTreeMap<Str, (Uuid, usize, Option<Str>)>;
 
 /// Sends a request and leaves: at once, after a while, or with its answer.
 async fn ask_and_leave<R: Request>(address: SocketAddr, request: R, version: i16) {
@@ -48,8 +48,8 @@ async fn ask_and_leave<R: Request>(address: SocketAddr, request: R, version: i16
 }
 
 /// One change of one of a few topics, so that they meet.
-async fn change_something(address: SocketAddr) {
-    let name: Str = format!("topic-{}", below(NAMES)).into();
+pub async fn change_something(address: SocketAddr) {
+    let name: Str = format!("changed-{}", below(NAMES)).into();
     match below(6) {
         0 | 1 => {
             let topic = CreatableTopic {
@@ -90,7 +90,7 @@ async fn change_something(address: SocketAddr) {
     }
 }
 
-async fn look(address: SocketAddr) -> Seen {
+pub async fn look(address: SocketAddr) -> Seen {
     let mut connection = connect(address).await;
     let all = connection.call(&MetadataRequest::default(), 12).await.expect("the broker answers");
     let mut seen = Seen::new();

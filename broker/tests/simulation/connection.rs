@@ -17,6 +17,8 @@ pub struct Connection {
     buffer: BytesMut,
     last_id: i32,
     client_id: Str,
+    /// Called with every answer.
+    note: Option<Box<dyn Fn()>>,
 }
 
 impl Connection {
@@ -25,11 +27,18 @@ impl Connection {
         while !stop() {
             if let Ok(Ok(stream)) = timeout(CONNECT_MAX, Stream::connect(address)).await {
                 let client_id = client_id.into();
-                return Some(Connection { stream, buffer: BytesMut::new(), last_id: 0, client_id });
+                let buffer = BytesMut::new();
+                return Some(Connection { stream, buffer, last_id: 0, client_id, note: None });
             }
             sleep(Duration::from_millis(1 + corelog_io::random_u64() % 50)).await;
         }
         None
+    }
+
+    /// Every answer is noted.
+    pub fn noted(mut self, note: impl Fn() + 'static) -> Connection {
+        self.note = Some(Box::new(note));
+        self
     }
 
     /// Sends a request; its correlation id.
@@ -61,7 +70,12 @@ impl Connection {
 
     /// The next frame that comes, without its length.
     pub async fn next(&mut self) -> io::Result<Bytes> {
-        timeout(PATIENCE, self.frame()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        let frame =
+            timeout(PATIENCE, self.frame()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        if let Some(note) = &self.note {
+            note();
+        }
+        Ok(frame)
     }
 
     async fn frame(&mut self) -> io::Result<Bytes> {

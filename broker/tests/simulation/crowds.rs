@@ -8,12 +8,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use corelog_io::sim::Sim;
 use corelog_io::{Instant, Queue, Stream, now, sleep, spawn, timeout};
 use corelog_wire::fetch::{FetchPartition, FetchRequest, FetchResponse, FetchTopic};
+use corelog_wire::messages::MetadataRequest;
+use corelog_wire::messages::metadata_request::Topic;
 use corelog_wire::{Uuid, frame};
 use futures_util::future::join_all;
 
 use crate::broker::{Broker, Start};
 use crate::plan::{Faults, Plan};
-use crate::tailer::{PRODUCE_VERSION, batches, connect, create_topic, produce};
+use crate::tailer::{PRODUCE_VERSION, batches, connect, create_topic, create_topic_with, produce};
 
 const MIB: usize = 1 << 20;
 const FETCH_VERSION: i16 = 13;
@@ -205,6 +207,50 @@ fn a_crowd_of_large_requests_that_never_end_does_not_keep_others_waiting() {
     }
 }
 
+/// As slow as a peer may be while others wait: the largest request must not take the others' time for that.
+#[test]
+fn a_large_request_that_comes_slowly_does_not_keep_others_out() {
+    with_memory(64 * MIB, |address| async move {
+        let slow = open(address).await;
+        spawn(Queue::Produce, async move {
+            let request = ask(11 * MIB);
+            let (first, rest) = request.split_at(4 * MIB);
+            send(&slow, first.to_vec()).await;
+            for second in rest.chunks(70 << 10) {
+                sleep(Duration::from_secs(1)).await;
+                send(&slow, second.to_vec()).await;
+            }
+        })
+        .detach();
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(timeout(Duration::from_secs(40), is_served(address, ask(MIB))).await, Ok(true));
+    });
+}
+
+/// Requests are held until they are answered, in their order.
+#[test]
+fn requests_behind_answers_that_nobody_reads_do_not_keep_others_out() {
+    with_memory(64 * MIB, |address| async move {
+        let name = |n: usize| format!("{n:0>200}");
+        let topics = (0..200).map(|n| Topic { name: Some(name(n).into()), ..Default::default() });
+        let request = MetadataRequest { topics: Some(topics.collect()), ..Default::default() };
+        let large_answers =
+            frame::request(&request, 12, 1, None).expect("it is a request").concat().repeat(30);
+        let reads_slowly = open(address).await;
+        send(&reads_slowly, [large_answers, ask(3 * MIB)].concat()).await;
+        spawn(Queue::Produce, async move {
+            let mut buffer = BytesMut::new();
+            while reads_slowly.read(&mut buffer, 30 << 10).await.is_ok_and(|read| read > 0) {
+                buffer.clear();
+                sleep(Duration::from_secs(1)).await;
+            }
+        })
+        .detach();
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(timeout(Duration::from_secs(20), is_served(address, ask(MIB))).await, Ok(true));
+    });
+}
+
 #[test]
 fn a_fetch_that_waits_holds_nothing_of_its_request() {
     with_memory(64 * MIB, |address| async move {
@@ -350,6 +396,31 @@ fn a_request_of_many_batches_is_received_and_checked_in_many_turns() {
         produce(&mut connection, topic, 0..100, 1, 50_000).await;
         let longest = machine.longest_turn().expect("there were some");
         assert!(longest.cost < TURN_MAX, "{longest:?}");
+    });
+    broker.stop(&sim);
+}
+
+/// The core goes on while another thread checks it.
+#[test]
+fn a_large_batch_is_no_turn_of_the_core() {
+    let sim = Sim::new(5);
+    let mut broker = Broker::new(&sim);
+    let plan =
+        Plan { memory_bytes: 256 << 20, journal_file_bytes: 16 << 20, ..Plan::from_seed(5, Faults::Crashes) };
+    broker.start(&plan, 1);
+    assert_eq!(broker.await_ready(&sim), Start::Ready);
+    let (address, machine) = (broker.address(), broker.machine.clone());
+    sim.block_on(async move {
+        let mut connection = connect(address).await;
+        let topic = create_topic_with(&mut connection, 1, &[("max.message.bytes", "10000000")]).await;
+        machine.forget_turns();
+        let request = batches(topic, 0..1, 1, 4 * MIB);
+        let response = connection.call(&request, PRODUCE_VERSION).await.expect("an answer");
+        let answer = &response.responses[0].partition_responses[0];
+        // Whether or not there is a journal for it.
+        assert!([0, 10, 18].contains(&answer.error_code), "{answer:?}");
+        let longest = machine.longest_turn().expect("there were some");
+        assert!(longest.cost < 3 * TURN_MAX, "{longest:?}");
     });
     broker.stop(&sim);
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 
 use corelog_io::sim::Sim;
+use corelog_wire::ErrorCode;
 use corelog_wire::messages::alter_configs_request::{AlterableConfig, Resource};
 use corelog_wire::messages::create_partitions_request;
 use corelog_wire::messages::create_topics_request::CreatableTopic;
@@ -14,8 +15,8 @@ use corelog_wire::messages::offset_commit_request::{self, Partition};
 use corelog_wire::messages::offset_delete_request;
 use corelog_wire::messages::{
     AlterConfigsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-    DeleteRecordsRequest, DeleteTopicsRequest, FindCoordinatorRequest, OffsetCommitRequest,
-    OffsetDeleteRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, FindCoordinatorRequest, JoinGroupRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, join_group_request,
 };
 
 use crate::broker::{Broker, Start};
@@ -163,6 +164,51 @@ fn each_change_is_told_with_who_made_it_and_refused_ones_sparingly() {
             }
         }
         assert_eq!(having(&told, "create topic: refused").len(), 1, "{told:#?}");
+    });
+}
+
+/// Whoever wants to can cause them as often as he likes.
+#[test]
+fn what_runs_out_is_told_once_a_minute() {
+    Lines::with(|lines| {
+        let sim = Sim::new(3);
+        let mut broker = Broker::new(&sim);
+        started(&sim, &mut broker);
+        let address: SocketAddr = broker.address();
+        sim.block_on(async move {
+            let mut connection = connect(address).await;
+            find_coordinator(&mut connection).await;
+            // The coordinators of several partitions have no room for them.
+            let mut refused = 0;
+            for group in 0..20 {
+                let protocol = join_group_request::Protocol {
+                    name: "range".into(),
+                    metadata: vec![7; 300 << 10].into(),
+                };
+                let request = JoinGroupRequest {
+                    group_id: group.to_string().into(),
+                    session_timeout_ms: 10_000,
+                    rebalance_timeout_ms: 10_000,
+                    protocol_type: "consumer".into(),
+                    protocols: vec![protocol],
+                    ..Default::default()
+                };
+                let answer = connection.call(&request, 3).await.expect("an answer");
+                refused += usize::from(ErrorCode(answer.error_code) == ErrorCode::GROUP_MAX_SIZE_REACHED);
+            }
+            assert!(refused > 10, "{refused} refused");
+        });
+        let told = lines.take();
+        assert!((1..=2).contains(&having(&told, "groups use the memory").len()), "one a core: {told:#?}");
+
+        broker.machine.set_descriptor_limit(broker.machine.descriptors());
+        sim.block_on(async move {
+            let _waits = corelog_io::Stream::connect(address).await;
+            corelog_io::sleep(std::time::Duration::from_secs(20)).await;
+        });
+        let told = lines.take();
+        assert_eq!(having(&told, "accepting a connection failed").len(), 1, "{told:#?}");
+        broker.machine.set_descriptor_limit(usize::MAX);
     });
 }
 

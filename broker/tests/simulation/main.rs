@@ -1,7 +1,8 @@
 //! The simulation of one broker: production shards, mailboxes, listeners, connections, controller, groups and storage
 //! run as one process of a simulated machine, from one seed; clients on another machine speak Kafka's protocol to it
 //! over the simulated network. Power fails, the process is killed or stopped, it starts again with another number of
-//! cores; connections break, the network is cut, the disk is slow, full, failing or damaged.
+//! cores; connections break, the network is cut, the disk is slow, full, failing or damaged. All may stand still for longer
+//! than anybody waits; clients leave, do not read, send half a request; topics come and go.
 //!
 //! What must hold is what a user relies on:
 //! - every acknowledged batch is there, at its offset, once, byte for byte, in its producer's order;
@@ -10,7 +11,10 @@
 //! - offsets have no gaps; retries of idempotent producers change nothing;
 //! - a waiting fetch is woken by what it waits for;
 //! - committed offsets are those that were committed last, producer ids are given once, topics keep their ids;
-//! - with a damaged disk: an error, or the truth.
+//! - with a damaged disk: an error, or the truth; one damage costs one log at the most, and nothing for ever;
+//! - what is served of topics is what the controller's log says; nothing of a topic is ever another's of its name;
+//! - when what struck the broker is over, every client is answered, and a new one finds all in order ([`probe`]);
+//! - no task holds its core for long.
 //!
 //! `SEEDS` says how many seeds each test runs, from `FIRST_SEED` on (default 1); `SEED` replays one. A failure names
 //! its seed and faults: paste both into [`one_seed`]. `LOG=info` shows the broker's log of it.
@@ -21,15 +25,23 @@ mod committer;
 mod connection;
 mod consumer;
 mod crowds;
+mod damage;
 mod groups;
+mod guests;
 mod log_lines;
 mod member;
 mod metrics;
+mod passing;
 mod plan;
+#[cfg(debug_assertions)]
+mod planted;
+mod probe;
 mod producer;
+mod pulse;
 mod sessions;
 mod stops;
 mod story;
+mod strikes;
 mod tailer;
 mod truth;
 
@@ -89,12 +101,24 @@ fn io_errors() {
     run_seeds(10, Faults::IoErrors);
 }
 
-/// Parts of the data directory are missing: the start is refused, nothing is touched, and with them back all is there.
 #[test]
-fn parts_missing() {
-    for seed in 1..=setting("SEEDS").unwrap_or(6) {
-        story::run_with_parts_missing(&Plan::from_seed(seed, Faults::Crashes));
-    }
+fn stalls() {
+    run_seeds(8, Faults::Stalls);
+}
+
+#[test]
+fn lasting_errors() {
+    run_seeds(6, Faults::LastingErrors);
+}
+
+#[test]
+fn descriptors() {
+    run_seeds(4, Faults::Descriptors);
+}
+
+#[test]
+fn one_damage() {
+    run_seeds(6, Faults::OneDamage);
 }
 
 #[test]
@@ -121,6 +145,9 @@ fn found_before() {
         (6, Faults::BitFlips),
         // A connection missed that the broker stops.
         (95, Faults::Crashes),
+        // The power failed while what had been put aside of a log was removed, and what was left of it was missed. Who
+        // was at the end of a log that was refused was not told.
+        (2, Faults::LastingErrors),
     ] {
         run_seed(seed, faults);
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corelog_broker::config::{BrokerConfig, Machine, StaticConfig};
+use corelog_broker::config::{BrokerConfig, Machine, StaticConfig, request_bytes_max};
 use corelog_broker::settings::Settings;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,27 @@ pub enum Faults {
     IoErrors,
     /// Bits flip while the process is down.
     BitFlips,
+    /// Disk, network and cores stand still, also for longer than every limit in time.
+    Stalls,
+    /// What fails goes on failing: a journal, a log's segments, all reads, descriptors, space.
+    LastingErrors,
+    /// The process may open few files, and a crowd of clients takes all that it can get.
+    Descriptors,
+    /// One bit flips, or one part of the data directory is missing, while the process is down: all else is served.
+    OneDamage,
+}
+
+/// Clients beside those that keep to the protocol and wait for their answers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Guests {
+    /// Change topics, produce, fetch, join, and leave at any moment.
+    pub leavers: u32,
+    /// Ask for all there is, again and again, and read nothing.
+    pub mutes: u32,
+    /// Begin large requests and do not go on.
+    pub halting: u32,
+    /// Open many connections, and close them again.
+    pub crowds: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -36,6 +57,11 @@ pub struct Plan {
     pub committers: u32,
     /// Members of one consumer group.
     pub members: u32,
+    /// Each makes a topic, uses it and deletes it, again and again.
+    pub passing: u32,
+    /// Send requests as large as the limits allow.
+    pub large: u32,
+    pub guests: Guests,
     /// Bytes of a record batch's values.
     pub value_bytes_max: u64,
     pub segment_ms: u64,
@@ -45,6 +71,8 @@ pub struct Plan {
     /// Virtual time between a client's requests.
     pub pace: Duration,
     pub reset_one_in: u64,
+    /// Files that the process may have open, beside what each core takes for certain.
+    pub descriptors: Option<usize>,
 }
 
 pub const PORT: u16 = 9092;
@@ -81,7 +109,7 @@ impl Plan {
     pub fn from_seed(seed: u64, faults: Faults) -> Plan {
         let mut dice = Dice(seed ^ 0xb20c_e200);
         let journal_file_bytes = dice.pick(&[64 << 10, 128 << 10, 512 << 10]);
-        Plan {
+        let plan = Plan {
             seed,
             faults,
             topics: (0..1 + dice.below(2)).map(|_| dice.pick(&[1, 2, 3, 5])).collect(),
@@ -100,7 +128,67 @@ impl Plan {
             memory_bytes: dice.pick(&[(18 * journal_file_bytes).max(4 << 20), 16 << 20]),
             pace: Duration::from_micros(dice.pick(&[500, 3_000, 10_000])),
             reset_one_in: if faults == Faults::Network { dice.pick(&[0, 100, 1_000]) } else { 0 },
+            passing: dice.pick(&[0, 0, 1]),
+            large: 0,
+            guests: Guests { leavers: dice.pick(&[0, 0, 1]), ..Guests::default() },
+            descriptors: None,
+        };
+        plan.for_faults(&mut dice)
+    }
+
+    /// What this kind of faults needs to show.
+    fn for_faults(self, dice: &mut Dice) -> Plan {
+        // Much time passes.
+        let slow = Duration::from_millis(dice.pick(&[20, 50, 100]));
+        let guests = Guests { leavers: 2, mutes: dice.pick(&[0, 6]), halting: dice.pick(&[0, 4]), crowds: 0 };
+        match self.faults {
+            Faults::Stalls => Plan {
+                pace: slow,
+                incarnations: 1 + dice.below(2) as u32,
+                passing: 1 + dice.below(2) as u32,
+                large: dice.below(3) as u32,
+                guests,
+                ..self
+            },
+            Faults::LastingErrors => {
+                Plan { pace: slow / 4, passing: 2, incarnations: 2 + dice.below(2) as u32, ..self }
+            }
+            Faults::Descriptors => Plan {
+                pace: slow / 4,
+                incarnations: 1 + dice.below(2) as u32,
+                guests: Guests { crowds: 2, ..guests },
+                descriptors: Some(dice.pick(&[40, 60, 100])),
+                ..self
+            },
+            // Little fills the journal and the tail caches.
+            Faults::OneDamage => Plan {
+                topics: vec![3, 2],
+                pace: slow / 4,
+                incarnations: 1,
+                journal_file_bytes: 64 << 10,
+                journal_files: 2,
+                memory_bytes: 4 << 20,
+                guests: Guests::default(),
+                ..self
+            },
+            _ => self,
         }
+    }
+
+    /// Whether waiting for everybody costs little: the others do not do much meanwhile.
+    pub fn is_unhurried(&self) -> bool {
+        self.pace >= Duration::from_millis(5)
+    }
+
+    /// Answers may come without records for want of room.
+    pub fn is_crowded(&self) -> bool {
+        self.guests.mutes > 0
+    }
+
+    /// The largest request that the broker takes on so many cores, its length included.
+    pub fn request_bytes_max(&self, config: &BrokerConfig, cores: usize) -> usize {
+        let receive_bytes = config.budgets(cores).receive_bytes;
+        4 + request_bytes_max(receive_bytes).min(config.connections.request_bytes_max)
     }
 
     /// The broker's settings and config on `cores` cores. The journal and the budgets are made far smaller than a

@@ -47,6 +47,19 @@ fn version() -> i16 {
 fn batch(shared: &Shared, place: Place, sender: (u64, u64), producer: Option<Producer>) -> (Batch, i64) {
     let plan = &shared.plan;
     let records = 1 + below(4);
+    let most = if below(4) == 0 { plan.value_bytes_max } else { plan.value_bytes_max.min(300) };
+    (batch_of(shared, place, sender, producer, records, below(most) / records), records as i64)
+}
+
+/// As [`batch`], of so many records with values of `size` bytes.
+fn batch_of(
+    shared: &Shared,
+    place: Place,
+    sender: (u64, u64),
+    producer: Option<Producer>,
+    records: u64,
+    size: u64,
+) -> Batch {
     let codec = match below(12) {
         0 => Compression::Lz4,
         1 => Compression::Gzip,
@@ -58,8 +71,6 @@ fn batch(shared: &Shared, place: Place, sender: (u64, u64), producer: Option<Pro
         encoding: Encoding::from(codec),
         ..BatchOptions::default()
     });
-    let most = if below(4) == 0 { plan.value_bytes_max } else { plan.value_bytes_max.min(300) };
-    let size = below(most) / records;
     let mut truth = shared.truth.borrow_mut();
     let key = truth.next_key();
     for i in 0..records {
@@ -72,7 +83,39 @@ fn batch(shared: &Shared, place: Place, sender: (u64, u64), producer: Option<Pro
     }
     let bytes = builder.build().expect("the batch can be built");
     truth.sent(place, key, bytes.clone(), records as i64, sender);
-    (Batch { place, key, bytes }, records as i64)
+    Batch { place, key, bytes }
+}
+
+/// Appends a batch with values of `size` bytes to one partition. `Err`: the connection is gone.
+pub async fn append(
+    shared: &Shared,
+    connection: &mut Connection,
+    place: Place,
+    sender: (u64, u64),
+    size: u64,
+) -> std::io::Result<ErrorCode> {
+    let batches = [batch_of(shared, place, sender, None, 1, size)];
+    let version = version();
+    let id = send(shared, connection, version, &batches).await?;
+    match receive(shared, connection, version, id, &batches).await?.remove(0) {
+        Answer::Acked(offset) => shared.truth.borrow_mut().acked(place, batches[0].key, offset),
+        Answer::Refused(code) => {
+            shared.expect_explained(code, "produce");
+            return Ok(code);
+        }
+    }
+    Ok(ErrorCode::NONE)
+}
+
+/// Sends a request and does not wait for its answer.
+pub async fn send_and_leave(shared: &Shared, connection: &mut Connection) {
+    let sender = shared.truth.borrow_mut().next_sender();
+    let batches: Vec<Batch> = some_places(shared)
+        .into_iter()
+        .zip(1..)
+        .map(|(place, n)| batch(shared, place, (sender, n), None).0)
+        .collect();
+    let _left = send(shared, connection, version(), &batches).await;
 }
 
 async fn send(

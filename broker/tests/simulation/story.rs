@@ -3,11 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use corelog_io::sim::{DiskOp, Process, Sim, SimConfig};
+use corelog_io::sim::{Process, Sim, SimConfig};
 use corelog_io::{Queue, random_u64, sleep, spawn};
 use corelog_wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use corelog_wire::messages::metadata_request::Topic;
@@ -16,28 +17,55 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 
 use crate::broker::{Broker, Start};
 use crate::connection::Connection;
-use crate::plan::{DATA_DIR, Dice, Faults, Plan};
+use crate::plan::{Dice, Faults, Plan};
+use crate::pulse::{Pulse, Pulses};
+use crate::strikes::After;
 use crate::truth::{Place, Truth};
-use crate::{committer, consumer, member, producer};
+use crate::{changes, committer, consumer, guests, member, passing, probe, producer};
 
-/// More than any plan needs of the disk.
-const AMPLE: u64 = 1 << 40;
 /// After the faults have ended, all that was begun is finished within this much virtual time.
 const FINISH_MAX: Duration = Duration::from_secs(120);
 /// With space on the disk again, produce comes back within this, without a restart.
-const RELIEF_MAX: Duration = Duration::from_secs(10);
+pub const RELIEF_MAX: Duration = Duration::from_secs(10);
+/// Once what struck the broker is over, every client is answered within this.
+const ANSWERED_MAX: Duration = Duration::from_secs(60);
+/// Changes of topics that were asked for are carried out, if the disk does its work.
+const SETTLED: Duration = Duration::from_secs(15);
+/// What one task may hold a core for. By the work that is told at the seam: no clock runs meanwhile.
+const TURN_MAX: Duration = Duration::from_millis(1);
 /// Consumers that wait have everything this long after the last acknowledgement.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
-/// What the clients share with the story around them.
-pub struct Shared {
+/// What all clients share with the story around them.
+pub struct Common {
     pub plan: Plan,
     pub truth: RefCell<Truth>,
-    address: SocketAddr,
+    pub address: SocketAddr,
     stop: Cell<bool>,
+    /// Topics are to stay as they are for a while.
+    hold: Cell<bool>,
+    /// Crowds are to leave for a while.
+    is_quiet: Cell<bool>,
     finished: Cell<usize>,
     /// Where the followers are.
     pub followers: RefCell<BTreeMap<usize, BTreeMap<Place, i64>>>,
+    pub pulses: Pulses,
+    /// The largest request that the broker takes.
+    pub request_bytes_max: Cell<usize>,
+}
+
+/// One client's view of it.
+pub struct Shared {
+    common: Rc<Common>,
+    pulse: Rc<Pulse>,
+}
+
+impl Deref for Shared {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
 }
 
 /// A random number below `n`, from the seed; for clients.
@@ -50,6 +78,32 @@ pub fn topic_name(topic: usize) -> Str {
 }
 
 impl Shared {
+    fn client(&self, name: &str) -> Rc<Shared> {
+        Rc::new(Shared { common: self.common.clone(), pulse: self.pulses.watched(name) })
+    }
+
+    /// A client that need not be answered.
+    fn guest(&self) -> Rc<Shared> {
+        Rc::new(Shared { common: self.common.clone(), pulse: self.pulses.unwatched() })
+    }
+
+    fn note_answers(&self, connection: Connection) -> Connection {
+        let pulse = self.pulse.clone();
+        connection.noted(move || pulse.beat())
+    }
+
+    pub async fn connect(&self, client: &str) -> Option<Connection> {
+        let connection = Connection::open(self.address, client, || self.stopped()).await?;
+        Some(self.note_answers(connection))
+    }
+
+    pub async fn connect_to_finish(&self, client: &str) -> Option<Connection> {
+        let connection = Connection::open(self.address, client, || self.damaged()).await?;
+        Some(self.note_answers(connection))
+    }
+}
+
+impl Common {
     /// Clients begin nothing new, and finish what they have begun.
     pub fn stopped(&self) -> bool {
         self.stop.get()
@@ -60,12 +114,21 @@ impl Shared {
         self.truth.borrow().damage_found
     }
 
-    pub async fn connect(&self, client: &str) -> Option<Connection> {
-        Connection::open(self.address, client, || self.stopped()).await
+    /// Waits until topics may be changed.
+    pub async fn may_change(&self) {
+        while self.hold.get() {
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
-    pub async fn connect_to_finish(&self, client: &str) -> Option<Connection> {
-        Connection::open(self.address, client, || self.damaged()).await
+    pub fn is_quiet(&self) -> bool {
+        self.is_quiet.get()
+    }
+
+    /// An answer was that it cannot be had. Whether who asked need not ask again.
+    pub fn gives_up(&self, failures: &mut u32) -> bool {
+        *failures += 1;
+        self.damaged() || (self.plan.faults == Faults::OneDamage && *failures > 5)
     }
 
     pub fn places(&self) -> Vec<Place> {
@@ -99,16 +162,13 @@ impl Shared {
 pub fn run(plan: &Plan) -> u64 {
     let mut story = Story::new(plan);
     story.tell();
+    if plan.faults == Faults::OneDamage {
+        story.damage();
+    }
+    let longest = story.broker.machine.longest_turn().expect("there were some");
+    story.note(&format!("longest turn: {longest:?}"));
+    assert!(longest.cost < TURN_MAX, "a turn is too long: {longest:?}");
     story.sim.trace_hash()
-}
-
-/// Runs a plan, then takes parts of the data directory away: no start takes what is missing for empty, and with all of it
-/// back everything is there.
-pub fn run_with_parts_missing(plan: &Plan) {
-    let mut story = Story::new(plan);
-    story.tell();
-    story.bereave();
-    story.judge();
 }
 
 impl Story {
@@ -118,31 +178,43 @@ impl Story {
             SimConfig { reset_one_in: plan.reset_one_in, ..SimConfig::default() },
         );
         let broker = Broker::new(&sim);
-        let clients = sim.process("clients");
-        let shared = Rc::new(Shared {
+        let (clients, guests) = (sim.process("clients"), sim.process("guests"));
+        let common = Rc::new(Common {
             plan: plan.clone(),
             truth: RefCell::new(Truth::new(plan.faults)),
             address: broker.address(),
-            stop: Cell::new(false),
-            finished: Cell::new(0),
+            stop: Cell::default(),
+            hold: Cell::default(),
+            is_quiet: Cell::default(),
+            finished: Cell::default(),
             followers: RefCell::default(),
+            pulses: Pulses::default(),
+            request_bytes_max: Cell::default(),
         });
-        Story { sim, broker, clients, shared, dice: Dice(plan.seed) }
+        let pulse = common.pulses.unwatched();
+        let shared = Rc::new(Shared { common, pulse });
+        Story { sim, broker, clients, guests, shared, dice: Dice(plan.seed) }
     }
 }
 
-struct Story {
-    sim: Sim,
-    broker: Broker,
-    clients: Process,
-    shared: Rc<Shared>,
-    dice: Dice,
+pub struct Story {
+    pub sim: Sim,
+    pub broker: Broker,
+    pub clients: Process,
+    guests: Process,
+    pub shared: Rc<Shared>,
+    pub dice: Dice,
 }
 
 impl Story {
     fn tell(&mut self) {
         let shared = self.shared.clone();
         self.clients.start(1, move |_| work(shared.clone()));
+        let shared = self.shared.clone();
+        self.guests.start(1, move |_| {
+            guests::come(&shared, || shared.guest());
+            std::future::ready(())
+        });
         for _ in 0..self.shared.plan.incarnations {
             self.live();
         }
@@ -151,30 +223,40 @@ impl Story {
     }
 
     /// Shown if the run fails.
-    fn note(&self, what: &str) {
+    pub fn note(&self, what: &str) {
         eprintln!("{:?}, step {}: {what}", self.sim.elapsed(), self.sim.steps());
     }
 
-    fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &Plan {
         &self.shared.plan
     }
 
     /// Starts the broker, on any number of cores.
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let cores = 1 + self.dice.below(self.plan().cores_max) as usize;
         let plan = self.shared.plan.clone();
         self.note(&format!("starts on {cores} cores"));
         self.broker.start(&plan, cores);
+        self.shared.request_bytes_max.set(self.broker.request_bytes_max);
     }
 
     /// One life of the broker among faults, from start to its end.
     fn live(&mut self) {
         self.start();
-        if self.dice.below(5) == 0 {
-            // Dies while it starts.
-            let steps = self.dice.below(1_500);
-            self.sim.run_steps(steps);
-            return self.end();
+        match self.dice.below(8) {
+            0 => {
+                self.note("dies while it starts");
+                let steps = self.dice.below(1_500);
+                self.sim.run_steps(steps);
+                return self.end();
+            }
+            1 => {
+                self.note("is told to stop while it starts");
+                let steps = self.dice.below(1_500);
+                self.sim.run_steps(steps);
+                return self.stop();
+            }
+            _ => {}
         }
         match self.broker.await_ready(&self.sim) {
             Start::Ready => {}
@@ -187,71 +269,59 @@ impl Story {
         for _ in 0..1 + self.dice.below(3) {
             let calm = self.dice.millis(300);
             self.sim.run_for(calm);
-            self.strike();
+            let after = self.strike();
+            if self.plan().is_unhurried() {
+                self.all_are_answered();
+            }
+            if after == After::Restart {
+                self.note("is killed");
+                self.broker.machine.kill();
+                return;
+            }
         }
         let calm = self.dice.millis(200);
         self.sim.run_for(calm);
+        if self.topics_are_compared() && self.dice.below(2) == 0 {
+            return self.compare_topics();
+        }
         self.end();
     }
 
-    /// Something happens to the running broker.
-    fn strike(&mut self) {
-        let disk = self.broker.machine.disk();
-        match self.plan().faults {
-            Faults::Crashes | Faults::BitFlips => match self.dice.below(4) {
-                0 => {
-                    let extra = self.dice.millis(40);
-                    disk.set_extra_latency(extra);
-                    let slow = self.dice.millis(2_000);
-                    self.sim.run_for(slow);
-                    disk.set_extra_latency(Duration::ZERO);
-                }
-                1 => {
-                    let (jump, drift) =
-                        (self.dice.below(4_000) as i64 - 2_000, self.dice.below(400) as i32 - 200);
-                    self.broker.machine.set_clock(jump, drift);
-                }
-                _ => {}
-            },
-            Faults::Network => match self.dice.below(3) {
-                0 => self.sim.reset_connections(&self.broker.machine, &self.clients),
-                1 => {
-                    self.sim.partition(&self.broker.machine, &self.clients);
-                    let cut = self.dice.millis(4_000);
-                    self.sim.run_for(cut);
-                    self.sim.heal(&self.broker.machine, &self.clients);
-                }
-                _ => {
-                    self.broker.machine.pause();
-                    let paused = self.dice.millis(5_000);
-                    self.sim.run_for(paused);
-                    self.broker.machine.resume();
-                }
-            },
-            Faults::FullDisk => {
-                self.shared.truth.borrow_mut().storage_may_fail = true;
-                let used: u64 =
-                    disk.files().iter().map(|f| disk.contents(f).map_or(0, |c| c.len() as u64)).sum();
-                disk.set_capacity(used + self.dice.below(512 << 10));
-                let full = self.dice.millis(4_000);
-                self.sim.run_for(full);
-                disk.set_capacity(AMPLE);
-                let before = self.shared.truth.borrow().acknowledged;
-                self.run_until(
-                    RELIEF_MAX,
-                    "nothing is acknowledged with space on the disk again",
-                    |shared| shared.truth.borrow().acknowledged > before,
-                );
-            }
-            Faults::IoErrors => {
-                self.shared.truth.borrow_mut().storage_may_fail = true;
-                let op = self.dice.pick(&[DiskOp::Read, DiskOp::Write, DiskOp::Sync, DiskOp::Metadata]);
-                let part = self.dice.pick(&["", ".journal", ".checkpoint", ".log", ".index"]);
-                disk.fail_nth(op, part, self.dice.below(100), std::io::ErrorKind::Other);
-                let on = self.dice.millis(1_000);
-                self.sim.run_for(on);
-            }
+    /// What was is over: every client has an answer from now on, whatever it is.
+    fn all_are_answered(&self) {
+        self.shared.is_quiet.set(true);
+        self.shared.pulses.begin_era();
+        let answered = |shared: &Shared| shared.pulses.missing().is_empty();
+        let until = self.sim.elapsed() + ANSWERED_MAX;
+        while !answered(&self.shared) {
+            let missing = || self.shared.pulses.missing();
+            assert!(self.sim.elapsed() < until, "not answered after {ANSWERED_MAX:?}: {:?}", missing());
+            self.sim.run_for(Duration::from_millis(10));
         }
+        self.shared.is_quiet.set(false);
+    }
+
+    /// Whether the controller's log is sound, and somebody changes topics.
+    fn topics_are_compared(&self) -> bool {
+        let sound = [Faults::Crashes, Faults::Network, Faults::Stalls].contains(&self.plan().faults);
+        sound && self.plan().is_unhurried() && self.plan().guests.leavers > 0 && self.broker.is_up()
+    }
+
+    /// What the broker serves of topics is what it serves after a restart: nobody changes them meanwhile.
+    fn compare_topics(&mut self) {
+        self.shared.hold.set(true);
+        self.sim.run_for(SETTLED);
+        let address = self.shared.address;
+        let served = self.sim.block_on(changes::look(address));
+        self.note("is killed, and its topics compared");
+        self.broker.machine.kill();
+        self.start();
+        let started = self.broker.await_ready(&self.sim);
+        assert_eq!(started, Start::Ready, "with a sound controller's log");
+        let replayed = self.sim.block_on(changes::look(address));
+        assert_eq!(served, replayed, "what was served is not what the controller's log says");
+        self.shared.hold.set(false);
+        self.end();
     }
 
     /// The end of a life: power loss at any step, kill, or a stop in good order.
@@ -261,13 +331,7 @@ impl Story {
                 self.note("is killed");
                 self.broker.machine.kill();
             }
-            1 if self.broker.is_up() => {
-                let may_fail = std::mem::replace(&mut self.shared.truth.borrow_mut().storage_may_fail, true);
-                self.note("is told to stop");
-                self.broker.stop(&self.sim);
-                self.note("has stopped");
-                self.shared.truth.borrow_mut().storage_may_fail = may_fail;
-            }
+            1 if self.broker.is_up() => self.stop(),
             _ => {
                 let steps = self.dice.below(5_000);
                 self.broker.machine.crash_after(steps);
@@ -283,6 +347,14 @@ impl Story {
         self.sim.run_for(down);
     }
 
+    fn stop(&mut self) {
+        let may_fail = std::mem::replace(&mut self.shared.truth.borrow_mut().storage_may_fail, true);
+        self.note("is told to stop");
+        self.broker.stop(&self.sim);
+        self.note("has stopped");
+        self.shared.truth.borrow_mut().storage_may_fail = may_fail;
+    }
+
     /// A last life without faults: clients finish, and what they wait for comes.
     fn finish(&mut self) {
         self.broker.machine.disk().clear_faults();
@@ -296,6 +368,7 @@ impl Story {
         // Faults of former lives are answered for.
         let on = self.dice.millis(400);
         self.sim.run_for(on);
+        self.guests.kill();
         self.shared.stop.set(true);
         let finishing = workers(self.plan());
         self.run_until(FINISH_MAX, "clients have not finished", |shared| shared.finished.get() == finishing);
@@ -312,6 +385,13 @@ impl Story {
         self.clients.kill();
         let settle = Duration::from_secs(2);
         self.sim.run_for(settle);
+        self.probe(0);
+    }
+
+    /// A new client finds all partitions but `broken_max` sound, and all else in order.
+    pub fn probe(&self, broken_max: usize) {
+        let shared = self.shared.guest();
+        self.sim.block_on(probe::probe(shared, broken_max));
     }
 
     /// Everything is there, and stays there.
@@ -354,62 +434,6 @@ impl Story {
         }
     }
 
-    fn bereave(&mut self) {
-        self.broker.stop(&self.sim);
-        let data = Path::new(DATA_DIR);
-        let controller = data.join("topics/__cluster_metadata~AAAAAAAAAAAAAAAAAAAAAQ");
-        let journal = data.join("journal");
-        let disk = self.broker.machine.disk();
-        // A checkpoint with all its copies.
-        let mut checkpoints: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-        for file in disk.files() {
-            if let Some((stem, _)) = file.to_string_lossy().split_once(".checkpoint") {
-                checkpoints.entry(stem.to_owned()).or_default().push(file.clone());
-            }
-        }
-        let mut missing: Vec<Vec<PathBuf>> = checkpoints.into_values().collect();
-        assert!(!missing.is_empty(), "there are checkpoints");
-        missing.extend([vec![controller.clone()], vec![journal.clone()], vec![journal, controller]]);
-        for gone in missing {
-            self.note(&format!("{gone:?} are missing"));
-            self.rename(gone.iter().enumerate().map(|(n, path)| (path.clone(), aside(n))).collect());
-            let before = disk.files();
-            self.start();
-            match self.broker.await_ready(&self.sim) {
-                Start::Failed(what) => assert!(what.contains("corectl log repair"), "{what}"),
-                start => panic!("without {gone:?}: {start:?}"),
-            }
-            self.sim.run_for(Duration::from_secs(1));
-            self.broker.machine.kill();
-            // A refused start may have begun files of its own.
-            let after = disk.files();
-            let lost: Vec<_> = before.iter().filter(|file| !after.contains(file)).collect();
-            assert!(lost.is_empty(), "without {gone:?} the start took {lost:?} away");
-            self.rename(gone.iter().enumerate().map(|(n, path)| (aside(n), path.clone())).collect());
-        }
-        self.start();
-        assert_eq!(self.broker.await_ready(&self.sim), Start::Ready, "with everything back");
-    }
-
-    /// Renames on the broker's disk while it is down.
-    fn rename(&self, renames: Vec<(PathBuf, PathBuf)>) {
-        let done = Rc::new(Cell::new(false));
-        let (renames, told) = (Rc::new(renames), done.clone());
-        self.broker.machine.start(1, move |_| {
-            let (renames, told) = (renames.clone(), told.clone());
-            async move {
-                for (from, to) in &*renames {
-                    corelog_io::fs::rename(from, to).await.expect("it is there");
-                }
-                told.set(true);
-            }
-        });
-        while !done.get() {
-            assert!(self.sim.run_steps(1) > 0, "stuck");
-        }
-        self.broker.machine.kill();
-    }
-
     fn flip_bits(&mut self) {
         let disk = self.broker.machine.disk();
         for _ in 0..1 + self.dice.below(3) {
@@ -426,23 +450,19 @@ impl Story {
         }
     }
 
-    fn run_until(&self, limit: Duration, what: &str, done: impl Fn(&Shared) -> bool) {
+    pub fn run_until(&self, limit: Duration, what: &str, done: impl Fn(&Shared) -> bool) {
         let until = self.sim.elapsed() + limit;
         while !done(&self.shared) {
-            assert!(self.sim.elapsed() < until, "{what} after {limit:?}");
+            let working = || self.shared.pulses.working();
+            assert!(self.sim.elapsed() < until, "{what} after {limit:?}; at work: {:?}", working());
             self.sim.run_for(Duration::from_millis(10));
         }
     }
 }
 
-/// Where what is missing lies meanwhile.
-fn aside(n: usize) -> PathBuf {
-    format!("/aside-{n}").into()
-}
-
 /// Clients that finish when told to.
 fn workers(plan: &Plan) -> usize {
-    let members = plan.members + plan.committers;
+    let members = plan.members + plan.committers + plan.passing + plan.large;
     (plan.producers + plan.idempotent_producers + plan.consumers + members) as usize
         + usize::from(deletes(plan))
 }
@@ -455,34 +475,47 @@ fn deletes(plan: &Plan) -> bool {
 async fn work(shared: Rc<Shared>) {
     create_topics(&shared).await;
     let plan = shared.plan.clone();
-    let begin = |future: std::pin::Pin<Box<dyn Future<Output = ()>>>| {
-        let shared = shared.clone();
+    fn begin<F: Future<Output = ()> + 'static>(
+        shared: &Shared,
+        name: &str,
+        client: impl FnOnce(Rc<Shared>) -> F,
+    ) {
+        let shared = shared.client(name);
+        let client = client(shared.clone());
         spawn(Queue::Control, async move {
-            future.await;
+            client.await;
+            shared.pulse.end();
             shared.finished.set(shared.finished.get() + 1);
         })
         .detach();
-    };
+    }
     for _ in 0..plan.producers {
-        begin(Box::pin(producer::plain(shared.clone())));
+        begin(&shared, "plain producer", producer::plain);
     }
     for _ in 0..plan.idempotent_producers {
-        begin(Box::pin(producer::idempotent(shared.clone())));
+        begin(&shared, "idempotent producer", producer::idempotent);
     }
     for _ in 0..plan.consumers {
-        begin(Box::pin(consumer::wander(shared.clone())));
+        begin(&shared, "consumer", consumer::wander);
     }
     for n in 0..plan.committers {
-        begin(Box::pin(committer::solo(shared.clone(), format!("solo-{n}"))));
+        begin(&shared, "committer", move |shared| committer::solo(shared, format!("solo-{n}")));
     }
     for _ in 0..plan.members {
-        begin(Box::pin(member::member(shared.clone())));
+        begin(&shared, "member", member::member);
+    }
+    for n in 0..plan.passing {
+        begin(&shared, "passing topic", move |shared| passing::pass(shared, n));
+    }
+    for _ in 0..plan.large {
+        begin(&shared, "large requests", guests::large);
     }
     if deletes(&plan) {
-        begin(Box::pin(consumer::delete_records(shared.clone())));
+        begin(&shared, "deleter", consumer::delete_records);
     }
     for number in 0..2 {
-        spawn(Queue::Control, consumer::follow(shared.clone(), number)).detach();
+        // They wait for as long as there is no news.
+        spawn(Queue::Control, consumer::follow(shared.guest(), number)).detach();
     }
 }
 

@@ -17,6 +17,10 @@ use std::ops::RangeInclusive;
 /// The widest elements are those of ListGroups answers (128 bytes from 3); in requests, strings (32 from 1).
 pub const EXPANSION: usize = 48;
 
+/// What an array element counts as at the least where the caller bounds the memory: a number of a request takes four bytes, and
+/// its place in the answer a hundred.
+pub const ELEMENT_BYTES: usize = 128;
+
 /// What a block of memory costs beside its bytes, allocator and reference count.
 const BLOCK_OVERHEAD: usize = 40;
 // One byte may become the three of U+FFFD.
@@ -38,6 +42,8 @@ pub struct Reader {
     /// Bytes at and after this are not to be read; less than `bytes.len()` within a tagged field.
     end: usize,
     memory_left: usize,
+    /// Of what the caller gave, with each array element at its least.
+    given_left: usize,
 }
 
 type Result<T> = std::result::Result<T, DecodeError>;
@@ -58,9 +64,10 @@ impl Reader {
     }
 
     /// As `new`, but the decoded arrays may take no more than `memory` bytes if that is less than [`EXPANSION`] times the length.
+    /// Each of their elements counts as [`ELEMENT_BYTES`] at the least.
     pub fn with_memory(bytes: Bytes, memory: usize) -> Self {
-        let memory_left = bytes.len().saturating_mul(EXPANSION).min(memory);
-        Reader { at: 0, end: bytes.len(), bytes, memory_left }
+        let memory_left = bytes.len().saturating_mul(EXPANSION);
+        Reader { at: 0, end: bytes.len(), bytes, memory_left, given_left: memory }
     }
 
     pub fn position(&self) -> usize {
@@ -204,11 +211,20 @@ impl Reader {
         // It must still fit where a string's length is an INT16.
         text.truncate(text.floor_char_boundary(i16::MAX as usize));
         let needed = text.len() + BLOCK_OVERHEAD;
-        if needed > self.memory_left {
-            return Err(self.fault(field, DecodeFault::TooMuchMemory { needed, left: self.memory_left }));
+        self.spend(field, needed, needed)?;
+        Ok(text.into())
+    }
+
+    /// Takes `needed` bytes of what the length allows, and `counted` of what the caller gave.
+    fn spend(&mut self, field: &'static str, needed: usize, counted: usize) -> Result<()> {
+        for (needed, left) in [(needed, self.memory_left), (counted, self.given_left)] {
+            if needed > left {
+                return Err(self.fault(field, DecodeFault::TooMuchMemory { needed, left }));
+            }
         }
         self.memory_left -= needed;
-        Ok(text.into())
+        self.given_left -= counted;
+        Ok(())
     }
 
     pub fn string(&mut self, field: &'static str, flexible: bool) -> Result<Str> {
@@ -246,11 +262,8 @@ impl Reader {
         if count > remaining / smallest {
             return Err(self.fault(field, DecodeFault::ArrayTooLong { count, smallest, remaining }));
         }
-        let needed = count.saturating_mul(size_of::<T>());
-        if needed > self.memory_left {
-            return Err(self.fault(field, DecodeFault::TooMuchMemory { needed, left: self.memory_left }));
-        }
-        self.memory_left -= needed;
+        let counted = size_of::<T>().max(ELEMENT_BYTES);
+        self.spend(field, count.saturating_mul(size_of::<T>()), count.saturating_mul(counted))?;
         let mut elements = Vec::with_capacity(count);
         for _ in 0..count {
             elements.push(element(self)?);
@@ -396,8 +409,12 @@ mod tests {
         assert_eq!(error, DecodeFault::ArrayTooLong { count: 2, smallest: 4, remaining: 7 });
         assert_eq!(fault(numbers(&mut reader(b"\xff\xff\xff\xfe"))), DecodeFault::BadLength(-2));
 
-        let mut r = Reader::with_memory(Bytes::from_static(b"\0\0\0\x02\0\0\0\x01\0\0\0\x02"), 7);
-        assert_eq!(fault(numbers(&mut r)), DecodeFault::TooMuchMemory { needed: 8, left: 7 });
+        let given =
+            |memory| Reader::with_memory(Bytes::from_static(b"\0\0\0\x02\0\0\0\x01\0\0\0\x02"), memory);
+        let needed = 2 * ELEMENT_BYTES;
+        assert_eq!(numbers(&mut given(needed)), Ok(vec![1, 2]));
+        let too_little = fault(numbers(&mut given(needed - 1)));
+        assert_eq!(too_little, DecodeFault::TooMuchMemory { needed, left: needed - 1 });
     }
 
     #[test]

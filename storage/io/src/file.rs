@@ -7,6 +7,11 @@ use bytes::Bytes;
 use std::io;
 use std::path::Path;
 
+/// Whether an operation failed because its core ends, whatever else became of it.
+pub fn is_cancelled(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECANCELED)
+}
+
 /// How to open a [`File`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {

@@ -177,7 +177,8 @@ pub async fn read(path: &Path, max: usize) -> io::Result<Bytes> {
     with_descriptor(read).await
 }
 
-/// Replaces the file at `path` in one durable step: temporary file, fsync, rename, fsync of the directory.
+/// Replaces the file at `path` in one durable step: temporary file, fsync, rename, fsync of the directory. Of a failed one
+/// nothing is left.
 pub async fn write_atomic(path: &Path, data: &[u8]) -> io::Result<()> {
     let write = async || match world::current() {
         World::Real(_) => real::fs::write_atomic(path, data).await,

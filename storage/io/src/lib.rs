@@ -10,6 +10,7 @@ pub mod fs;
 mod memory;
 mod mesh;
 mod net;
+pub mod planted;
 mod preflight;
 mod random;
 mod real;
@@ -22,7 +23,7 @@ mod time;
 mod turn;
 mod world;
 
-pub use file::{File, OpenOptions};
+pub use file::{File, OpenOptions, is_cancelled};
 pub use memory::{ALIGN, AlignedBuf, Block, is_aligned};
 pub use mesh::{Disconnected, Received, Receiver, Seat, Senders, TrySendError, mesh};
 pub use net::{ListenOptions, Listener, Part, Stream};
@@ -30,6 +31,6 @@ pub use preflight::{MEMLOCK_MIN, MEMLOCK_PER_CORE, NOFILE_MIN, Problem, prefligh
 pub use random::random_u64;
 pub use remote::{RemoteReceiver, RemoteSender, remote};
 pub use run::{CoreCtx, Handle, RunConfig, available_cpus, run_glommio, run_glommio_with};
-pub use task::{Queue, Task, core, cores, spawn, yield_if_needed, yield_now};
+pub use task::{Queue, Task, compute, core, cores, spawn, yield_if_needed, yield_now};
 pub use time::{Elapsed, Instant, now, sleep, sleep_until, timeout, wall_clock_ms};
 pub use turn::worked;

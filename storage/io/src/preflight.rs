@@ -168,7 +168,7 @@ fn check_direct(data_dir: &Path) -> Result<(), Problem> {
         Ok(_) => Ok(()),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(problem(
             format!("the file system of {} has no O_DIRECT", data_dir.display()),
-            "put the data directory on XFS or ext4; tmpfs and some network and overlay file systems do not do",
+            "put the data directory on XFS or ext4; tmpfs and some network and overlay file systems will not do",
         )),
         Err(error) => Err(problem(
             format!("{} cannot be opened with O_DIRECT ({error})", data_dir.display()),

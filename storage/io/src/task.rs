@@ -107,6 +107,18 @@ async fn yield_once() {
     .await
 }
 
+/// What `work` comes to, which computes for long: done by a thread beside the core, one such after the other, so that the
+/// core goes on. If the caller is dropped it is done all the same.
+pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match world::current() {
+        World::Real(core) => core.compute(work).await,
+        World::Sim(_) => {
+            yield_once().await;
+            work()
+        }
+    }
+}
+
 /// Index of this core in its process, from 0. Panics when called outside a core.
 pub fn core() -> usize {
     match world::current() {

@@ -312,3 +312,19 @@ fn what_is_removed_from_outside_is_gone_after_a_crash_too() {
         assert_eq!(process.disk().files(), [Path::new("/d/g")]);
     }
 }
+
+#[test]
+fn a_file_that_could_not_be_replaced_takes_no_space() {
+    let sim = Sim::new(9);
+    let disk = sim.tester().disk();
+    sim.block_on(async move {
+        let path = Path::new("/small");
+        fs::write_atomic(path, &[1; PAGE]).await.unwrap();
+        disk.set_capacity(8 * PAGE as u64);
+        for _ in 0..50 {
+            assert!(fs::write_atomic(path, &[2; 9 * PAGE]).await.is_err());
+            assert_eq!(fs::space(path).await.unwrap().available, 7 * PAGE as u64);
+        }
+        fs::write_atomic(path, &[3; 7 * PAGE]).await.unwrap();
+    });
+}

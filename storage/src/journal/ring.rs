@@ -106,6 +106,17 @@ impl Ring {
         state.is_begun() && state.position + len <= self.file_bytes
     }
 
+    /// Whether groups still have room where blocks have been written before, which takes no space of the disk.
+    pub fn has_room_to_spare(&self) -> bool {
+        let state = self.state.borrow();
+        let room = |(i, file): (usize, &RingFile)| match i == state.current {
+            true => file.prepared.saturating_sub(state.position),
+            false if file.free => file.prepared - PAGE as u64,
+            false => 0,
+        };
+        state.files.iter().enumerate().map(room).sum::<u64>() >= self.ahead() / 4
+    }
+
     /// Whether zeros are being written where a group of `len` bytes would go: wait for [`Ring::freed`].
     pub fn is_being_filled(&self, len: u64) -> bool {
         let state = self.state.borrow();

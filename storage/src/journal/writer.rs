@@ -27,7 +27,7 @@ pub async fn write_groups(shard: Rc<Shard>) {
         loop {
             match sealed.place.write(sealed.bytes.clone()).await {
                 Ok(()) => break,
-                Err(error) if error.is_storage_full() && !shard.is_closed() => {
+                Err(error) if error.is_storage_full() && !shard.is_closing() => {
                     // Nothing of it is acknowledged yet, and writing it again changes nothing: wait for space.
                     shard.space.give_up_reserve().await;
                     sleep(FULL_DISK_RETRY).await;
@@ -86,7 +86,7 @@ async fn next_group(shard: &Rc<Shard>) -> Result<Option<super::Sealed>, StorageE
                 shard.journal_file_is_full(false);
                 freed.await;
             }
-            Err(error) if error.is_storage_full() && !shard.is_closed() => {
+            Err(error) if error.is_storage_full() && !shard.is_closing() => {
                 shard.space.give_up_reserve().await;
                 sleep(FULL_DISK_RETRY).await;
             }
@@ -109,6 +109,10 @@ pub async fn begin(shard: &Shard) -> Result<bool, StorageError> {
 }
 
 fn fail(shard: &Rc<Shard>, error: StorageError) {
+    if shard.is_closing() && error.is_storage_full() {
+        // Nothing of what waits was acknowledged.
+        return shard.journal.fail(error);
+    }
     let evidence = error.to_string();
     tracing::error!(shard = shard.config.shard, %evidence, "the journal failed: this shard takes no more writes");
     shard.journal.fail(StorageError::JournalFailed { shard: shard.config.shard, evidence: evidence.into() });

@@ -16,8 +16,10 @@ use std::rc::Rc;
 pub enum BatchKind {
     /// A Kafka client: producer state is checked, a nearly full disk refuses it.
     Client,
-    /// The broker's own coordinators, whose records are ordinary ones.
+    /// The broker's own coordinators, whose records are ordinary ones: on a full disk they are taken for a while.
     Coordinator,
+    /// The broker's controller, who can delete topics: taken as long as anything is.
+    Controller,
     /// Raft's own: attribute bit 15 is set, no Kafka offset is taken, nobody is served it.
     Internal,
 }
@@ -56,7 +58,9 @@ impl Log {
     /// Calls are admitted in the order of their first poll; they wait while the journal and the tail cache are full.
     pub async fn append(&self, batch: AppendBatch) -> Result<Appended, AppendError> {
         let header = self.check(&batch)?;
-        let _turn = self.shard.admit(entry_span(batch.bytes.len())).await?;
+        let span = entry_span(batch.bytes.len());
+        let cached = if batch.kind == BatchKind::Controller { 0 } else { span };
+        let _turn = self.shard.admit(span, cached, || self.check_space(batch.kind)).await?;
         let appended = self.place(&batch, &header)?;
         if appended.cached {
             self.settle_commit(None);
@@ -87,13 +91,22 @@ impl Log {
         Ok(header)
     }
 
+    /// Whether a batch of this kind is taken, as full as the disk is.
+    fn check_space(&self, kind: BatchKind) -> Result<(), AppendError> {
+        let shard = &self.shard;
+        match kind {
+            BatchKind::Client => shard.space.check(),
+            BatchKind::Coordinator if shard.space.is_used_up() && !shard.has_room_to_spare() => {
+                shard.space.check()
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Everything from here on happens without an await: the order is that of admission.
     fn place(&self, batch: &AppendBatch, header: &BatchHeader) -> Result<Appended, AppendError> {
         let state = &mut *self.state.borrow_mut();
         state.check_writable(self.id)?;
-        if batch.kind == BatchKind::Client {
-            self.shard.space.check()?;
-        }
         let cached = state.config.write_caching && batch.kind == BatchKind::Client;
         if batch.leader_epoch < state.next.term {
             let (given, current) = (batch.leader_epoch, state.next.term);

@@ -80,6 +80,7 @@ impl Log {
                 }
             };
             w.push(batch).await?;
+            corelog_io::worked(batch.bytes.len());
             corelog_io::yield_if_needed().await;
             left -= batch.bytes.len() as u64;
             last = Some(batch);

@@ -246,7 +246,7 @@ impl Log {
     /// Takes the batches from Raft index `from` on off the end, durably: another leader's history replaces them.
     /// Committed batches are never cut.
     pub async fn truncate(&self, from: RaftIndex, term: i32) -> Result<(), AppendError> {
-        let _turn = self.shard.admit(entry_span(0)).await?;
+        let _turn = self.shard.admit(entry_span(0), 0, || Ok::<_, StorageError>(())).await?;
         let durable = {
             let mut state = self.state.borrow_mut();
             state.check_writable(self.id)?;
@@ -277,7 +277,7 @@ impl Log {
 
     /// Journals an entry without payload.
     async fn journal(&self, entry: EntryHeader, effect: Effect) -> Result<Durable, StorageError> {
-        let _turn = self.shard.admit(entry_span(0)).await?;
+        let _turn = self.shard.admit(entry_span(0), 0, || Ok::<_, StorageError>(())).await?;
         self.state.borrow().check_writable(self.id)?;
         let pushed = self.shard.journal.push(&entry, &[], &[]);
         self.shard.journal.on_durable(self.me.clone(), effect);

@@ -7,6 +7,7 @@ use crate::format::entry::{EntryHeader, EntryKind};
 use crate::ids::LogId;
 use crate::quarantine::{self, Held, Place};
 use crate::tail::TailBatch;
+use corelog_io::planted::{Fault, planted};
 use corelog_wire::records::BatchHeader;
 use std::rc::Rc;
 
@@ -46,7 +47,7 @@ impl Log {
         let held = {
             let state = self.state.borrow();
             match &state.held {
-                _ if state.deleted => return Ok(()),
+                _ if state.deleted || planted(Fault::RefusedLogKeepsItsPlace) => return Ok(()),
                 Some(held) => Rc::clone(held),
                 None if state.tail.dirty_bytes() == 0 => return Ok(()),
                 None => Rc::new(state.dirty(self.id)),

@@ -4,6 +4,7 @@ use super::{Log, State};
 use crate::error::{ReadError, StorageError};
 use crate::segment::{BatchStart, Body, Found, INTERVAL, Scanner, SegmentSpan};
 use bytes::Bytes;
+use corelog_io::{worked, yield_if_needed};
 use corelog_wire::records::BatchHeader;
 
 /// Places where recent reads ended, so that a reader that goes on there need not search.
@@ -210,6 +211,8 @@ impl Log {
                 Body::Parts(parts) => parts.into_iter().for_each(|part| read.push(part)),
             }
             read.next_offset = found.header.next_offset();
+            worked(found.header.size());
+            yield_if_needed().await;
             if read.len >= limits.bytes {
                 more = false;
                 break;

@@ -9,6 +9,7 @@ use crate::producers::Producers;
 use crate::recovery::{RecoveredEntry, RecoveredLog};
 use crate::shard::Shard;
 use crate::tail::{Tail, TailBatch};
+use corelog_io::planted::{Fault, planted};
 use corelog_io::wall_clock_ms;
 use corelog_wire::records::BatchHeader;
 use std::path::Path;
@@ -136,6 +137,7 @@ impl State {
         if state.is_untouched() && !state.is_elsewhere() {
             state.producers = Producers::of_new_log();
         }
+        state.producers.enter(&shard.producers);
         state.durable = state.next;
         state.committed = state.next;
         state
@@ -146,6 +148,7 @@ impl State {
         let remedy = "Nothing was touched. Restore the data directory from a copy, or rebuild the log's state from its \
                       segments with `corectl log repair`";
         match dir {
+            _ if planted(Fault::AbsenceIsEmpty) => None,
             // The directory was made for a batch that the journal had.
             Some(dir) if self.next.index == RaftIndex(0) => {
                 let dir = dir.display();

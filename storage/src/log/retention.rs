@@ -3,6 +3,7 @@
 use super::Log;
 use crate::error::{ReadError, StorageError};
 use crate::format::entry::{EntryHeader, EntryKind};
+use crate::format::index_page::Footer;
 use crate::ids::RaftIndex;
 use crate::journal::Effect;
 use crate::paths::SegmentFileKind;
@@ -65,10 +66,10 @@ impl Log {
                 config.retention_ms >= 0 && max_timestamp < now_ms.saturating_sub(config.retention_ms)
             };
             if config.delete_enabled && self.tail_may_go(&config, expired) {
-                self.flush_in_turn().await?;
+                self.if_there_is_space(self.flush_in_turn().await)?;
             }
             if self.active_is_old(now_ms, config.segment_ms) {
-                self.roll_in_turn().await?;
+                self.if_there_is_space(self.roll_in_turn().await)?;
             }
             match config.delete_enabled {
                 true => self.retained_from(&config, expired).await?,
@@ -78,6 +79,17 @@ impl Log {
         self.move_log_start(start).await?;
         self.trim().await?;
         Ok(self.log_start_offset())
+    }
+
+    /// What found no space may wait: what is deleted without it makes some. Whether it was done.
+    fn if_there_is_space(&self, outcome: Result<(), StorageError>) -> Result<bool, StorageError> {
+        match outcome {
+            Err(error) if error.is_storage_full() => {
+                self.shard.space.note_full();
+                Ok(false)
+            }
+            outcome => outcome.map(|()| true),
+        }
     }
 
     pub(super) fn check_state(&self) -> Result<(), StorageError> {
@@ -122,16 +134,23 @@ impl Log {
         let too_large = |bytes: u64, less: u64| {
             config.retention_bytes >= 0 && bytes - less >= config.retention_bytes as u64
         };
+        // Without timestamps the time of sealing counts, as a file's modification time does for Kafka.
+        let newest =
+            |footer: Footer| if footer.max_timestamp < 0 { footer.sealed_ms } else { footer.max_timestamp };
         let mut gone = 0;
-        for span in &spans {
-            let footer = self.footer(*span).await?;
-            // Without timestamps the time of sealing counts, as a file's modification time does for Kafka.
-            let newest = if footer.max_timestamp < 0 { footer.sealed_ms } else { footer.max_timestamp };
-            if !expired(newest) && !too_large(bytes, span.end) {
-                break;
+        for (n, span) in spans.iter().enumerate() {
+            if too_large(bytes, span.end) {
+                gone = n + 1;
+            } else {
+                match self.footer(*span).await.map(|footer| expired(newest(footer))) {
+                    Ok(true) => gone = n + 1,
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::warn!(log = %self.id, segment = span.base_offset, %error, "it goes with the one behind it");
+                    }
+                }
             }
             bytes -= span.end;
-            gone += 1;
         }
         if gone < spans.len() {
             return Ok(spans[gone].base_offset);
@@ -139,8 +158,10 @@ impl Log {
         // All sealed segments go; the active one too if it is due and nothing follows it.
         if let Some((position, max_timestamp, created_ms)) = active {
             let newest = if max_timestamp < 0 { created_ms } else { max_timestamp };
-            if dirty == 0 && (expired(newest) || too_large(bytes, position)) {
-                self.roll_in_turn().await?;
+            if dirty == 0
+                && (expired(newest) || too_large(bytes, position))
+                && self.if_there_is_space(self.roll_in_turn().await)?
+            {
                 return Ok(flushed);
             }
             let state = self.state.borrow();
@@ -163,7 +184,9 @@ impl Log {
             term: 0,
             len: 0,
         };
-        self.journal(entry, Effect::LogStart(offset)).await?.await
+        self.journal(entry, Effect::LogStart(offset)).await?.await?;
+        // Refused meanwhile, what was put aside of it may not know.
+        self.check_state()
     }
 
     /// Removes segments that lie below the log start offset.
@@ -218,9 +241,10 @@ impl Log {
         if put_aside.is_some() {
             quarantine::remove(&self.shard.config.data_dir, self.id, u64::MAX).await?;
         }
-        self.shard.files.forget_below(&self.dir);
         self.shard.dirs.forget(&self.dir);
-        fs::remove_dir_all(&self.dir).await.map_err(StorageError::io("remove", &self.dir))?;
+        let removed = fs::remove_dir_all(&self.dir).await;
+        self.shard.files.forget_below(&self.dir);
+        removed.map_err(StorageError::io("remove", &self.dir))?;
         // The last partition's removal takes the topic's directory along.
         let topic_dir = self.dir.parent().expect("a log's directory lies in its topic's");
         if fs::remove_dir_if_empty(topic_dir).await.map_err(StorageError::io("remove", topic_dir))? {

@@ -19,7 +19,8 @@ use crate::format::{PAGE, Refused};
 use crate::ids::LogId;
 use crate::paths;
 use bytes::Bytes;
-use corelog_io::{File, OpenOptions, fs};
+use corelog_io::planted::{Fault, planted};
+use corelog_io::{File, OpenOptions, fs, worked, yield_if_needed};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -98,7 +99,7 @@ pub async fn read(
     let has_begun = match chain.read_checkpoints([files.checkpoint, files.checkpoint_copy], newest).await? {
         Some(has_begun) => has_begun,
         // Before all were written first, the first generation had none until its first flush.
-        None if generation > 1 => {
+        None if generation > 1 && !planted(Fault::AbsenceIsEmpty) => {
             let path = dir.join(paths::checkpoint_file(generation, shard));
             return Err(StorageError::missing(&path, "its journal is there, which was begun after it"));
         }
@@ -119,6 +120,10 @@ pub async fn read(
         Walk::Ended(last) => last,
         Walk::Stopped(stop) => {
             chain.prove_torn(&stop).await?;
+            for JournalFile { path, window, .. } in chain.files.iter().filter(|f| f.window.pages_lost() > 0) {
+                let (path, pages) = (path.display(), window.pages_lost());
+                tracing::warn!(%path, pages, "pages cannot be read: taken for writes that a power cut left unfinished");
+            }
             stop.sequence - 1
         }
     };
@@ -236,6 +241,9 @@ impl Chain {
                 }
                 match self.group(current, position, sequence).await? {
                     Ok((header, group)) => {
+                        // A window holds many groups.
+                        worked(group.len());
+                        yield_if_needed().await;
                         if sequence >= self.replay_from {
                             match self.keep(current, position, &header, &group).await? {
                                 None => {}
@@ -454,6 +462,21 @@ impl Chain {
         Ok(mended)
     }
 
+    /// A power cut leaves one header unreadable at the most, of a file that was about to be used again while another was in
+    /// use: of more, nobody can say what followed them.
+    fn expect_headers(&self) -> Result<(), StorageError> {
+        let is_blind =
+            |f: &&JournalFile| f.header.is_none() && f.window.is_lost(0) && f.window.end() > PAGE as u64;
+        let mut blind = self.files.iter().filter(is_blind);
+        match (blind.next(), blind.next()) {
+            (Some(file), another) if another.is_some() || self.files.iter().all(|f| f.header.is_none()) => {
+                let what = "it cannot be read, and tells where the journal goes on. If the disk answers again, start again";
+                Err(StorageError::corrupt(&file.path, 0, what))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The walk stopped: fails if anything proves that the group it stopped at had been durable.
     async fn prove_torn(&mut self, stop: &Stop) -> Result<(), StorageError> {
         let corrupt = |chain: &Chain, by: String| {
@@ -461,6 +484,7 @@ impl Chain {
                 format!("{}, although group {} had been on stable storage: {by}", stop.what, stop.sequence);
             Err(StorageError::corrupt(&chain.files[stop.file].path, stop.position, what))
         };
+        self.expect_headers()?;
         if self.durable_through >= stop.sequence {
             let by = format!("a checkpoint covers groups up to {}", self.durable_through);
             return corrupt(self, by);

@@ -28,6 +28,7 @@ use crate::quarantine::{self, Held};
 use bytes::Bytes;
 pub(crate) use chain::{ChainFiles, read as read_chain};
 use corelog_io::fs;
+use corelog_io::planted::{Fault, planted};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -206,7 +207,10 @@ pub async fn read_journals(
     let aside = quarantine::find(data_dir).await?;
     let newest = aside.values().map(|(generation, _)| *generation).chain([newest]).max().unwrap_or(0);
     let topics_dir = paths::topics_dir(data_dir);
-    if chains.values().all(|files| files.journals.is_empty()) && exists(&topics_dir).await? {
+    if chains.values().all(|files| files.journals.is_empty())
+        && exists(&topics_dir).await?
+        && !planted(Fault::AbsenceIsEmpty)
+    {
         // The first journal file was durable before this directory was made.
         let what = format!("{} is there, which was made after it", topics_dir.display());
         return Err(StorageError::missing(&dir.join("*.journal"), what));

@@ -257,9 +257,5 @@ pub async fn remove(
         SegmentFileKind::Data => paths::segment_file(base_offset),
         SegmentFileKind::Index => paths::index_file(base_offset),
     });
-    files.forget(&path);
-    match fs::remove_file(&path).await {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome.map_err(StorageError::io("remove", &path)),
-    }
+    files.remove(&path).await
 }

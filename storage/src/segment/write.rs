@@ -226,7 +226,8 @@ impl<'a> SegmentWriter<'a> {
         Ok(())
     }
 
-    /// Makes the segment one that is not written any more: synced, exactly as long as its batches, its index whole.
+    /// Makes the segment one that is not written any more: synced, exactly as long as its batches, its index whole. On a
+    /// disk without space it does without an index on disk: deletion may wait for it, and a restart builds it anew.
     pub async fn seal(mut self) -> Result<Sealed, StorageError> {
         self.sync().await?;
         let end = self.active.position;
@@ -239,17 +240,26 @@ impl<'a> SegmentWriter<'a> {
             max_timestamp: self.active.max_timestamp,
             sealed_ms: corelog_io::wall_clock_ms(),
         };
-        let index_path = self.index_path();
-        let file = self.shard.files.open(&index_path, true).await?;
-        let pages = self.active.index.borrow().entries.len().div_ceil(ENTRIES_PER_PAGE) as u32;
-        self.write_index_pages(&file, pages).await?;
-        write_footer(&file, &index_path, self.active.base_offset, pages, footer).await?;
-        fs::sync_dir(self.dir).await.map_err(StorageError::io("sync", self.dir))?;
+        match self.end_index(footer).await {
+            Err(error) if error.is_storage_full() => {
+                tracing::warn!(log = %self.log, segment = self.active.base_offset, %error, "its index stays missing");
+            }
+            outcome => outcome?,
+        }
         let index = Rc::new(self.active.index.borrow().clone());
         self.shard.indexes.insert(self.log, self.active.base_offset, index);
         self.shard.files.forget(&self.path);
-        self.shard.files.forget(&index_path);
+        self.shard.files.forget(&self.index_path());
         Ok(Sealed { base_offset: self.active.base_offset, bytes: end, footer: Cell::new(Some(footer)) })
+    }
+
+    async fn end_index(&mut self, footer: Footer) -> Result<(), StorageError> {
+        let path = self.index_path();
+        let file = self.shard.files.open(&path, true).await?;
+        let pages = self.active.index.borrow().entries.len().div_ceil(ENTRIES_PER_PAGE) as u32;
+        self.write_index_pages(&file, pages).await?;
+        write_footer(&file, &path, self.active.base_offset, pages, footer).await?;
+        fs::sync_dir(self.dir).await.map_err(StorageError::io("sync", self.dir))
     }
 }
 

@@ -100,8 +100,21 @@ const PARTITION_BYTES: usize = 512;
 /// What a topic takes beside its name.
 const TOPIC_BYTES: usize = 128;
 
+/// What lists take, of sessions and of fetches that wait.
+#[derive(Clone, Default)]
+pub struct ListMemory(Rc<Cell<usize>>);
+
+impl ListMemory {
+    pub fn used(&self) -> usize {
+        self.0.get()
+    }
+}
+
 pub struct List {
     by_id: bool,
+    /// Where it counts, and what for.
+    memory: ListMemory,
+    counted: usize,
     asked: Slab<Asked>,
     /// Names and ids are of the client's choice: no hash that it can foresee.
     topics: HashMap<Topic, BTreeMap<i32, Place>>,
@@ -125,9 +138,11 @@ struct Home {
 }
 
 impl List {
-    pub fn new(by_id: bool) -> List {
+    pub fn new(by_id: bool, memory: ListMemory) -> List {
         List {
             by_id,
+            memory,
+            counted: 0,
             asked: Slab::new(),
             topics: HashMap::new(),
             name_bytes: 0,
@@ -153,8 +168,14 @@ impl List {
     }
 
     /// What the list takes, on all shards together.
-    pub fn memory(&self) -> usize {
-        self.asked.len() * PARTITION_BYTES + self.topics.len() * TOPIC_BYTES + self.name_bytes
+    pub fn bytes(&self) -> usize {
+        self.counted
+    }
+
+    fn count(&mut self) {
+        let bytes = self.asked.len() * PARTITION_BYTES + self.topics.len() * TOPIC_BYTES + self.name_bytes;
+        self.memory.0.set(self.memory.0.get() - self.counted + bytes);
+        self.counted = bytes;
     }
 
     pub fn get(&self, place: Place) -> &Asked {
@@ -200,6 +221,7 @@ impl List {
                 self.unresolved.push(place);
             }
         }
+        self.count();
     }
 
     fn forget(&mut self, topic: &Topic, partitions: &[i32]) {
@@ -225,6 +247,7 @@ impl List {
         if again {
             unresolved = self.iter().map(|(place, _)| place).collect();
         }
+        corelog_io::worked(unresolved.len() * size_of::<Asked>());
         for place in unresolved {
             // One that was forgotten since is not there, or another is.
             let Some(asked) = self.asked.get_mut(place as usize) else { continue };
@@ -318,6 +341,7 @@ impl List {
 
 impl Drop for List {
     fn drop(&mut self) {
+        self.memory.0.set(self.memory.0.get() - self.counted);
         let Some(home) = &self.home else { return };
         let Some(shard) = home.shard.upgrade() else { return };
         shard.bells.take_down(home.number);

@@ -84,18 +84,23 @@ async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, 
     } else {
         None
     };
-    let limits = Limits {
+    let now = corelog_io::now();
+    let mut limits = Limits {
         max_bytes: (request.max_bytes.max(0) as usize).min(shard.config().fetch_bytes_max),
         min_bytes: request.min_bytes.max(0) as usize,
-        deadline: corelog_io::now() + Duration::from_millis(request.max_wait_ms.max(0) as u64),
+        begun: now,
+        deadline: now + Duration::from_millis(request.max_wait_ms.max(0) as u64),
     };
     if refusal.is_some() {
         request.session_epoch = session::EPOCH_FINAL;
     }
-    let mut plan = match shard.sessions.begin(&request, by_id, &context.connection, corelog_io::now()) {
+    let mut plan = match shard.sessions.begin(&request, by_id, &context.connection, now) {
         Ok(plan) => plan,
         Err(code) => return (FetchResponse { error_code: code.0, ..Default::default() }, None),
     };
+    if let Some(wait_max) = plan.wait_max {
+        limits.deadline = limits.deadline.min(now + wait_max);
+    }
     drop(request);
     context.room.give_back();
     let (got, held) = match refusal {
@@ -103,7 +108,7 @@ async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, 
         Some(code) => (plan.list.iter().map(|(place, _)| Got::refused(place, code)).collect(), None),
         None => gather(shard, &mut plan.list, limits).await,
     };
-    let response = respond(context, &mut plan, got, isolation == READ_COMMITTED);
+    let response = respond(context, &mut plan, got, isolation == READ_COMMITTED).await;
     plan.finish();
     (response, held)
 }
@@ -112,6 +117,7 @@ async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, 
 struct Limits {
     max_bytes: usize,
     min_bytes: usize,
+    begun: Instant,
     deadline: Instant,
 }
 
@@ -122,12 +128,13 @@ struct Limits {
 async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>, Option<Permit>) {
     let (id, bell) = list.at_home(shard);
     let room = &shard.fetch_room;
-    let wait_for_room_until = limits.deadline.max(corelog_io::now() + ROOM_WAIT_MIN);
+    let wait_for_room_until = limits.deadline.max(limits.begun + ROOM_WAIT_MIN);
+    let mut now = limits.begun;
     let mut got: Vec<Got> = Vec::new();
     // What there was waited for.
     let mut granted: Option<Permit> = None;
     loop {
-        let may_wait = corelog_io::now() < limits.deadline && !shard.is_stopping();
+        let may_wait = now < limits.deadline && !shard.is_stopping();
         let news = bell.listen();
         list.resolve(shard);
         let mut new = list.refusals();
@@ -205,6 +212,7 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
                 }
             }
         }
+        now = corelog_io::now();
     }
 }
 
@@ -219,7 +227,7 @@ fn share(grant: u64, own: u64, all: u64) -> usize {
 }
 
 /// Puts the answer together: for a session only what is new to the client.
-fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bool) -> FetchResponse {
+async fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bool) -> FetchResponse {
     let mut topics: Vec<FetchableTopicResponse> = Vec::new();
     let mut records_bytes = 0;
     for got in got {
@@ -231,7 +239,7 @@ fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bo
         }
         asked.told = Some(news);
         records_bytes += len;
-        let partition = answer(context, asked, got, read_committed);
+        let partition = answer(context, asked, got, read_committed).await;
         match topics.last_mut() {
             Some(last) if last.topic == asked.topic && last.topic_id == asked.topic_id => {
                 last.partitions.push(partition);
@@ -252,11 +260,13 @@ fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bo
     FetchResponse { session_id: plan.session_id, responses: topics, ..Default::default() }
 }
 
-fn answer(context: &Context, asked: &Asked, got: Got, read_committed: bool) -> PartitionData {
+async fn answer(context: &Context, asked: &Asked, got: Got, read_committed: bool) -> PartitionData {
     let mut error = got.error;
     let mut records = got.parts;
     if context.api_version < V2_BATCHES_FROM && !records.is_empty() {
-        match down_convert(&records, context.api_version, asked.fetch_offset, asked.bytes_max()) {
+        let (version, from_offset, bytes_max) = (context.api_version, asked.fetch_offset, asked.bytes_max());
+        let converted = move || down_convert(&records, version, from_offset, bytes_max);
+        match corelog_io::compute(converted).await {
             Ok(converted) => records = converted,
             Err(reason) => {
                 tracing::debug!(topic = %asked.topic, partition = asked.partition, %reason, "down-conversion");

@@ -4,7 +4,7 @@
 //! The cache belongs to one shard, since a client fetches over one connection; a client that reconnects elsewhere is
 //! told that its session is unknown and begins a new one, as after a broker's restart.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -13,12 +13,20 @@ use corelog_io::Instant;
 use corelog_wire::ErrorCode;
 use corelog_wire::fetch::FetchRequest;
 
-use super::list::List;
+use super::list::{List, ListMemory};
 use crate::net::connection::Connection;
 
 /// Kafka's `MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS`: a session that was not used for this long may be given up for any
 /// other, and one that is this old for a larger one, which saves more.
 const EVICTION_AGE: Duration = Duration::from_secs(120);
+
+/// Fetches without a session wait as long as they like while lists take less than this part of the room: the rest is for
+/// sessions.
+const WAITING_PART: usize = 2;
+/// And then this long: a default of Kafka's clients (`fetch.max.wait.ms`).
+const WAIT_WITHOUT_ROOM: Duration = Duration::from_millis(500);
+/// With so many times the room used up they may not wait at all.
+const OVERDRAWN: usize = 2;
 
 const EPOCH_INITIAL: i32 = 0;
 pub const EPOCH_FINAL: i32 = -1;
@@ -31,15 +39,15 @@ struct Session {
     connection: Weak<Connection>,
     /// Away while an answer is made from it.
     list: Option<List>,
-    /// What the cache's bound counts for it, in bytes.
-    counted: usize,
+    /// What its list took when it was last answered, in bytes.
+    bytes: usize,
 }
 
 pub struct Sessions {
     slots: usize,
     bytes_max: usize,
     sessions: RefCell<HashMap<i32, Session>>,
-    bytes: Cell<usize>,
+    memory: ListMemory,
 }
 
 /// What to fetch for a request, and how to answer.
@@ -49,6 +57,8 @@ pub struct Plan {
     pub list: List,
     /// Only partitions with news are answered.
     pub incremental: bool,
+    /// Where there is too little memory for lists: how long its fetch may wait.
+    pub wait_max: Option<Duration>,
     lent: Option<Lent>,
 }
 
@@ -59,14 +69,14 @@ struct Lent {
 }
 
 impl Sessions {
-    /// `bytes_max`: of what all sessions name together.
+    /// `bytes_max`: of what all sessions and fetches that wait name together.
     pub fn new(slots: usize, bytes_max: usize) -> Rc<Sessions> {
-        Rc::new(Sessions { slots, bytes_max, sessions: RefCell::default(), bytes: Cell::new(0) })
+        Rc::new(Sessions { slots, bytes_max, sessions: RefCell::default(), memory: ListMemory::default() })
     }
 
-    /// What the sessions take.
+    /// What the sessions and the fetches under way take.
     pub fn bytes(&self) -> usize {
-        self.bytes.get()
+        self.memory.used()
     }
 
     fn count(&self) -> usize {
@@ -84,12 +94,13 @@ impl Sessions {
         let (id, epoch) = (request.session_id, request.session_epoch);
         if epoch == EPOCH_FINAL || epoch == EPOCH_INITIAL {
             self.remove(id);
-            let mut list = List::new(by_id);
+            let mut list = List::new(by_id, self.memory.clone());
             list.update(request);
             let session_id =
-                if epoch == EPOCH_INITIAL { self.create(list.memory(), connection, now) } else { 0 };
+                if epoch == EPOCH_INITIAL { self.create(list.bytes(), connection, now) } else { 0 };
+            let wait_max = if session_id == 0 { self.wait_max(now) } else { None };
             let lent = (session_id != 0).then(|| Lent { sessions: self.clone(), id: session_id });
-            return Ok(Plan { session_id, list, incremental: false, lent });
+            return Ok(Plan { session_id, list, incremental: false, wait_max, lent });
         }
         let mut sessions = self.sessions.borrow_mut();
         let session = sessions.get_mut(&id).ok_or(ErrorCode::FETCH_SESSION_ID_NOT_FOUND)?;
@@ -103,24 +114,37 @@ impl Sessions {
         session.epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
         session.used = now;
         session.connection = Rc::downgrade(connection);
-        let counted = session.counted;
+        let before = session.bytes;
         drop(sessions);
-        let mut plan =
-            Plan { session_id: id, list, incremental: true, lent: Some(Lent { sessions: self.clone(), id }) };
+        let lent = Some(Lent { sessions: self.clone(), id });
+        let mut plan = Plan { session_id: id, list, incremental: true, wait_max: None, lent };
         plan.list.update(request);
-        let bytes = plan.list.memory();
-        if plan.list.is_empty() || !self.make_room(bytes, counted, self.slots, now) {
+        let bytes = plan.list.bytes();
+        let has_room = bytes <= before || self.make_room(bytes, self.slots, now);
+        if plan.list.is_empty() || !has_room {
             // As Kafka does with an empty one: its client begins a new session when there is something to fetch again.
-            return Ok(Plan { session_id: 0, incremental: false, lent: None, ..plan });
+            let wait_max = self.wait_max(now);
+            return Ok(Plan { session_id: 0, incremental: false, wait_max, lent: None, ..plan });
         }
         Ok(plan)
+    }
+
+    /// How long a fetch may wait that has no session, by what lists take with its own.
+    fn wait_max(&self, now: Instant) -> Option<Duration> {
+        // Of sessions only those go that are of no use to anybody.
+        self.make_room(0, usize::MAX, now);
+        match self.bytes() {
+            bytes if bytes <= self.bytes_max / WAITING_PART => None,
+            bytes if bytes <= OVERDRAWN * self.bytes_max => Some(WAIT_WITHOUT_ROOM),
+            _ => Some(Duration::ZERO),
+        }
     }
 
     /// Makes a session whose list is away until its first answer; 0 if there is no room.
     fn create(&self, bytes: usize, connection: &Rc<Connection>, now: Instant) -> i32 {
         // Without a slot (max.incremental.fetch.session.cache.slots=0) there is no session.
         let Some(others) = self.slots.checked_sub(1) else { return 0 };
-        if !self.make_room(bytes, 0, others, now) {
+        if !self.make_room(bytes, others, now) {
             return 0;
         }
         let mut sessions = self.sessions.borrow_mut();
@@ -128,19 +152,17 @@ impl Sessions {
             let id = (corelog_io::random_u64() & 0x7fff_ffff) as i32;
             if id != 0 && !sessions.contains_key(&id) {
                 let connection = Rc::downgrade(connection);
-                let session =
-                    Session { epoch: 1, used: now, created: now, connection, list: None, counted: 0 };
+                let session = Session { epoch: 1, used: now, created: now, connection, list: None, bytes };
                 sessions.insert(id, session);
                 return id;
             }
         }
     }
 
-    /// Gives sessions up until one of `bytes`, of which `counted` are counted already, fits beside at most `slots`.
-    fn make_room(&self, bytes: usize, counted: usize, slots: usize, now: Instant) -> bool {
+    /// Gives sessions up until one of `bytes`, which are counted, fits beside at most `slots`.
+    fn make_room(&self, bytes: usize, slots: usize, now: Instant) -> bool {
         loop {
-            let fits = self.bytes.get() - counted + bytes <= self.bytes_max;
-            if fits && self.count() <= slots {
+            if self.bytes() <= self.bytes_max && self.count() <= slots {
                 return true;
             }
             match self.least_valuable(bytes, now) {
@@ -163,17 +185,15 @@ impl Sessions {
         };
         let smaller = || {
             let lasted = idle().filter(|(_, session)| now - session.created >= EVICTION_AGE);
-            let smallest = lasted.min_by_key(|(_, session)| session.counted);
-            smallest.filter(|(_, session)| session.counted < bytes)
+            let smallest = lasted.min_by_key(|(_, session)| session.bytes);
+            smallest.filter(|(_, session)| session.bytes < bytes)
         };
         gone.or_else(unused).or_else(smaller).map(|(id, _)| *id)
     }
 
     fn remove(&self, id: i32) {
         let session = self.sessions.borrow_mut().remove(&id);
-        if let Some(session) = session {
-            self.bytes.set(self.bytes.get() - session.counted);
-        }
+        drop(session);
     }
 }
 
@@ -183,9 +203,7 @@ impl Plan {
         let Some(lent) = self.lent else { return };
         let sessions = &lent.sessions;
         if let Some(session) = sessions.sessions.borrow_mut().get_mut(&lent.id) {
-            let bytes = self.list.memory();
-            sessions.bytes.set(sessions.bytes.get() - session.counted + bytes);
-            session.counted = bytes;
+            session.bytes = self.list.bytes();
             session.list = Some(self.list);
         }
     }

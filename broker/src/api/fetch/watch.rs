@@ -209,7 +209,7 @@ impl Watch {
         }
     }
 
-    async fn read(&mut self, shard: &Shard, room: Option<Room>, enough: usize) -> Vec<Got> {
+    async fn read(&mut self, shard: &Rc<Shard>, room: Option<Room>, enough: usize) -> Vec<Got> {
         let Room { bytes: mut budget, mut first_batch } = room.unwrap_or(Room { bytes: 0, first_batch: 0 });
         self.line.arm();
         let line = self.line.take();
@@ -259,7 +259,7 @@ impl Watch {
 impl Entry {
     fn log(&mut self, shard: &Shard) -> Result<Rc<Log>, ErrorCode> {
         if let Some((log, _)) = &self.log
-            && let Some(log) = log.upgrade().filter(|log| !log.is_deleted())
+            && let Some(log) = log.upgrade().filter(|log| !log.is_deleted() && log.refused().is_none())
         {
             return Ok(log);
         }
@@ -268,7 +268,7 @@ impl Entry {
         Ok(log)
     }
 
-    async fn read(&mut self, shard: &Shard, place: Place, budget: usize, first_batch: usize) -> Got {
+    async fn read(&mut self, shard: &Rc<Shard>, place: Place, budget: usize, first_batch: usize) -> Got {
         let log = match self.log(shard) {
             Ok(log) => log,
             Err(error) => return Got::refused(place, error),
@@ -317,7 +317,10 @@ impl Entry {
             }
             Err(ReadError::OffsetOutOfRange { .. }) => Got::refused(place, ErrorCode::OFFSET_OUT_OF_RANGE),
             Err(error) => {
-                tracing::error!(log = ?wanted.log, %error, "fetch");
+                let log = wanted.log;
+                shard.sparingly("fetch failed", move |left_out| {
+                    tracing::error!(?log, %error, left_out, "fetch");
+                });
                 Got::refused(place, ErrorCode::KAFKA_STORAGE_ERROR)
             }
         }

@@ -284,7 +284,8 @@ fn commits_that_wait_for_a_slow_log_are_bounded() {
 #[test]
 fn a_shard_serves_the_partitions_it_leads() {
     Sim::new(8).block_on(async {
-        let shard: GroupShard<Rc<FakeLog>> = GroupShard::new(config(), 1 << 20, Topics::default().ids());
+        let shard: GroupShard<Rc<FakeLog>> =
+            GroupShard::new(config(), 1 << 20, Topics::default().ids(), Rc::default());
         let led = Cell::new(false);
         let commit_to = |partition: i32, group: &'static str| {
             let (shard, led) = (&shard, &led);

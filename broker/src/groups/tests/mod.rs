@@ -75,6 +75,7 @@ pub fn settings(config: GroupConfig) -> GroupSettings {
         config,
         memory: GroupMemory::new(usize::MAX),
         topics: Topics::default().ids(),
+        lines: Rc::default(),
         append_bytes_max: Rc::new(Cell::new(1_048_588)),
         commit_room: Semaphore::new(1 << 20),
         commit_line: Semaphore::new(1 << 20),
@@ -113,7 +114,7 @@ impl Bench {
             mixed ^ (mixed >> 31)
         });
         Bench {
-            coordinator: GroupCoordinator::new(config, memory, topics.ids(), random),
+            coordinator: GroupCoordinator::new(config, memory, topics.ids(), Rc::default(), random),
             topics,
             now: Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 },
             log: Vec::new(),

@@ -485,6 +485,60 @@ fn a_member_id_that_is_given_back_brings_no_more_than_there_is_room_for() {
 }
 
 #[test]
+fn what_a_group_calls_its_protocol_counts() {
+    let mut bench = Bench::with_memory(config(), GroupMemory::new(200_000));
+    let name = String::from_utf8(vec![b'p'; 30_000]).expect("text").leak();
+    for (group, error) in [
+        ("a", ErrorCode::NONE),
+        ("b", ErrorCode::NONE),
+        ("c", ErrorCode::NONE),
+        ("d", ErrorCode::NONE),
+        ("e", ErrorCode::NONE),
+        ("f", ErrorCode::GROUP_MAX_SIZE_REACHED),
+    ] {
+        let ticket = bench.join(&Joiner { version: 2, group, protocol_type: name, ..Joiner::default() });
+        assert_eq!(join_error(&bench.joined(ticket)), error, "{group}");
+    }
+}
+
+#[test]
+fn nor_does_the_first_member_of_a_group() {
+    let mut bench = Bench::with_memory(config(), GroupMemory::new(100_000));
+    for (bytes, error) in [(60_000, ErrorCode::GROUP_MAX_SIZE_REACHED), (40_000, ErrorCode::NONE)] {
+        let ticket = bench.join(&Joiner { version: 2, ..with_metadata(bytes) });
+        assert_eq!(join_error(&bench.joined(ticket)), error, "{bytes}");
+    }
+}
+
+/// A name of some bytes is a place in a set. Those that are too many are taken for all there are.
+#[test]
+fn the_topics_that_members_subscribe_to_count() {
+    for (topics, known) in [(5_000, true), (20_000, false)] {
+        let mut metadata = vec![0, 0];
+        metadata.extend(i32::to_be_bytes(topics));
+        for topic in 0..topics {
+            metadata.extend([0, 5]);
+            metadata.extend(format!("{topic:05}").bytes());
+        }
+        metadata.extend(i32::to_be_bytes(-1));
+        let bytes = metadata.len();
+        let mut bench = Bench::with_memory(config(), GroupMemory::new(10_000_000));
+        let joiner = Joiner {
+            version: 2,
+            protocol_type: "consumer",
+            protocols: vec![("range", metadata.into())],
+            ..Joiner::default()
+        };
+        let ticket = bench.join(&joiner);
+        assert_eq!(join_error(&bench.joined(ticket)), ErrorCode::NONE);
+        let group = &bench.coordinator.groups[G];
+        assert_eq!((group.knows_subscriptions(), group.is_subscribed_to("other")), (known, !known));
+        let beside = bench.coordinator.env.memory.used() - bytes;
+        assert_eq!(beside > topics as usize * 96, known, "{beside} bytes");
+    }
+}
+
+#[test]
 fn a_member_that_comes_back_with_more_is_refused_and_stays_as_it_was() {
     let mut bench = Bench::with_memory(config(), GroupMemory::new(60_000));
     let (ids, generation) = bench.stable(1);

@@ -32,7 +32,7 @@ async fn open() -> (Rc<ShardStorage>, Rc<GroupPartition<StorageLog>>) {
     let log = storage.log(id, "__consumer_offsets", log_config);
     storage.settle_recovery();
     let settings = super::settings(super::config());
-    (storage, Rc::new(GroupPartition::start(3, StorageLog::new(log, 5), settings)))
+    (storage, Rc::new(GroupPartition::start(3, StorageLog::new(log, 5, Rc::default()), settings)))
 }
 
 /// What the clients know, outside of the process.

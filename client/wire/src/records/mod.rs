@@ -27,4 +27,6 @@ pub use error::{BatchError, RecordFault};
 pub use header::*;
 pub use legacy::{LegacyError, LegacyFormat, LegacyMessage, LegacyMessages, legacy_messages};
 pub use record::{Header, Headers, RECORD_LEN_MIN, Record, RecordIter};
-pub use validate::{ProduceError, ProduceRules, RecordError, TopicCompression, Validated, validate_produce};
+pub use validate::{
+    ProduceError, ProduceRules, RecordError, TopicCompression, Validated, validate_if_short, validate_produce,
+};

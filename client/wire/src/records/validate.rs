@@ -190,6 +190,14 @@ impl ProduceError {
         }
     }
 
+    fn is_decompressed_too_large(&self) -> bool {
+        matches!(
+            self,
+            ProduceError::Batch(BatchError::Compression(CompressionError::TooLarge { .. }))
+                | ProduceError::MessageSet(LegacyError::Compression(CompressionError::TooLarge { .. }))
+        )
+    }
+
     /// The refused records, for the produce response (version 8 and later).
     pub fn record_errors(&self) -> &[RecordError] {
         match self {
@@ -234,6 +242,36 @@ pub fn validate_produce(records: &Bytes, rules: &ProduceRules) -> Result<Validat
         codecs.decompress(codec, payload, rules.decompressed_bytes_max, plain)?;
         finish(records, header, codec, plain, rules, codecs)
     })
+}
+
+/// What is checked at once on a thread that has other things to do: so much as it comes, and so much once decompressed.
+const SHORT_PLAIN_MAX: usize = 1 << 20;
+const SHORT_COMPRESSED_MAX: usize = 256 << 10;
+
+/// As [`validate_produce`], if that takes a millisecond or two at the most. `None` where it may take longer: the batch is
+/// large, or is to be compressed anew, or comes to more than [`SHORT_PLAIN_MAX`].
+pub fn validate_if_short(records: &Bytes, rules: &ProduceRules) -> Option<Result<Validated, ProduceError>> {
+    let codec = match records.get(MAGIC_AT).map(|magic| *magic as i8) {
+        Some(MAGIC_V2) => BatchHeader::parse(records).ok().and_then(|header| header.compression()),
+        // Of message sets each message has its own.
+        Some(_) => None,
+        None => Some(Compression::None),
+    };
+    let stays = match rules.compression {
+        TopicCompression::Producer => true,
+        TopicCompression::Always(encoding) => {
+            codec == Some(encoding.codec) || encoding.codec == Compression::None
+        }
+    };
+    let most = if codec == Some(Compression::None) { SHORT_PLAIN_MAX } else { SHORT_COMPRESSED_MAX };
+    if !stays || records.len() > most {
+        return None;
+    }
+    let limit = rules.decompressed_bytes_max;
+    let short = ProduceRules { decompressed_bytes_max: limit.min(SHORT_PLAIN_MAX), ..*rules };
+    let checked = validate_produce(records, &short);
+    let is_cut = checked.as_ref().is_err_and(ProduceError::is_decompressed_too_large);
+    (!is_cut || limit <= SHORT_PLAIN_MAX).then_some(checked)
 }
 
 /// Exactly one batch, of a permitted codec and size.

@@ -1,4 +1,4 @@
-//! A core's blocking thread: for what may wait for the disk and has no asynchronous form.
+//! Threads beside a core: one for what may wait for the disk and has no asynchronous form, one for what computes for long.
 
 use super::run::mark_core_thread;
 use crossbeam_queue::ArrayQueue;
@@ -30,9 +30,9 @@ struct Result<T> {
 
 impl BlockingThread {
     /// Runs on the CPUs that the calling thread may use.
-    pub(crate) fn start(core: usize) -> io::Result<BlockingThread> {
+    pub(crate) fn start(name: String) -> io::Result<BlockingThread> {
         let (jobs, queue) = mpsc::sync_channel::<Job>(JOBS_MAX);
-        thread::Builder::new().name(format!("blocking-{core}")).spawn(move || {
+        thread::Builder::new().name(name).spawn(move || {
             // A panic here would leave the core waiting for ever: it ends the process as on the core itself.
             mark_core_thread();
             for job in queue {

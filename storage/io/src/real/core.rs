@@ -4,6 +4,7 @@ use super::blocking::BlockingThread;
 use super::ring::Ring;
 use super::roster::{Canceller, Member, Roster};
 use super::timers::Timers;
+use crate::sync::Semaphore;
 use crate::task::TURN;
 use crate::world::{self, World};
 use crate::{Instant, Queue};
@@ -23,6 +24,8 @@ pub(crate) struct Core {
     pub(crate) ring: Rc<Ring>,
     pub(super) timers: Timers,
     pub(super) blocking: BlockingThread,
+    computing: BlockingThread,
+    computing_turns: Semaphore,
     roster: Arc<Roster>,
     /// Where a socket is read into when its reader has no memory of its own yet.
     pub(super) scratch: RefCell<Box<[u8]>>,
@@ -38,6 +41,10 @@ pub(crate) struct Core {
 
 /// Holds most requests whole.
 pub(super) const SCRATCH_BYTES: usize = 16 << 10;
+
+/// Computations that are given to the thread for them at once: one is done, one is at hand. Of those that wait who gives up
+/// leaves nothing behind.
+const COMPUTING_MAX: u64 = 2;
 
 /// How long tasks run until completions, timers and other threads' messages are looked at again.
 const REACTOR_PERIOD: Duration = Duration::from_micros(200);
@@ -63,7 +70,7 @@ impl Core {
         cores: usize,
         ring_depth: u32,
         roster: Arc<Roster>,
-        blocking: BlockingThread,
+        [blocking, computing]: [BlockingThread; 2],
     ) -> io::Result<Rc<Core>> {
         let executor = glommio::executor();
         let queue =
@@ -88,6 +95,8 @@ impl Core {
             ring,
             timers: Timers::default(),
             blocking,
+            computing,
+            computing_turns: Semaphore::new(COMPUTING_MAX),
             roster,
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into()),
             queues,
@@ -151,6 +160,11 @@ impl Core {
         glommio::spawn_local_into(future, self.reactor_queue)
             .expect("a core's queues live as long as it")
             .detach();
+    }
+
+    pub(crate) async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let _turn = self.computing_turns.acquire(1).await;
+        self.computing.run(work).await
     }
 
     /// A task's poll begins. When tasks have run long enough it is the last of its queue's turn.

@@ -121,11 +121,15 @@ pub(crate) async fn write_atomic(path: &Path, data: &[u8]) -> io::Result<()> {
     let (path, data) = (path.to_path_buf(), data.to_vec());
     blocking(move || {
         let (directory, temporary) = crate::fs::atomic_names(&path)?;
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(&data)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        fs::File::open(directory)?.sync_all()
+        let write = || {
+            let mut file = fs::File::create(&temporary)?;
+            file.write_all(&data)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            fs::File::open(directory)?.sync_all()
+        };
+        // On a full disk what is left of it would take the space that others need.
+        write().inspect_err(|_| drop(fs::remove_file(&temporary)))
     })
     .await
 }

@@ -46,8 +46,9 @@ where
         let (ready, main, config) = (ready.clone(), main.clone(), config.clone());
         let thread = thread::Builder::new().name(format!("core-{core}")).spawn(move || {
             mark_core_thread();
-            // The blocking threads are made unpinned, the rest on the core's own CPU.
-            let blocking = BlockingThread::start(core);
+            // The threads beside the core are made unpinned, the rest on the core's own CPU.
+            let beside = BlockingThread::start(format!("blocking-{core}"))
+                .and_then(|blocking| Ok([blocking, BlockingThread::start(format!("computing-{core}"))?]));
             let roster = Roster::new();
             let executor = LocalExecutorBuilder::new(Placement::Unbound)
                 .io_memory(config.io_memory)
@@ -57,8 +58,8 @@ where
                 .make()
                 .map_err(io::Error::from)
                 .and_then(|executor| pin_to(cpu).map(|()| executor))
-                .and_then(|executor| Ok((executor, blocking?, roster?)));
-            let (executor, blocking, roster) = match executor {
+                .and_then(|executor| Ok((executor, beside?, roster?)));
+            let (executor, beside, roster) = match executor {
                 Ok(made) => made,
                 Err(error) => {
                     let _ = ready.send(Err(io::Error::new(
@@ -70,7 +71,7 @@ where
             };
             let (member, _main_is_not_cancelled) = Member::new(&roster);
             let run = async move {
-                let this = match Core::start(core, cores, config.ring_depth, roster, blocking) {
+                let this = match Core::start(core, cores, config.ring_depth, roster, beside) {
                     Ok(this) => this,
                     Err(error) => {
                         let _ = ready

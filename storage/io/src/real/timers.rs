@@ -4,6 +4,7 @@ use super::core::Core;
 use crate::Instant;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -57,13 +58,24 @@ impl Future for Sleep {
         if crate::now() >= self.at {
             return Poll::Ready(());
         }
-        let key = self.key.unwrap_or_else(|| {
-            let key = self.core.timers.set.get();
-            self.core.timers.set.set(key + 1);
-            key
-        });
+        let timers = &self.core.timers;
+        let key = match self.key {
+            Some(key) => key,
+            None => timers.set.replace(timers.set.get() + 1),
+        };
+        let mut waiting = timers.waiting.borrow_mut();
+        let replaced = match waiting.entry((self.at, key)) {
+            Entry::Occupied(known) if known.get().will_wake(cx.waker()) => None,
+            Entry::Occupied(mut known) => Some(known.insert(cx.waker().clone())),
+            Entry::Vacant(place) => {
+                place.insert(cx.waker().clone());
+                None
+            }
+        };
+        // As in `drop`.
+        drop(waiting);
+        drop(replaced);
         self.key = Some(key);
-        self.core.timers.waiting.borrow_mut().insert((self.at, key), cx.waker().clone());
         Poll::Pending
     }
 }

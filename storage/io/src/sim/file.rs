@@ -364,13 +364,20 @@ pub(crate) async fn read(path: PathBuf, max: usize) -> io::Result<Bytes> {
 
 pub(crate) async fn write_atomic(path: &Path, data: &[u8]) -> io::Result<()> {
     let (directory, temporary) = crate::fs::atomic_names(path)?;
-    let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
-    let file = File::open(&temporary, options).await?;
-    file.truncate(0).await?;
-    file.write_at(0, Bytes::copy_from_slice(data), false).await?;
-    file.sync_data().await?;
-    rename(temporary, path.to_path_buf()).await?;
-    sync_dir(&directory).await
+    let write = async || {
+        let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
+        let file = File::open(&temporary, options).await?;
+        file.truncate(0).await?;
+        file.write_at(0, Bytes::copy_from_slice(data), false).await?;
+        file.sync_data().await?;
+        rename(temporary.clone(), path.to_path_buf()).await?;
+        sync_dir(&directory).await
+    };
+    let written = write().await;
+    if written.is_err() {
+        let _ = remove_file(temporary).await;
+    }
+    written
 }
 
 /// Access to a disk from outside, for tests.

@@ -506,8 +506,9 @@ impl Drop for End {
     fn drop(&mut self) {
         let unread = !self.connection.pipes[1 - self.side].arrived.borrow().is_empty();
         match self.scheduler.upgrade() {
-            // Closed with bytes unread, TCP resets the connection: a peer that waits to send more learns of it.
-            Some(scheduler) if unread && !self.connection.pipes[self.side].finished.get() => {
+            // Closed with bytes unread, TCP resets the connection, after a shutdown too: a peer that waits to send more
+            // learns of it.
+            Some(scheduler) if unread => {
                 let latency = scheduler.random.borrow_mut().nanos(&scheduler.config.network_latency);
                 let connection = Rc::clone(&self.connection);
                 scheduler.after(latency, move || connection.break_off(io::ErrorKind::ConnectionReset));

@@ -151,6 +151,29 @@ fn a_larger_session_takes_the_place_of_a_smaller_one_that_has_lasted() {
 }
 
 #[test]
+fn fetches_that_wait_without_a_session_count_and_leave_sessions_be() {
+    on_core(|| {
+        let sessions = Sessions::new(10, 20_000);
+        let now = corelog_io::now();
+        let many: Vec<_> = (0..8).map(|partition| ("a", partition, 0)).collect();
+        let begin = |epoch| sessions.begin(&request(0, epoch, &many), false, &connected(), now).unwrap();
+        let id = finished(begin(EPOCH_INITIAL));
+        let waiting: Vec<Plan> = (0..10).map(|_| begin(EPOCH_FINAL)).collect();
+        let waits: Vec<_> = waiting.iter().map(|plan| plan.wait_max).collect();
+        let short = Some(WAIT_WITHOUT_ROOM);
+        assert_eq!(waits[..2], [None, short]);
+        assert_eq!(waits[9], Some(Duration::ZERO));
+        assert_eq!(finished(begin(EPOCH_INITIAL)), 0, "there is no room for another");
+        let plan = sessions.begin(&request(id, 1, &[("a", 3, 7)]), false, &connected(), now).unwrap();
+        assert!(plan.incremental && plan.wait_max.is_none());
+        assert_eq!(finished(plan), id);
+        drop(waiting);
+        assert!(sessions.bytes() < 5_000, "{}", sessions.bytes());
+        assert_ne!(finished(begin(EPOCH_INITIAL)), 0);
+    });
+}
+
+#[test]
 fn names_count() {
     on_core(|| {
         let sessions = Sessions::new(10, 10_000);

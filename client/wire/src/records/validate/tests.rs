@@ -376,3 +376,39 @@ fn timestamps_that_overflow_are_refused() {
     let last = with_header(&batch_of(BatchOptions::default(), &[NOW]), |h| h.base_timestamp = i64::MAX);
     assert_eq!(validate_produce(&last, &wide).unwrap().header.max_timestamp, i64::MAX);
 }
+
+#[test]
+fn what_may_take_long_is_left_for_another_thread() {
+    let sized = |encoding: Encoding, bytes: usize| {
+        let mut builder = BatchBuilder::new(BatchOptions { encoding, ..Default::default() });
+        builder.append(rules().now_ms, None, Some(&vec![0; bytes]), &[]).unwrap();
+        builder.build().unwrap()
+    };
+    let rules = ProduceRules { batch_bytes_max: 1 << 30, ..rules() };
+    let always = |codec: Compression| ProduceRules {
+        compression: TopicCompression::Always(Encoding::from(codec)),
+        ..rules
+    };
+    for codec in Compression::ALL {
+        let small = sized(codec.into(), 10_000);
+        assert_eq!(validate_if_short(&small, &rules), Some(validate_produce(&small, &rules)), "{codec:?}");
+        // However little it came in.
+        let large = sized(codec.into(), 3 << 20);
+        assert_eq!(validate_if_short(&large, &rules), None, "{codec:?}");
+        // Where it may not become so much, that is soon found out.
+        let narrow = ProduceRules { decompressed_bytes_max: 1 << 20, ..rules };
+        if codec != Compression::None && large.len() < SHORT_COMPRESSED_MAX {
+            let refused = validate_if_short(&large, &narrow).expect("it is short").expect_err("too large");
+            assert!(refused.is_decompressed_too_large());
+        }
+        // To be compressed anew it may take long.
+        let other = if codec == Compression::Zstd { Compression::Gzip } else { Compression::Zstd };
+        assert_eq!(validate_if_short(&small, &always(other)), None, "{codec:?}");
+        assert!(validate_if_short(&small, &always(codec)).is_some(), "{codec:?}");
+    }
+    for bytes in [&b""[..], b"short", &[0; 70_000]] {
+        let bytes = Bytes::copy_from_slice(bytes);
+        let checked = validate_if_short(&bytes, &rules);
+        assert!(checked.is_none() || checked == Some(validate_produce(&bytes, &rules)));
+    }
+}

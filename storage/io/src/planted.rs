@@ -1,0 +1,60 @@
+//! Faults that the code had once, each put back at the place where its kind was mended: the simulation must find them, or
+//! it would not find their like. Compiled away with optimization, as assertions for debugging are.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A change of metadata that is in the log is not applied when who asked for it has gone.
+    ChangeGivenUpHalfway,
+    /// A log without state counts as a new one, whatever segments it has.
+    AbsenceIsEmpty,
+    /// A loaded commit is anybody's topic of that name.
+    OffsetsOutliveTheirTopic,
+    /// A refused log's batches keep their place in journal and memory.
+    RefusedLogKeepsItsPlace,
+    /// Who sends a part of a request and then no more keeps its room.
+    PartialFrameIsWaitedFor,
+    /// Room for requests goes bit by bit to whoever comes first.
+    RoomIsTakenBitByBit,
+}
+
+#[cfg(debug_assertions)]
+mod chosen {
+    use super::Fault;
+    use std::cell::Cell;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
+    }
+
+    /// Whether this thread's simulated world has the fault.
+    #[inline]
+    pub fn planted(fault: Fault) -> bool {
+        PLANTED.get() == Some(fault)
+    }
+
+    /// Plants a fault in the worlds of this thread until it is dropped.
+    #[must_use]
+    pub struct Planting(());
+
+    impl Planting {
+        pub fn of(fault: Fault) -> Planting {
+            PLANTED.set(Some(fault));
+            Planting(())
+        }
+    }
+
+    impl Drop for Planting {
+        fn drop(&mut self) {
+            PLANTED.set(None);
+        }
+    }
+}
+
+#[cfg(debug_assertions)]
+pub use chosen::{Planting, planted};
+
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub const fn planted(_: Fault) -> bool {
+    false
+}
