@@ -45,6 +45,8 @@ pub struct Identity {
 pub enum IdentityError {
     #[error("cannot {action} {}: {error}", path.display())]
     Io { action: &'static str, path: PathBuf, error: io::Error },
+    #[error("{} is no directory: give the broker one with --data-dir", path.display())]
+    NoDirectory { path: PathBuf },
     #[error(
         "another process is using {}: stop it, or give this broker a directory of its own with --data-dir",
         path.display()
@@ -100,6 +102,9 @@ pub fn open(dir: &Path, node_id: i32) -> Result<(Identity, DirectoryLock), Ident
         let path = path.to_owned();
         move |error| IdentityError::Io { action, path, error }
     };
+    if dir.exists() && !dir.is_dir() {
+        return Err(IdentityError::NoDirectory { path: dir.to_owned() });
+    }
     fs::create_dir_all(dir).map_err(io("create the data directory", dir))?;
     let lock = lock(dir)?;
     let path = dir.join(FILE_NAME);
@@ -236,6 +241,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fs::write(dir.join("holiday.jpg"), "").unwrap();
         assert!(matches!(open(&dir, 1), Err(IdentityError::NotEmpty { .. })));
+        assert!(matches!(open(&dir.join("holiday.jpg"), 1), Err(IdentityError::NoDirectory { .. })));
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -21,6 +21,7 @@ mod retention;
 pub mod server;
 pub mod settings;
 mod shard;
+pub mod told;
 mod topic_creation;
 mod topic_name;
 pub mod version;

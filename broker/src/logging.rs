@@ -78,7 +78,9 @@ pub fn init(levels: &str, json: bool) -> Result<Logging, SetGlobalDefaultError> 
     if json {
         set_global_default(registry.with(format.json().flatten_event(true)))?;
     } else {
-        set_global_default(registry.with(format.with_ansi(std::io::stderr().is_terminal())))?;
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|it| !it.is_empty());
+        let colours = !unwanted && std::io::stderr().is_terminal();
+        set_global_default(registry.with(format.with_ansi(colours)))?;
     }
     let _ = DROPPED.set(dropped);
     end_process_on_panic(json);

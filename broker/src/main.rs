@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use corelog_broker::config::{self, Args};
-use corelog_broker::{metrics, process};
+use corelog_broker::{metrics, process, told::told};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,14 +23,17 @@ fn main() -> ExitCode {
     if let Some(page) = page {
         // Whoever has read enough may close the pipe.
         return match std::io::stdout().write_all(page.as_bytes()) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => ExitCode::FAILURE,
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                eprintln!("corelog: cannot write to standard output: {error}");
+                ExitCode::FAILURE
+            }
             _ => ExitCode::SUCCESS,
         };
     }
     match process::run(&args, started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("corelog: {error:#}");
+            eprintln!("corelog: {}", told(&error));
             ExitCode::FAILURE
         }
     }

@@ -34,9 +34,10 @@ fn heed(problems: &[Problem]) -> anyhow::Result<()> {
     }
     match problems.iter().filter(|problem| problem.fatal).count() {
         0 => Ok(()),
-        fatal => bail!(
-            "this machine is not ready to run the broker ({fatal} of the problems above are in the way)"
-        ),
+        1 => bail!("this machine is not ready to run the broker: one of the problems above is in the way"),
+        fatal => {
+            bail!("this machine is not ready to run the broker: {fatal} of the problems above are in the way")
+        }
     }
 }
 
@@ -117,6 +118,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let (health, health_watch) = watch::channel(Health::Starting("the shards are opening their logs".into()));
     let admin = admin::bind(&config.admin).await?;
+    let admin_address = asked_for(&config.admin, admin.local_addr()?);
     let scraper = Arc::new(Scraper::new(controls.clone(), Some(SCRAPE_MAX)));
     let teller = scraper.clone();
     let admin_task = tokio::spawn(admin::serve(
@@ -142,7 +144,7 @@ async fn serve(
                         tracing::warn!(%error, "cannot note in the identity file that there is a journal");
                     }
                     health.send_replace(Health::Ready);
-                    announce(config, &addresses, found, started.elapsed());
+                    announce(config, &addresses, &admin_address, found, started.elapsed());
                 }
                 Some(Report::Starting { shard, what }) => progress[shard] = what,
                 Some(Report::Failed { shard, what }) => bail!("shard {shard}: {what}"),
@@ -186,7 +188,7 @@ fn told_together(progress: &[&'static str]) -> String {
 }
 
 /// Tells that clients are served: the log in one line, and a person at a terminal what to try first.
-fn announce(config: &config::BrokerConfig, bound: &[SocketAddr], found: Found, took: Duration) {
+fn announce(config: &config::BrokerConfig, bound: &[SocketAddr], admin: &str, found: Found, took: Duration) {
     let listeners: Vec<String> = config
         .listeners
         .iter()
@@ -196,6 +198,7 @@ fn announce(config: &config::BrokerConfig, bound: &[SocketAddr], found: Found, t
     tracing::info!(
         version = version(),
         listen = listeners.join(","),
+        admin,
         cores = config.cores.len(),
         memory = config::quantity::format_size(config.memory_bytes),
         data_dir = %config.data_dir.display(),
@@ -205,7 +208,7 @@ fn announce(config: &config::BrokerConfig, bound: &[SocketAddr], found: Found, t
     );
     if std::io::stdout().is_terminal() {
         let advertised = config.listeners[0].advertised(bound[0].port()).to_string();
-        print!("{}", banner(config, &listeners[0], &advertised, took));
+        print!("{}", banner(config, &listeners[0], &advertised, admin, took));
     }
 }
 
@@ -214,19 +217,33 @@ fn asked_for(asked: &Endpoint, bound: SocketAddr) -> String {
     Endpoint { port: bound.port(), ..asked.clone() }.to_string()
 }
 
-fn banner(config: &config::BrokerConfig, address: &str, advertised: &str, took: Duration) -> String {
+/// What corectl needs to be told to find the broker: nothing where it looks by itself.
+fn bootstrap_flag(advertised: &str) -> String {
+    match advertised {
+        "127.0.0.1:9092" => String::new(),
+        elsewhere => format!(" -b {elsewhere}"),
+    }
+}
+
+fn banner(
+    config: &config::BrokerConfig,
+    address: &str,
+    advertised: &str,
+    admin: &str,
+    took: Duration,
+) -> String {
+    let flag = bootstrap_flag(advertised);
     format!(
         "Corelog {version} is ready on {address} ({took:.0?}; {cores} core{s}, data in {data})\n\
          \n  \
-         produce   echo hello | corectl produce demo --create   or  kcat -b {advertised} -P -t demo\n  \
-         consume   corectl consume demo --from-beginning        or  kcat -b {advertised} -C -t demo\n  \
+         produce   echo hello | corectl produce demo --create{flag}   or  kcat -b {advertised} -P -t demo\n  \
+         consume   corectl consume demo --from-beginning{flag}        or  kcat -b {advertised} -C -t demo\n  \
          metrics   http://{admin}/metrics\n  \
          configs   corelog --help-configs\n\n",
         version = version(),
         cores = config.cores.len(),
         s = if config.cores.len() == 1 { "" } else { "s" },
         data = config.data_dir.display(),
-        admin = config.admin,
     )
 }
 
@@ -240,11 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn the_first_commands_find_the_broker_where_it_is() {
+        assert_eq!(bootstrap_flag("127.0.0.1:9092"), "");
+        assert_eq!(bootstrap_flag("127.0.0.1:29092"), " -b 127.0.0.1:29092");
+        assert_eq!(bootstrap_flag("broker1:9092"), " -b broker1:9092");
+    }
+
+    #[test]
     fn only_fatal_problems_are_in_the_way() {
         let problem = |fatal| Problem { what: "few open files".into(), remedy: "ulimit".into(), fatal };
         assert!(heed(&[]).is_ok());
         assert!(heed(&[problem(false), problem(false)]).is_ok());
         let refusal = heed(&[problem(false), problem(true)]).expect_err("one is fatal").to_string();
-        assert!(refusal.contains("(1 of"), "{refusal}");
+        assert!(refusal.contains("one of the problems above"), "{refusal}");
     }
 }

@@ -24,6 +24,7 @@ use crate::metrics::{Snapshot, families};
 use crate::net::accept;
 use crate::settings::Settings;
 use crate::shard::{self, Shard, ShardId};
+use crate::told::told;
 
 /// Connections get this long to finish what is in progress when the broker stops.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -176,7 +177,7 @@ pub async fn run(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
             Ok(())
         }
         Err(error) => {
-            report(Report::Failed { shard: core.core, what: format!("{error:#}") });
+            report(Report::Failed { shard: core.core, what: told(&error) });
             Err(error)
         }
         Ok(()) => Ok(()),
@@ -302,7 +303,7 @@ impl Start {
                 entries,
                 bytes,
                 took_ms,
-                "recovered: the last stop was none in good order"
+                "recovered: the last stop was not in good order"
             );
         }
         spawn(Queue::Background, leftovers::sweep(shard.clone(), loaded, deleted)).detach();

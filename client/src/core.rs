@@ -52,6 +52,9 @@ impl CoordinatorType {
 const CONCURRENT_TRANSACTIONS_BACKOFF: (Duration, Duration) =
     (Duration::from_millis(2), Duration::from_millis(20));
 
+/// Where brokers are reached at an address that nobody here has typed: the usual fault of a first set-up.
+const ANNOUNCED: &str = "the cluster gives this address for one of its brokers: if it cannot be reached from here, correct \
+    that broker's advertised.listeners (corelog --advertise)";
 /// How long a topic may be unknown before that is believed: brokers learn of new topics at different times.
 pub(crate) const UNKNOWN_TOPIC_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -142,7 +145,15 @@ impl Core {
                 driver::sleep_until(retry_at).await;
             }
             let opened = match self.address(node) {
-                Ok(address) => Connection::open(&self.config, &address).await,
+                Ok(address) => {
+                    let named = self.bootstrap.contains(&address);
+                    Connection::open(&self.config, &address).await.map_err(|error| match error {
+                        Error::Connect { address, source, .. } if !named => {
+                            Error::Connect { address, source, advice: ANNOUNCED }
+                        }
+                        error => error,
+                    })
+                }
                 Err(error) => Err(error),
             };
             match &opened {

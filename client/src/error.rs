@@ -17,8 +17,9 @@ pub enum Error {
     #[error("{what}: {remedy}")]
     Config { what: String, remedy: String },
 
-    #[error("cannot connect to {address}: {source}; check that a broker listens there and can be reached")]
-    Connect { address: String, source: Arc<io::Error> },
+    /// `advice`: what to do depends on who named the address.
+    #[error("cannot connect to {address}: {source}; {advice}")]
+    Connect { address: String, source: Arc<io::Error>, advice: &'static str },
 
     #[error("lost the connection to {address}: {reason}")]
     Disconnected { address: String, reason: String },

@@ -1,8 +1,12 @@
 //! What is no broker, or a broken one, is an error within the time allowed, never a hang nor a large allocation.
 
 use corelog_client::{Client, ClientConfig, Error, block_on};
+use corelog_wire::messages::api_versions_response::ApiVersion;
+use corelog_wire::messages::metadata_response::Broker;
+use corelog_wire::messages::{ApiVersionsResponse, MetadataResponse, Response};
+use corelog_wire::{ApiKey, Reader, RequestHeader, frame};
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Connects to a listener that answers the first request with these bytes, and then closes, or keeps quiet.
@@ -49,4 +53,57 @@ fn answers_that_are_none() {
         assert!(took < Duration::from_secs(3), "{answer:?}: {took:?}");
         assert!(error.to_string().contains("127.0.0.1:"), "it says who: {error}");
     }
+}
+
+#[test]
+fn another_protocol_is_named() {
+    for (answer, name) in
+        [(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "HTTP"), (b"\x15\x03\x03\0\x02\x02\x46", "TLS")]
+    {
+        let (error, _) = meet(answer, false);
+        assert!(error.to_string().contains(&format!("it speaks {name}")), "{error}");
+    }
+}
+
+/// A broker that says it is elsewhere.
+fn misplaced(mut stream: TcpStream) -> Option<()> {
+    loop {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).ok()?;
+        let mut request = vec![0; u32::from_be_bytes(length) as usize];
+        stream.read_exact(&mut request).ok()?;
+        let header = RequestHeader::decode(&mut Reader::new(request.into())).unwrap();
+        let api = |(key, max_version): (ApiKey, i16)| ApiVersion {
+            api_key: key.into(),
+            min_version: 0,
+            max_version,
+        };
+        let apis = [(ApiKey::ApiVersions, 3), (ApiKey::Metadata, 8)];
+        let answer = match ApiKey::from_i16(header.api_key)? {
+            ApiKey::ApiVersions => encoded(
+                &ApiVersionsResponse { api_keys: apis.into_iter().map(api).collect(), ..Default::default() },
+                &header,
+            ),
+            _ => {
+                let elsewhere = Broker { node_id: 1, host: "127.0.0.1".into(), port: 1, rack: None };
+                encoded(&MetadataResponse { brokers: vec![elsewhere], ..Default::default() }, &header)
+            }
+        };
+        stream.write_all(&answer).ok()?;
+    }
+}
+
+fn encoded<R: Response>(response: &R, to: &RequestHeader) -> Vec<u8> {
+    frame::response(response, to.api_version, to.correlation_id).unwrap().concat()
+}
+
+#[test]
+fn an_address_that_the_cluster_gave_is_told_as_such() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = ClientConfig::new(&listener.local_addr().unwrap().to_string());
+    (config.api_timeout, config.connect_timeout) = (Duration::from_millis(500), Duration::from_millis(300));
+    std::thread::spawn(move || listener.incoming().for_each(|stream| _ = misplaced(stream.unwrap())));
+    let error = block_on(async { Client::connect(config).await?.admin().api_versions(1).await }).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("127.0.0.1:1:") && error.contains("advertised.listeners"), "{error}");
 }

@@ -39,8 +39,8 @@ pub struct Config {
     /// The broker's id; all brokers' defaults if not given
     #[arg(value_name = "ID")]
     broker: Option<i32>,
-    /// Also configs that have their default
-    #[arg(long)]
+    /// Also configs that have their default, of the broker with this id
+    #[arg(long, requires = "broker")]
     all: bool,
     /// What each config is for
     #[arg(long)]
@@ -133,7 +133,10 @@ async fn config(admin: &Admin, config: Config, out: &Output) -> Result<ExitCode>
         }
     }
     if table.is_empty() && !out.json {
-        out.say("Nothing is set. --all shows defaults as well.")?;
+        out.say(match config.broker {
+            Some(_) => "Nothing is set. --all shows defaults as well.",
+            None => "Nothing is set for all brokers. `corectl cluster config ID --all` shows all that holds for one.",
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     out.table(&table)?;

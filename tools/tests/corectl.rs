@@ -341,6 +341,7 @@ fn cluster() {
         let brokers = corectl.json(&["cluster", "brokers"]);
         let id = brokers["brokers"][0]["id"].to_string();
         assert!(corectl.ok(&["cluster", "config", &id, "--all"]).contains("num.partitions"));
+        assert!(corectl.fails(&["cluster", "config", "--all"]).contains("<ID>"));
         assert!(corectl.json(&["cluster", "config", &id, "--docs"]).as_array().is_some());
         assert!(corectl.ok(&["cluster", "api-versions"]).contains("ListOffsets"));
         let dirs = corectl.json(&["cluster", "log-dirs", "--partitions"]);

@@ -191,3 +191,15 @@ fn the_script_is_shell_and_changes_nothing() {
     assert!(ok && script.lines().any(|it| it == "echo 60 > /proc/sys/vm/swappiness"), "{script}");
     assert_eq!(machine.read(SWAPPINESS), "1");
 }
+
+#[test]
+fn cpus_that_are_not_there_are_refused() {
+    let machine = Machine::new("cpus");
+    for line in [&["check", "swap"][..], &["apply", "swap", "--yes"]] {
+        let (ok, said) = machine.tune(&[line, &["--cores", "0-7"]].concat());
+        assert!(!ok && said.contains("no CPU 2 "), "{said}");
+    }
+    assert_eq!(machine.read(SWAPPINESS), "60\n");
+    // A unit may be for another machine.
+    assert!(machine.tune(&["unit", "--cores", "0-7"]).0);
+}

@@ -52,6 +52,8 @@ pub struct Verdict {
     /// Producers' partitions with the right count and other records than were sent.
     pub exchanged: u64,
     pub faults: Faults,
+    /// Others wrote the records: what is in them is not known, only how many there are.
+    pub counted: bool,
 }
 
 impl Verdict {
@@ -72,6 +74,7 @@ impl Verdict {
             surplus: self.surplus + other.surplus,
             exchanged: self.exchanged + other.exchanged,
             faults: self.faults.merge(other.faults),
+            counted: self.counted || other.counted,
         }
     }
 }

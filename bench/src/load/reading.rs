@@ -62,6 +62,7 @@ pub fn read(
                 read,
                 lost: total.saturating_sub(read),
                 faults,
+                counted: true,
                 ..Default::default()
             }
         }

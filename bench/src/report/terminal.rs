@@ -6,6 +6,10 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
 /// Whole, or with as many decimals as three digits need.
 pub fn number(value: f64) -> String {
+    // Divided by what was too little to be measured.
+    if !value.is_finite() {
+        return "?".to_owned();
+    }
     let decimals = match value.abs() {
         it if it >= 100.0 || it == 0.0 => 0,
         it if it >= 10.0 => 1,
@@ -103,6 +107,11 @@ pub fn run(report: &RunReport) -> String {
         );
     }
     text += &match report.problems.as_slice() {
+        // Against an endpoint that keeps nothing.
+        [] if report.verdict.read == 0 => String::new(),
+        [] if report.verdict.counted => {
+            format!("counted: {} records, as many as there are\n", number(report.verdict.read as f64))
+        }
         [] => format!("checked: {} records, all as sent\n", number(report.verdict.acknowledged as f64)),
         problems => format!("NO FIGURE: {}\n", problems.join("; ")),
     };
@@ -225,6 +234,8 @@ mod tests {
             (0.01234, "0.0123"),
             (-1234.0, "-1 234"),
             (999.9, "1 000"),
+            (1.0 / 0.0, "?"),
+            (0.0 / 0.0, "?"),
         ] {
             assert_eq!(number(value), text);
         }

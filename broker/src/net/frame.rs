@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use corelog_io::planted::{Fault, planted};
 use corelog_io::{Stream, yield_if_needed};
+use corelog_wire::frame::foreign_protocol;
 use futures_util::poll;
 
 use super::patience::{Patience, Progress};
@@ -56,6 +57,10 @@ pub enum FrameError {
          corelog.memory if it is that which allows no more (the log says so at the start)"
     )]
     TooLarge { size: i32, max: usize },
+    #[error(
+        "the peer speaks {0}, and this port Kafka's protocol without TLS: metrics and health are at --admin"
+    )]
+    Foreign(&'static str),
     #[error("the broker is stopping")]
     Stopping,
     #[error("{0}")]
@@ -67,10 +72,23 @@ impl FrameError {
     pub fn kind(&self) -> Option<&'static str> {
         match self {
             FrameError::TooLarge { .. } => Some("socket.request.max.bytes"),
+            FrameError::Foreign(protocol) => Some(protocol),
             FrameError::Stalled { .. } => Some("stalled request"),
             FrameError::NoRoom { .. } => Some("no room for a request"),
             FrameError::Closed | FrameError::Idle(_) | FrameError::Stopping | FrameError::Io(_) => None,
         }
+    }
+}
+
+/// Bytes of the frame that begins so, with its prefix.
+fn announced(prefix: [u8; LENGTH_BYTES], max: usize) -> Result<usize, FrameError> {
+    let size = i32::from_be_bytes(prefix);
+    match usize::try_from(size) {
+        Ok(bytes) if bytes <= max => Ok(LENGTH_BYTES + bytes),
+        _ => Err(match foreign_protocol(prefix) {
+            Some(protocol) => FrameError::Foreign(protocol),
+            None => FrameError::TooLarge { size, max },
+        }),
     }
 }
 
@@ -161,11 +179,9 @@ impl FrameReader {
 
     /// Of the frame at the buffer's front, with its prefix; `None` before that is there.
     fn frame_bytes(&self) -> Result<Option<usize>, FrameError> {
-        let Some(prefix) = self.buffer.first_chunk() else { return Ok(None) };
-        let (size, max) = (i32::from_be_bytes(*prefix), self.budget.frame_bytes_max());
-        match usize::try_from(size) {
-            Ok(bytes) if bytes <= max => Ok(Some(LENGTH_BYTES + bytes)),
-            _ => Err(FrameError::TooLarge { size, max }),
+        match self.buffer.first_chunk() {
+            Some(prefix) => announced(*prefix, self.budget.frame_bytes_max()).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -232,5 +248,23 @@ impl FrameReader {
         }
         let room = self.room.take().expect("a whole frame holds its room");
         Frame { bytes, room: RequestRoom::new(room) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_is_not_told_to_raise_the_limit() {
+        for (prefix, says) in [
+            (b"GET ", "speaks HTTP"),
+            (b"\x16\x03\x01\x02", "speaks TLS"),
+            (b"\x16\0\0\0", "socket.request.max.bytes"),
+        ] {
+            let error = announced(*prefix, 100 << 20).unwrap_err();
+            assert!(error.to_string().contains(says) && error.kind().is_some(), "{error}");
+        }
+        assert!(matches!(announced(*b"\0\0\0\x08", 100), Ok(12)));
     }
 }

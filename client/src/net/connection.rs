@@ -78,6 +78,7 @@ impl Connection {
         let failed = |source: std::io::Error| Error::Connect {
             address: address.to_string(),
             source: Arc::new(source),
+            advice: "check that a broker listens there and can be reached",
         };
         let connect = async {
             let mut last = None;
@@ -308,11 +309,15 @@ impl Connection {
                 needed = match usize::try_from(length).ok().filter(|length| *length >= 4) {
                     Some(length) if length <= self.response_bytes_max => length + 4,
                     _ => {
-                        let what = format!(
-                            "it announced an answer of {length} bytes (response_bytes_max is {})",
-                            self.response_bytes_max
-                        );
-                        return Err(self.lost(what));
+                        return Err(self.lost(match frame::foreign_protocol(length.to_be_bytes()) {
+                            Some(other) => {
+                                format!("it speaks {other}, and not Kafka's protocol: is it the right port?")
+                            }
+                            None => format!(
+                                "it announced an answer of {length} bytes (response_bytes_max is {})",
+                                self.response_bytes_max
+                            ),
+                        }));
                     }
                 };
                 if buffer.len() >= needed {

@@ -4,6 +4,19 @@ use crate::messages::{Request, Response};
 use crate::{DecodeError, EncodeError, Reader, RequestHeader, ResponseHeader, Str, Writer};
 use bytes::Bytes;
 
+/// The protocol whose peers begin with what stands in place of a frame's length, for one too large: where it says why
+/// two do not understand each other.
+pub fn foreign_protocol(length: [u8; 4]) -> Option<&'static str> {
+    match &length {
+        b"HTTP" | b"GET " | b"HEAD" | b"POST" | b"PUT " | b"DELE" | b"OPTI" | b"CONN" | b"PATC" | b"PRI " => {
+            Some("HTTP")
+        }
+        // A handshake or an alert, of any version.
+        [0x15 | 0x16, 3, ..] => Some("TLS"),
+        _ => None,
+    }
+}
+
 /// A request ready for a vectored write.
 pub fn request<R: Request>(
     request: &R,
@@ -54,4 +67,23 @@ fn frame(content: impl FnOnce(&mut Writer) -> Result<(), EncodeError>) -> Result
     }
     w.patch_i32(0, len as i32);
     Ok(w.into_parts())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_length_is_named() {
+        for (prefix, expected) in [
+            (b"HTTP", Some("HTTP")),
+            (b"GET ", Some("HTTP")),
+            (b"\x16\x03\x01\x02", Some("TLS")),
+            (b"\x15\x03\x03\x00", Some("TLS")),
+            (b"\x00\x00\x00\x20", None),
+            (b"\x16\x00\x00\x00", None),
+        ] {
+            assert_eq!(foreign_protocol(*prefix), expected);
+        }
+    }
 }

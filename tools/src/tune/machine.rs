@@ -29,15 +29,18 @@ impl Machine {
         let data_dir =
             if root == Path::new("/") { std::path::absolute(data_dir)? } else { data_dir.to_owned() };
         let mut machine = Machine { root: fs::canonicalize(root)?, data_dir, cpus: Vec::new() };
-        machine.cpus = match cpus {
-            Some(cpus) => cpus,
-            None => machine
-                .read("/sys/devices/system/cpu/online")
-                .ok()
-                .and_then(|list| cpus::parse(&list).ok())
-                .unwrap_or_else(|| vec![0]),
-        };
+        machine.cpus = cpus.or_else(|| machine.online()).unwrap_or_else(|| vec![0]);
         Ok(machine)
+    }
+
+    fn online(&self) -> Option<Vec<usize>> {
+        cpus::parse(&self.read("/sys/devices/system/cpu/online").ok()?).ok()
+    }
+
+    /// One of the broker's CPUs that the machine does not have, if it tells which it has.
+    pub fn absent_cpu(&self) -> Option<usize> {
+        let online = self.online()?;
+        self.cpus.iter().copied().find(|cpu| !online.contains(cpu))
     }
 
     pub fn cpus(&self) -> &[usize] {

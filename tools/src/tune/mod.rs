@@ -130,6 +130,9 @@ pub fn run(tune: Tune, out: &Output) -> Result<ExitCode> {
 fn on_machine(tune: &Tune, out: &Output) -> Result<ExitCode> {
     let machine = Machine::new(&tune.root, &tune.data_dir, tune.cores.clone().map(|list| list.0))
         .with_context(|| format!("cannot look at {}", tune.root.display()))?;
+    if let Some(absent) = machine.absent_cpu() {
+        bail!("--cores: this machine has no CPU {absent} that is online");
+    }
     let state = || match tune.state.is_absolute() {
         true => State::open(machine.at(&tune.state.to_string_lossy())),
         false => State::open(tune.state.clone()),
