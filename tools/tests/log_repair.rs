@@ -3,6 +3,8 @@
 
 use bytes::Bytes;
 use corelog_io::{RunConfig, available_cpus, run_glommio};
+use corelog_storage::format::PAGE;
+use corelog_storage::format::group::{GROUP_HEADER, GroupHeader};
 use corelog_storage::{
     AppendBatch, BatchKind, LogConfig, LogId, Recovered, ShardStorage, StorageConfig, StorageError,
     read_journals,
@@ -290,4 +292,73 @@ fn a_directory_in_use_is_refused_and_an_interrupted_repair_is_finished() {
     assert!(ok && said.contains("was interrupted"), "{said}");
     assert!(dir.repair(&["--execute"]).0);
     assert_eq!(dir.served().expect("it opens"), truth);
+}
+
+/// Positions of the whole groups with entries in a journal file.
+fn groups(journal: &[u8]) -> Vec<usize> {
+    let headers = journal.chunks(PAGE).enumerate().skip(1);
+    let headers = headers.filter_map(|(page, bytes)| Some((page * PAGE, GroupHeader::decode(bytes).ok()?)));
+    headers.filter(|(_, header)| header.entries > 0).map(|(at, _)| at).collect()
+}
+
+#[test]
+fn a_journal_file_whose_header_is_damaged_keeps_its_records() {
+    for number in 0..3 {
+        let (dir, truth) = DataDir::new(&format!("header-{number}"), false);
+        let journals = dir.named("journal", ".journal");
+        let Some(journal) =
+            journals.get(number).filter(|path| !groups(&fs::read(path).expect("it is there")).is_empty())
+        else {
+            assert!(number > 1, "two files at the least were written to");
+            continue;
+        };
+        // Two bits: one alone would be mended.
+        [20, 33].into_iter().for_each(|at| dir.flip(journal, at));
+        let (ok, said) = dir.repair(&["--execute"]);
+        assert!(ok && !said.contains("CANNOT"), "{said}");
+        assert_eq!(dir.served().expect("it opens"), truth, "file {number}");
+        dir.goes_on(BATCHES);
+    }
+}
+
+#[test]
+fn a_damaged_group_of_the_journal_is_told_where_nothing_else_tells_of_its_records() {
+    let (dir, truth) = DataDir::new("group", false);
+    let last = |path: &PathBuf| {
+        let bytes = fs::read(path).expect("it is there");
+        let sequence = |at: &usize| GroupHeader::decode(&bytes[*at..]).expect("it is whole").sequence;
+        groups(&bytes).into_iter().map(|at| (sequence(&at), at, path.clone())).max()
+    };
+    let (_, at, journal) =
+        dir.named("journal", ".journal").iter().filter_map(last).max().expect("there are groups");
+    // The log's id, twice.
+    [3, 9].into_iter().for_each(|byte| dir.flip(&journal, at + GROUP_HEADER + byte));
+    assert!(dir.served().is_none(), "it is refused");
+    for line in [&[][..], &["--execute"]] {
+        let (ok, said) = dir.repair(line);
+        assert!(ok && said.contains("CANNOT BE KEPT"), "{said}");
+        assert!(said.contains("journal") && said.contains(&format!("byte {at}")), "{said}");
+    }
+    let served = dir.served().expect("it opens");
+    let (kept, all): (usize, usize) =
+        (served.values().map(Vec::len).sum(), truth.values().map(Vec::len).sum());
+    assert!(kept < all && kept > all - 4, "{kept} of {all}");
+}
+
+#[test]
+fn what_a_power_cut_left_of_a_flush_is_taken_from_the_journal() {
+    let (dir, truth) = DataDir::new("torn-flush", false);
+    dir.checkpoints().into_iter().for_each(|checkpoint| fs::remove_file(checkpoint).expect("it is removed"));
+    // The segment that was written to, as if it had not been synced yet: a page in its middle is missing.
+    let of_log = |path: &&PathBuf| path.to_string_lossy().contains("/3/");
+    let segments = dir.named("topics", ".log");
+    let active = segments.iter().filter(of_log).next_back().expect("it has segments");
+    let mut bytes = fs::read(active).expect("it is there");
+    let page = bytes.len() / PAGE / 2 * PAGE;
+    bytes[page..page + PAGE].fill(0);
+    fs::write(active, bytes).expect("it is written");
+    let (ok, said) = dir.repair(&["--execute"]);
+    assert!(ok && !said.contains("CANNOT"), "{said}");
+    assert_eq!(dir.served().expect("it opens"), truth);
+    dir.goes_on(BATCHES);
 }

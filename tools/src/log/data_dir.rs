@@ -6,9 +6,12 @@ use super::report::Report;
 use super::segment::{self, End};
 use anyhow::{Context, Result, bail};
 use corelog_storage::LogId;
+use corelog_storage::format::PAGE;
 use corelog_storage::format::checkpoint::{self, LogCheckpoint};
 use corelog_storage::format::entry::{EntryHeader, EntryKind};
 use corelog_storage::paths::{self, JournalName, SegmentFileKind};
+use corelog_storage::rebuild::is_sound;
+use corelog_wire::records::BatchHeader;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,6 +27,10 @@ pub struct DataDir {
     /// The newest of each log.
     pub checkpoints: BTreeMap<LogId, LogCheckpoint>,
     pub journaled: BTreeMap<LogId, Journaled>,
+    /// Of each journal, the first group that its checkpoint does not cover.
+    replay_from: BTreeMap<(u64, u32), u64>,
+    /// Where journals are damaged: which logs' records are lost by that, the journals do not tell.
+    pub losses: Vec<String>,
 }
 
 /// What the journal has of one log.
@@ -47,6 +54,16 @@ pub enum Damaged {
     Ends,
     /// All groups that are whole.
     IsPassedOver,
+}
+
+/// How far a journal was read.
+struct Before {
+    /// Generation and shard, and whether it was put aside.
+    of: ((u64, u32), bool),
+    /// The group that follows.
+    next: u64,
+    /// Which file ends where.
+    at: (usize, u64),
 }
 
 /// One log in short.
@@ -76,6 +93,8 @@ impl DataDir {
             ends: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
             journaled: BTreeMap::new(),
+            replay_from: BTreeMap::new(),
+            losses: Vec::new(),
         };
         data_dir.find_dirs(&topics_dir)?;
         data_dir.read_checkpoints(&journal_dir, report)?;
@@ -109,6 +128,8 @@ impl DataDir {
                     continue;
                 }
             };
+            let from = self.replay_from.entry((header.generation, header.shard)).or_default();
+            *from = header.replay_from.max(*from);
             // Checked already, as a part of the whole.
             for end in header.decode_ends(&bytes).unwrap_or_default() {
                 self.ends.insert((end.generation, end.shard), end.sequence);
@@ -126,19 +147,43 @@ impl DataDir {
     fn read_journals(&mut self, journal_dir: &Path, damaged: Damaged) -> Result<()> {
         for (name, path) in journal_files(journal_dir)? {
             if let Some(JournalName::Journal { .. }) = JournalName::parse(&name) {
-                let journal = Journal::open(&path)?;
-                if journal.header.is_some() {
-                    self.journals.push(journal);
-                }
+                self.journals.push(Journal::open(&path)?);
             }
         }
+        if damaged == Damaged::IsPassedOver {
+            let salts: BTreeMap<(u64, u32), u64> = self
+                .journals
+                .iter()
+                .filter(|journal| journal.path.parent() == Some(journal_dir))
+                .filter_map(|journal| journal.header)
+                .map(|header| ((header.generation, header.shard), header.salt))
+                .collect();
+            for journal in self.journals.iter_mut().filter(|journal| journal.header.is_none()) {
+                // What was put aside has a salt of its own.
+                let is_aside = journal.path.parent() != Some(journal_dir);
+                journal.without_header(|generation, shard| {
+                    salts.get(&(generation, shard)).copied().filter(|_| !is_aside)
+                })?;
+            }
+        }
+        self.journals.retain(|journal| journal.header.is_some());
         // What a generation put aside of a log is all that it had of it.
         self.journals.sort_by_key(|journal| {
             let is_aside = journal.path.parent() != Some(journal_dir);
             journal.header.map(|header| (header.generation, is_aside, header.shard, header.first_sequence))
         });
+        let mut before: Option<Before> = None;
         for (at, journal) in self.journals.iter().enumerate() {
             let of = journal.header.map_or((0, 0), |header| (header.generation, header.shard));
+            let is_aside = journal.path.parent() != Some(journal_dir);
+            let mut place = match before.take() {
+                Some(before) if before.of == (of, is_aside) => before,
+                _ => Before {
+                    of: (of, is_aside),
+                    next: journal.header.map_or(1, |header| header.first_sequence),
+                    at: (at, PAGE as u64),
+                },
+            };
             let last = self.ends.get(&of).copied().unwrap_or(u64::MAX);
             let groups: Box<dyn Iterator<Item = Result<Group>>> = match damaged {
                 Damaged::Ends => Box::new(journal.groups()),
@@ -150,6 +195,21 @@ impl DataDir {
                     // Written after the next process had begun: it was not seen, and never counts.
                     break;
                 }
+                // Of a group that was never on stable storage nobody was told anything.
+                let was_durable = place.next <= group.header.durable_through;
+                let is_needed =
+                    self.replay_from.get(&of).is_none_or(|from| group.header.sequence > *from) || is_aside;
+                if group.header.sequence > place.next && was_durable && is_needed {
+                    let (path, byte) = (self.journals[place.at.0].path.display(), place.at.1);
+                    let last = group.header.sequence - 1;
+                    self.losses.push(format!(
+                        "what groups {} to {last} in {path} from byte {byte} on say: it is damaged, and of which logs it is \
+                         cannot be said",
+                        place.next
+                    ));
+                }
+                place.next = group.header.sequence + 1;
+                place.at = (at, group.position + group.header.disk_len());
                 for entry in group.entries() {
                     let log = self.journaled.entry(entry.header.log).or_default();
                     match entry.header.kind {
@@ -165,6 +225,7 @@ impl DataDir {
                     }
                 }
             }
+            before = Some(place);
         }
         Ok(())
     }
@@ -180,6 +241,19 @@ impl DataDir {
         }
         batches.iter().for_each(|batch| self.names.note_batch(batch));
         Ok(())
+    }
+
+    /// Up to where the journal has sound batches of a log without a gap, from the one at offset `from` on.
+    pub fn reach(&self, journaled: &Journaled, from: i64) -> Result<i64> {
+        let mut end = from;
+        for place in journaled.appends.values().skip_while(|place| place.header.base_offset != from) {
+            let batch = self.journals[place.journal].read(place.at, place.header.len)?;
+            match BatchHeader::parse(&batch) {
+                Ok(header) if header.base_offset == end && is_sound(&batch) => end = header.next_offset(),
+                _ => break,
+            }
+        }
+        Ok(end)
     }
 
     /// All logs that have anything here.
@@ -211,8 +285,7 @@ impl DataDir {
         let end = match last {
             Some(place) => {
                 let journal = &self.journals[place.journal];
-                let batch =
-                    corelog_wire::records::BatchHeader::parse(&journal.read(place.at, place.header.len)?);
+                let batch = BatchHeader::parse(&journal.read(place.at, place.header.len)?);
                 batch.ok().map(|header| header.next_offset())
             }
             None => None,
@@ -301,7 +374,7 @@ impl DataDir {
                 )?;
             }
             let payload = journal.read(place.at, place.header.len)?;
-            if let Ok(header) = corelog_wire::records::BatchHeader::parse(&payload) {
+            if let Ok(header) = BatchHeader::parse(&payload) {
                 if let Some(expected) = next.1.filter(|expected| *expected != header.base_offset) {
                     let what =
                         format!("a batch begins at offset {}, expected {expected}", header.base_offset);

@@ -7,6 +7,7 @@ use corelog_storage::format::PAGE;
 use corelog_storage::format::entry::{ENTRY_HEADER, EntryHeader, EntryKind, unprotected};
 use corelog_storage::format::group::{GROUP_HEADER, GroupHeader};
 use corelog_storage::format::journal_file::JournalFileHeader;
+use corelog_storage::paths::JournalName;
 use corelog_wire::records::BatchView;
 use serde_json::json;
 use std::fs::File;
@@ -49,6 +50,28 @@ impl Journal {
             false => None,
         };
         Ok(Journal { path: path.to_owned(), file, len, header })
+    }
+
+    /// Of a file whose header is damaged: takes what its name, its groups and the other files of the journal tell for it. `salt`:
+    /// theirs. Of a file without groups nothing is to be told.
+    pub fn without_header(&mut self, salt: impl Fn(u64, u32) -> Option<u64>) -> Result<()> {
+        let name = self.path.file_name().and_then(|name| name.to_str()).and_then(JournalName::parse);
+        let Some(JournalName::Journal { generation, shard, .. }) = name else { return Ok(()) };
+        let salt = salt(generation, shard);
+        let mut page = vec![0; GROUP_HEADER];
+        for position in (PAGE as u64..self.len.saturating_sub(PAGE as u64 - 1)).step_by(PAGE) {
+            self.file.read_exact_at(&mut page, position)?;
+            if let Ok(GroupHeader { generation: g, shard: s, salt: of, sequence, .. }) =
+                GroupHeader::decode(&page)
+                && (g, s) == (generation, shard)
+                && salt.is_none_or(|salt| salt == of)
+            {
+                self.header =
+                    Some(JournalFileHeader { generation, shard, salt: of, first_sequence: sequence });
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Its groups in order, until one is not as it was written: that is where the journal ends, or goes on in another file.

@@ -83,7 +83,10 @@ pub fn run(repair: &Repair, out: &Output) -> Result<ExitCode> {
         let fields = json!({"topic": topic.name, "topic_id": topic.topic.to_string(), "partitions": topic.partitions, "doubt": topic.doubt});
         report.heading(&text, "put_back", fields)?;
     }
-    let losses: usize = plans.iter().map(|plan| plan.losses.len()).sum();
+    for loss in &data_dir.losses {
+        report.line(&format!("CANNOT BE KEPT: {loss}"), "loss", json!({"loss": loss}))?;
+    }
+    let losses = plans.iter().map(|plan| plan.losses.len()).sum::<usize>() + data_dir.losses.len();
     let text = format!("{} logs, {losses} things that cannot be kept", plans.len());
     report.heading(&text, "plan", json!({"logs": plans.len(), "losses": losses}))?;
     if repair.execute {

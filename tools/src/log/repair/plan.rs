@@ -88,7 +88,8 @@ pub fn plan(data_dir: &DataDir, log: LogId, now_ms: i64) -> Result<LogPlan> {
         plan.losses.push(format!("{} is empty: what it held is not known", dir.display()));
         plan.changes.push(Change::MoveAside(dir.clone()));
     }
-    let (mut end, active) = plan.segments(&files, log, known, &mut builder, now_ms)?;
+    let reach = |from: i64| journaled.map_or(Ok(from), |journaled| data_dir.reach(journaled, from));
+    let (mut end, active) = plan.segments(&files, log, known, &mut builder, now_ms, reach)?;
     // Without a segment a log goes on where the journal has its first batch, or where the checkpoint says it ended.
     let known_end = known.map(|known| Next { offset: known.next_offset, index: known.next_index.0 });
     let first_entry = journaled.and_then(|journaled| journaled.appends.values().next());
@@ -175,12 +176,15 @@ impl Planning {
         known: Option<&LogCheckpoint>,
         builder: &mut StateBuilder,
         now_ms: i64,
+        reach: impl Fn(i64) -> Result<i64>,
     ) -> Result<(Option<Next>, Option<ActiveSegmentState>)> {
         let (mut next, mut active): (Option<Next>, _) = (None, None);
         let last_base = files.keys().next_back().copied();
         for (base, (path, len)) in files {
             let is_last = Some(*base) == last_base;
-            let scanned = segment::scan(path, *base, builder, now_ms)?;
+            // A power cut leaves holes in the last one alone: those before it are synced.
+            let journal = |from| if is_last { reach(from) } else { Ok(from) };
+            let scanned = segment::scan(path, *base, builder, now_ms, journal)?;
             let is_foreign =
                 scanned.header.is_some_and(|header| header.log != log || header.base_offset != *base);
             if is_foreign || next.is_some_and(|next| next.offset > *base) {
@@ -227,7 +231,7 @@ impl Planning {
                     .and_then(|known| known.active.as_ref())
                     .filter(|active| active.base_offset == *base)
                     .map_or(0, |active| active.position);
-                if position > scanned.end {
+                if position > scanned.end && !scanned.is_cut {
                     self.losses.push(format!(
                         "what follows offset {} in {}: it is damaged at byte {}",
                         after.offset,

@@ -22,6 +22,8 @@ pub struct Scanned {
     pub tail: Vec<u8>,
     /// What its index says, if it is sealed.
     pub footer: Option<Footer>,
+    /// It was left where the journal has all of the rest, and more is damaged here.
+    pub is_cut: bool,
 }
 
 pub struct Hole {
@@ -30,8 +32,15 @@ pub struct Hole {
     pub to_offset: i64,
 }
 
-/// Goes through a segment that begins at offset `base`; its sound batches go to `state`.
-pub fn scan(path: &Path, base: i64, state: &mut StateBuilder, now_ms: i64) -> Result<Scanned> {
+/// Goes through a segment that begins at offset `base`; its sound batches go to `state`. `journal`: up to where the journal
+/// has all batches from an offset on.
+pub fn scan(
+    path: &Path,
+    base: i64,
+    state: &mut StateBuilder,
+    now_ms: i64,
+    journal: impl Fn(i64) -> Result<i64>,
+) -> Result<Scanned> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut scanned = Scanned {
         header: SegmentHeader::decode(&bytes).ok(),
@@ -42,10 +51,16 @@ pub fn scan(path: &Path, base: i64, state: &mut StateBuilder, now_ms: i64) -> Re
         holes: Vec::new(),
         tail: Vec::new(),
         footer: footer(path, base),
+        is_cut: false,
     };
     let mut at = FIRST_BATCH as usize;
     while let Some((position, header)) = next_sound(&bytes, at, scanned.next_offset) {
         if position != at || header.base_offset != scanned.next_offset {
+            let reached = journal(scanned.next_offset)?;
+            if reached > scanned.next_offset && reached >= end_of(&bytes, position, &header) {
+                scanned.is_cut = true;
+                break;
+            }
             scanned.holes.push(Hole {
                 position: at as u64,
                 from_offset: scanned.next_offset,
@@ -65,6 +80,15 @@ pub fn scan(path: &Path, base: i64, state: &mut StateBuilder, now_ms: i64) -> Re
     let used = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     scanned.tail = rest[..used].to_vec();
     Ok(scanned)
+}
+
+/// Where the batches that are left from the one at `position` on lead.
+fn end_of(bytes: &[u8], mut position: usize, header: &BatchHeader) -> i64 {
+    let (mut end, mut size) = (header.next_offset(), header.size());
+    while let Some((next, header)) = next_sound(bytes, position + size, end) {
+        (position, end, size) = (next, header.next_offset(), header.size());
+    }
+    end
 }
 
 /// The first sound batch from byte `from` on that begins at `offset` or later, as batches behind a hole do.
