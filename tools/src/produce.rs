@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// Lines of standard input become records, unless --value, --file or --input say otherwise.
@@ -156,7 +157,10 @@ pub async fn run(
     };
     let input = run.input().await;
     // Also after an error: what was taken is written.
-    let flushed = run.producer.clone().close().await;
+    let flushed = {
+        let _told = told_if_it_takes_long(timeout);
+        run.producer.clone().close().await
+    };
     while let Some(delivery) = run.outstanding.pop_front() {
         run.settle(delivery).await?;
     }
@@ -184,6 +188,20 @@ pub async fn run(
         tell!("{records} ({bytes}) written to {topic} in {took:.2?}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What can be tried again is, for minutes. Says so, lest it look hung, unless what this returns is dropped before.
+fn told_if_it_takes_long(timeout: Option<Duration>) -> mpsc::Sender<()> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let (done, waiting) = mpsc::channel();
+    let until = timeout.unwrap_or(ProducerConfig::default().delivery_timeout);
+    std::thread::spawn(move || {
+        if waiting.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            let until = humantime::format_duration(until);
+            tell!("corectl: not all is written after {PATIENCE:?}; it is tried for {until} (--timeout)");
+        }
+    });
+    done
 }
 
 /// A name that is mistyped is not to become a topic: brokers create what a producer asks for.

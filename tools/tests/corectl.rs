@@ -1,5 +1,10 @@
 //! The whole of corectl against a running broker: `BOOTSTRAP=host:port cargo test -p corelog-tools`.
 
+#[path = "../../client/tests/common/fake_broker.rs"]
+mod fake_broker;
+
+use corelog_client::ErrorCode;
+use fake_broker::{FakeBroker, Fault};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -348,6 +353,19 @@ fn cluster() {
         assert!(!dirs["directories"].as_array().unwrap().is_empty());
         assert!(corectl.ok(&["cluster", "log-dirs"]).contains("DIRECTORY"));
     });
+}
+
+/// What may pass, such as a full disk, is tried again: the producer says so, and for how long.
+#[test]
+fn what_is_not_taken_is_given_up_in_time() {
+    let broker = FakeBroker::start(Box::new(|_| Fault::Refuse(ErrorCode::KAFKA_STORAGE_ERROR)));
+    let corectl = Corectl(broker.address);
+    let started = Instant::now();
+    let error = corectl.fails(&["--timeout", "7s", "produce", "t", "-v", "x"]);
+    assert!(started.elapsed() < Duration::from_secs(20), "{error}");
+    for part in ["not all is written after 5s; it is tried for 7s", "within 7s", "KAFKA_STORAGE_ERROR"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
 }
 
 /// What names nothing is told: done to nothing, it looks as if it were done.
