@@ -138,7 +138,7 @@ impl FrameReader {
         let budget = self.budget.clone();
         let lane = budget.lane(size);
         let mut place = None;
-        let mut may_wait = WAIT_MAX;
+        let mut may_wait = if planted(Fault::RoomIsTakenBitByBit) { Duration::MAX } else { WAIT_MAX };
         loop {
             let missing = size.saturating_sub(self.buffer.len());
             let step = missing.min((self.buffer.len() * 4).max(self.trusted));

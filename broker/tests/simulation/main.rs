@@ -148,6 +148,8 @@ fn found_before() {
         // The power failed while what had been put aside of a log was removed, and what was left of it was missed. Who
         // was at the end of a log that was refused was not told.
         (2, Faults::LastingErrors),
+        // A damaged checkpoint whose copy was older, since the process was killed between both, cost all logs.
+        (11, Faults::OneDamage),
     ] {
         run_seed(seed, faults);
     }

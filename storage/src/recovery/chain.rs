@@ -77,7 +77,7 @@ struct Stop {
 
 /// Reads one journal: what it and its checkpoint say of each log, and its last group. `end`: the last group that a
 /// later process took over, if there was one. `newest`: its newest checkpoint, where a copy said so: an older one will not
-/// do, since what it needs may be gone.
+/// do where what it needs may be gone.
 pub async fn read(
     dir: &Path,
     generation: u64,
@@ -155,7 +155,11 @@ impl Chain {
         match (newest, damage) {
             (None, Some(error)) => Err(error),
             (None, None) => Ok(None),
-            (Some((header, _)), Some(error)) if least.is_some_and(|least| header.rank() < least.rank()) => {
+            // On the word of a complete one former generations are not read, and may be gone. Else nothing was let go
+            // before both copies said the same.
+            (Some((header, _)), Some(error))
+                if least.is_some_and(|least| least.complete && !header.complete) =>
+            {
                 Err(error)
             }
             (Some((header, logs)), damage) => {
