@@ -170,7 +170,9 @@ pub async fn read_header(path: &Path) -> Result<Option<(CheckpointHeader, Vec<Jo
 
 async fn remove_former(dir: &Path, generation: u64) -> Result<(), StorageError> {
     for entry in fs::read_dir(dir).await.map_err(StorageError::io("list", dir))? {
-        let of = match entry.name.to_str().and_then(JournalName::parse) {
+        // A crash may have left a checkpoint that was being written under its temporary name.
+        let name = entry.name.to_str().map(|name| name.strip_suffix(".tmp").unwrap_or(name));
+        let of = match name.and_then(JournalName::parse) {
             Some(JournalName::Journal { generation, .. } | JournalName::Checkpoint { generation, .. }) => {
                 generation
             }
