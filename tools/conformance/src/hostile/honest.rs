@@ -271,9 +271,11 @@ pub fn administrator(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Topics of so many partitions with these configs.
-pub fn create_request(topics: &[(Str, i32, &[(&'static str, String)])]) -> CreateTopicsRequest {
-    let topic = |(name, partitions, configs): &(Str, i32, &[(&'static str, String)])| CreatableTopic {
+/// Name, partitions, and configs.
+pub type Topic<'a> = (Str, i32, &'a [(&'static str, String)]);
+
+pub fn create_request(topics: &[Topic]) -> CreateTopicsRequest {
+    let topic = |(name, partitions, configs): &Topic| CreatableTopic {
         name: name.clone(),
         num_partitions: *partitions,
         replication_factor: 1,
