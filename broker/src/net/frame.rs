@@ -138,7 +138,8 @@ impl FrameReader {
         let budget = self.budget.clone();
         let lane = budget.lane(size);
         let mut place = None;
-        let mut may_wait = WAIT_MAX;
+        let endless = planted(Fault::RoomIsTakenBitByBit);
+        let mut may_wait = if endless { Duration::MAX } else { WAIT_MAX };
         loop {
             let missing = size.saturating_sub(self.buffer.len());
             let step = missing.min((self.buffer.len() * 4).max(self.trusted));
