@@ -13,7 +13,7 @@ pub enum Fault {
     RefusedLogKeepsItsPlace,
     /// Who sends a part of a request and then no more keeps its room.
     PartialFrameIsWaitedFor,
-    /// Room for requests goes bit by bit to whoever comes first.
+    /// Room for requests goes bit by bit to whoever comes first, and is waited for without a limit.
     RoomIsTakenBitByBit,
 }
 

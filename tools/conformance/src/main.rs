@@ -61,7 +61,7 @@ enum Suite {
         /// How long to go on, such as 1h, 5m or 60s; every attack is made once at the least.
         #[arg(long, default_value = "60s", value_parser = duration)]
         duration: Duration,
-        /// Only attacks whose names contain this.
+        /// Only attacks whose names contain one of these, separated by commas.
         #[arg(default_value = "")]
         filter: String,
     },

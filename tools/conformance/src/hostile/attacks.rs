@@ -122,6 +122,17 @@ pub const ATTACKS: &[Attack] = &[
         every: Duration::from_secs(1),
         ..Crowd::default()
     }),
+    // Each of these bytes costs many more where it is looked at.
+    crowd("largest fetches", |target| {
+        let partitions = (target.frame_bytes_max - 200) / FETCH_PARTITION_BYTES;
+        Crowd { clients: 8, says: always(fetch_all(partitions, -1)), reads: Reads::All, ..Crowd::default() }
+    }),
+    crowd("largest metadata", |target| {
+        let topic = |_| Topic { name: Some("x".into()), ..Topic::default() };
+        let topics = (0..(target.frame_bytes_max - 200) / 3).map(topic).collect();
+        let request = MetadataRequest { topics: Some(topics), ..Default::default() };
+        Crowd { clients: 8, says: always(said(1, &request)), reads: Reads::All, ..Crowd::default() }
+    }),
     crowd("all come again", |_| Crowd {
         clients: 400,
         says: always(padded(&any_request(), 1 << 20)),
@@ -193,7 +204,7 @@ pub const ATTACKS: &[Attack] = &[
     }),
     crowd("fetch sessions", |_| Crowd {
         clients: 20,
-        says: always(begin_session()),
+        says: always(fetch_all(5000, 0)),
         reads: Reads::Answer,
         every: Duration::from_millis(500),
         stays: Duration::from_secs(1),
@@ -262,10 +273,13 @@ fn greedy_fetches() -> Bytes {
     said(11, &request).repeat(30).into()
 }
 
-/// A session of thousands of partitions, of which most are not there.
-fn begin_session() -> Bytes {
-    let topic = fetch_topic(honest::TOPIC, (0..5000).map(|partition| (partition, 0)), 1);
-    let request = FetchRequest { session_epoch: 0, max_bytes: 1, topics: vec![topic], ..Default::default() };
+/// In version 11.
+const FETCH_PARTITION_BYTES: usize = 28;
+
+/// Of partitions of which most are not there. An epoch of 0 begins a session.
+fn fetch_all(partitions: usize, session_epoch: i32) -> Bytes {
+    let topic = fetch_topic(honest::TOPIC, (0..partitions as i32).map(|partition| (partition, 0)), 1);
+    let request = FetchRequest { session_epoch, max_bytes: 1, topics: vec![topic], ..Default::default() };
     said(11, &request)
 }
 

@@ -231,8 +231,8 @@ impl Suite<'_> {
 
     /// Goes through all attacks again and again, in another order each time, until the time is over: once at the least.
     fn attack_all(&mut self, options: &Options) -> Result<()> {
-        let chosen: Vec<&Attack> =
-            ATTACKS.iter().filter(|attack| attack.name.contains(options.filter)).collect();
+        let is_chosen = |attack: &&Attack| options.filter.split(',').any(|part| attack.name.contains(part));
+        let chosen: Vec<&Attack> = ATTACKS.iter().filter(is_chosen).collect();
         ensure!(!chosen.is_empty(), "no attack has {:?} in its name", options.filter);
         let until = Instant::now() + options.duration;
         // So that each comes several times, if there is the time for it.
