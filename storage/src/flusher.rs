@@ -152,12 +152,16 @@ async fn flush_through(storage: &Rc<ShardStorage>, sequence: u64) -> Result<(), 
         let slot = slots.acquire(1).await;
         let storage = Rc::clone(storage);
         flushes.push(spawn(Queue::Background, async move {
-            let mut outcome = retry(&storage, || log.flush()).await;
+            let flush = async || {
+                wait_for_space(&storage).await?;
+                log.flush().await
+            };
+            let mut outcome = retry(&storage, flush).await;
             if let Err(error) = &outcome
                 && log.refuse(error)
             {
                 // Damage stays with its log: it waits aside for a person, the journal goes on for the others.
-                outcome = retry(&storage, || log.flush()).await;
+                outcome = retry(&storage, flush).await;
             }
             if log.is_deleted() {
                 outcome = Ok(());
@@ -168,6 +172,17 @@ async fn flush_through(storage: &Rc<ShardStorage>, sequence: u64) -> Result<(), 
     }
     for flush in flushes {
         flush.await?;
+    }
+    Ok(())
+}
+
+/// On a disk that is used up, what is free is what was given up for the journal: segments would take it all.
+async fn wait_for_space(storage: &ShardStorage) -> Result<(), StorageError> {
+    while let Err(full) = storage.shard.space.check_usable() {
+        if storage.shard.is_closing() {
+            return Err(full);
+        }
+        sleep(FULL_DISK_RETRY).await;
     }
     Ok(())
 }

@@ -371,8 +371,8 @@ impl ShardStorage {
         match fs::space(&self.shard.config.data_dir).await {
             Ok(space) => {
                 let missing = self.shard.space.reserve_missing().await.unwrap_or(0);
-                let promised = self.promised_bytes() + self.shard.promised_elsewhere.get() + missing;
-                self.shard.space.note(space.available, promised);
+                let promised = self.promised_bytes() + self.shard.promised_elsewhere.get();
+                self.shard.space.note(space.available, promised, missing);
                 if self.shard.space.is_full() {
                     // Some of those who wait are to wait no longer.
                     self.shard.journal.room.notify_all();
@@ -390,6 +390,10 @@ impl ShardStorage {
 async fn prepare_ring(shard: Rc<Shard>) {
     while !shard.is_closed() {
         shard.journal.ring.wants_prepare.notified().await;
+        if shard.space.is_used_up() {
+            // What is left goes to groups, and not to zeros.
+            continue;
+        }
         // What runs when the shard stops is cancelled with its core.
         match shard.journal.ring.prepare().await {
             Ok(()) => {}

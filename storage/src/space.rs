@@ -10,8 +10,10 @@ use corelog_io::{File, OpenOptions, fs};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-/// With so much available, writes are taken for possible again.
-const USABLE: u64 = 16 << 20;
+/// With so much available beside the reserve, writes are taken for possible again.
+const USABLE: u64 = 1 << 20;
+/// Less than this is no reserve.
+const RESERVE_MIN: u64 = 64 << 10;
 
 /// What the last look at the file system said.
 pub struct DiskSpace {
@@ -42,10 +44,12 @@ impl DiskSpace {
         }
     }
 
-    /// `available` bytes are left, of which `promised` are spoken for by what was acknowledged already, on all shards.
-    pub fn note(&self, available: u64, promised: u64) {
+    /// `available` bytes are left, of which `promised` are spoken for by what was acknowledged already, on all shards, and
+    /// `missing` by the reserve.
+    pub fn note(&self, available: u64, promised: u64, missing: u64) {
         self.available.set(available);
-        if available >= USABLE {
+        let promised = promised.saturating_add(missing);
+        if available >= missing + USABLE {
             self.used_up.set(false);
         }
         self.promised.set(promised);
@@ -91,15 +95,26 @@ impl DiskSpace {
         Ok(self.reserve_bytes.saturating_sub(kept))
     }
 
-    /// Makes the reserve where there is space and none is kept.
+    /// Makes the reserve where there is space and none is kept; on a disk that is used up, of most of what the journal has
+    /// left of it.
     pub async fn keep_reserve(&self) -> Result<(), StorageError> {
+        let missing = self.reserve_missing().await?;
+        let left = self.available.get() / 4 * 3;
+        let bytes = match self.is_full() {
+            false if missing > 0 => self.reserve_bytes,
+            true if self.is_used_up() && missing == self.reserve_bytes && left >= RESERVE_MIN => {
+                left.min(self.reserve_bytes)
+            }
+            _ => return Ok(()),
+        };
+        if self.makes_reserve { self.allocate_reserve(bytes).await } else { Ok(()) }
+    }
+
+    async fn allocate_reserve(&self, bytes: u64) -> Result<(), StorageError> {
         let path = &self.reserve;
-        if !self.makes_reserve || self.is_full() || self.reserve_missing().await? == 0 {
-            return Ok(());
-        }
         let options = OpenOptions { write: true, create: true, ..OpenOptions::default() };
         let file = File::open(path, options).await.map_err(StorageError::io("create", path))?;
-        let allocated = file.allocate(0, self.reserve_bytes).await;
+        let allocated = file.allocate(0, bytes).await;
         if allocated.is_err() {
             fs::remove_file(path).await.map_err(StorageError::io("remove", path))?;
         }
@@ -113,6 +128,16 @@ impl DiskSpace {
     /// Whether writes that take space fail.
     pub fn is_used_up(&self) -> bool {
         self.used_up.get()
+    }
+
+    /// The error that they fail with.
+    pub fn check_usable(&self) -> Result<(), StorageError> {
+        match self.used_up.get() {
+            false => Ok(()),
+            true => {
+                Err(StorageError::io("write below", &self.reserve)(std::io::ErrorKind::StorageFull.into()))
+            }
+        }
     }
 
     /// Whether appends are taken.

@@ -4,11 +4,11 @@ mod world;
 
 use corelog_io::sim::{Process, Sim};
 use corelog_io::{File, OpenOptions, fs, sleep, timeout};
-use corelog_storage::{AppendBatch, BatchKind, Log, LogConfig, ShardStorage};
+use corelog_storage::{AppendBatch, BatchKind, Log, LogConfig, ShardStorage, StorageConfig};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
-use world::{DIR, append, batch, client, log_config, log_id, open, read_all, run};
+use world::{DIR, append, batch, client, log_config, log_id, open, open_as, read_all, run};
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -150,4 +150,49 @@ fn a_reserve_that_a_crash_left_without_its_space_is_made_whole() {
         assert_eq!(fs::file_len(&reserve).await.expect("it is there"), 4 << 20);
         drop(storage);
     });
+}
+
+/// Each start begins a journal anew, and has more to write to segments than the reserve holds.
+#[test]
+fn restarts_on_a_full_disk_leave_room_for_a_deletion() {
+    let config =
+        || StorageConfig { reserve_bytes: 256 << 10, tail_cache_bytes: 4 << 20, ..world::config(0, 1) };
+    for starts in [1, 2] {
+        let sim = Sim::new(5);
+        let machine = sim.process("broker");
+        run(&sim, &machine, async move {
+            let storage = open_as(config()).await;
+            storage.settle_recovery();
+            for _ in 0..3 {
+                fill(&log_of(&storage, 1), 60).await;
+                fill(&log_of(&storage, 2), 10).await;
+            }
+            sleep(Duration::from_secs(1)).await;
+        });
+        machine.kill();
+        leave_no_room(&machine);
+        for start in 0..starts {
+            run(&sim, &machine, async move {
+                let storage = open_as(config()).await;
+                let (large, offsets) = (log_of(&storage, 1), log_of(&storage, 2));
+                storage.settle_recovery();
+                for _ in 0..20 {
+                    let commit =
+                        AppendBatch { kind: BatchKind::Coordinator, ..client(batch(&[&[1; 3000]], 1)) };
+                    let _ = timeout(Duration::from_millis(300), offsets.append(commit)).await;
+                }
+                sleep(Duration::from_secs(5)).await;
+                if start + 1 < starts {
+                    return;
+                }
+                let before = large.high_watermark() - 1;
+                let deleted = timeout(LONG, large.delete_records(before)).await;
+                let deleted = deleted.unwrap_or_else(|_| panic!("{starts} starts: it waits for space"));
+                assert_eq!(deleted.expect("it is done"), before);
+                sleep(Duration::from_secs(10)).await;
+                append(&large, batch(&[b"more"], 1)).await;
+            });
+            if start % 2 == 0 { machine.kill() } else { machine.crash() }
+        }
+    }
 }

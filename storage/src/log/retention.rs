@@ -65,7 +65,7 @@ impl Log {
             let expired = |max_timestamp: i64| {
                 config.retention_ms >= 0 && max_timestamp < now_ms.saturating_sub(config.retention_ms)
             };
-            if config.delete_enabled && self.tail_may_go(&config, expired) {
+            if config.delete_enabled && !self.shard.space.is_used_up() && self.tail_may_go(&config, expired) {
                 self.if_there_is_space(self.flush_in_turn().await)?;
             }
             if self.active_is_old(now_ms, config.segment_ms) {

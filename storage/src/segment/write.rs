@@ -170,6 +170,8 @@ impl<'a> SegmentWriter<'a> {
     /// Writes what the buffer holds, its last page filled with zeros.
     async fn write_out(&mut self) -> Result<(), StorageError> {
         let Some((mut buffer, turn)) = self.buffer.take() else { return Ok(()) };
+        // What is free on a disk that is used up is the journal's.
+        self.shard.space.check_usable()?;
         let len = page_ceil(buffer.len() as u64);
         buffer.reserve(len as usize - buffer.len());
         let bytes = buffer.slice(0..len as usize);
