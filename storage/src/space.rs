@@ -161,9 +161,9 @@ mod tests {
     #[test]
     fn a_full_disk_says_what_is_missing() {
         let space = DiskSpace::new(Path::new("data"), 16, 0, true);
-        space.note(159, 100);
+        space.note(159, 100, 0);
         assert!(space.check().is_ok());
-        space.note(115, 100);
+        space.note(115, 100, 0);
         let why = space.check().unwrap_err().to_string();
         for part in ["115 bytes are available", "and 116 are to be", "corelog.disk.reserve.bytes"] {
             assert!(why.contains(part), "{why}");
