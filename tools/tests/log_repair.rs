@@ -352,7 +352,7 @@ fn what_a_power_cut_left_of_a_flush_is_taken_from_the_journal() {
     // The segment that was written to, as if it had not been synced yet: a page in its middle is missing.
     let of_log = |path: &&PathBuf| path.to_string_lossy().contains("/3/");
     let segments = dir.named("topics", ".log");
-    let active = segments.iter().filter(of_log).next_back().expect("it has segments");
+    let active = segments.iter().rfind(of_log).expect("it has segments");
     let mut bytes = fs::read(active).expect("it is there");
     let page = bytes.len() / PAGE / 2 * PAGE;
     bytes[page..page + PAGE].fill(0);
