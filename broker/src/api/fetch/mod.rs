@@ -36,6 +36,11 @@ use crate::shard::Shard;
 /// With something to read and no room for it a response waits at the least this long, whatever `max_wait_ms` says: an
 /// answer without records would only be asked for again.
 const ROOM_WAIT_MIN: Duration = Duration::from_secs(1);
+/// Requests that name so many partitions take turns, and wait no longer for news: consumers name them once, for a session.
+const MANY_PARTITIONS: usize = 1000;
+const MANY_WAIT_MS_MAX: i32 = 1000;
+/// What each of them takes meanwhile.
+const PARTITION_BYTES: usize = 512;
 /// Grants from this many bytes on are dealt among the shards.
 const DEALT_FROM: u64 = 1 << 20;
 /// Below this version responses carry message format 0 or 1 (KIP-98).
@@ -51,7 +56,7 @@ const DOWN_CONVERT_BYTES_MAX: usize = 64 << 20;
 
 pub async fn handle(mut context: Context, header: RequestHeader, mut reader: Reader) -> Outcome {
     let (version, correlation_id) = (header.api_version, header.correlation_id);
-    let request: FetchRequest = match decode(&mut reader, version) {
+    let mut request: FetchRequest = match decode(&mut reader, version) {
         Ok(request) => request,
         Err(error) => {
             return Outcome::Close(CloseReason::Malformed {
@@ -64,6 +69,15 @@ pub async fn handle(mut context: Context, header: RequestHeader, mut reader: Rea
     // A fetch may wait for as long as its client likes: it keeps nothing of the request's bytes.
     context.client_id = None;
     drop((header, reader));
+    // What thousands of partitions take while they are looked up, read and told is many times the request's bytes.
+    let named = request.topics.iter().map(|topic| topic.partitions.len()).sum::<usize>();
+    let shard = context.shard.clone();
+    let _turn = if named < MANY_PARTITIONS {
+        None
+    } else {
+        request.max_wait_ms = request.max_wait_ms.min(MANY_WAIT_MS_MAX);
+        Some(shard.large_fetches.acquire((named * PARTITION_BYTES) as u64).await)
+    };
     let (response, held) = fetch(&context, request).await;
     context.shard.metrics.errors(&response);
     match frame::response(&response, version, correlation_id) {
