@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corelog_io::Instant;
-use corelog_io::sync::Permit;
+use corelog_io::sync::{Permit, Semaphore};
 use corelog_wire::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
@@ -36,10 +36,9 @@ use crate::shard::Shard;
 /// With something to read and no room for it a response waits at the least this long, whatever `max_wait_ms` says: an
 /// answer without records would only be asked for again.
 const ROOM_WAIT_MIN: Duration = Duration::from_secs(1);
-/// Requests that name so many partitions take turns, and wait no longer for news: consumers name them once, for a session.
+/// Requests that name so many partitions take turns.
 const MANY_PARTITIONS: usize = 1000;
-const MANY_WAIT_MS_MAX: i32 = 1000;
-/// What each of them takes meanwhile.
+/// What a fetch works with, for each partition that it names.
 const PARTITION_BYTES: usize = 512;
 /// Grants from this many bytes on are dealt among the shards.
 const DEALT_FROM: u64 = 1 << 20;
@@ -56,7 +55,7 @@ const DOWN_CONVERT_BYTES_MAX: usize = 64 << 20;
 
 pub async fn handle(mut context: Context, header: RequestHeader, mut reader: Reader) -> Outcome {
     let (version, correlation_id) = (header.api_version, header.correlation_id);
-    let mut request: FetchRequest = match decode(&mut reader, version) {
+    let request: FetchRequest = match decode(&mut reader, version) {
         Ok(request) => request,
         Err(error) => {
             return Outcome::Close(CloseReason::Malformed {
@@ -69,16 +68,10 @@ pub async fn handle(mut context: Context, header: RequestHeader, mut reader: Rea
     // A fetch may wait for as long as its client likes: it keeps nothing of the request's bytes.
     context.client_id = None;
     drop((header, reader));
-    // What thousands of partitions take while they are looked up, read and told is many times the request's bytes.
-    let named = request.topics.iter().map(|topic| topic.partitions.len()).sum::<usize>();
-    let shard = context.shard.clone();
-    let _turn = if named < MANY_PARTITIONS {
-        None
-    } else {
-        request.max_wait_ms = request.max_wait_ms.min(MANY_WAIT_MS_MAX);
-        Some(shard.large_fetches.acquire((named * PARTITION_BYTES) as u64).await)
-    };
-    let (response, held) = fetch(&context, request).await;
+    let named = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    let mut turn = Turn::new(&context.shard, named);
+    turn.enter().await;
+    let (response, held) = fetch(&context, request, &mut turn).await;
     context.shard.metrics.errors(&response);
     match frame::response(&response, version, correlation_id) {
         Ok(frame) => Outcome::Answer { frame, held },
@@ -86,7 +79,11 @@ pub async fn handle(mut context: Context, header: RequestHeader, mut reader: Rea
     }
 }
 
-async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, Option<Permit>) {
+async fn fetch(
+    context: &Context,
+    mut request: FetchRequest,
+    turn: &mut Turn,
+) -> (FetchResponse, Option<Permit>) {
     let shard = &context.shard;
     let by_id = context.api_version >= TOPIC_IDS_FROM;
     let replica = request.replica_id.max(request.replica_state.replica_id);
@@ -120,11 +117,36 @@ async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, 
     let (got, held) = match refusal {
         // In each partition: before version 7 there is no error for the whole.
         Some(code) => (plan.list.iter().map(|(place, _)| Got::refused(place, code)).collect(), None),
-        None => gather(shard, &mut plan.list, limits).await,
+        None => gather(shard, &mut plan.list, limits, turn).await,
     };
     let response = respond(context, &mut plan, got, isolation == READ_COMMITTED).await;
     plan.finish();
     (response, held)
+}
+
+/// What a request that names thousands of partitions works with is many times its bytes: such requests take turns by it, while
+/// they do not wait for something else.
+struct Turn {
+    line: Semaphore,
+    bytes: u64,
+    held: Option<Permit>,
+}
+
+impl Turn {
+    fn new(shard: &Shard, named: usize) -> Turn {
+        let bytes = if named < MANY_PARTITIONS { 0 } else { (named * PARTITION_BYTES) as u64 };
+        Turn { line: shard.large_fetches.clone(), bytes, held: None }
+    }
+
+    async fn enter(&mut self) {
+        if self.bytes > 0 {
+            self.held = Some(self.line.acquire(self.bytes).await);
+        }
+    }
+
+    fn leave(&mut self) {
+        self.held = None;
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -139,7 +161,12 @@ struct Limits {
 ///
 /// What is read holds room of the shard's fetch budget ([`FetchRoom`]) until it is sent. Without room it is still found out whether there
 /// is something to read: who polls and has nothing to get waits for no one, and who waits for room holds none.
-async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>, Option<Permit>) {
+async fn gather(
+    shard: &Rc<Shard>,
+    list: &mut List,
+    limits: Limits,
+    turn: &mut Turn,
+) -> (Vec<Got>, Option<Permit>) {
     let (id, bell) = list.at_home(shard);
     let room = &shard.fetch_room;
     let wait_for_room_until = limits.deadline.max(limits.begun + ROOM_WAIT_MIN);
@@ -210,6 +237,7 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
             _ => got.iter_mut().for_each(Got::leave_out),
         }
         drop(held);
+        turn.leave();
         let stopping = std::pin::pin!(shard.stopping());
         match lacking {
             None => {
@@ -226,6 +254,7 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
                 }
             }
         }
+        turn.enter().await;
         now = corelog_io::now();
     }
 }
