@@ -125,7 +125,7 @@ async fn fetch(
 }
 
 /// What a request that names thousands of partitions works with is many times its bytes: such requests take turns by it, while
-/// they do not wait for something else.
+/// they do not wait for news.
 struct Turn {
     line: Semaphore,
     bytes: u64,
@@ -237,13 +237,14 @@ async fn gather(
             _ => got.iter_mut().for_each(Got::leave_out),
         }
         drop(held);
-        turn.leave();
         let stopping = std::pin::pin!(shard.stopping());
         match lacking {
             None => {
                 // A shard that stops does not wait for consumers that wait.
                 let late = std::pin::pin!(corelog_io::sleep_until(limits.deadline));
+                turn.leave();
                 select(news, select(late, stopping)).await;
+                turn.enter().await;
             }
             Some(bytes) => {
                 let late = std::pin::pin!(corelog_io::sleep_until(wait_for_room_until));
@@ -254,7 +255,6 @@ async fn gather(
                 }
             }
         }
-        turn.enter().await;
         now = corelog_io::now();
     }
 }
