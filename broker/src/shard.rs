@@ -45,6 +45,8 @@ pub struct Shard {
     pub receive_budget: Rc<ReceiveBudget>,
     /// Bytes of records in fetch responses that are not sent yet.
     pub fetch_room: FetchRoom,
+    /// Bytes that fetches of thousands of partitions work with.
+    pub large_fetches: Semaphore,
     /// For other answers that are not sent yet.
     pub answers: AnswerRoom,
     /// Held while a request's batches get their order, so that those of a later request do not get in between.
@@ -117,6 +119,7 @@ impl Shard {
                 config.connections.request_bytes_max,
             )),
             fetch_room: FetchRoom::new(budgets.fetch_bytes),
+            large_fetches: Semaphore::new(budgets.sessions_bytes),
             answers: AnswerRoom::new(budgets.answers_bytes),
             append_turn: Semaphore::new(1),
             sessions: Sessions::new(

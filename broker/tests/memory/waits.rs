@@ -1,9 +1,10 @@
 //! Requests that wait for what others do, for as long as their clients like.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use corelog_io::sleep;
+use corelog_io::{Queue, sleep, spawn};
 use corelog_wire::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use corelog_wire::messages::{
     FindCoordinatorRequest, JoinGroupRequest, SyncGroupRequest, join_group_request, sync_group_request,
@@ -95,5 +96,40 @@ fn a_member_that_waits_for_its_assignment_keeps_nothing_of_its_request() {
         }
         sleep(Duration::from_secs(2)).await;
         since.holds_at_most(MIB);
+    });
+}
+
+/// What a fetch works with is many times what names its partitions, and other cores let it wait in the midst of it.
+#[test]
+fn fetches_of_thousands_of_partitions_take_turns() {
+    let broker = World::start(&[("corelog.cores", "0-1"), ("corelog.memory", "128MiB")]);
+    broker.run(|client| async move {
+        let topic_id = create_topic(&mut client.connect().await, 300, &[]).await;
+        let partitions = (0..5000).map(|partition| FetchPartition {
+            partition,
+            current_leader_epoch: -1,
+            ..Default::default()
+        });
+        let topic = FetchTopic { topic_id, partitions: partitions.collect(), ..Default::default() };
+        let request = FetchRequest { topics: vec![topic], max_bytes: 1, ..Default::default() };
+        let bytes = Bytes::from(framed(&request, 13));
+        drop(request);
+        let mut streams = Vec::new();
+        for _ in 0..100 {
+            streams.push(Rc::new(open(client).await));
+        }
+        let since = Since::now().await;
+        let asked = streams.iter().map(|stream| {
+            let (stream, bytes) = (stream.clone(), bytes.clone());
+            spawn(Queue::Produce, async move {
+                send(&stream, bytes).await;
+                // Who reads late may find its answer given up.
+                let _ = answer(&stream).await;
+            })
+        });
+        for asked in asked.collect::<Vec<_>>() {
+            asked.await;
+        }
+        since.held_at_most(64 * MIB);
     });
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corelog_io::Instant;
-use corelog_io::sync::Permit;
+use corelog_io::sync::{Permit, Semaphore};
 use corelog_wire::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
@@ -36,6 +36,10 @@ use crate::shard::Shard;
 /// With something to read and no room for it a response waits at the least this long, whatever `max_wait_ms` says: an
 /// answer without records would only be asked for again.
 const ROOM_WAIT_MIN: Duration = Duration::from_secs(1);
+/// Requests that name so many partitions take turns.
+const MANY_PARTITIONS: usize = 1000;
+/// What a fetch works with, for each partition that it names.
+const PARTITION_BYTES: usize = 512;
 /// Grants from this many bytes on are dealt among the shards.
 const DEALT_FROM: u64 = 1 << 20;
 /// Below this version responses carry message format 0 or 1 (KIP-98).
@@ -64,7 +68,10 @@ pub async fn handle(mut context: Context, header: RequestHeader, mut reader: Rea
     // A fetch may wait for as long as its client likes: it keeps nothing of the request's bytes.
     context.client_id = None;
     drop((header, reader));
-    let (response, held) = fetch(&context, request).await;
+    let named = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    let mut turn = Turn::new(&context.shard, named);
+    turn.enter().await;
+    let (response, held) = fetch(&context, request, &mut turn).await;
     context.shard.metrics.errors(&response);
     match frame::response(&response, version, correlation_id) {
         Ok(frame) => Outcome::Answer { frame, held },
@@ -72,7 +79,11 @@ pub async fn handle(mut context: Context, header: RequestHeader, mut reader: Rea
     }
 }
 
-async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, Option<Permit>) {
+async fn fetch(
+    context: &Context,
+    mut request: FetchRequest,
+    turn: &mut Turn,
+) -> (FetchResponse, Option<Permit>) {
     let shard = &context.shard;
     let by_id = context.api_version >= TOPIC_IDS_FROM;
     let replica = request.replica_id.max(request.replica_state.replica_id);
@@ -106,11 +117,36 @@ async fn fetch(context: &Context, mut request: FetchRequest) -> (FetchResponse, 
     let (got, held) = match refusal {
         // In each partition: before version 7 there is no error for the whole.
         Some(code) => (plan.list.iter().map(|(place, _)| Got::refused(place, code)).collect(), None),
-        None => gather(shard, &mut plan.list, limits).await,
+        None => gather(shard, &mut plan.list, limits, turn).await,
     };
     let response = respond(context, &mut plan, got, isolation == READ_COMMITTED).await;
     plan.finish();
     (response, held)
+}
+
+/// What a request that names thousands of partitions works with is many times its bytes: such requests take turns by it, while
+/// they do not wait for news.
+struct Turn {
+    line: Semaphore,
+    bytes: u64,
+    held: Option<Permit>,
+}
+
+impl Turn {
+    fn new(shard: &Shard, named: usize) -> Turn {
+        let bytes = if named < MANY_PARTITIONS { 0 } else { (named * PARTITION_BYTES) as u64 };
+        Turn { line: shard.large_fetches.clone(), bytes, held: None }
+    }
+
+    async fn enter(&mut self) {
+        if self.bytes > 0 {
+            self.held = Some(self.line.acquire(self.bytes).await);
+        }
+    }
+
+    fn leave(&mut self) {
+        self.held = None;
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -125,7 +161,12 @@ struct Limits {
 ///
 /// What is read holds room of the shard's fetch budget ([`FetchRoom`]) until it is sent. Without room it is still found out whether there
 /// is something to read: who polls and has nothing to get waits for no one, and who waits for room holds none.
-async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>, Option<Permit>) {
+async fn gather(
+    shard: &Rc<Shard>,
+    list: &mut List,
+    limits: Limits,
+    turn: &mut Turn,
+) -> (Vec<Got>, Option<Permit>) {
     let (id, bell) = list.at_home(shard);
     let room = &shard.fetch_room;
     let wait_for_room_until = limits.deadline.max(limits.begun + ROOM_WAIT_MIN);
@@ -201,7 +242,9 @@ async fn gather(shard: &Rc<Shard>, list: &mut List, limits: Limits) -> (Vec<Got>
             None => {
                 // A shard that stops does not wait for consumers that wait.
                 let late = std::pin::pin!(corelog_io::sleep_until(limits.deadline));
+                turn.leave();
                 select(news, select(late, stopping)).await;
+                turn.enter().await;
             }
             Some(bytes) => {
                 let late = std::pin::pin!(corelog_io::sleep_until(wait_for_room_until));

@@ -203,7 +203,7 @@ pub const ATTACKS: &[Attack] = &[
         }
     }),
     crowd("fetch sessions", |_| Crowd {
-        clients: 20,
+        clients: 200,
         says: always(fetch_all(5000, 0)),
         reads: Reads::Answer,
         every: Duration::from_millis(500),
