@@ -193,7 +193,8 @@ async fn check_one(
         }
         None => {
             let rules = *rules;
-            corelog_io::compute(move || validate_produce(&records, &rules)).await
+            // Boxed: it is rare, and would make what is moved for every batch larger.
+            Box::pin(corelog_io::compute(move || validate_produce(&records, &rules))).await
         }
     };
     let checked = checked.map_err(|error: ProduceError| Refusal {
