@@ -1,6 +1,7 @@
 //! Broker processes on loopback: Corelog itself, and Apache Kafka beside it.
 
 use crate::connection::Connection;
+use crate::random::Random;
 use anyhow::{Context, Result, bail};
 use corelog_wire::messages::metadata_request::MetadataRequest;
 use std::fs::{self, File};
@@ -235,6 +236,17 @@ impl Drop for Broker {
 /// An address on loopback that nobody listens on now.
 pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// One that stays free while a broker is down and clients try to reach it: the kernel takes ports of clients from others
+/// (net.ipv4.ip_local_port_range), or one that connects could meet itself there.
+pub fn lasting_address(random: &mut Random) -> SocketAddr {
+    loop {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, random.between(20_000, 32_000) as u16));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 fn answers(address: SocketAddr) -> bool {

@@ -12,7 +12,7 @@ mod honest;
 mod process;
 mod world;
 
-use crate::broker::{Broker, Program, free_address};
+use crate::broker::{Broker, Program, lasting_address};
 use crate::connection::Connection;
 use crate::random::Random;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -92,7 +92,7 @@ pub fn run(binary: &Path, directory: &Path, options: &Options) -> Result<bool> {
         "12000 open files are needed, and the limit is {files}: raise it with ulimit -Hn"
     );
     println!("hostile: seed {}, {:?}", options.seed, options.duration);
-    let address = free_address()?;
+    let address = lasting_address(&mut Random::new(Random::fresh_seed()));
     let world = World::new(address);
     let mut suite = Suite {
         binary,

@@ -138,6 +138,7 @@ impl World {
                     return Ok(answer);
                 }
                 Err(e) if life == self.life() => return Err(e),
+                Ok(None) if self.is_done() && !self.is_up() => bail!("the broker does not come back"),
                 Ok(None) if life.is_multiple_of(2) && self.waited(wait, since) > PATIENCE => {
                     bail!("waits for {PATIENCE:?} and is not served")
                 }
