@@ -8,8 +8,8 @@
 //!   more. Parts are never taken from the reserve, so there is always one that can finish.
 //! - Whoever holds a part must go on sending (`patience`), the faster the more others wait, and nobody waits in line
 //!   longer than [`WAIT_MAX`].
-//! - The line is in the order in which frames are due: a frame of the largest size [`WAIT_MAX`] after it began, a smaller
-//!   one the sooner. So those that fill the room with large frames and let it lie are behind small ones that come later.
+//! - The line is in the order in which frames are due: a frame of the largest size [`WAIT_MAX`] after it first had to
+//!   wait, a smaller one the sooner. So those that fill the room with large frames and let it lie are behind small ones that come later.
 //! - Small frames have a lane of their own.
 //!
 //! An announced length takes nothing: the first [`OWN_BYTES`] of a frame that is not complete are its connection's.

@@ -13,14 +13,13 @@ mod answers;
 mod requests;
 mod waits;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use corelog_io::{Stream, sleep};
 use corelog_wire::messages::CreateTopicsRequest;
 use corelog_wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use corelog_wire::testing::CountingAllocator;
 use corelog_wire::{Request, Uuid, frame};
 
 use connection::Connection;
@@ -29,33 +28,8 @@ use world::{Client, World};
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// Counts the bytes that a thread holds, and the most that it held: a test's world lives on the test's thread.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(change: isize) {
-    let held = HELD.get() + change;
-    HELD.set(held);
-    PEAK.set(PEAK.get().max(held));
-}
-
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// From here on what is held is compared with what was held here.
 struct Since(isize);
@@ -64,19 +38,19 @@ impl Since {
     async fn now() -> Since {
         // What the steps before have left is let go.
         sleep(Duration::from_secs(1)).await;
-        PEAK.set(HELD.get());
-        Since(HELD.get())
+        CountingAllocator::forget_peak();
+        Since(CountingAllocator::held())
     }
 
     #[track_caller]
     fn holds_at_most(&self, bytes: usize) {
-        let more = HELD.get() - self.0;
+        let more = CountingAllocator::held() - self.0;
         assert!(more <= bytes as isize, "{more} bytes more are held, and {bytes} may be");
     }
 
     #[track_caller]
     fn held_at_most(&self, bytes: usize) {
-        let more = PEAK.get() - self.0;
+        let more = CountingAllocator::peak() - self.0;
         assert!(more <= bytes as isize, "{more} bytes more were held, and {bytes} may be");
     }
 }

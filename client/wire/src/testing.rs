@@ -2,6 +2,8 @@
 
 use crate::{ApiKey, DecodeError, EncodeError, Message, Str, Uuid};
 use bytes::Bytes;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::fmt::Debug;
 
 /// A value that the given version of its message can carry: fields that the version lacks have their defaults.
@@ -142,3 +144,49 @@ impl Case {
 
 /// Every message and record that this crate can encode and decode.
 pub const CASES: &[Case] = include!(concat!(env!("OUT_DIR"), "/cases.rs"));
+
+/// The system's allocator, which counts the bytes that each thread holds, and the most that it held: a test that says what
+/// memory something may take makes it its global allocator.
+pub struct CountingAllocator;
+
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+impl CountingAllocator {
+    /// What this thread holds.
+    pub fn held() -> isize {
+        HELD.get()
+    }
+
+    /// The most that it held since [`CountingAllocator::forget_peak`].
+    pub fn peak() -> isize {
+        PEAK.get()
+    }
+
+    pub fn forget_peak() {
+        PEAK.set(HELD.get());
+    }
+
+    fn count(change: isize) {
+        let held = HELD.get() + change;
+        HELD.set(held);
+        PEAK.set(PEAK.get().max(held));
+    }
+}
+
+// SAFETY: the system's allocator does the work; counting touches no memory that it gives.
+unsafe impl GlobalAlloc for CountingAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        CountingAllocator::count(layout.size() as isize);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        CountingAllocator::count(-(layout.size() as isize));
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(at, layout) }
+    }
+}

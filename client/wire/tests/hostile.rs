@@ -1,38 +1,11 @@
 //! Bytes that lie: no decode panics, and none takes more memory than its bound, whatever the bytes say.
 
 use bytes::Bytes;
-use corelog_wire::testing::{CASES, Case, Gen};
+use corelog_wire::testing::{CASES, Case, CountingAllocator, Gen};
 use corelog_wire::{EXPANSION, Reader, RequestHeader};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-/// Counts the bytes that the current thread holds, and the most that it held.
-struct Counting;
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(change: isize) {
-    let live = LIVE.get() + change;
-    LIVE.set(live);
-    PEAK.set(PEAK.get().max(live));
-}
-
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        unsafe { System.dealloc(at, layout) }
-    }
-}
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Room for what `Bytes` shares per frame, independent of the input.
 const SLACK: usize = 512;
@@ -40,10 +13,10 @@ const SLACK: usize = 512;
 /// Decodes and holds the decode to its bound; gives whether it succeeded.
 fn decode(case: &Case, version: i16, bytes: &[u8]) -> bool {
     let frame = Bytes::copy_from_slice(bytes);
-    let before = LIVE.get();
-    PEAK.set(before);
+    let before = CountingAllocator::held();
+    CountingAllocator::forget_peak();
     let decoded = (case.decode)(frame, version);
-    let taken = (PEAK.get() - before) as usize;
+    let taken = (CountingAllocator::peak() - before) as usize;
     assert!(
         taken <= EXPANSION * bytes.len() + SLACK,
         "{} v{version}: {taken} bytes of memory for {} bytes: {bytes:02x?}",
