@@ -4,6 +4,7 @@ use super::ledger::Ledger;
 use super::producer::nanos;
 use super::run::Counters;
 use super::stage::Stage;
+use crate::stats::gauge::Gauge;
 use crate::stats::recorder::{Recorder, Window};
 use anyhow::{Result, bail};
 use corelog_client::{Client, ClientConfig, Consumer, ConsumerRecord, TopicPartition, block_on};
@@ -50,6 +51,9 @@ impl ConsumerThread {
         let consumer = client.consumer(plan.consumer_config())?;
         let all: Vec<TopicPartition> = partitions.iter().map(|at| TopicPartition::new(topic, *at)).collect();
         consumer.assign(all.clone())?;
+        if let Some(starts) = stage.starts() {
+            all.iter().try_for_each(|at| consumer.seek(at, starts[at.partition as usize]))?;
+        }
         let started = Instant::now();
         for at in &all {
             while consumer.position(at)?.is_none() {
@@ -66,11 +70,15 @@ impl ConsumerThread {
             patience: plan.patience,
             ledger: Ledger::new(stage.run, plan.producers, plan.partitions)
                 .with_markers(plan.transaction_every.is_some()),
-            recorder: Recorder::new(Window::new(plan.warm_up, plan.measured)),
+            recorder: Recorder::new(stage.window.clone()),
             counters: stage.counters.clone(),
             until: None,
             timed: true,
         })
+    }
+
+    pub fn gauge(&self) -> Arc<Gauge> {
+        self.recorder.gauge()
     }
 
     /// Stops then, whatever there is left.
@@ -80,7 +88,7 @@ impl ConsumerThread {
 
     /// Records were written before, and it takes as long as it takes.
     pub fn untimed(self) -> ConsumerThread {
-        ConsumerThread { timed: false, recorder: Recorder::new(Window::open()), ..self }
+        ConsumerThread { timed: false, recorder: Recorder::new(Arc::new(Window::open())), ..self }
     }
 
     /// Records may be anybody's.

@@ -4,6 +4,7 @@ pub mod consumer;
 pub mod ledger;
 pub mod payload;
 pub mod plan;
+pub mod probe;
 pub mod producer;
 pub mod reading;
 pub mod run;

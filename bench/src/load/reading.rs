@@ -5,6 +5,7 @@ use super::stage::{self, Stage};
 use crate::host::cost::{Cost, Moment, Watched};
 use crate::progress::Progress;
 use crate::report::{ClientFigures, RunReport};
+use crate::stats::steady::Steady;
 use anyhow::Result;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -70,7 +71,9 @@ pub fn read(
     Ok(RunReport {
         name: name.to_owned(),
         parameters: stage.plan.parameters(),
-        warm_up_s: 0.0,
+        ready_s: 0.0,
+        // There is nothing to wait for: it begins cold, and ends when all is read.
+        steady: Steady { reached: true, ..Default::default() },
         window_s: seconds,
         produced: None,
         committed: None,

@@ -3,10 +3,12 @@
 use super::consumer::{Consumed, ConsumerThread};
 use super::ledger::{Ledger, Verdict};
 use super::plan::{Pace, Plan};
+use super::probe;
 use super::producer::{Produced, ProducerThread};
 use super::run::Counters;
 use crate::progress::Progress;
 use crate::report::ReadBack;
+use crate::stats::recorder::Window;
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use corelog_client::{
@@ -26,6 +28,12 @@ pub struct Stage {
     pub counters: Arc<Counters>,
     client: Client,
     keys: Arc<[Bytes]>,
+    /// Of the one run on it.
+    pub window: Arc<Window>,
+    /// When it was asked for.
+    asked: Instant,
+    /// Where the records begin that count, behind those that asked whether partitions serve.
+    starts: OnceLock<Vec<i64>>,
 }
 
 impl Stage {
@@ -49,6 +57,9 @@ impl Stage {
             counters: Arc::default(),
             client: block_on(Client::connect(ClientConfig::new(&plan.bootstrap)))?,
             keys: (0..plan.keys).map(|key| Bytes::from(format!("key-{key:08}"))).collect(),
+            window: Arc::new(Window::undecided(plan.measured)),
+            asked: Instant::now(),
+            starts: OnceLock::new(),
         })
     }
 
@@ -63,6 +74,23 @@ impl Stage {
         Ok((stage, counts))
     }
 
+    /// Waits until every partition takes a record and gives it. Returns how long that took since the topic was asked for.
+    pub fn serve(&self) -> Result<Duration> {
+        if let Some(starts) = probe::all(self).context("waiting until all partitions serve")? {
+            let _ = self.starts.set(starts);
+        }
+        Ok(self.asked.elapsed())
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Where partitions' records begin, if that is known.
+    pub fn starts(&self) -> Option<&[i64]> {
+        self.starts.get().map(Vec::as_slice)
+    }
+
     /// How many records the broker says that there are in each partition.
     pub fn counts(&self) -> Result<Vec<u64>> {
         let list = |spec| {
@@ -74,7 +102,11 @@ impl Stage {
                 .map(|(_, offset)| Ok(offset?.offset.unwrap_or(0)))
                 .collect::<Result<Vec<i64>>>()
         };
-        let (starts, ends) = (list(OffsetSpec::Earliest)?, list(OffsetSpec::Latest)?);
+        let ends = list(OffsetSpec::Latest)?;
+        let starts = match self.starts() {
+            Some(starts) => starts.to_vec(),
+            None => list(OffsetSpec::Earliest)?,
+        };
         Ok(starts.iter().zip(&ends).map(|(start, end)| (end - start).max(0) as u64).collect())
     }
 
@@ -125,12 +157,7 @@ impl Stage {
 
     /// Writes so many bytes as fast as they are taken. Returns what was acknowledged.
     pub fn fill(&self, bytes: u64, progress: &Progress) -> Result<Ledger> {
-        let plan = Plan {
-            pace: Pace::Saturate,
-            warm_up: Duration::ZERO,
-            measured: Duration::from_secs(24 * 3600),
-            ..(*self.plan).clone()
-        };
+        let plan = Plan { pace: Pace::Saturate, ..(*self.plan).clone() };
         let filling = Stage {
             plan: Arc::new(plan),
             topic: self.topic.clone(),
@@ -138,6 +165,9 @@ impl Stage {
             counters: self.counters.clone(),
             client: self.client.clone(),
             keys: self.keys.clone(),
+            window: Arc::new(Window::open()),
+            asked: self.asked,
+            starts: OnceLock::new(),
         };
         let origin = Instant::now();
         let producing = spawn("fill", filling.producers(Some(bytes))?, move |thread| thread.run(origin))?;

@@ -9,6 +9,7 @@ use crate::compare::scenario::Results;
 use crate::host::cost::Cost;
 use crate::host::machine::Machine;
 use crate::load::ledger::Verdict;
+use crate::stats::steady::Steady;
 use crate::stats::summary::Summary;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -79,7 +80,9 @@ impl Report {
 pub struct RunReport {
     pub name: String,
     pub parameters: Vec<(String, String)>,
-    pub warm_up_s: f64,
+    /// From asking for the topic until every partition took a record and gave it.
+    pub ready_s: f64,
+    pub steady: Steady,
     pub window_s: f64,
     pub produced: Option<Summary>,
     /// Of transactions: each counts as a record, and its latency is that of the commit.
@@ -135,6 +138,8 @@ impl RunReport {
     /// What to keep in mind with these figures.
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
+        remarks.extend(self.steady.why.as_ref().map(|why| format!("not steady: {why}")));
+        remarks.extend(self.steady.dips.text());
         if self.client.unsent > 0 {
             remarks.push(format!(
                 "the rate was not reached: {} records due were never sent, and latencies are lower than the truth",
