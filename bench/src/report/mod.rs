@@ -124,6 +124,11 @@ const PAUSE_LONG_S: f64 = 5.0;
 /// From this share of the machine on others disturb a run.
 const OTHERS_BUSY: f64 = 0.1;
 
+/// What counters of the same may differ by: samples are not exact.
+const COUNTERS_APART: f64 = 0.02;
+/// And what is counted in ticks, in seconds.
+const TICKS_S: f64 = 0.05;
+
 impl RunReport {
     /// Bytes that clients wrote and read in the window.
     pub fn bytes(&self) -> u64 {
@@ -159,11 +164,29 @@ impl RunReport {
         // Where the broker is elsewhere, others are not known.
         if self.cost.broker.is_some() {
             let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-            let others = self.cost.others_cpu_s / (self.cost.seconds * cpus);
-            if others > OTHERS_BUSY {
+            let share = |cpu_s: f64| cpu_s / (self.cost.seconds * cpus);
+            let (others, stolen) = (share(self.cost.others_cpu_s), share(self.cost.stolen_cpu_s));
+            if others.max(0.0) + stolen > OTHERS_BUSY {
                 remarks.push(format!(
-                    "noisy: other processes and interrupts took {:.0} % of the machine",
-                    others * 100.0
+                    "noisy: other processes and interrupts took {:.0} % of the machine, and its hypervisor {:.0} %",
+                    others * 100.0,
+                    stolen * 100.0
+                ));
+            }
+            if others < -COUNTERS_APART {
+                remarks.push(format!(
+                    "the kernel's counters disagree: processes used {:.0} % of the machine more than its ticks saw it busy; what is told of the machine is too low by at least that",
+                    -others * 100.0
+                ));
+            }
+            if let Some(broker) = &self.cost.broker
+                && (broker.user_s + broker.system_s - broker.cpu_s).abs()
+                    > COUNTERS_APART * broker.cpu_s + TICKS_S
+            {
+                remarks.push(format!(
+                    "the kernel's counters disagree: the broker used {:.2} CPU seconds by its clock, and {:.2} in user and kernel mode",
+                    broker.cpu_s,
+                    broker.user_s + broker.system_s
                 ));
             }
         }

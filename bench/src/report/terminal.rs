@@ -225,7 +225,12 @@ pub fn cost(report: &RunReport) -> String {
             );
         }
     }
-    text += &format!("machine less client: {} CPU s per GB\n", number(cost.machine_less_client_cpu_s / gb));
+    text += &format!(
+        "machine less client: {} CPU s per GB; others took {} CPU s, the hypervisor {}\n",
+        number(cost.machine_less_client_cpu_s / gb),
+        number(cost.others_cpu_s),
+        number(cost.stolen_cpu_s)
+    );
     let busiest = cost.client_busiest_thread.as_ref();
     text += &format!(
         "client: {} CPU s per GB; busiest thread {} ({} % of a CPU); late by {} at p99\n",
