@@ -10,7 +10,7 @@ use corelog_io::{File, OpenOptions, fs};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-/// With so much available beside the reserve, writes are taken for possible again.
+/// With less than this available beside the reserve, only the journal is written.
 const USABLE: u64 = 1 << 20;
 /// Less than this is no reserve.
 const RESERVE_MIN: u64 = 64 << 10;
@@ -21,7 +21,7 @@ pub struct DiskSpace {
     available: Cell<u64>,
     promised: Cell<u64>,
     full: Cell<bool>,
-    /// A write has met a full disk, and it still is.
+    /// What is left is for what frees space: it was less than [`USABLE`] at the last look, or a write has met a full disk since.
     used_up: Cell<bool>,
     reserve: PathBuf,
     reserve_bytes: u64,
@@ -49,9 +49,7 @@ impl DiskSpace {
     pub fn note(&self, available: u64, promised: u64, missing: u64) {
         self.available.set(available);
         let promised = promised.saturating_add(missing);
-        if available >= missing + USABLE {
-            self.used_up.set(false);
-        }
+        self.used_up.set(available < missing + USABLE);
         self.promised.set(promised);
         let full = available < self.min_free.saturating_add(promised);
         if full != self.full.replace(full) {

@@ -157,7 +157,7 @@ fn a_reserve_that_a_crash_left_without_its_space_is_made_whole() {
 fn restarts_on_a_full_disk_leave_room_for_a_deletion() {
     let config =
         || StorageConfig { reserve_bytes: 256 << 10, tail_cache_bytes: 4 << 20, ..world::config(0, 1) };
-    for starts in [1, 2] {
+    for starts in [1, 2, 3, 5, 8, 12] {
         let sim = Sim::new(5);
         let machine = sim.process("broker");
         run(&sim, &machine, async move {

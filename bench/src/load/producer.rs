@@ -283,20 +283,36 @@ impl ProducerThread {
     }
 
     fn ended(&mut self, lane: usize, now: u64, ended: Option<Ended>) {
+        let Some(ended) = ended else { return };
+        self.look_at_batches();
         let Some(transactions) = &mut self.lanes[lane].transactions else { return };
         match ended {
-            None => return,
-            Some(Ended::Committed(since)) => {
+            Ended::Committed(since) => {
                 transactions.settle(&mut self.outcome.ledger, self.first + lane);
                 self.outcome.commits.latency(since, now);
                 self.outcome.commits.volume(now, 1, 0);
             }
-            Some(Ended::Aborted(error, lost)) => {
-                self.outcome.failed += lost;
+            Ended::Aborted(error) => {
+                self.outcome.failed += transactions.forget();
                 self.outcome.first_error.get_or_insert(error);
             }
         }
         self.next_end = self.next_end.min(transactions.due);
+    }
+
+    /// What a transaction holds was acknowledged before its end was, but may not have been looked at yet.
+    fn look_at_batches(&mut self) {
+        let mut others = Vec::new();
+        while let Ok(done) = self.done.1.try_recv() {
+            match done {
+                Done::Batch(place, at) => self.look(place, at, Waker::noop()),
+                Done::Transaction(_) => others.push(done),
+            }
+        }
+        for other in others {
+            // This thread has the other end.
+            let _ = self.done.0.send(other);
+        }
     }
 
     fn now(&self) -> u64 {
@@ -543,4 +559,31 @@ impl Lane {
 fn short_sleeps() {
     // SAFETY: no memory is involved.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Endpoint;
+
+    /// A transaction may be looked at for its own sake, at the moment when it has just ended and its batches wait to be looked at.
+    #[test]
+    fn a_transaction_that_ended_has_all_its_records() {
+        let endpoint = Endpoint::start(1 << 30).unwrap();
+        let every = Some(Duration::from_secs(60));
+        let plan =
+            Plan { partitions: 2, transaction_every: every, ..Plan::new(&endpoint.address.to_string()) };
+        let stage = Stage::create("transactions", &plan).unwrap();
+        let mut thread = stage.producers(None).unwrap().pop().unwrap();
+        let mut sent = 0;
+        for now in 0..100 {
+            sent += u64::from(thread.send(0, now).unwrap());
+        }
+        assert!(sent > 0);
+        thread.end(0).unwrap();
+        while thread.lanes[0].is_ending() {
+            thread.look_at_transaction(0).unwrap();
+        }
+        assert_eq!(thread.outcome.ledger.by_partition().iter().sum::<u64>(), sent);
+    }
 }

@@ -29,8 +29,8 @@ pub struct Transactions {
 pub enum Ended {
     /// Since when it was being committed.
     Committed(u64),
-    /// Why, and how many acknowledged records went with it.
-    Aborted(Error, u64),
+    /// Why.
+    Aborted(Error),
 }
 
 impl Transactions {
@@ -91,14 +91,16 @@ impl Transactions {
         self.due = now.max(self.due) + self.every;
         let ended = match committed {
             Ok(()) => Ended::Committed(since),
-            Err(error @ Error::TransactionFailed { .. }) => {
-                let lost = self.acknowledged.drain(..).map(|(_, count, _)| count).sum();
-                Ended::Aborted(error, lost)
-            }
+            Err(error @ Error::TransactionFailed { .. }) => Ended::Aborted(error),
             Err(error) => return Err(error).context("committing a transaction"),
         };
         self.producer.begin_transaction()?;
         Ok(Some(ended))
+    }
+
+    /// How many acknowledged records went with the transaction that was aborted.
+    pub fn forget(&mut self) -> u64 {
+        self.acknowledged.drain(..).map(|(_, count, _)| count).sum()
     }
 
     /// Enters what was committed.
