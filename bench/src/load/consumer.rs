@@ -25,6 +25,8 @@ pub struct ConsumerThread {
     ledger: Ledger,
     recorder: Recorder,
     counters: Arc<Counters>,
+    /// From when on it fetches: before it is polled for the first time.
+    began: Instant,
     until: Option<Instant>,
     /// Whether times due mean anything: they are of this run.
     timed: bool,
@@ -33,7 +35,7 @@ pub struct ConsumerThread {
 pub struct Consumed {
     pub ledger: Ledger,
     pub recorder: Recorder,
-    /// From the first record to the last.
+    /// From when it began to fetch to the last record: what the first poll gives was fetched before.
     pub reading: Duration,
     /// The longest time without a record between two.
     pub pause: Duration,
@@ -50,14 +52,14 @@ impl ConsumerThread {
         let client = block_on(Client::connect(config))?;
         let consumer = client.consumer(plan.consumer_config())?;
         let all: Vec<TopicPartition> = partitions.iter().map(|at| TopicPartition::new(topic, *at)).collect();
+        let began = Instant::now();
         consumer.assign(all.clone())?;
         if let Some(starts) = stage.starts() {
             all.iter().try_for_each(|at| consumer.seek(at, starts[at.partition as usize]))?;
         }
-        let started = Instant::now();
         for at in &all {
             while consumer.position(at)?.is_none() {
-                if started.elapsed() > START_TIMEOUT {
+                if began.elapsed() > START_TIMEOUT {
                     bail!("the broker did not say within {START_TIMEOUT:?} where {at} begins");
                 }
                 std::thread::sleep(Duration::from_millis(1));
@@ -68,8 +70,8 @@ impl ConsumerThread {
             consumer,
             partitions,
             patience: plan.patience,
-            ledger: Ledger::new(stage.run, plan.producers, plan.partitions)
-                .with_markers(plan.transaction_every.is_some()),
+            ledger: stage.blank_ledger(),
+            began,
             recorder: Recorder::new(stage.window.clone()),
             counters: stage.counters.clone(),
             until: None,
@@ -100,20 +102,22 @@ impl ConsumerThread {
     /// Reads until it has as many records as were `sent` to its partitions, which is known once producing is over.
     pub fn run(mut self, origin: Instant, sent: Arc<OnceLock<Vec<u64>>>) -> Result<Consumed> {
         let (mut count, mut bytes) = (0, 0);
-        let mut first = None;
         let mut pause = Duration::ZERO;
         let mut last = Instant::now();
         let mut due: Option<u64> = None;
+        let mut is_dry = false;
         loop {
             if due.is_none() {
                 due = sent.get().map(|sent| self.partitions.iter().map(|at| sent[*at as usize]).sum());
             }
-            if due.is_some_and(|due| count >= due || last.elapsed() > self.patience)
+            if due.is_some_and(|due| is_dry && count >= due || last.elapsed() > self.patience)
                 || self.until.is_some_and(|until| Instant::now() >= until)
             {
                 break;
             }
             let records = block_on(self.consumer.poll(POLL))?;
+            // One may have more than it should.
+            is_dry = records.is_empty();
             if records.is_empty() {
                 if due.is_none() {
                     last = Instant::now();
@@ -121,15 +125,14 @@ impl ConsumerThread {
                 continue;
             }
             let now = Instant::now();
-            if first.is_some() {
+            if count > 0 {
                 pause = pause.max(now - last);
             }
             last = now;
-            first.get_or_insert(last);
             count += records.len() as u64;
             bytes += self.take(origin, &records);
         }
-        let reading = first.map_or(Duration::ZERO, |first| last - first);
+        let reading = if count > 0 { last - self.began } else { Duration::ZERO };
         Ok(Consumed { ledger: self.ledger, recorder: self.recorder, reading, pause, count, bytes })
     }
 
@@ -139,7 +142,8 @@ impl ConsumerThread {
         for record in records {
             bytes += record.size() as u64;
             let value = record.value.as_deref();
-            if let Some(stamp) = self.ledger.read(record.partition, record.offset, value)
+            if let Some(stamp) =
+                self.ledger.read(record.partition, record.offset, record.key.as_deref(), value)
                 && self.timed
             {
                 self.recorder.latency(stamp.due, now);

@@ -1,5 +1,7 @@
 //! Making load and measuring it: producing and consuming threads, each with a client of its own, and the run that they are part of.
 
+#[cfg(test)]
+mod bad_brokers;
 pub mod consumer;
 pub mod ledger;
 pub mod payload;

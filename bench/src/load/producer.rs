@@ -5,7 +5,7 @@
 //! the moment of the answer and queues it here. So what this thread is doing then makes no latency longer. Of a commit the latency ends when
 //! this thread sees it.
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Written};
 use super::payload::Payloads;
 use super::plan::{Pace, Plan};
 use super::run::Counters;
@@ -186,7 +186,7 @@ impl ProducerThread {
         let window = stage.window.clone();
         let seed = plan.seed.wrapping_mul(1000).wrapping_add(index as u64);
         let outcome = Produced {
-            ledger: Ledger::new(run, plan.producers, plan.partitions),
+            ledger: stage.blank_ledger(),
             recorder: Recorder::new(window.clone()),
             commits: Recorder::new(window.clone()),
             lag: times(3),
@@ -504,11 +504,12 @@ impl ProducerThread {
         self.in_flight -= 1;
         let count = batch.dues.len() as u64;
         match outcome {
-            Ok(written) => {
-                let partition = written.partition.partition as usize;
+            Ok(first) => {
+                let partition = first.partition.partition as usize;
+                let written = Written { count, digest: batch.digest, offset: first.offset };
                 match &mut self.lanes[batch.lane].transactions {
-                    Some(transactions) => transactions.acknowledged(partition, count, batch.digest),
-                    None => self.outcome.ledger.sent(self.first + batch.lane, partition, count, batch.digest),
+                    Some(transactions) => transactions.acknowledged(partition, written),
+                    None => self.outcome.ledger.sent(self.first + batch.lane, partition, written),
                 }
                 self.outcome.recorder.volume(at, count, batch.bytes);
                 for due in batch.dues {

@@ -33,14 +33,15 @@ pub fn read(
         Expected::Counts(counts) => counts.clone(),
     };
     let total: u64 = counts.iter().sum();
+    // They fetch as soon as they are connected.
+    let before = Moment::now(watched)?;
+    let origin = Instant::now();
     let consumers = stage.consumers(stage.plan.consumers)?.into_iter().map(|thread| match expected {
         Expected::Sent(_) => thread.untimed(),
         Expected::Counts(_) => thread.untimed().of_strangers(),
     });
     let consumers = consumers.collect();
     let counts = Arc::new(OnceLock::from(counts));
-    let before = Moment::now(watched)?;
-    let origin = Instant::now();
     let reading = stage::spawn("consume", consumers, move |thread| thread.run(origin, counts.clone()))?;
     while reading.iter().any(|thread| !thread.is_finished()) {
         thread::sleep(Duration::from_millis(20));

@@ -274,6 +274,7 @@ fn report(
 mod tests {
     use super::*;
     use crate::endpoint::Endpoint;
+    use crate::endpoint::faults::{Faults, Wrong};
     use crate::load::payload::{Filler, Sizes};
     use crate::load::plan::Pace;
     use crate::load::schedule::Arrivals;
@@ -347,7 +348,9 @@ mod tests {
 
     #[test]
     fn a_broker_that_loses_has_no_figure() {
-        let endpoint = Endpoint::start_losing(1 << 30, 20).unwrap();
+        let endpoint =
+            Endpoint::start_with(1 << 30, Faults { wrongs: Some((Wrong::Lose, 20)), ..Default::default() })
+                .unwrap();
         let report = measured(&plan(&endpoint));
         assert!(report.verdict.lost > 0 && !report.problems.is_empty(), "{:?}", report.verdict);
     }

@@ -1,7 +1,7 @@
 //! `Stage`: a topic on a broker, and all that is done with it: filled, measured, read to its end, checked.
 
 use super::consumer::{Consumed, ConsumerThread};
-use super::ledger::{Ledger, Verdict};
+use super::ledger::{Ledger, Verdict, key_name};
 use super::plan::{Pace, Plan};
 use super::probe;
 use super::producer::{Produced, ProducerThread};
@@ -56,7 +56,7 @@ impl Stage {
             run,
             counters: Arc::default(),
             client: block_on(Client::connect(ClientConfig::new(&plan.bootstrap)))?,
-            keys: (0..plan.keys).map(|key| Bytes::from(format!("key-{key:08}"))).collect(),
+            keys: (0..plan.keys).map(|key| Bytes::from(key_name(key))).collect(),
             window: Arc::new(Window::undecided(plan.measured)),
             asked: Instant::now(),
             starts: OnceLock::new(),
@@ -183,9 +183,18 @@ impl Stage {
         Ok(self.ledger(&produced))
     }
 
+    /// With nothing in it.
+    pub fn blank_ledger(&self) -> Ledger {
+        let plan = &*self.plan;
+        Ledger::new(self.run, plan.producers, plan.partitions)
+            .with_markers(plan.transaction_every.is_some())
+            .with_keys(plan.keys)
+            .starting_at(self.starts())
+    }
+
     /// What all producers together had acknowledged.
     pub fn ledger(&self, produced: &[Produced]) -> Ledger {
-        let mut ledger = Ledger::new(self.run, self.plan.producers, self.plan.partitions);
+        let mut ledger = self.blank_ledger();
         produced.iter().for_each(|one| ledger.merge(&one.ledger));
         ledger
     }
@@ -207,7 +216,7 @@ impl Stage {
     pub fn check(&self, sent: &Ledger, consumed: &[Consumed], groups: usize) -> Verdict {
         let per_group = consumed.len() / groups;
         let verdicts = consumed.chunks(per_group.max(1)).map(|group| {
-            let mut read = Ledger::new(self.run, self.plan.producers, self.plan.partitions);
+            let mut read = self.blank_ledger();
             group.iter().for_each(|one| read.merge(&one.ledger));
             sent.verdict(&read)
         });
