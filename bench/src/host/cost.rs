@@ -262,9 +262,24 @@ mod tests {
         assert!(near(cost.others_cpu_s, -2.0) && near(cost.machine_less_client_cpu_s, 4.0), "{cost:?}");
     }
 
+    /// CPU seconds of all children that have ended, as the kernel tells their parent.
+    fn of_children() -> f64 {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: the kernel fills in `usage`, which lives as long as the call; all zeros are a usage, too.
+        let usage = unsafe {
+            libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+        seconds(usage.ru_utime) + seconds(usage.ru_stime)
+    }
+
     #[test]
     fn what_another_process_uses_is_charged_to_it() {
-        let mut busy = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let before = of_children();
+        // Whatever becomes of this test, it ends.
+        let forever = "ulimit -t 5; while :; do :; done";
+        let mut busy = Command::new("sh").args(["-c", forever]).spawn().unwrap();
         let watched = Watched::new(Some(busy.id()), None);
         let (charged, unknown) = (Moment::now(&watched).unwrap(), Moment::now(&Watched::default()).unwrap());
         while process::cpu(busy.id()).unwrap() < Duration::from_millis(500) {
@@ -273,14 +288,9 @@ mod tests {
         let charged = Cost::between(&charged, &Moment::now(&watched).unwrap());
         let unknown = Cost::between(&unknown, &Moment::now(&Watched::default()).unwrap());
         busy.kill().unwrap();
-        // Its whole life's, as its parent is told: it was looked at a moment after its beginning, and before its end.
-        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-        // SAFETY: the kernel fills in `usage`, which lives as long as the call. The child has not been waited for.
-        unsafe { libc::wait4(busy.id() as i32, std::ptr::null_mut(), 0, usage.as_mut_ptr()) };
-        // SAFETY: all zeros are a usage, too.
-        let usage = unsafe { usage.assume_init() };
-        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-        let all = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+        busy.wait().unwrap();
+        // Its whole life's: it was looked at a moment after its beginning, and before its end.
+        let all = of_children() - before;
         let broker = charged.broker.unwrap();
         assert!(broker.cpu_s > 0.45 && broker.cpu_s <= all + 0.01, "{broker:?} of {all}");
         assert!((broker.user_s + broker.system_s - broker.cpu_s).abs() < 0.05, "{broker:?}");
