@@ -2,13 +2,11 @@
 
 use super::ledger::Ledger;
 use super::producer::nanos;
-use super::run::Counters;
 use super::stage::Stage;
 use crate::stats::gauge::Gauge;
 use crate::stats::recorder::{Recorder, Window};
 use anyhow::{Result, bail};
 use corelog_client::{Client, ClientConfig, Consumer, ConsumerRecord, TopicPartition, block_on};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -24,7 +22,6 @@ pub struct ConsumerThread {
     patience: Duration,
     ledger: Ledger,
     recorder: Recorder,
-    counters: Arc<Counters>,
     /// From when on it fetches: before it is polled for the first time.
     began: Instant,
     until: Option<Instant>,
@@ -73,7 +70,6 @@ impl ConsumerThread {
             ledger: stage.blank_ledger(),
             began,
             recorder: Recorder::new(stage.window.clone()),
-            counters: stage.counters.clone(),
             until: None,
             timed: true,
         })
@@ -150,7 +146,6 @@ impl ConsumerThread {
             }
         }
         self.recorder.volume(now, records.len() as u64, bytes);
-        self.counters.consumed.fetch_add(bytes, Ordering::Relaxed);
         bytes
     }
 }

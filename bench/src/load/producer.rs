@@ -8,7 +8,6 @@
 use super::ledger::{Ledger, Written};
 use super::payload::Payloads;
 use super::plan::{Pace, Plan};
-use super::run::Counters;
 use super::schedule::Schedule;
 use super::stage::Stage;
 use super::transactions::{Ended, Transactions};
@@ -25,7 +24,6 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -60,7 +58,6 @@ pub struct ProducerThread {
     done: (Sender<Done>, Receiver<Done>),
     /// When the next transaction is to be committed.
     next_end: u64,
-    counters: Arc<Counters>,
     /// Bytes that may still be sent.
     left: Option<u64>,
     origin: Instant,
@@ -210,7 +207,6 @@ impl ProducerThread {
             held: 0,
             done,
             next_end: if plan.transaction_every.is_some() { 0 } else { u64::MAX },
-            counters: stage.counters.clone(),
             left: limit,
             origin: Instant::now(),
             outcome,
@@ -515,7 +511,6 @@ impl ProducerThread {
                 for due in batch.dues {
                     self.outcome.recorder.latency(due, at);
                 }
-                self.counters.produced.fetch_add(batch.bytes, Ordering::Relaxed);
             }
             Err(error) => {
                 self.outcome.failed += count;

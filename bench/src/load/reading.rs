@@ -1,13 +1,14 @@
 //! Reading a topic from its beginning to its end, as fast as it goes, watched as any run.
 
+use super::consumer::ConsumerThread;
 use super::ledger::{Faults, Ledger, Verdict};
 use super::stage::{self, Stage};
 use crate::host::cost::{Cost, Moment, Watched};
 use crate::progress::Progress;
 use crate::report::{ClientFigures, RunReport};
+use crate::stats::gauge::Reading;
 use crate::stats::steady::Steady;
 use anyhow::Result;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,12 +41,13 @@ pub fn read(
         Expected::Sent(_) => thread.untimed(),
         Expected::Counts(_) => thread.untimed().of_strangers(),
     });
-    let consumers = consumers.collect();
+    let consumers: Vec<ConsumerThread> = consumers.collect();
+    let gauges: Vec<_> = consumers.iter().map(ConsumerThread::gauge).collect();
     let counts = Arc::new(OnceLock::from(counts));
     let reading = stage::spawn("consume", consumers, move |thread| thread.run(origin, counts.clone()))?;
     while reading.iter().any(|thread| !thread.is_finished()) {
         thread::sleep(Duration::from_millis(20));
-        progress.say(&format!("read {} MB", stage.counters.consumed.load(Ordering::Relaxed) / 1_000_000));
+        progress.say(&format!("read {} MB", Reading::of(&gauges).bytes / 1_000_000));
     }
     let cost = Cost::between(&before, &Moment::now(watched)?);
     let consumed = stage::join(reading)?;

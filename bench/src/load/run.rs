@@ -14,20 +14,14 @@ use crate::stats::gauge::{Gauge, Reading};
 use crate::stats::recorder::{Recorder, times};
 use crate::stats::steady::{self, Dips, Finding, Steady, WarmUp};
 use anyhow::{Result, bail};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Bytes so far, for those who watch.
-#[derive(Default)]
-pub struct Counters {
-    pub produced: AtomicU64,
-    pub consumed: AtomicU64,
-}
-
-/// Threads are given so long to be ready for the common start, and to learn when the window begins.
+/// Threads are given so long to be ready for the common start.
 const START_DELAY: Duration = Duration::from_millis(50);
+/// And so long to learn when the window begins: none may have gone past that.
+const WINDOW_AHEAD: Duration = Duration::from_millis(200);
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 const CPU_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Dips shorter than this are not seen.
@@ -141,7 +135,7 @@ impl Watch<'_> {
         let end_at_most = origin + plan.warm_up.max(plan.warm_up_max) + plan.measured;
         let (mut at, mut before) = (origin, self.readings());
         let standing = loop {
-            self.wait(at + warming.piece(), "warm-up", end_at_most, &mut course)?;
+            self.wait(at + warming.part(), "warm-up", end_at_most, &mut course)?;
             let (now, readings) = (Instant::now(), self.readings());
             let levels = readings.iter().zip(&before).map(|(now_is, was)| now_is.since(was).level(now - at));
             warming.push(&levels.collect::<Vec<_>>());
@@ -150,7 +144,7 @@ impl Watch<'_> {
                 break finding;
             }
         };
-        let from = Duration::from_nanos(window.begin(nanos(origin) + START_DELAY.as_nanos() as u64));
+        let from = Duration::from_nanos(window.begin(nanos(origin) + WINDOW_AHEAD.as_nanos() as u64));
         let (warm_up, from) = (from, origin + from);
         measuring(from);
         let to = from + plan.measured;
@@ -193,10 +187,8 @@ impl Watch<'_> {
     fn wait(&self, until: Instant, phase: &str, end: Instant, course: &mut CpuCourse) -> Result<()> {
         while Instant::now() < until {
             thread::sleep(WATCH_INTERVAL.min(until.saturating_duration_since(Instant::now())));
-            let counters = &self.stage.counters;
-            let bytes =
-                (counters.produced.load(Ordering::Relaxed), counters.consumed.load(Ordering::Relaxed));
-            self.progress.tick(phase, self.origin, end, bytes);
+            let bytes: Vec<u64> = self.readings().iter().map(|reading| reading.bytes).collect();
+            self.progress.tick(phase, self.origin, end, (bytes[0], bytes.get(1).copied().unwrap_or(0)));
             course.tick()?;
             if Instant::now() < until && !(self.runs)() {
                 bail!("a thread of the load generator ended before its time");

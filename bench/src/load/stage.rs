@@ -5,9 +5,9 @@ use super::ledger::{Ledger, Verdict, key_name};
 use super::plan::{Pace, Plan};
 use super::probe;
 use super::producer::{Produced, ProducerThread};
-use super::run::Counters;
 use crate::progress::Progress;
 use crate::report::ReadBack;
+use crate::stats::gauge::Reading;
 use crate::stats::recorder::Window;
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
@@ -15,7 +15,6 @@ use corelog_client::{
     Client, ClientConfig, ErrorCode, Isolation, NewTopic, OffsetSpec, TopicPartition, block_on,
 };
 use corelog_conformance::random::Random;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -25,7 +24,6 @@ pub struct Stage {
     pub topic: String,
     /// Told by every record.
     pub run: u32,
-    pub counters: Arc<Counters>,
     client: Client,
     keys: Arc<[Bytes]>,
     /// Of the one run on it.
@@ -54,7 +52,6 @@ impl Stage {
             plan: Arc::new(plan.clone()),
             topic: topic.to_owned(),
             run,
-            counters: Arc::default(),
             client: block_on(Client::connect(ClientConfig::new(&plan.bootstrap)))?,
             keys: (0..plan.keys).map(|key| Bytes::from(key_name(key))).collect(),
             window: Arc::new(Window::undecided(plan.measured)),
@@ -162,7 +159,6 @@ impl Stage {
             plan: Arc::new(plan),
             topic: self.topic.clone(),
             run: self.run,
-            counters: self.counters.clone(),
             client: self.client.clone(),
             keys: self.keys.clone(),
             window: Arc::new(Window::open()),
@@ -170,9 +166,11 @@ impl Stage {
             starts: OnceLock::new(),
         };
         let origin = Instant::now();
-        let producing = spawn("fill", filling.producers(Some(bytes))?, move |thread| thread.run(origin))?;
+        let producers = filling.producers(Some(bytes))?;
+        let gauges: Vec<_> = producers.iter().map(ProducerThread::gauge).collect();
+        let producing = spawn("fill", producers, move |thread| thread.run(origin))?;
         while producing.iter().any(|thread| !thread.is_finished()) {
-            let done = self.counters.produced.load(Ordering::Relaxed);
+            let done = Reading::of(&gauges).bytes;
             progress.say(&format!("filling: {} of {} MB", done / 1_000_000, bytes / 1_000_000));
             thread::sleep(Duration::from_millis(200));
         }

@@ -110,6 +110,13 @@ impl Piece {
         Piece { latencies: times(2), records: 0, bytes: 0 }
     }
 
+    fn level(&self, interval: u64) -> Level {
+        Level {
+            bytes_per_second: self.bytes as f64 * 1e9 / interval as f64,
+            p99_us: self.latencies.value_at_quantile(0.99) as f64 / 1e3,
+        }
+    }
+
     fn add(&mut self, other: &Piece) {
         self.latencies += &other.latencies;
         self.records += other.records;
@@ -170,12 +177,12 @@ impl Recorder {
         self.pieces.iter_mut().zip(&other.pieces).for_each(|(piece, other)| piece.add(other));
     }
 
-    /// The pieces that begin between the two.
-    fn pieces_of(&self, from: u64, to: u64) -> Piece {
-        let mut all = Piece::new();
+    /// Latencies of the pieces that begin between the two.
+    fn latencies_of(&self, from: u64, to: u64) -> Histogram<u32> {
+        let mut all = times(2);
         for (at, piece) in self.pieces.iter().enumerate() {
             if (from..to).contains(&(at as u64 * self.window.interval)) {
-                all.add(piece);
+                all += &piece.latencies;
             }
         }
         all
@@ -183,20 +190,16 @@ impl Recorder {
 
     /// How far the window's first third and its last are apart.
     pub fn drift(&self, side: &str) -> Finding {
-        let (from, third) = (self.window.from(), self.window.len / 3);
-        let level = |begin: u64| {
-            // As many whole pieces on both sides.
-            let pieces = (third / self.window.interval).max(1);
-            let long = pieces * self.window.interval;
-            let piece = self.pieces_of(begin, begin + long);
-            Level {
-                bytes_per_second: piece.bytes as f64 * 1e9 / long as f64,
-                p99_us: piece.latencies.value_at_quantile(0.99) as f64 / 1e3,
-            }
+        let interval = self.window.interval;
+        let parts = (self.window.len / 3 / interval).max(1) as usize;
+        let from = (self.window.from() / interval) as usize;
+        let last = ((self.window.to() / interval) as usize).saturating_sub(parts).max(from);
+        let third = |first: usize| {
+            let levels = (first..first + parts)
+                .map(|at| self.pieces.get(at).map_or(Level::NONE, |it| it.level(interval)));
+            Level::of(&levels.collect::<Vec<_>>())
         };
-        let pieces = self.window.len / self.window.interval;
-        let last = pieces.saturating_sub((third / self.window.interval).max(1)) * self.window.interval;
-        steady::find(side, &[level(from), level(from + last)])
+        steady::find(side, &[third(from), third(last)])
     }
 
     /// Of the whole window.
@@ -231,8 +234,9 @@ impl Recorder {
             bytes_per_second: self.bytes as f64 / seconds,
             latency: (!self.latencies.is_empty()).then(|| {
                 let (from, to, sixth) = (self.window.from(), self.window.to(), self.window.len / 6);
-                let (first, last) = (self.pieces_of(from, from + sixth), self.pieces_of(to - sixth, to));
-                Latency::of(&self.latencies, &first.latencies, &last.latencies)
+                let (first, last) =
+                    (self.latencies_of(from, from + sixth), self.latencies_of(to - sixth, to));
+                Latency::of(&self.latencies, &first, &last)
             }),
             course: self.pieces.iter().enumerate().filter_map(point).collect(),
         }

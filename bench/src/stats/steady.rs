@@ -1,5 +1,6 @@
 //! Whether a run stood still: a figure of something that is still getting faster, or slower, is of a moment and of nothing else.
 
+use super::spread::Spread;
 use crate::report::terminal::{micros, number};
 use serde::Serialize;
 use std::time::Duration;
@@ -10,8 +11,10 @@ pub const THROUGHPUT_APART: f64 = 0.1;
 pub const P99_APART: f64 = 0.3;
 /// So many pieces are looked at.
 const PIECES: usize = 3;
-const PIECE_MAX: Duration = Duration::from_secs(5);
-const PIECE_MIN: Duration = Duration::from_millis(100);
+/// Of so many parts each.
+const PARTS: usize = 5;
+const PART_MAX: Duration = Duration::from_secs(1);
+const PART_MIN: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Steady {
@@ -51,6 +54,18 @@ impl Dips {
 pub struct Level {
     pub bytes_per_second: f64,
     pub p99_us: f64,
+}
+
+impl Level {
+    pub const NONE: Level = Level { bytes_per_second: 0.0, p99_us: 0.0 };
+
+    /// Of a piece, by its parts. Of their p99s it is the median: one hiccup is no trend, and tells in p99.9 and maximum.
+    pub fn of(parts: &[Level]) -> Level {
+        let bytes_per_second =
+            parts.iter().map(|part| part.bytes_per_second).sum::<f64>() / parts.len() as f64;
+        let p99 = Spread::of(parts.iter().map(|part| part.p99_us));
+        Level { bytes_per_second, p99_us: p99.map_or(0.0, |p99| p99.median) }
+    }
 }
 
 /// How far pieces are apart.
@@ -100,32 +115,33 @@ fn apart(values: &[f64]) -> f64 {
 pub struct WarmUp {
     least: Duration,
     most: Duration,
-    pieces: Vec<(&'static str, Vec<Level>)>,
+    parts: Vec<(&'static str, Vec<Level>)>,
 }
 
 impl WarmUp {
     /// The sides that the run has.
     pub fn new(least: Duration, most: Duration, sides: &[&'static str]) -> WarmUp {
-        let pieces = sides.iter().map(|side| (*side, Vec::new())).collect();
-        WarmUp { least, most: most.max(least), pieces }
+        let parts = sides.iter().map(|side| (*side, Vec::new())).collect();
+        WarmUp { least, most: most.max(least), parts }
     }
 
-    /// How long each piece is.
-    pub fn piece(&self) -> Duration {
-        (self.least / (PIECES as u32 + 1)).clamp(PIECE_MIN, PIECE_MAX)
+    /// How long each part is: all pieces, and one more before them, fit into the shortest warm-up, if that is not very short.
+    pub fn part(&self) -> Duration {
+        (self.least / (PARTS * (PIECES + 1)) as u32).clamp(PART_MIN, PART_MAX)
     }
 
-    /// A piece has ended, with so much on each side.
+    /// A part has ended, with so much on each side.
     pub fn push(&mut self, levels: &[Level]) {
-        self.pieces.iter_mut().zip(levels).for_each(|((_, pieces), level)| pieces.push(*level));
+        self.parts.iter_mut().zip(levels).for_each(|((_, parts), level)| parts.push(*level));
     }
 
     fn finding(&self) -> Finding {
-        let last = |(side, pieces): &(&'static str, Vec<Level>)| match pieces.len().checked_sub(PIECES) {
-            Some(first) => find(side, &pieces[first..]),
+        let last = |(side, parts): &(&'static str, Vec<Level>)| match parts.len().checked_sub(PIECES * PARTS)
+        {
+            Some(first) => find(side, &parts[first..].chunks(PARTS).map(Level::of).collect::<Vec<_>>()),
             None => Finding { spread: 1.0, why: Some("the warm-up was too short to tell".to_owned()) },
         };
-        self.pieces.iter().map(last).fold(Finding::default(), Finding::and)
+        self.parts.iter().map(last).fold(Finding::default(), Finding::and)
     }
 
     /// What was found once the window may begin, after so long: because the load stands, or because it never will.
@@ -184,7 +200,13 @@ mod tests {
         assert_eq!(find("produced", &levels(&[0.0; 3], &[0.0; 3])).spread, 1.0);
     }
 
-    /// After how many pieces of a second the window begins, and whether the load stood then.
+    #[test]
+    fn one_hiccup_is_no_trend() {
+        let parts = levels(&[100.0, 100.0, 20.0, 100.0, 100.0], &[5.0, 5.5, 900.0, 4.5, 5.0]);
+        assert_eq!(Level::of(&parts), levels(&[84.0], &[5.0])[0]);
+    }
+
+    /// After how many seconds the window begins, and whether the load stood then.
     fn warmed(least: u64, most: u64, throughput: impl Fn(u64) -> f64) -> (u64, bool) {
         let mut warm_up = WarmUp::new(Duration::from_secs(least), Duration::from_secs(most), &["produced"]);
         for second in 1.. {
@@ -198,23 +220,24 @@ mod tests {
 
     #[test]
     fn the_window_begins_when_the_load_stands_or_never_will() {
-        assert_eq!(warmed(4, 30, |_| 100.0), (4, true));
-        // Rises until the eighth second: the first three pieces that stand are those up to the tenth.
-        assert_eq!(warmed(4, 30, |second| second.min(8) as f64), (10, true));
-        assert_eq!(warmed(4, 30, |second| 1.2f64.powi(second as i32)), (30, false));
-        assert_eq!(warmed(4, 4, |second| second as f64), (4, false));
-        assert_eq!(warmed(2, 2, |_| 100.0), (2, false));
+        assert_eq!(warmed(20, 120, |_| 100.0), (20, true));
+        // Rises to 60 until second 40. At 46 the first of three pieces is that of 32 to 36, with 54 in the mean.
+        assert_eq!(warmed(20, 120, |second| 20.0 + second.min(40) as f64), (46, true));
+        assert_eq!(warmed(20, 120, |second| 1.02f64.powi(second as i32)), (120, false));
+        assert_eq!(warmed(20, 20, |second| second as f64), (20, false));
+        assert_eq!(warmed(10, 10, |_| 100.0), (10, false));
     }
 
     #[test]
     fn both_sides_have_to_stand() {
-        let mut warm_up =
-            WarmUp::new(Duration::from_secs(1), Duration::from_secs(9), &["produced", "consumed"]);
-        for second in 1..=5 {
-            let falling = if second < 3 { 10.0 } else { 5.0 };
+        let (least, most) = (Duration::from_secs(20), Duration::from_secs(99));
+        let mut warm_up = WarmUp::new(least, most, &["produced", "read"]);
+        for second in 1..=40 {
+            let falling = if second < 18 { 10.0 } else { 5.0 };
             warm_up.push(&levels(&[10.0, falling], &[1.0, 1.0]));
             let ended = warm_up.ended(Duration::from_secs(second)).is_some();
-            assert_eq!(ended, second >= 5, "{second}");
+            // Then all three pieces are behind the fall.
+            assert_eq!(ended, second >= 32, "{second}");
         }
     }
 
