@@ -29,7 +29,6 @@ fn plan(endpoint: &Endpoint, records_per_second: f64) -> Plan {
         sizes: Sizes::Fixed(200),
         linger: MS,
         buffer_bytes: 1 << 20,
-        patience: 500 * MS,
         warm_up: 100 * MS,
         warm_up_max: Duration::ZERO,
         measured: 1000 * MS,
@@ -86,7 +85,7 @@ fn a_slow_broker_takes_what_it_takes() {
 fn every_wrong_is_counted() {
     let records = |wrong, keys| {
         let endpoint = endpoint(Faults { wrongs: Some((wrong, 7)), ..Default::default() });
-        let report = measured(&Plan { keys, ..plan(&endpoint, 2000.0) });
+        let report = measured(&Plan { keys, patience: 2000 * MS, ..plan(&endpoint, 2000.0) });
         assert!(endpoint.wronged() > 0 && !report.problems.is_empty(), "{wrong:?}: {report:?}");
         (endpoint.wronged(), report.verdict)
     };
