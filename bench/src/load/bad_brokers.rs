@@ -194,3 +194,14 @@ fn dips_that_come_again_are_counted() {
     assert!((3..=4).contains(&steady.dips.count) && steady.dips.seconds >= 1.5, "{steady:?}");
     assert!(steady.dips.every_s.is_some_and(|every| (1.3..=2.5).contains(&every)), "{steady:?}");
 }
+
+/// Many more than were acknowledged, behind them.
+#[test]
+fn reading_goes_on_to_the_end() {
+    let endpoint = endpoint(Faults::default());
+    let progress = Progress::new("bad");
+    let stage = Stage::create("bad", &plan(&endpoint, 0.0)).unwrap();
+    let [sent, more] = [300_000, 3_000_000].map(|bytes| stage.fill(bytes, &progress).unwrap());
+    let (verdict, _) = stage.read(&sent, 1).unwrap();
+    assert_eq!((verdict.lost, verdict.surplus), (0, more.total()), "{verdict:?}");
+}
