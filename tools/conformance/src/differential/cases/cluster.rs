@@ -96,7 +96,7 @@ fn describe_log_dirs(s: &mut Session) -> Result<()> {
     s.each("no topics", |_| DescribeLogDirsRequest { topics: Some(Vec::new()) });
     s.each("no partitions", |_| DescribeLogDirsRequest { topics: Some(vec![of(&t.name, &[])]) });
     let all = s.quiet(4, &DescribeLogDirsRequest { topics: None })?;
-    let sizes: Vec<i64> = all
+    let mut sizes: Vec<i64> = all
         .results
         .iter()
         .flat_map(|dir| &dir.topics)
@@ -104,6 +104,8 @@ fn describe_log_dirs(s: &mut Session) -> Result<()> {
         .flat_map(|topic| &topic.partitions)
         .map(|partition| partition.partition_size)
         .collect();
+    // In no order: Kafka keeps them in a map.
+    sizes.sort_unstable();
     s.note("in all topics", format!("{sizes:?}"));
     Ok(())
 }
