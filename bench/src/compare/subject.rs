@@ -76,12 +76,15 @@ pub struct Subjects {
 }
 
 impl Subjects {
-    pub fn new(compare: &Compare) -> Result<Subjects> {
+    pub fn new(compare: &Compare, scenarios: &[Scenario]) -> Result<Subjects> {
         let directory = compare.dir.canonicalize()?;
         let mut named = compare.brokers.clone();
         named.sort();
         named.dedup();
-        let kafka = match named.is_empty() || named.iter().any(|kind| !kind.is_corelog()) {
+        let needs_kafka = named.is_empty()
+            || named.iter().any(|kind| !kind.is_corelog())
+            || scenarios.iter().any(|scenario| scenario.has_tools_of_kafka());
+        let kafka = match needs_kafka {
             true => {
                 let found = Kafka::find(&compare.repository).context(
                     "Apache Kafka cannot be had; --brokers corelog measures Corelog alone, --repository says where tools/clients/kafka lies",
@@ -123,6 +126,19 @@ impl Subjects {
         Ok(running)
     }
 
+    /// Puts a broker on an empty directory in the place of a running one of its kind.
+    pub fn start_anew(&self, running: &mut Running) -> Result<()> {
+        running.broker = None;
+        clear(&running.directory)?;
+        running.address = free_address()?;
+        self.restart(running)
+    }
+
+    /// Where Kafka's jars are.
+    pub fn kafka(&self) -> Result<&Kafka> {
+        self.kafka.as_ref().context("Kafka was not asked for")
+    }
+
     /// Starts a broker that is down on the data that it left.
     pub fn restart(&self, running: &mut Running) -> Result<()> {
         let settings: &[(&str, &str)] = match running.kind {
@@ -133,9 +149,7 @@ impl Subjects {
             Kind::Corelog | Kind::CorelogCaching => {
                 Program::Corelog { binary: self.corelog.clone(), flags: self.flags.clone(), open_files: None }
             }
-            Kind::Kafka | Kind::KafkaFsync => {
-                Program::Kafka(self.kafka.clone().context("Kafka was not asked for")?)
-            }
+            Kind::Kafka | Kind::KafkaFsync => Program::Kafka(self.kafka()?.clone()),
         };
         // Kafka has it in its configuration from the first start on.
         let address = running.address;

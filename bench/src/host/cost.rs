@@ -1,5 +1,6 @@
 //! What a run cost the broker and the machine: differences between two moments.
 
+use super::machine::device_of;
 use super::perf::Counts;
 use super::process::{self, Switches, Usage};
 use anyhow::{Context, Result};
@@ -27,9 +28,8 @@ impl Watched {
 }
 
 fn block_device(directory: &Path) -> Option<PathBuf> {
-    use std::os::unix::fs::MetadataExt;
-    let device = fs::metadata(directory).ok()?.dev();
-    let path = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
+    let (major, minor) = device_of(directory)?;
+    let path = format!("/sys/dev/block/{major}:{minor}");
     Some(PathBuf::from(path)).filter(|path| path.join("stat").exists())
 }
 

@@ -56,12 +56,18 @@ impl Machine {
     }
 }
 
+/// Major and minor number of the device that has the directory's file system.
+pub fn device_of(directory: &Path) -> Option<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt;
+    let device = fs::metadata(directory).ok()?.dev();
+    Some((libc::major(device), libc::minor(device)))
+}
+
 impl Disk {
     /// The disk under a directory.
     pub fn under(directory: &Path) -> Option<Disk> {
-        use std::os::unix::fs::MetadataExt;
-        let id = fs::metadata(directory).ok()?.dev();
-        let id = format!("{}:{}", libc::major(id), libc::minor(id));
+        let (major, minor) = device_of(directory)?;
+        let id = format!("{major}:{minor}");
         let mounts = read("/proc/self/mountinfo")?;
         let mount = mounts.lines().find(|line| line.split_whitespace().nth(2) == Some(&id))?;
         let (_, behind) = mount.split_once(" - ")?;

@@ -5,3 +5,4 @@ pub mod cost;
 pub mod machine;
 pub mod perf;
 pub mod process;
+pub mod settle;

@@ -82,6 +82,12 @@ fn comparison(results: &Results) -> String {
     let mut text = format!("<h2>{}</h2>\n<p>{}.</p>\n", results.scenario.name(), escape(&results.about));
     let (titles, rows) = tables::cells(results);
     text += &table(&titles, rows);
+    for line in tables::verdict(results).iter().filter(|line| !line.is_empty()) {
+        text += &format!("<p>{}</p>\n", escape(line));
+    }
+    text += &format!("<p>{}.</p>\n", escape(&tables::order(results)));
+    let (titles, rows) = tables::course(results);
+    text += &table(&titles, rows);
     for problem in results.problems() {
         text += &format!("<p class=\"bad\">No figure: {}</p>\n", escape(&problem));
     }
@@ -120,6 +126,18 @@ fn comparison(results: &Results) -> String {
                 turn.round + 1,
                 escape(&run.name),
                 single(run)
+            );
+        }
+        for tool in &turn.tools {
+            let lines: Vec<&str> = tool.said.lines.iter().map(|(_, line)| line.as_str()).collect();
+            text += &format!(
+                "<details><summary>{} in round {}: {}</summary>\n<pre>{} {}\n{}</pre>\n</details>\n",
+                turn.kind.title(),
+                turn.round + 1,
+                escape(&tool.name),
+                escape(&tool.name),
+                escape(&tool.said.arguments),
+                escape(&lines.join("\n"))
             );
         }
     }

@@ -1,7 +1,10 @@
 //! End to end at half of the highest rate that each Kafka reaches with a consumer beside the producer. Corelog is measured at
 //! both rates, and compared at each with the Kafka that it comes from.
 
-use super::{Options, Outcome, Running, Scenario, Subjects, costs, latencies, more, plan_for};
+use super::{
+    Options, Outcome, Running, Scenario, Subjects, circumstance, costs, latencies, more, plan_for,
+    reject_unsent, unsteady,
+};
 use crate::compare::subject::Kind;
 use crate::endpoint::Endpoint;
 use crate::host::cost::Watched;
@@ -39,9 +42,13 @@ fn highest(subjects: &Subjects, kind: Kind, options: &Options) -> Result<f64> {
     eprintln!("{title}");
     let running = subjects.start(kind)?;
     let plan = Plan { groups: 1, ..plan_for(&running, options)? };
-    let report = load::run::run("e2e-highest", &plan, &running.watched()?, &Progress::new(&title))?;
+    let report = Outcome::default().run("e2e-highest", &plan, &running, options, &Progress::new(&title))?;
     if let Some(problem) = report.problems.first() {
         bail!("{title}: {problem}");
+    }
+    // Half of what does not stand is a rate like any other: it is the same for all, and is told.
+    if let Some(why) = unsteady(&report.steady) {
+        eprintln!("{title}: not steady: {why}");
     }
     let produced = report.produced.context("a producing run has a producing side")?;
     Ok(produced.records_per_second)
@@ -52,11 +59,8 @@ pub fn turn(running: &Running, options: &Options, rates: &Rates, progress: &Prog
     for (of, rate) in rates.iter().filter(|(of, _)| running.kind.is_corelog() || running.kind == **of) {
         let pace = Pace::Rate { records_per_second: *rate, arrivals: Arrivals::Even };
         let plan = Plan { groups: 1, pace, ..plan_for(running, options)? };
-        let mut report = load::run::run("e2e-half", &plan, &running.watched()?, progress)?;
-        if report.client.unsent > 0 {
-            let unsent = report.client.unsent;
-            report.problems.push(format!("{rate:.0} records/s were not reached: {unsent} were not sent"));
-        }
+        let mut report = outcome.run("e2e-half", &plan, running, options, progress)?;
+        reject_unsent(&mut report, *rate);
         let suffix = match of {
             Kind::Kafka => ", half of Kafka",
             Kind::KafkaFsync => ", half of fsync",
@@ -69,10 +73,10 @@ pub fn turn(running: &Running, options: &Options, rates: &Rates, progress: &Prog
                 figures.push(more(format!("{}{suffix}", figure.name), figure.unit, figure.value));
             }
         }
-        figures.push(more(format!("rate{suffix}"), "records/s", *rate));
+        figures.push(circumstance(format!("rate{suffix}"), "records/s", *rate));
         outcome.add(figures, report);
         if running.kind == Kind::Corelog {
-            alone(&plan, suffix, &mut outcome, progress)?;
+            alone(&plan, suffix, &mut outcome, running, options, progress)?;
         }
     }
     Ok(outcome)
@@ -80,7 +84,16 @@ pub fn turn(running: &Running, options: &Options, rates: &Rates, progress: &Prog
 
 /// What the same load shows with an endpoint that does nothing: of any broker's latencies so much is the load generator's and the
 /// machine's.
-fn alone(plan: &Plan, suffix: &str, outcome: &mut Outcome, progress: &Progress) -> Result<()> {
+fn alone(
+    plan: &Plan,
+    suffix: &str,
+    outcome: &mut Outcome,
+    running: &Running,
+    options: &Options,
+    progress: &Progress,
+) -> Result<()> {
+    outcome.settle("e2e-alone", running, options, progress)?;
+
     progress.say("the load generator alone");
     let endpoint = Endpoint::start(Endpoint::BYTES_MAX)?;
     let plan = Plan { bootstrap: endpoint.address.to_string(), ..plan.clone() };

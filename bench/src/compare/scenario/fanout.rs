@@ -1,7 +1,6 @@
 //! One stream, read by five groups as it comes. The rate is the same for all brokers, so that cost is what differs.
 
-use super::{Options, Outcome, Running, costs, latencies, more, plan_for};
-use crate::load;
+use super::{Options, Outcome, Running, costs, latencies, more, plan_for, reject_unsent};
 use crate::load::plan::{Pace, Plan};
 use crate::load::schedule::Arrivals;
 use crate::progress::Progress;
@@ -15,17 +14,15 @@ pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result
     let records_per_second = options.rate.unwrap_or(RECORDS_PER_SECOND);
     let pace = Pace::Rate { records_per_second, arrivals: Arrivals::Even };
     let plan = Plan { groups: GROUPS, pace, ..plan_for(running, options)? };
-    let mut report = load::run::run("fanout-5", &plan, &running.watched()?, progress)?;
-    if report.client.unsent > 0 {
-        report.problems.push(format!("{records_per_second:.0} records/s were not reached"));
-    }
+    let mut outcome = Outcome::default();
+    let mut report = outcome.run("fanout-5", &plan, running, options, progress)?;
+    reject_unsent(&mut report, records_per_second);
     let mut figures = Vec::new();
     if let Some(consumed) = &report.consumed {
         figures.push(more("consumed", "MB/s", consumed.bytes_per_second / 1e6));
         figures.extend(costs(&report, consumed.bytes));
         figures.extend(consumed.latency.iter().flat_map(|latency| latencies("", latency)));
     }
-    let mut outcome = Outcome::default();
     outcome.add(figures, report);
     Ok(outcome)
 }

@@ -20,6 +20,7 @@ pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result
         Ok(Usage::of(pid)?.resident as f64 / 1e6)
     };
     let mut outcome = Outcome::default();
+    outcome.settle("memory", running, options, progress)?;
     progress.say("idle and empty");
     outcome.figures.push(less("resident, empty", "MB", resident()?));
     progress.say("making partitions");

@@ -1,7 +1,6 @@
 //! The same load on few partitions and on many: how much of the throughput is kept?
 
-use super::{Options, Outcome, Running, less, more, plan_for};
-use crate::load;
+use super::{Options, Outcome, Running, less, more, plan_for, unsteady};
 use crate::load::plan::Plan;
 use crate::progress::Progress;
 use anyhow::Result;
@@ -12,9 +11,12 @@ pub const MANY: usize = 5000;
 pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut rates = Vec::new();
+    let mut why = None;
     for partitions in [FEW, MANY] {
         let plan = Plan { partitions, ..plan_for(running, options)? };
-        let report = load::run::run("partitions", &plan, &running.watched()?, progress)?;
+        let name = format!("partitions-{partitions}");
+        let report = outcome.run(&name, &plan, running, options, progress)?;
+        why = why.or(unsteady(&report.steady));
         let mut figures = Vec::new();
         if let Some(produced) = report.produced.as_ref().filter(|_| report.problems.is_empty()) {
             let rate = produced.bytes_per_second / 1e6;
@@ -28,7 +30,7 @@ pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result
         outcome.add(figures, report);
     }
     if let [few, many] = rates[..] {
-        outcome.figures.push(more("throughput kept", "%", many / few * 100.0));
+        outcome.figures.push(more("throughput kept", "%", many / few * 100.0).refused(&why));
     }
     Ok(outcome)
 }

@@ -18,7 +18,7 @@ pub fn plan(scenario: Scenario, plan: Plan) -> Option<Plan> {
     let producers = threads_by_default(usize::MAX);
     let busy = Plan { producers, producer_threads: producers, ..plan.clone() };
     Some(match scenario {
-        Scenario::Produce1k100p => busy,
+        Scenario::Produce1k100p | Scenario::Quick => busy,
         Scenario::Produce64kBatches => Plan { batch_bytes: 64 << 10, ..busy },
         Scenario::SmallKeyed => {
             const PRODUCERS: usize = 50;
@@ -52,10 +52,11 @@ pub fn turn(
     plan: &Plan,
     sinks: &[Sink],
     running: &Running,
+    options: &Options,
     progress: &Progress,
 ) -> Result<Outcome> {
-    let report = load::run::run(name, plan, &running.watched()?, progress)?;
     let mut outcome = Outcome::default();
+    let report = outcome.run(name, plan, running, options, progress)?;
     let mut figures = Vec::new();
     if let Some(produced) = &report.produced {
         figures.push(more("throughput", "MB/s", produced.bytes_per_second / 1e6));
