@@ -307,7 +307,7 @@ mod tests {
             order.resize(order.len().max(turn.round + 1), Vec::new());
             order[turn.round].push(turn.kind);
         }
-        Results { scenario: Scenario::Quick, about: String::new(), own_limit: None, order, turns }
+        Results { scenario: Scenario::Quick, about: String::new(), own_limits: Vec::new(), order, turns }
     }
 
     fn cold() -> Ratio {

@@ -12,16 +12,17 @@ mod start;
 mod tools;
 mod under_load;
 
-use super::Options;
 use super::kafka_tools::Said;
 use super::order;
 use super::subject::{Kind, Running, Subjects};
+use super::{Options, tables};
 use crate::ceilings;
 use crate::host::settle::{Settled, settle};
 use crate::load;
 use crate::load::plan::Plan;
 use crate::progress::Progress;
 use crate::report::RunReport;
+use crate::stats::spread::Spread;
 use crate::stats::steady::Steady;
 use crate::stats::summary::Latency;
 use anyhow::{Context, Result};
@@ -260,8 +261,8 @@ impl Turn {
 pub struct Results {
     pub scenario: Scenario,
     pub about: String,
-    /// What the load generator reaches by itself, in bytes a second, where it saturates.
-    pub own_limit: Option<f64>,
+    /// What the load generator reaches by itself in each round, in bytes a second, where it saturates.
+    pub own_limits: Vec<f64>,
     /// In each round.
     pub order: Vec<Vec<Kind>>,
     pub turns: Vec<Turn>,
@@ -299,11 +300,16 @@ impl Results {
     }
 
     fn own_limit_remarks(&self) -> Vec<String> {
-        let Some(limit) = self.own_limit else { return Vec::new() };
-        let mut remarks =
-            vec![format!("the load generator alone reaches {:.0} MB/s with this load", limit / 1e6)];
+        let Some(spread) = Spread::of(self.own_limits.iter().map(|limit| limit / 1e6)) else {
+            return Vec::new();
+        };
+        let mut remarks = vec![format!(
+            "the load generator alone reaches {} MB/s with this load, asked before each round",
+            tables::spread_text(&spread)
+        )];
         for turn in &self.turns {
             let throughput = turn.figures.iter().find(|figure| figure.name == "throughput");
+            let limit = self.own_limits.get(turn.round).copied().unwrap_or(f64::INFINITY);
             let share = throughput.map_or(0.0, |figure| figure.value * 1e6 / limit);
             if share > OWN_LIMIT_SHARE {
                 let (title, round) = (turn.kind.title(), turn.round + 1);
@@ -332,8 +338,6 @@ impl Results {
 const OWN_LIMIT_SHARE: f64 = 0.8;
 /// For each of some bare sinks.
 const SINK_TIME: Duration = Duration::from_secs(1);
-/// A deadline does not stop a comparison before each of two has been first once.
-const ROUNDS_MIN: usize = 2;
 
 pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result<Results> {
     let rates = match scenario {
@@ -342,16 +346,18 @@ pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result
     };
     let has_ceiling =
         matches!(scenario, Scenario::Produce1k100p | Scenario::Produce64kBatches | Scenario::SmallKeyed);
-    let own_limit = produce::own_limit(scenario, options, &Progress::new("the load generator's own limit"))?;
+    let about = scenario.about();
     let mut results =
-        Results { scenario, about: scenario.about(), own_limit, order: Vec::new(), turns: Vec::new() };
+        Results { scenario, about, own_limits: Vec::new(), order: Vec::new(), turns: Vec::new() };
     let mut longest = Duration::ZERO;
     for (round, kinds) in order::balanced(&subjects.of(scenario), options.rounds).into_iter().enumerate() {
         let begun = Instant::now();
-        if round >= ROUNDS_MIN && options.deadline.is_some_and(|deadline| begun + longest > deadline) {
+        if round > 0 && options.deadline.is_some_and(|deadline| begun + longest > deadline) {
             break;
         }
         // In every round anew: what else goes on in the machine changes.
+        let progress = Progress::new("the load generator's own limit");
+        results.own_limits.extend(produce::own_limit(scenario, options, &progress)?);
         let sinks = match has_ceiling {
             true => ceilings::sinks(&subjects.directory, SINK_TIME)?,
             false => Vec::new(),
@@ -506,5 +512,29 @@ mod tests {
         let mut outcome = Outcome::default();
         outcome.add([more("p99", "ms", 1.0)], run);
         assert!(outcome.figures.is_empty() && outcome.runs.len() == 1);
+    }
+
+    #[test]
+    fn a_throughput_near_the_load_generators_own_of_that_round_is_told() {
+        let turn = |round| Turn {
+            round,
+            kind: Kind::Corelog,
+            figures: vec![more("throughput", "MB/s", 90.0)],
+            runs: Vec::new(),
+            settled: Vec::new(),
+            tools: Vec::new(),
+        };
+        let results = Results {
+            scenario: Scenario::Produce1k100p,
+            about: String::new(),
+            own_limits: vec![200e6, 100e6],
+            order: vec![vec![Kind::Corelog]; 2],
+            turns: vec![turn(0), turn(1)],
+        };
+        let remarks: Vec<String> = results.remarks().collect();
+        assert!(remarks[0].contains("150 (100 - 200) MB/s"), "{remarks:?}");
+        let bound: Vec<&String> =
+            remarks.iter().filter(|remark| remark.starts_with("client-bound")).collect();
+        assert!(bound.len() == 1 && bound[0].contains("round 2") && bound[0].contains("90 %"), "{remarks:?}");
     }
 }

@@ -41,8 +41,9 @@ pub fn own_limit(scenario: Scenario, options: &Options, progress: &Progress) -> 
     let endpoint = Endpoint::start(0)?;
     let plan = super::plan(&endpoint.address.to_string(), options);
     let Some(plan) = self::plan(scenario, plan) else { return Ok(None) };
-    let (warm_up, measured) = (Duration::from_secs(2), Duration::from_secs(4));
-    let plan = Plan { read_back: false, warm_up, measured, ..plan };
+    let seconds = Duration::from_secs;
+    let plan =
+        Plan { read_back: false, warm_up: seconds(4), warm_up_max: seconds(8), measured: seconds(6), ..plan };
     let report = load::run::run("self", &plan, &Watched::default(), progress)?;
     Ok(report.produced.map(|produced| produced.bytes_per_second))
 }
