@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::report::RunReport;
 use crate::stats::summary::{Latency, Summary};
 use corelog_wire::ApiKey;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -193,6 +193,17 @@ fn dips_that_come_again_are_counted() {
     // Three of them, one of which may be cut in two by the window's ends.
     assert!((3..=4).contains(&steady.dips.count) && steady.dips.seconds >= 1.5, "{steady:?}");
     assert!(steady.dips.every_s.is_some_and(|every| (1.3..=2.5).contains(&every)), "{steady:?}");
+}
+
+/// A thread that cannot go on ends the run, which says why.
+#[test]
+fn what_fails_does_not_go_on() {
+    let endpoint = endpoint(Faults { wrongs: Some((Wrong::Damage, 7)), ..Default::default() });
+    let (started, measured) = (Instant::now(), Duration::from_secs(600));
+    let plan = Plan { groups: 1, measured, ..plan(&endpoint, 2000.0) };
+    let error = run("bad", &plan, &Watched::default(), &Progress::new("bad")).unwrap_err();
+    assert!(format!("{error:#}").contains("checksum"), "{error:#}");
+    assert!(started.elapsed() < Duration::from_secs(60));
 }
 
 /// Many more than were acknowledged, behind them.

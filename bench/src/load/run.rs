@@ -3,7 +3,7 @@
 
 use super::consumer::{Consumed, ConsumerThread};
 use super::ledger::Verdict;
-use super::plan::Plan;
+use super::plan::{Pace, Plan};
 use super::producer::{Produced, ProducerThread, nanos};
 use super::stage::{self, Stage};
 use crate::host::cost::{Cost, CpuCourse, Moment, Watched};
@@ -198,6 +198,30 @@ impl Watch<'_> {
     }
 }
 
+/// What was found before the window, and in it.
+fn steady(plan: &Plan, seen: &Seen, producing: Option<&Recorder>, consuming: Option<&Recorder>) -> Steady {
+    let mut all = seen.standing.clone().when("when the window began");
+    let sides = [("produced", producing, 1), ("read", consuming, plan.groups)];
+    for (side, recorder, times) in sides.into_iter().filter_map(|(side, it, times)| Some((side, it?, times)))
+    {
+        all = all.and(recorder.drift(side).when("from the window's first third to its last"));
+        if let Pace::Rate { records_per_second, .. } = plan.pace {
+            let seconds = plan.measured.as_secs_f64();
+            let due = records_per_second * seconds * times as f64;
+            // Of a transaction all is read at once.
+            let at_once = plan.transaction_every.unwrap_or_default().as_secs_f64() / seconds;
+            all = all.and(steady::keeps(side, due, recorder.records(), at_once));
+        }
+    }
+    Steady {
+        reached: all.why.is_none(),
+        warm_up_s: seen.warm_up.as_secs_f64(),
+        spread: all.spread,
+        why: all.why,
+        dips: seen.dips,
+    }
+}
+
 fn report(
     name: &str,
     plan: &Plan,
@@ -224,29 +248,11 @@ fn report(
     let unsent = produced.iter().map(|one| one.unsent).sum();
     let producing = merged(produced.iter().map(|one| &one.recorder).collect());
     let consuming = merged(consumed.iter().map(|one| &one.recorder).collect());
-    let sides = [("produced", &producing), ("read", &consuming)];
-    let drifts = sides.iter().filter_map(|(side, all)| Some(all.as_ref()?.drift(side)));
-    let moving = drifts.fold(Finding::default(), Finding::and);
-    let moving = Finding {
-        why: moving.why.map(|why| format!("from the window's first third to its last {why}")),
-        ..moving
-    };
-    let standing = Finding {
-        why: seen.standing.why.map(|why| format!("when the window began: {why}")),
-        ..seen.standing
-    };
-    let Finding { spread, why } = standing.and(moving);
     RunReport {
         name: name.to_owned(),
         parameters: plan.parameters(),
         ready_s: 0.0,
-        steady: Steady {
-            reached: why.is_none(),
-            warm_up_s: seen.warm_up.as_secs_f64(),
-            spread,
-            why,
-            dips: seen.dips,
-        },
+        steady: steady(plan, &seen, producing.as_ref(), consuming.as_ref()),
         window_s: plan.measured.as_secs_f64(),
         produced: producing.map(|all| all.summary()),
         committed: plan
@@ -268,7 +274,6 @@ mod tests {
     use crate::endpoint::Endpoint;
     use crate::endpoint::faults::{Faults, Wrong};
     use crate::load::payload::{Filler, Sizes};
-    use crate::load::plan::Pace;
     use crate::load::schedule::Arrivals;
     use corelog_client::Compression;
 
