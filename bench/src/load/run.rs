@@ -8,6 +8,7 @@ use super::producer::{Produced, ProducerThread, nanos};
 use super::stage::{self, Stage};
 use crate::host::cost::{Cost, CpuCourse, Moment, Watched};
 use crate::host::perf::Perf;
+use crate::host::process::{self, ThreadTime};
 use crate::progress::Progress;
 use crate::report::{ClientFigures, RunReport};
 use crate::stats::gauge::{Gauge, Reading};
@@ -154,8 +155,8 @@ impl Watch<'_> {
         };
         self.wait(from, "warm-up", to, &mut course)?;
         let begun = Moment::now(self.watched)?;
-        let dips = self.dips(to, &mut course)?;
-        let mut cost = Cost::between(&begun, &Moment::now(self.watched)?);
+        let (dips, threads) = self.measure(to, &mut course)?;
+        let mut cost = Cost::between(&begun, &Moment::now(self.watched)?.with_ended(threads));
         cost.course = course.points();
         if let (Some(counting), Some(broker)) = (counting, &mut cost.broker) {
             broker.counts = counting.stop()?;
@@ -167,8 +168,10 @@ impl Watch<'_> {
         self.sides.iter().map(|side| Reading::of(&side.gauges)).collect()
     }
 
-    /// Looks for dips at the end of the line: where nobody reads, of producing.
-    fn dips(&self, to: Instant, course: &mut CpuCourse) -> Result<Dips> {
+    /// Looks for dips at the end of the line: where nobody reads, of producing. Returns besides what threads had used shortly before the
+    /// window's end, with which those of producers end.
+    fn measure(&self, to: Instant, course: &mut CpuCourse) -> Result<(Dips, Vec<ThreadTime>)> {
+        let mut threads = process::own_threads();
         let records = || self.sides.last().map_or(0, |side| Reading::of(&side.gauges).records);
         let (mut at, mut before, mut pieces) = (Instant::now(), records(), Vec::new());
         while at < to {
@@ -180,8 +183,11 @@ impl Watch<'_> {
                     .push(((now_are - before) as f64 * DIP.as_secs_f64() / (now - at).as_secs_f64()) as u64);
             }
             (at, before) = (now, now_are);
+            if now < to {
+                threads = process::own_threads();
+            }
         }
-        Ok(steady::dips(&pieces, DIP.as_secs_f64()))
+        Ok((steady::dips(&pieces, DIP.as_secs_f64()), threads))
     }
 
     fn wait(&self, until: Instant, phase: &str, end: Instant, course: &mut CpuCourse) -> Result<()> {
