@@ -10,6 +10,7 @@ use crate::load::plan::Plan;
 use crate::progress::Progress;
 use crate::workload::threads_by_default;
 use anyhow::Result;
+use std::time::Duration;
 
 /// What the scenario makes of a plan; none for scenarios of other kinds.
 pub fn plan(scenario: Scenario, plan: Plan) -> Option<Plan> {
@@ -40,7 +41,8 @@ pub fn own_limit(scenario: Scenario, options: &Options, progress: &Progress) -> 
     let endpoint = Endpoint::start(0)?;
     let plan = super::plan(&endpoint.address.to_string(), options);
     let Some(plan) = self::plan(scenario, plan) else { return Ok(None) };
-    let plan = Plan { read_back: false, ..plan };
+    let (warm_up, measured) = (Duration::from_secs(2), Duration::from_secs(4));
+    let plan = Plan { read_back: false, warm_up, measured, ..plan };
     let report = load::run::run("self", &plan, &Watched::default(), progress)?;
     Ok(report.produced.map(|produced| produced.bytes_per_second))
 }
