@@ -120,8 +120,11 @@ pub fn run(binary: &Path, directory: &Path, options: &Options) -> Result<bool> {
                 let world = &world;
                 scope.spawn(move || {
                     let outcome = client(world);
-                    // Nothing else is to be learnt then.
-                    world.done.fetch_or(outcome.is_err(), Ordering::Relaxed);
+                    if let Err(error) = &outcome {
+                        println!("ENDED: {error:#}");
+                        // Nothing else is to be learnt then: what others meet now may come of this one's end.
+                        world.done.store(true, Ordering::Relaxed);
+                    }
                     outcome
                 })
             })
