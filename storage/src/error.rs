@@ -26,7 +26,7 @@ pub enum StorageError {
     Missing { path: PathBuf, what: String },
 
     /// A format this build does not know.
-    #[error("{}: {what}. Run the build that wrote it, or a newer one", path.display())]
+    #[error("{}: {what}", path.display())]
     Version { path: PathBuf, what: String },
 
     /// The log was found damaged when it was opened; it stays as it is until a person decides.

@@ -37,6 +37,8 @@ pub enum Wrong {
     Delay,
     /// One of its records, with a checksum of the batch that fits.
     Corrupt,
+    /// The same, and it does not.
+    Damage,
     /// Of partition 0, and written to partition 1.
     Misplace,
     /// Acknowledged with an offset that is not its own.
@@ -88,10 +90,16 @@ impl Faults {
 }
 
 /// A batch without headers whose last record has another last byte.
-pub fn corrupted(batch: &[u8]) -> Bytes {
+pub fn damaged(batch: &[u8]) -> Vec<u8> {
     let mut batch = batch.to_vec();
     let at = batch.len() - 2;
     batch[at] ^= 1;
+    batch
+}
+
+/// One of which the client cannot tell.
+pub fn corrupted(batch: &[u8]) -> Bytes {
+    let mut batch = damaged(batch);
     let checksum = crc32c::crc32c(&batch[ATTRIBUTES_AT..]);
     batch[CRC_AT..CRC_AT + 4].copy_from_slice(&checksum.to_be_bytes());
     batch.into()

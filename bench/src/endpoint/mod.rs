@@ -386,6 +386,7 @@ impl Shared {
                 end()
             }
             Wrong::Corrupt => append(faults::corrupted(&records)),
+            Wrong::Damage => append(faults::damaged(&records).into()),
             Wrong::Misplace => {
                 self.logs.append(topic, 1, records)?;
                 end()

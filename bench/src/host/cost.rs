@@ -2,7 +2,7 @@
 
 use super::machine::device_of;
 use super::perf::Counts;
-use super::process::{self, Switches, Usage};
+use super::process::{self, Switches, ThreadTime, Usage};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fs;
@@ -40,7 +40,7 @@ pub struct Moment {
     machine: MachineTimes,
     kernel: Duration,
     own: Duration,
-    threads: Vec<(u32, String, Duration)>,
+    threads: Vec<ThreadTime>,
     device_written: Option<u64>,
 }
 
@@ -55,6 +55,16 @@ impl Moment {
             threads: process::own_threads(),
             device_written: watched.device.as_deref().and_then(device_written),
         })
+    }
+}
+
+impl Moment {
+    /// Of threads that live no longer, what they had used a moment before.
+    pub fn with_ended(mut self, before: Vec<ThreadTime>) -> Moment {
+        let ended = before.into_iter().filter(|(id, ..)| !self.threads.iter().any(|(other, ..)| other == id));
+        let ended: Vec<ThreadTime> = ended.collect();
+        self.threads.extend(ended);
+        self
     }
 }
 
@@ -207,7 +217,7 @@ impl Cost {
             read: optional(to.read, from.read),
         });
         let client_cpu_s = less(to.own, from.own);
-        let ran = |(id, name, to): &(u32, String, Duration)| {
+        let ran = |(id, name, to): &ThreadTime| {
             let before =
                 from.threads.iter().find(|(other, ..)| other == id).map_or(Duration::ZERO, |it| it.2);
             (name.clone(), less(*to, before) / seconds)
@@ -235,13 +245,9 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    #[test]
-    fn what_a_hypervisor_takes_is_told_on_its_own() {
-        let times = |text| MachineTimes::parse(text).unwrap();
-        let line = times("cpu  100 20 30 5000 400 5 6 700 80 9\ncpu0 1 1 1 1 1 1 1 1 1 1\n");
-        assert_eq!((line.busy, line.stolen), (process::ticks(161), process::ticks(700)));
-        assert_eq!(MachineTimes::parse("cpu  100 20"), None);
-        let moment = |seconds: u64, busy, stolen, broker, own| Moment {
+    /// After so many seconds; the rest is in milliseconds.
+    fn moment(seconds: u64, busy: u64, stolen: u64, broker: u64, own: u64) -> Moment {
+        Moment {
             at: Instant::now() + Duration::from_secs(seconds),
             broker: Some(Usage { cpu: Duration::from_millis(broker), ..Default::default() }),
             machine: MachineTimes {
@@ -252,7 +258,15 @@ mod tests {
             own: Duration::from_millis(own),
             threads: Vec::new(),
             device_written: None,
-        };
+        }
+    }
+
+    #[test]
+    fn what_a_hypervisor_takes_is_told_on_its_own() {
+        let times = |text| MachineTimes::parse(text).unwrap();
+        let line = times("cpu  100 20 30 5000 400 5 6 700 80 9\ncpu0 1 1 1 1 1 1 1 1 1 1\n");
+        assert_eq!((line.busy, line.stolen), (process::ticks(161), process::ticks(700)));
+        assert_eq!(MachineTimes::parse("cpu  100 20"), None);
         let begin = moment(0, 1000, 500, 0, 0);
         let near = |value: f64, expected: f64| (value - expected).abs() < 1e-6;
         let cost = Cost::between(&begin, &moment(10, 9000, 2500, 4000, 3000));
@@ -296,6 +310,18 @@ mod tests {
         assert!((broker.user_s + broker.system_s - broker.cpu_s).abs() < 0.05, "{broker:?}");
         // Not its broker's: another's. By samples, so not to the millisecond.
         assert!(unknown.others_cpu_s > 0.2, "{unknown:?}");
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_counts() {
+        let thread = |id, name: &str, seconds| (id, name.to_owned(), Duration::from_secs(seconds));
+        let begin =
+            Moment { threads: vec![thread(1, "lives", 1), thread(2, "ends", 1)], ..moment(0, 0, 0, 0, 0) };
+        let end = Moment { threads: vec![thread(1, "lives", 5)], ..moment(10, 0, 0, 0, 0) };
+        let end = end.with_ended(vec![thread(1, "lives", 4), thread(2, "ends", 9)]);
+        assert_eq!(end.threads.len(), 2);
+        let (name, share) = Cost::between(&begin, &end).client_busiest_thread.unwrap();
+        assert!(name == "ends" && (share - 0.8).abs() < 0.01, "{name} {share}");
     }
 
     #[test]

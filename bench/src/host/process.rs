@@ -128,8 +128,11 @@ pub fn kernel_threads_cpu() -> Duration {
     processes.flatten().filter_map(cpu_of).sum()
 }
 
-/// CPU time of each thread of this process: name, and time since it began.
-pub fn own_threads() -> Vec<(u32, String, Duration)> {
+/// A thread's number and name, and its CPU time since it began.
+pub type ThreadTime = (u32, String, Duration);
+
+/// Of each thread of this process.
+pub fn own_threads() -> Vec<ThreadTime> {
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };
     let thread = |task: fs::DirEntry| {
         let id = task.file_name().to_str()?.parse().ok()?;

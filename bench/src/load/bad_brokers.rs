@@ -14,7 +14,7 @@ use crate::progress::Progress;
 use crate::report::RunReport;
 use crate::stats::summary::{Latency, Summary};
 use corelog_wire::ApiKey;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -195,6 +195,17 @@ fn dips_that_come_again_are_counted() {
     assert!(steady.dips.every_s.is_some_and(|every| (1.3..=2.5).contains(&every)), "{steady:?}");
 }
 
+/// A thread that cannot go on ends the run, which says why.
+#[test]
+fn what_fails_does_not_go_on() {
+    let endpoint = endpoint(Faults { wrongs: Some((Wrong::Damage, 7)), ..Default::default() });
+    let (started, measured) = (Instant::now(), Duration::from_secs(600));
+    let plan = Plan { groups: 1, measured, ..plan(&endpoint, 2000.0) };
+    let error = run("bad", &plan, &Watched::default(), &Progress::new("bad")).unwrap_err();
+    assert!(format!("{error:#}").contains("checksum"), "{error:#}");
+    assert!(started.elapsed() < Duration::from_secs(60));
+}
+
 /// Many more than were acknowledged, behind them.
 #[test]
 fn reading_goes_on_to_the_end() {
@@ -204,4 +215,8 @@ fn reading_goes_on_to_the_end() {
     let [sent, more] = [300_000, 3_000_000].map(|bytes| stage.fill(bytes, &progress).unwrap());
     let (verdict, _) = stage.read(&sent, 1).unwrap();
     assert_eq!((verdict.lost, verdict.surplus), (0, more.total()), "{verdict:?}");
+    // Of a topic of others as much is read as it had: they may go on writing.
+    let expected = Expected::Counts(sent.by_partition());
+    let report = reading::read("bad", &stage, &expected, &Watched::default(), &progress).unwrap();
+    assert!(report.verdict.read >= sent.total() && report.verdict.read < more.total(), "{report:?}");
 }

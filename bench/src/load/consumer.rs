@@ -106,13 +106,14 @@ impl ConsumerThread {
             if due.is_none() {
                 due = sent.get().map(|sent| self.partitions.iter().map(|at| sent[*at as usize]).sum());
             }
-            if due.is_some_and(|due| is_dry && count >= due || last.elapsed() > self.patience)
+            // One may have more than it should; strangers may go on writing.
+            let may_end = is_dry || !self.ledger.is_of_run();
+            if due.is_some_and(|due| may_end && count >= due || last.elapsed() > self.patience)
                 || self.until.is_some_and(|until| Instant::now() >= until)
             {
                 break;
             }
             let records = block_on(self.consumer.poll(POLL))?;
-            // One may have more than it should.
             is_dry = records.is_empty();
             if records.is_empty() {
                 if due.is_none() {

@@ -248,6 +248,11 @@ impl Ledger {
         self.faults = self.faults.merge(other.faults);
     }
 
+    /// Whether it is known whose the records are.
+    pub fn is_of_run(&self) -> bool {
+        self.run.is_some()
+    }
+
     pub fn partitions(&self) -> usize {
         self.partitions
     }

@@ -3,11 +3,12 @@
 
 use super::consumer::{Consumed, ConsumerThread};
 use super::ledger::Verdict;
-use super::plan::Plan;
+use super::plan::{Pace, Plan};
 use super::producer::{Produced, ProducerThread, nanos};
 use super::stage::{self, Stage};
 use crate::host::cost::{Cost, CpuCourse, Moment, Watched};
 use crate::host::perf::Perf;
+use crate::host::process::{self, ThreadTime};
 use crate::progress::Progress;
 use crate::report::{ClientFigures, RunReport};
 use crate::stats::gauge::{Gauge, Reading};
@@ -154,8 +155,8 @@ impl Watch<'_> {
         };
         self.wait(from, "warm-up", to, &mut course)?;
         let begun = Moment::now(self.watched)?;
-        let dips = self.dips(to, &mut course)?;
-        let mut cost = Cost::between(&begun, &Moment::now(self.watched)?);
+        let (dips, threads) = self.measure(to, &mut course)?;
+        let mut cost = Cost::between(&begun, &Moment::now(self.watched)?.with_ended(threads));
         cost.course = course.points();
         if let (Some(counting), Some(broker)) = (counting, &mut cost.broker) {
             broker.counts = counting.stop()?;
@@ -167,8 +168,10 @@ impl Watch<'_> {
         self.sides.iter().map(|side| Reading::of(&side.gauges)).collect()
     }
 
-    /// Looks for dips at the end of the line: where nobody reads, of producing.
-    fn dips(&self, to: Instant, course: &mut CpuCourse) -> Result<Dips> {
+    /// Looks for dips at the end of the line: where nobody reads, of producing. Returns besides what threads had used shortly before the
+    /// window's end, with which those of producers end.
+    fn measure(&self, to: Instant, course: &mut CpuCourse) -> Result<(Dips, Vec<ThreadTime>)> {
+        let mut threads = process::own_threads();
         let records = || self.sides.last().map_or(0, |side| Reading::of(&side.gauges).records);
         let (mut at, mut before, mut pieces) = (Instant::now(), records(), Vec::new());
         while at < to {
@@ -180,8 +183,11 @@ impl Watch<'_> {
                     .push(((now_are - before) as f64 * DIP.as_secs_f64() / (now - at).as_secs_f64()) as u64);
             }
             (at, before) = (now, now_are);
+            if now < to {
+                threads = process::own_threads();
+            }
         }
-        Ok(steady::dips(&pieces, DIP.as_secs_f64()))
+        Ok((steady::dips(&pieces, DIP.as_secs_f64()), threads))
     }
 
     fn wait(&self, until: Instant, phase: &str, end: Instant, course: &mut CpuCourse) -> Result<()> {
@@ -195,6 +201,30 @@ impl Watch<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// What was found before the window, and in it.
+fn steady(plan: &Plan, seen: &Seen, producing: Option<&Recorder>, consuming: Option<&Recorder>) -> Steady {
+    let mut all = seen.standing.clone().when("when the window began");
+    let sides = [("produced", producing, 1), ("read", consuming, plan.groups)];
+    for (side, recorder, times) in sides.into_iter().filter_map(|(side, it, times)| Some((side, it?, times)))
+    {
+        all = all.and(recorder.drift(side).when("from the window's first third to its last"));
+        if let Pace::Rate { records_per_second, .. } = plan.pace {
+            let seconds = plan.measured.as_secs_f64();
+            let due = records_per_second * seconds * times as f64;
+            // Of a transaction all is read at once.
+            let at_once = plan.transaction_every.unwrap_or_default().as_secs_f64() / seconds;
+            all = all.and(steady::keeps(side, due, recorder.records(), at_once));
+        }
+    }
+    Steady {
+        reached: all.why.is_none(),
+        warm_up_s: seen.warm_up.as_secs_f64(),
+        spread: all.spread,
+        why: all.why,
+        dips: seen.dips,
     }
 }
 
@@ -224,29 +254,11 @@ fn report(
     let unsent = produced.iter().map(|one| one.unsent).sum();
     let producing = merged(produced.iter().map(|one| &one.recorder).collect());
     let consuming = merged(consumed.iter().map(|one| &one.recorder).collect());
-    let sides = [("produced", &producing), ("read", &consuming)];
-    let drifts = sides.iter().filter_map(|(side, all)| Some(all.as_ref()?.drift(side)));
-    let moving = drifts.fold(Finding::default(), Finding::and);
-    let moving = Finding {
-        why: moving.why.map(|why| format!("from the window's first third to its last {why}")),
-        ..moving
-    };
-    let standing = Finding {
-        why: seen.standing.why.map(|why| format!("when the window began: {why}")),
-        ..seen.standing
-    };
-    let Finding { spread, why } = standing.and(moving);
     RunReport {
         name: name.to_owned(),
         parameters: plan.parameters(),
         ready_s: 0.0,
-        steady: Steady {
-            reached: why.is_none(),
-            warm_up_s: seen.warm_up.as_secs_f64(),
-            spread,
-            why,
-            dips: seen.dips,
-        },
+        steady: steady(plan, &seen, producing.as_ref(), consuming.as_ref()),
         window_s: plan.measured.as_secs_f64(),
         produced: producing.map(|all| all.summary()),
         committed: plan
@@ -268,7 +280,6 @@ mod tests {
     use crate::endpoint::Endpoint;
     use crate::endpoint::faults::{Faults, Wrong};
     use crate::load::payload::{Filler, Sizes};
-    use crate::load::plan::Pace;
     use crate::load::schedule::Arrivals;
     use corelog_client::Compression;
 

@@ -188,6 +188,11 @@ impl Recorder {
         all
     }
 
+    /// In the window.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
     /// How far the window's first third and its last are apart.
     pub fn drift(&self, side: &str) -> Finding {
         let interval = self.window.interval;

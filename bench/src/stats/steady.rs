@@ -9,6 +9,8 @@ use std::time::Duration;
 pub const THROUGHPUT_APART: f64 = 0.1;
 /// The same for p99, which hangs on few records.
 pub const P99_APART: f64 = 0.3;
+/// And what is done in the window, with a rate, from what is due.
+const RATE_APART: f64 = 0.02;
 /// So many pieces are looked at.
 const PIECES: usize = 3;
 /// Of so many parts each.
@@ -77,6 +79,11 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Says when it was so.
+    pub fn when(self, when: &str) -> Finding {
+        Finding { why: self.why.map(|why| format!("{when}: {why}")), ..self }
+    }
+
     /// The worse of both.
     pub fn and(self, other: Finding) -> Finding {
         Finding { spread: self.spread.max(other.spread), why: self.why.or(other.why) }
@@ -102,6 +109,23 @@ pub fn find(side: &str, pieces: &[Level]) -> Finding {
     let p99s = pieces.iter().map(|piece| piece.p99_us).collect();
     compare("throughput", throughputs, THROUGHPUT_APART, |value| format!("{} MB/s", number(value)))
         .and(compare("p99", p99s, P99_APART, micros))
+}
+
+/// By a rate, as many records are done in the window as are due in it: else others wait at its beginning, or at its end. So many more may
+/// be done `at_once`, as a share of all.
+pub fn keeps(side: &str, due: f64, done: u64, at_once: f64) -> Finding {
+    // They come by chance, perhaps; then that is four standard deviations.
+    let allowed = RATE_APART + at_once + 4.0 / due.sqrt();
+    let spread = apart(&[due, done as f64]);
+    let what = if done as f64 > due { "a backlog was worked off" } else { "a backlog came about" };
+    let why = (spread > allowed).then(|| {
+        format!(
+            "{} records were due in the window, and {} were {side}: {what}",
+            number(due),
+            number(done as f64)
+        )
+    });
+    Finding { spread, why }
 }
 
 /// As a share of the greatest. Where nothing is done there is nothing that could be steady.
@@ -198,6 +222,17 @@ mod tests {
         // Slower is as bad as faster, and nothing at all is worst.
         assert!(find("produced", &levels(&[100.0, 100.0, 89.0], &STILL)).why.is_some());
         assert_eq!(find("produced", &levels(&[0.0; 3], &[0.0; 3])).spread, 1.0);
+    }
+
+    #[test]
+    fn by_a_rate_what_is_due_is_done() {
+        assert_eq!(keeps("read", 1e6, 1_015_000, 0.0).why, None);
+        let worked_off = keeps("read", 1e6, 1_080_000, 0.0);
+        assert!(worked_off.why.unwrap().contains("worked off"));
+        assert!(keeps("produced", 1e6, 950_000, 0.0).why.unwrap().contains("came about"));
+        assert_eq!(keeps("read", 1e6, 950_000, 0.05).why, None);
+        // A hundred arrivals by chance.
+        assert_eq!(keeps("produced", 100.0, 70, 0.0).why, None);
     }
 
     #[test]

@@ -36,7 +36,7 @@ fn start(sim: &Sim, broker: &mut Broker, cores: usize, memory_bytes: u64) -> Soc
 
 const MEMORY: u64 = 16 << 20;
 
-async fn create(connection: &mut Connection, name: &str) {
+pub async fn create(connection: &mut Connection, name: &str) {
     let topic =
         CreatableTopic { name: name.into(), num_partitions: 1, replication_factor: 1, ..Default::default() };
     let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
@@ -45,13 +45,13 @@ async fn create(connection: &mut Connection, name: &str) {
 }
 
 /// Has the broker make its offsets topic.
-async fn find(connection: &mut Connection) {
+pub async fn find(connection: &mut Connection) {
     let request = FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() };
     let answer = connection.call(&request, 4).await.expect("an answer");
     assert_eq!(answer.coordinators[0].error_code, 0);
 }
 
-async fn commit(connection: &mut Connection, group: &str, topic: &str, metadata: &str) -> ErrorCode {
+pub async fn commit(connection: &mut Connection, group: &str, topic: &str, metadata: &str) -> ErrorCode {
     let partition = offset_commit_request::Partition {
         partition_index: 0,
         committed_offset: 5,
@@ -73,7 +73,7 @@ async fn commit(connection: &mut Connection, group: &str, topic: &str, metadata:
     ErrorCode(answer.topics[0].partitions[0].error_code)
 }
 
-async fn committed(connection: &mut Connection, group: &str, topic: &str) -> i64 {
+pub async fn committed(connection: &mut Connection, group: &str, topic: &str) -> i64 {
     let topics = vec![offset_fetch_request::Topics {
         name: topic.into(),
         partition_indexes: vec![0],

@@ -1,8 +1,9 @@
 //! What the log tells a person: starts, recoveries, administrative changes, refused clients; and how often.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::mpsc;
+use std::sync::{Once, mpsc};
 
 use corelog_io::sim::Sim;
 use corelog_wire::ErrorCode;
@@ -18,20 +19,30 @@ use corelog_wire::messages::{
     DeleteRecordsRequest, DeleteTopicsRequest, FindCoordinatorRequest, JoinGroupRequest, OffsetCommitRequest,
     OffsetDeleteRequest, join_group_request,
 };
+use tracing::Level;
+use tracing::subscriber::set_global_default;
+use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{fmt, registry};
 
 use crate::broker::{Broker, Start};
 use crate::connection::Connection;
 use crate::plan::{Faults, Plan};
 use crate::tailer::{connect, create_topic, produce};
 
-/// Where a test's thread logs to.
+/// What a test's thread logs.
 struct Lines(mpsc::Receiver<Vec<u8>>);
 
-struct Writer(mpsc::Sender<Vec<u8>>);
+thread_local! {
+    /// Where this thread logs to.
+    static SENDER: RefCell<Option<mpsc::Sender<Vec<u8>>>> = const { RefCell::new(None) };
+}
+
+struct Writer;
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _ = self.0.send(bytes.to_vec());
+        SENDER.with_borrow(|sender| sender.iter().for_each(|sender| drop(sender.send(bytes.to_vec()))));
         Ok(bytes.len())
     }
 
@@ -40,17 +51,26 @@ impl Write for Writer {
     }
 }
 
+/// One subscriber for all threads: of several, one that comes or goes may hide an event from the others.
+fn subscribe() {
+    static ONCE: Once = Once::new();
+    let is_heard = dynamic_filter_fn(|metadata, _| {
+        *metadata.level() <= Level::INFO && SENDER.with_borrow(Option::is_some)
+    });
+    ONCE.call_once(|| {
+        let lines = fmt::layer().with_ansi(false).without_time().with_writer(|| Writer);
+        set_global_default(registry().with(lines.with_filter(is_heard))).expect("LOG is for the other tests");
+    });
+}
+
 impl Lines {
     /// Runs `test` with what its thread logs, from `info` on, one line each.
     fn with(test: impl FnOnce(&Lines)) {
+        subscribe();
         let (sender, receiver) = mpsc::channel();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::INFO)
-            .with_ansi(false)
-            .without_time()
-            .with_writer(move || Writer(sender.clone()))
-            .finish();
-        tracing::subscriber::with_default(subscriber, || test(&Lines(receiver)));
+        SENDER.set(Some(sender));
+        test(&Lines(receiver));
+        SENDER.set(None);
     }
 
     /// Those since it was last asked.

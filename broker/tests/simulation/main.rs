@@ -26,6 +26,7 @@ mod connection;
 mod consumer;
 mod crowds;
 mod damage;
+mod earlier;
 mod groups;
 mod guests;
 mod log_lines;

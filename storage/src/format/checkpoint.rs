@@ -3,7 +3,7 @@
 
 use super::fields::{Cursor, get_u16, get_u32, get_u64, put};
 use super::segment_file::FIRST_BATCH;
-use super::{PAGE, Refused, VERSION};
+use super::{Format, PAGE, Refused};
 use crate::epochs::EpochHistory;
 use crate::ids::{LogId, RaftIndex, Uuid};
 use crate::producers::{BATCHES_KEPT, ProducedBatch, ProducerEntry};
@@ -19,6 +19,8 @@ const END: usize = 24;
 const INDEX_MAX: RaftIndex = RaftIndex(i64::MAX as u64);
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CLCHKPNT");
+
+pub const FORMAT: Format = Format { name: "checkpoints", oldest: 1, newest: 1 };
 const FLAG_COMPLETE: u16 = 1;
 
 /// The first bytes of a checkpoint. A reader that wants only these reads [`CHECKPOINT_HEADER`] bytes.
@@ -61,7 +63,7 @@ pub struct JournalEnd {
 impl CheckpointHeader {
     fn encode(&self, out: &mut [u8]) {
         put(out, 0, MAGIC.to_le_bytes());
-        put(out, 8, VERSION.to_le_bytes());
+        put(out, 8, FORMAT.newest.to_le_bytes());
         put(out, 10, (if self.complete { FLAG_COMPLETE } else { 0 }).to_le_bytes());
         put(out, 12, self.shard.to_le_bytes());
         put(out, 16, self.generation.to_le_bytes());
@@ -84,10 +86,7 @@ impl CheckpointHeader {
         if crc32c::crc32c(&bytes[..76]) != get_u32(bytes, 76) {
             return Err(Refused::Checksum);
         }
-        let version = get_u16(bytes, 8);
-        if version != VERSION {
-            return Err(Refused::Version(version));
-        }
+        FORMAT.known(get_u16(bytes, 8))?;
         let replay_from = get_u64(bytes, 24);
         if replay_from == 0 {
             return Err(Refused::Content("replay begins with group 0, groups are numbered from 1"));

@@ -1,7 +1,8 @@
 //! The header of a journal group: the unit that is written and synced at once.
 
 use super::fields::{get_u16, get_u32, get_u64, put};
-use super::{Refused, VERSION, page_ceil};
+use super::journal_file::FORMAT;
+use super::{Refused, page_ceil};
 
 /// Bytes of the header; entries follow; zeros fill the last page.
 pub const GROUP_HEADER: usize = 64;
@@ -31,7 +32,7 @@ impl GroupHeader {
     pub fn encode(&self) -> [u8; GROUP_HEADER] {
         let mut out = [0; GROUP_HEADER];
         put(&mut out, 0, MAGIC.to_le_bytes());
-        put(&mut out, 4, VERSION.to_le_bytes());
+        put(&mut out, 4, FORMAT.newest.to_le_bytes());
         put(&mut out, 8, self.generation.to_le_bytes());
         put(&mut out, 16, self.salt.to_le_bytes());
         put(&mut out, 24, self.sequence.to_le_bytes());
@@ -52,10 +53,7 @@ impl GroupHeader {
         if crc32c::crc32c(&bytes[..60]) != get_u32(bytes, 60) {
             return Err(Refused::Checksum);
         }
-        let version = get_u16(bytes, 4);
-        if version != VERSION {
-            return Err(Refused::Version(version));
-        }
+        FORMAT.known(get_u16(bytes, 4))?;
         let sequence = get_u64(bytes, 24);
         if sequence == 0 || sequence == u64::MAX {
             return Err(Refused::Content("a journal group's number has none before or after it"));

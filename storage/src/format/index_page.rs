@@ -1,10 +1,12 @@
 //! Pages of a segment's index file: full pages of entries, and one footer when the segment is sealed.
 
 use super::fields::{get_i64, get_u16, get_u32, get_u64, put};
-use super::{PAGE, Refused, VERSION};
+use super::{Format, PAGE, Refused};
 use crate::ids::RaftIndex;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"CLIX");
+
+pub const FORMAT: Format = Format { name: "segment indexes", oldest: 1, newest: 1 };
 const HEADER: usize = 32;
 const ENTRY: usize = 24;
 
@@ -52,7 +54,7 @@ impl IndexPage {
     /// Fills `page` (zeroed, one page long). `number` counts pages from 0, `base_offset` is the segment's.
     pub fn encode(&self, base_offset: i64, number: u32, page: &mut [u8]) {
         put(page, 0, MAGIC.to_le_bytes());
-        put(page, 4, VERSION.to_le_bytes());
+        put(page, 4, FORMAT.newest.to_le_bytes());
         put(page, 12, number.to_le_bytes());
         put(page, 16, base_offset.to_le_bytes());
         match self {
@@ -88,10 +90,7 @@ impl IndexPage {
         if crc32c::crc32c(&page[..PAGE - 4]) != get_u32(page, PAGE - 4) {
             return Err(Refused::Checksum);
         }
-        let version = get_u16(page, 4);
-        if version != VERSION {
-            return Err(Refused::Version(version));
-        }
+        FORMAT.known(get_u16(page, 4))?;
         if get_u32(page, 12) != number || get_i64(page, 16) != base_offset {
             return Err(Refused::Content("the index page belongs elsewhere"));
         }

@@ -1,9 +1,13 @@
 //! The first page of a journal file.
 
 use super::fields::{get_u16, get_u32, get_u64, put};
-use super::{PAGE, Refused, VERSION};
+use super::{Format, PAGE, Refused};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CLJOURNL");
+
+/// Of journals: files' first pages, groups and entries. A group is read when its file's first page has told that it can be:
+/// what a client has written could look like a group of any version.
+pub const FORMAT: Format = Format { name: "journals", oldest: 1, newest: 1 };
 
 /// Says whose groups follow, and from which on: groups with a smaller sequence are left over from the file's former use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +22,7 @@ impl JournalFileHeader {
     /// Fills the first page of `page`, which is zeroed.
     pub fn encode(&self, page: &mut [u8]) {
         put(page, 0, MAGIC.to_le_bytes());
-        put(page, 8, VERSION.to_le_bytes());
+        put(page, 8, FORMAT.newest.to_le_bytes());
         put(page, 12, self.shard.to_le_bytes());
         put(page, 16, self.generation.to_le_bytes());
         put(page, 24, self.salt.to_le_bytes());
@@ -34,10 +38,7 @@ impl JournalFileHeader {
         if crc32c::crc32c(&page[..PAGE - 4]) != get_u32(page, PAGE - 4) {
             return Err(Refused::Checksum);
         }
-        let version = get_u16(page, 8);
-        if version != VERSION {
-            return Err(Refused::Version(version));
-        }
+        FORMAT.known(get_u16(page, 8))?;
         let first_sequence = get_u64(page, 32);
         if first_sequence == 0 {
             return Err(Refused::Content("the journal file begins with group 0, groups are numbered from 1"));
@@ -67,7 +68,7 @@ mod tests {
         page[8] = 2;
         let crc = crc32c::crc32c(&page[..PAGE - 4]);
         put(&mut page, PAGE - 4, crc.to_le_bytes());
-        assert_eq!(JournalFileHeader::decode(&page), Err(Refused::Version(2)));
+        assert_eq!(JournalFileHeader::decode(&page), Err(Refused::Version { format: FORMAT, found: 2 }));
         assert_eq!(JournalFileHeader::decode(&[0; PAGE]), Err(Refused::Magic));
     }
 

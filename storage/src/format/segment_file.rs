@@ -1,10 +1,12 @@
 //! The first page of a segment file; record batches follow, exactly as they go over the wire.
 
 use super::fields::{get, get_i32, get_i64, get_u16, get_u32, get_u64, put};
-use super::{PAGE, Refused, VERSION};
+use super::{Format, PAGE, Refused};
 use crate::ids::{LogId, RaftIndex, Uuid};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CLSEGMNT");
+
+pub const FORMAT: Format = Format { name: "segments", oldest: 1, newest: 1 };
 
 /// Where the first batch of a segment lies, in bytes from the start of the file.
 pub const FIRST_BATCH: u64 = PAGE as u64;
@@ -23,7 +25,7 @@ impl SegmentHeader {
     /// Fills the first page of `page`, which is zeroed.
     pub fn encode(&self, page: &mut [u8]) {
         put(page, 0, MAGIC.to_le_bytes());
-        put(page, 8, VERSION.to_le_bytes());
+        put(page, 8, FORMAT.newest.to_le_bytes());
         put(page, 12, self.log.partition.to_le_bytes());
         put(page, 16, self.log.topic.0);
         put(page, 32, self.base_offset.to_le_bytes());
@@ -40,10 +42,7 @@ impl SegmentHeader {
         if crc32c::crc32c(&page[..PAGE - 4]) != get_u32(page, PAGE - 4) {
             return Err(Refused::Checksum);
         }
-        let version = get_u16(page, 8);
-        if version != VERSION {
-            return Err(Refused::Version(version));
-        }
+        FORMAT.known(get_u16(page, 8))?;
         Ok(SegmentHeader {
             log: LogId { topic: Uuid(get(page, 16)), partition: get_i32(page, 12) },
             base_offset: get_i64(page, 32),

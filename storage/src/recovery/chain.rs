@@ -181,7 +181,7 @@ impl Chain {
     ) -> Result<(CheckpointHeader, Vec<LogCheckpoint>), StorageError> {
         let bytes = fs::read(path, len as usize).await.map_err(StorageError::io("read", path))?;
         let (header, logs) = checkpoint::decode(&bytes).map_err(|refused| match refused {
-            Refused::Version(_) => StorageError::Version { path: path.into(), what: refused.to_string() },
+            Refused::Version { .. } => StorageError::Version { path: path.into(), what: refused.to_string() },
             _ => StorageError::corrupt(path, 0, format!("it is no checkpoint: {refused}")),
         })?;
         if (header.generation, header.shard) != (self.generation, self.shard) {
@@ -210,7 +210,7 @@ impl Chain {
         let header = match decoded {
             Ok(header) if (header.generation, header.shard) == (self.generation, self.shard) => Some(header),
             Ok(_) => return Err(StorageError::corrupt(&path, 0, "the file belongs to another journal")),
-            Err(refused @ Refused::Version(_)) => {
+            Err(refused @ Refused::Version { .. }) => {
                 return Err(StorageError::Version { path, what: refused.to_string() });
             }
             Err(_) => None,

@@ -200,7 +200,7 @@ pub async fn check_header(
             let what = format!("it is segment {} of log {}", header.base_offset, header.log);
             Err(StorageError::corrupt(path, 0, what))
         }
-        Err(refused @ Refused::Version(_)) => {
+        Err(refused @ Refused::Version { .. }) => {
             Err(StorageError::Version { path: path.into(), what: refused.to_string() })
         }
         Err(refused) => Err(StorageError::corrupt(path, 0, format!("it is no segment: {refused}"))),

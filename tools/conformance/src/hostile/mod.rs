@@ -120,8 +120,11 @@ pub fn run(binary: &Path, directory: &Path, options: &Options) -> Result<bool> {
                 let world = &world;
                 scope.spawn(move || {
                     let outcome = client(world);
-                    // Nothing else is to be learnt then.
-                    world.done.fetch_or(outcome.is_err(), Ordering::Relaxed);
+                    if let Err(error) = &outcome {
+                        println!("ENDED: {error:#}");
+                        // Nothing else is to be learnt then: what others meet now may come of this one's end.
+                        world.done.store(true, Ordering::Relaxed);
+                    }
                     outcome
                 })
             })
@@ -131,8 +134,10 @@ pub fn run(binary: &Path, directory: &Path, options: &Options) -> Result<bool> {
         let attacked = suite.attack_all(options);
         world.done.store(true, Ordering::Relaxed);
         // What the honest ones met tells more than what became of the others.
+        let during = attacked.as_ref().err().map(ToString::to_string);
         for thread in threads {
-            thread.join().map_err(|_| anyhow!("a thread panicked"))??;
+            let outcome = thread.join().map_err(|_| anyhow!("a thread panicked"))?;
+            outcome.with_context(|| during.clone().unwrap_or_default())?;
         }
         attacked
     });
@@ -353,7 +358,9 @@ impl Suite<'_> {
                 Way::Crowd(crowd) => {
                     let mut crowd = crowd(target);
                     if !attack.takes_all {
-                        crowd.clients = crowd.clients.min(target.connections);
+                        // Who comes again is there twice, until the broker has seen that they hung up.
+                        let at_once = if crowd.stays < time { 2 } else { 1 };
+                        crowd.clients = crowd.clients.min(target.connections / at_once);
                     }
                     Some(crowd)
                 }
