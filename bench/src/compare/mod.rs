@@ -75,7 +75,7 @@ pub struct Options {
     pub measured: Duration,
     pub settle_max: Duration,
     pub rounds: usize,
-    /// A round that would end later is not begun, but for the first.
+    /// Rounds that would end later are not begun, but for the first.
     pub deadline: Option<Instant>,
     /// Records of 1 KB a second, in place of a scenario's own.
     pub rate: Option<f64>,
@@ -85,10 +85,10 @@ pub struct Options {
 /// A Java machine takes this long to compile what matters: shorter, and Kafka's figures are those of an interpreter.
 const QUICK_WARM_UP: Duration = Duration::from_secs(20);
 const QUICK_WARM_UP_MAX: Duration = Duration::from_secs(30);
-const QUICK_MEASURED: Duration = Duration::from_secs(12);
+const QUICK_MEASURED: Duration = Duration::from_secs(10);
 const QUICK_SETTLE: Duration = Duration::from_secs(10);
 const QUICK_ROUNDS_MAX: usize = 8;
-const QUICK_TIME: Duration = Duration::from_secs(9 * 60 + 30);
+const QUICK_TIME: Duration = Duration::from_secs(9 * 60 + 45);
 /// For each of about a dozen.
 const CEILING_TIME: Duration = Duration::from_millis(500);
 

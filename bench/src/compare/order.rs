@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-/// The order within each round. Balanced if `rounds` is a multiple of the number of brokers, or of twice that if it is odd.
+/// The order within each round. Balanced if `rounds` is a multiple of [`cycle`].
 pub fn balanced<T: Copy + Ord>(all: &[T], rounds: usize) -> Vec<Vec<T>> {
     let design = design(all);
     let mut left: Vec<Vec<T>> = Vec::new();
@@ -23,6 +23,11 @@ pub fn balanced<T: Copy + Ord>(all: &[T], rounds: usize) -> Vec<Vec<T>> {
         orders.push(order);
     }
     orders
+}
+
+/// Rounds in which so many are balanced.
+pub fn cycle(many: usize) -> usize {
+    if many.is_multiple_of(2) || many == 1 { many } else { 2 * many }
 }
 
 /// Whether in the orders everyone comes equally often at each place, and after each other one.
@@ -104,7 +109,7 @@ mod tests {
     fn each_is_at_each_place_and_after_each_other_equally_often() {
         for many in 2..=6 {
             let all: Vec<usize> = (0..many).collect();
-            let full = if many % 2 == 0 { many } else { 2 * many };
+            let full = cycle(many);
             for rounds in [full, 2 * full] {
                 let orders = balanced(&all, rounds);
                 assert!(is_balanced(&orders), "{many} in {rounds}: {orders:?}");

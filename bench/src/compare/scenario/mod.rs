@@ -304,12 +304,13 @@ impl Results {
             return Vec::new();
         };
         let mut remarks = vec![format!(
-            "the load generator alone reaches {} MB/s with this load, asked before each round",
+            "the load generator alone reaches {} MB/s with this load",
             tables::spread_text(&spread)
         )];
         for turn in &self.turns {
             let throughput = turn.figures.iter().find(|figure| figure.name == "throughput");
-            let limit = self.own_limits.get(turn.round).copied().unwrap_or(f64::INFINITY);
+            let limit = self.own_limits.get(turn.round).or(self.own_limits.last()).copied();
+            let limit = limit.unwrap_or(f64::INFINITY);
             let share = throughput.map_or(0.0, |figure| figure.value * 1e6 / limit);
             if share > OWN_LIMIT_SHARE {
                 let (title, round) = (turn.kind.title(), turn.round + 1);
@@ -349,15 +350,18 @@ pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result
     let about = scenario.about();
     let mut results =
         Results { scenario, about, own_limits: Vec::new(), order: Vec::new(), turns: Vec::new() };
+    let all = subjects.of(scenario);
     let mut longest = Duration::ZERO;
-    for (round, kinds) in order::balanced(&subjects.of(scenario), options.rounds).into_iter().enumerate() {
+    for (round, kinds) in order::balanced(&all, options.rounds).into_iter().enumerate() {
         let begun = Instant::now();
-        if round > 0 && options.deadline.is_some_and(|deadline| begun + longest > deadline) {
+        if !is_time_for(round, order::cycle(all.len()), longest, options.deadline) {
             break;
         }
         // In every round anew: what else goes on in the machine changes.
-        let progress = Progress::new("the load generator's own limit");
-        results.own_limits.extend(produce::own_limit(scenario, options, &progress)?);
+        if round == 0 || options.deadline.is_none() {
+            let progress = Progress::new("the load generator's own limit");
+            results.own_limits.extend(produce::own_limit(scenario, options, &progress)?);
+        }
         let sinks = match has_ceiling {
             true => ceilings::sinks(&subjects.directory, SINK_TIME)?,
             false => Vec::new(),
@@ -367,8 +371,11 @@ pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result
             let title = format!("{name}, round {}, {}", round + 1, kind.title());
             eprintln!("{title}");
             let progress = Progress::new(&title);
-            // What the one before left is over when this one starts.
-            let settled = settle(&subjects.directory, options.settle_max, &progress)?;
+            // Elsewhere it is done before what is measured.
+            let settled = match scenario {
+                Scenario::StartToReady => Some(settle(&subjects.directory, options.settle_max, &progress)?),
+                _ => None,
+            };
             let mut running = subjects.start(kind)?;
             let done = match scenario {
                 Scenario::Produce1k100p | Scenario::Produce64kBatches | Scenario::SmallKeyed => {
@@ -395,7 +402,7 @@ pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result
             };
             let log = || running.broker().map(|broker| broker.log_tail()).unwrap_or_default();
             let mut outcome = done.with_context(|| format!("{title}; the broker's log ends:\n{}", log()))?;
-            outcome.settled.insert(0, ("the start".to_owned(), settled));
+            outcome.settled.splice(0..0, settled.map(|settled| ("the start".to_owned(), settled)));
             results.turns.push(Turn {
                 round,
                 kind,
@@ -409,6 +416,12 @@ pub fn run(scenario: Scenario, subjects: &Subjects, options: &Options) -> Result
         longest = longest.max(begun.elapsed());
     }
     Ok(results)
+}
+
+/// Whether another round, or at the beginning of a cycle a whole one, is over before the deadline; at least one round is made.
+fn is_time_for(round: usize, cycle: usize, longest: Duration, deadline: Option<Instant>) -> bool {
+    let rounds = if round.is_multiple_of(cycle) { cycle } else { 1 };
+    round == 0 || deadline.is_none_or(|deadline| Instant::now() + longest * rounds as u32 <= deadline)
 }
 
 /// What scenarios begin from.
@@ -499,6 +512,16 @@ mod tests {
         let turn = Turn { round: 0, kind: Kind::Corelog, figures, runs, settled, tools };
         // The first is told of its run.
         assert_eq!(turn.not_compared(), ["beside is not compared: the scan was over"]);
+    }
+
+    #[test]
+    fn with_a_deadline_cycles_are_whole_if_they_can_be() {
+        let seconds = Duration::from_secs;
+        let is_time = |round, left| is_time_for(round, 2, seconds(140), Some(Instant::now() + seconds(left)));
+        assert!(is_time(0, 0) && is_time(1, 150) && is_time(2, 290));
+        // One more would fit, but not the one that balances it.
+        assert!(!is_time(2, 270) && !is_time(1, 130));
+        assert!(is_time_for(7, 2, seconds(1000), None));
     }
 
     #[test]
