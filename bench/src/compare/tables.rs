@@ -5,6 +5,7 @@ use super::scenario::{Figure, Ratio, Results, Scenario, quick};
 use super::subject::Kind;
 use crate::host::machine::Machine;
 use crate::host::settle::Settled;
+use crate::report::RunReport;
 use crate::report::terminal::{bar, number, table};
 use crate::stats::spread::Spread;
 use crate::stats::steady::Steady;
@@ -120,12 +121,11 @@ pub struct Ratios {
     /// In which both have a figure, and who was not steady in those that are left out.
     pub rounds: usize,
     pub refused: Vec<(usize, String)>,
-    is_circumstance: bool,
 }
 
 /// Of one figure's values.
 pub fn ratios(values: &BTreeMap<Kind, BTreeMap<usize, &Figure>>, baseline: Kind) -> Ratios {
-    let mut ratios = Ratios { told: None, rounds: 0, refused: Vec::new(), is_circumstance: false };
+    let mut ratios = Ratios { told: None, rounds: 0, refused: Vec::new() };
     let (Some(ours), Some(theirs)) = (values.get(&Kind::Corelog), values.get(&baseline)) else {
         return ratios;
     };
@@ -135,7 +135,7 @@ pub fn ratios(values: &BTreeMap<Kind, BTreeMap<usize, &Figure>>, baseline: Kind)
         ratios.rounds += 1;
         let is_refused = |figure: &Figure| matches!(figure.ratio, Ratio::Refused(_));
         match (is_refused(ours), is_refused(theirs)) {
-            _ if ours.ratio == Ratio::Circumstance => ratios.is_circumstance = true,
+            _ if ours.ratio == Ratio::Circumstance => {}
             (false, false) => told.push(ours.value / theirs.value),
             (true, false) => ratios.refused.push((*round, Kind::Corelog.title().to_owned())),
             (false, true) => ratios.refused.push((*round, baseline.title().to_owned())),
@@ -223,7 +223,17 @@ pub fn verdict(results: &Results) -> Vec<String> {
     if results.scenario != Scenario::Quick {
         return Vec::new();
     }
+    let runs: Vec<&RunReport> = results.turns.iter().flat_map(|turn| &turn.runs).collect();
+    let disturbed: Vec<f64> = runs.iter().filter_map(|run| run.disturbed()).collect();
     let mut lines = vec![String::new()];
+    if let Some(most) = Spread::of(disturbed.iter().copied()) {
+        lines.push(format!(
+            "DISTURBED: in {} of {} runs others took more than a tenth of the machine, up to {:.0} %, which does not slow both alike:              nothing is concluded. Repeat it where nothing else runs.",
+            most.runs,
+            runs.len(),
+            most.max * 100.0
+        ));
+    }
     for name in quick::TOLD {
         let values = results.values(name);
         let Some(more_is_better) =
@@ -233,11 +243,10 @@ pub fn verdict(results: &Results) -> Vec<String> {
             continue;
         };
         for kind in kinds(results).into_iter().filter(|kind| *kind != Kind::Corelog) {
-            lines.push(conclusion(name, kind, more_is_better, &ratios(&values, kind)));
+            lines.push(conclusion(name, kind, more_is_better, !disturbed.is_empty(), &ratios(&values, kind)));
         }
     }
-    let window_s =
-        results.turns.iter().flat_map(|turn| &turn.runs).map(|run| run.window_s).fold(0.0, f64::max);
+    let window_s = runs.iter().map(|run| run.window_s).fold(0.0, f64::max);
     lines.push(format!(
         "This is of this machine, in these minutes, with client and broker on the same CPUs, and of windows of {window_s:.0} s: what \
          happens less often than that, and how latencies grow towards a broker's limit, it does not show. Corelog syncs before it \
@@ -247,7 +256,13 @@ pub fn verdict(results: &Results) -> Vec<String> {
 }
 
 /// One line of the verdict.
-fn conclusion(name: &str, baseline: Kind, more_is_better: bool, ratios: &Ratios) -> String {
+fn conclusion(
+    name: &str,
+    baseline: Kind,
+    more_is_better: bool,
+    is_disturbed: bool,
+    ratios: &Ratios,
+) -> String {
     let title = baseline.title();
     let refused = ratios.refused.len();
     let left_out = match refused {
@@ -262,6 +277,7 @@ fn conclusion(name: &str, baseline: Kind, more_is_better: bool, ratios: &Ratios)
     };
     let pairs = spread.runs;
     let better = match (spread.min > 1.0, spread.max < 1.0) {
+        _ if is_disturbed || pairs == 1 => "nothing to be concluded",
         (false, false) => "which of them is better cannot be told",
         (is_more, _) if is_more == more_is_better => "Corelog is better in all of them",
         _ => "Corelog is worse in all of them",
@@ -358,7 +374,15 @@ mod tests {
         assert!(said(&[90.0, 130.0, 120.0, 110.0]).contains("cannot be told"));
         assert!(said(&[90.0, 80.0, 70.0, 95.0]).contains("worse in all of them"));
         assert!(said(&[120.0, 130.0, 140.0, 110.0]).contains("with 88 %"));
-        assert!(said(&[120.0]).contains("one pair says nothing"));
+        assert!(said(&[120.0]).contains("nothing to be concluded; one pair says nothing"));
+    }
+
+    #[test]
+    fn nothing_is_concluded_where_others_were_at_work() {
+        let ratios = Ratios { told: Spread::of([4.3, 4.9]), rounds: 2, refused: Vec::new() };
+        let said = |is_disturbed| conclusion("throughput", Kind::Kafka, true, is_disturbed, &ratios);
+        assert!(said(false).contains("better in all of them"), "{}", said(false));
+        assert!(said(true).contains("nothing to be concluded"), "{}", said(true));
     }
 
     #[test]

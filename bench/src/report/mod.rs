@@ -140,6 +140,18 @@ impl RunReport {
         self.cost.broker.as_ref().map(|broker| broker.cpu_s).filter(|cpu| *cpu > 0.0)
     }
 
+    /// What other processes, interrupts and the hypervisor took of the machine. Where the broker is elsewhere, others are not known.
+    fn others(&self) -> Option<(f64, f64)> {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        let share = |cpu_s: f64| cpu_s / (self.cost.seconds * cpus);
+        self.cost.broker.is_some().then(|| (share(self.cost.others_cpu_s), share(self.cost.stolen_cpu_s)))
+    }
+
+    /// What others took of the machine, if it is so much that they disturb the run.
+    pub fn disturbed(&self) -> Option<f64> {
+        self.others().map(|(others, stolen)| others.max(0.0) + stolen).filter(|share| *share > OTHERS_BUSY)
+    }
+
     /// What to keep in mind with these figures.
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
@@ -161,12 +173,8 @@ impl RunReport {
         if let Some(back) = self.read_back.filter(|back| back.pause_s > PAUSE_LONG_S) {
             remarks.push(format!("reading it back paused for {:.1} s", back.pause_s));
         }
-        // Where the broker is elsewhere, others are not known.
-        if self.cost.broker.is_some() {
-            let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-            let share = |cpu_s: f64| cpu_s / (self.cost.seconds * cpus);
-            let (others, stolen) = (share(self.cost.others_cpu_s), share(self.cost.stolen_cpu_s));
-            if others.max(0.0) + stolen > OTHERS_BUSY {
+        if let Some((others, stolen)) = self.others() {
+            if self.disturbed().is_some() {
                 remarks.push(format!(
                     "noisy: other processes and interrupts took {:.0} % of the machine, and its hypervisor {:.0} %",
                     others * 100.0,
