@@ -11,11 +11,14 @@ use std::time::Duration;
 /// For all kinds of runs.
 #[derive(Args, Clone, Debug)]
 pub struct Timing {
-    /// Counts nothing yet: caches, connections and compilers get warm
-    #[arg(long, default_value = "5s", value_parser = args::duration, value_name = "DURATION", help_heading = "Time")]
+    /// At least so long nothing counts yet: caches, connections and compilers get warm. Then the window begins when throughput and p99 stand
+    #[arg(long, default_value = "20s", value_parser = args::duration, value_name = "DURATION", help_heading = "Time")]
     pub warm_up: Duration,
+    /// Waits at most so long for that; then the run is marked as not steady
+    #[arg(long, default_value = "2m", value_parser = args::duration, value_name = "DURATION", help_heading = "Time")]
+    pub warm_up_max: Duration,
     /// Measures for this long
-    #[arg(short, long, default_value = "10s", value_parser = args::duration, value_name = "DURATION", help_heading = "Time")]
+    #[arg(short, long, default_value = "30s", value_parser = args::duration, value_name = "DURATION", help_heading = "Time")]
     pub duration: Duration,
 }
 
@@ -128,6 +131,7 @@ impl Producing {
             buffer_bytes: self.buffer as usize / self.producers.max(1),
             requests_in_flight: self.in_flight,
             warm_up: timing.warm_up,
+            warm_up_max: timing.warm_up_max,
             measured: timing.duration,
             seed: records.seed,
             ..Plan::new(bootstrap)
@@ -138,7 +142,7 @@ impl Producing {
 impl Timing {
     /// For what takes as long as it takes.
     pub fn none() -> Timing {
-        Timing { warm_up: Duration::ZERO, duration: Duration::from_secs(1) }
+        Timing { warm_up: Duration::ZERO, warm_up_max: Duration::ZERO, duration: Duration::from_secs(1) }
     }
 }
 

@@ -60,7 +60,12 @@ pub fn text(ceilings: &Ceilings) -> String {
     rows.push(vec!["loopback TCP".into(), String::new(), number(loopback), String::new(), String::new()]);
     for sink in &ceilings.sinks {
         rows.push(vec![
-            format!("bare sink, {} frames, {} connections", kib(sink::FRAME_LEN), sink.connections),
+            format!(
+                "bare sink, {} frames, up to {} at once, {} connections",
+                kib(sink::FRAME_LEN),
+                sink.frames_at_once,
+                sink.connections
+            ),
             synced(sink.synced),
             number(sink.bytes_per_second / 1e6),
             number(sink.bytes_per_second / sink::FRAME_LEN as f64),

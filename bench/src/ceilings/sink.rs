@@ -1,4 +1,7 @@
-//! The bare sink: receives frames, writes each to disk, answers with eight bytes. As much of a broker as no broker can do without.
+//! The bare sink: receives frames, writes them to disk, answers each with eight bytes. As much of a broker as no broker can do without.
+//!
+//! It writes together what has come together, as a broker may: one that writes each frame for itself waits for the disk once a frame, and
+//! is passed by brokers that do not.
 
 use super::Aligned;
 use super::disk::Ring;
@@ -6,29 +9,32 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub const FRAME_LEN: usize = 64 << 10;
-/// Frames without an answer, of each connection.
-const WINDOW: usize = 8;
+/// Frames without an answer, of each connection, at least; as many as go into two writes.
+const WINDOW_MIN: usize = 8;
 const ANSWER_LEN: usize = 8;
 
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Sink {
     pub connections: usize,
+    /// So many are written at once, if they are there.
+    pub frames_at_once: usize,
     /// Whether frames are on stable storage when they are answered.
     pub synced: bool,
     pub bytes_per_second: f64,
 }
 
-/// Unsynced and synced, each with the number of connections that is best.
+/// Unsynced and synced, each with the connections and depth that are best.
 pub fn best_of_each(directory: &Path, each: Duration) -> Result<Vec<Sink>> {
     let best = |synced: bool| -> Result<Sink> {
         let mut tried = Vec::new();
-        for connections in [1, 2, 4] {
-            tried.push(run(directory, connections, synced, each)?);
+        for (connections, frames_at_once) in [(1, 1), (2, 1), (4, 1), (1, 16), (2, 16), (4, 16)] {
+            tried.push(run(directory, connections, frames_at_once, synced, each)?);
         }
         let best = tried.into_iter().max_by(|a, b| a.bytes_per_second.total_cmp(&b.bytes_per_second));
         best.context("some were tried")
@@ -36,7 +42,13 @@ pub fn best_of_each(directory: &Path, each: Duration) -> Result<Vec<Sink>> {
     Ok(vec![best(false)?, best(true)?])
 }
 
-fn run(directory: &Path, connections: usize, synced: bool, long: Duration) -> Result<Sink> {
+fn run(
+    directory: &Path,
+    connections: usize,
+    frames_at_once: usize,
+    synced: bool,
+    long: Duration,
+) -> Result<Sink> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let mut serving = Vec::new();
@@ -45,12 +57,13 @@ fn run(directory: &Path, connections: usize, synced: bool, long: Duration) -> Re
         let ring = Ring::create(directory, &format!("sink-{at}"), synced)?;
         senders.push(TcpStream::connect(address)?);
         let (stream, _) = listener.accept()?;
-        serving.push(thread::spawn(move || serve(stream, ring)));
+        serving.push(thread::spawn(move || serve(stream, ring, frames_at_once)));
     }
     let started = Instant::now();
     let until = started + long;
+    let window = WINDOW_MIN.max(2 * frames_at_once);
     let sending: Vec<_> =
-        senders.into_iter().map(|sender| thread::spawn(move || send(sender, until))).collect();
+        senders.into_iter().map(|sender| thread::spawn(move || send(sender, window, until))).collect();
     let mut frames = 0;
     for thread in sending {
         frames += thread.join().expect("it does not panic")?;
@@ -59,24 +72,39 @@ fn run(directory: &Path, connections: usize, synced: bool, long: Duration) -> Re
     for thread in serving {
         thread.join().expect("it does not panic")?;
     }
-    Ok(Sink { connections, synced, bytes_per_second: frames as f64 * FRAME_LEN as f64 / seconds })
+    let bytes_per_second = frames as f64 * FRAME_LEN as f64 / seconds;
+    Ok(Sink { connections, frames_at_once, synced, bytes_per_second })
 }
 
-fn serve(mut stream: TcpStream, mut ring: Ring) -> Result<()> {
+fn serve(mut stream: TcpStream, mut ring: Ring, frames_at_once: usize) -> Result<()> {
     stream.set_nodelay(true)?;
-    let mut frame = Aligned::new(FRAME_LEN);
+    let mut memory = Aligned::new(FRAME_LEN * frames_at_once);
+    let answers = vec![0; ANSWER_LEN * frames_at_once];
     loop {
-        if stream.read_exact(frame.bytes_mut()).is_err() {
-            // The sender has gone.
-            return Ok(());
+        let mut frames = 0;
+        while frames == 0 || frames < frames_at_once && arrived(&stream) >= FRAME_LEN {
+            let frame = &mut memory.bytes_mut()[frames * FRAME_LEN..][..FRAME_LEN];
+            if stream.read_exact(frame).is_err() {
+                // The sender has gone, after all its answers.
+                return Ok(());
+            }
+            frames += 1;
         }
-        ring.write(frame.bytes())?;
-        stream.write_all(&[0; ANSWER_LEN])?;
+        ring.write(&memory.bytes()[..frames * FRAME_LEN])?;
+        stream.write_all(&answers[..frames * ANSWER_LEN])?;
     }
 }
 
+/// Bytes that can be read without waiting.
+fn arrived(stream: &TcpStream) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and the kernel fills in `bytes`, which lives as long as the call.
+    unsafe { libc::ioctl(stream.as_raw_fd(), libc::FIONREAD, &mut bytes) };
+    bytes.max(0) as usize
+}
+
 /// Returns how many frames were answered.
-fn send(mut stream: TcpStream, until: Instant) -> Result<u64> {
+fn send(mut stream: TcpStream, window: usize, until: Instant) -> Result<u64> {
     stream.set_nodelay(true)?;
     let frame = Aligned::new(FRAME_LEN);
     let mut answer = [0; ANSWER_LEN];
@@ -87,7 +115,7 @@ fn send(mut stream: TcpStream, until: Instant) -> Result<u64> {
         if Instant::now() >= until {
             break;
         }
-        if open == WINDOW {
+        if open == window {
             stream.read_exact(&mut answer)?;
             (answered, open) = (answered + 1, open - 1);
         }

@@ -18,6 +18,7 @@ pub struct Logs {
 #[derive(Default)]
 struct Inner {
     topics: HashMap<Str, Vec<Log>>,
+    made: HashMap<Str, Instant>,
     /// Of all logs, the order of appending: topic and partition.
     order: VecDeque<(Str, usize)>,
     bytes: usize,
@@ -49,6 +50,7 @@ impl Logs {
         let mut inner = self.lock();
         let is_new = !inner.topics.contains_key(&topic);
         if is_new {
+            inner.made.insert(topic.clone(), Instant::now());
             inner.topics.insert(topic, (0..partitions).map(|_| Log::default()).collect());
         }
         is_new
@@ -57,6 +59,7 @@ impl Logs {
     pub fn delete(&self, topic: &str) -> bool {
         let mut inner = self.lock();
         let Some(logs) = inner.topics.remove(topic) else { return false };
+        inner.made.remove(topic);
         inner.order.retain(|(of, _)| of.as_str() != topic);
         inner.bytes -= logs.iter().flat_map(|log| &log.batches).map(|(_, batch)| batch.len()).sum::<usize>();
         true
@@ -64,6 +67,11 @@ impl Logs {
 
     pub fn topics(&self) -> Vec<Str> {
         self.lock().topics.keys().cloned().collect()
+    }
+
+    /// How long ago it was made.
+    pub fn age(&self, topic: &str) -> Option<Duration> {
+        self.lock().made.get(topic).map(Instant::elapsed)
     }
 
     pub fn partitions(&self, topic: &str) -> Option<usize> {

@@ -3,6 +3,7 @@
 //!
 //! A thread for each connection, with blocking reads: simple, and cheap for a few connections that are always busy.
 
+pub mod faults;
 mod log;
 
 use anyhow::{Context, Result, bail};
@@ -20,14 +21,18 @@ use corelog_wire::messages::{
 use corelog_wire::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
-use corelog_wire::{ApiKey, ErrorCode, Reader, RequestHeader, frame};
+use corelog_wire::records::BatchHeader;
+use corelog_wire::{ApiKey, ErrorCode, Reader, RequestHeader, Str, frame};
+use faults::{Delays, Faults, Wrong};
 use log::{Ask, Found, Logs};
+use std::collections::HashMap;
 use std::io::{IoSlice, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the endpoint answers to, and up to which version: topics go by name in all of them, and fetches have no sessions. To transactions it
 /// says yes and does nothing: what is written is committed.
@@ -51,6 +56,9 @@ const REQUEST_LEN_MAX: usize = 256 << 20;
 /// Ends with the process: its threads wait on sockets.
 pub struct Endpoint {
     pub address: SocketAddr,
+    /// For tests to look into.
+    #[cfg_attr(not(test), expect(dead_code))]
+    shared: Arc<Shared>,
 }
 
 /// What all connections share.
@@ -58,9 +66,13 @@ struct Shared {
     port: u16,
     logs: Logs,
     producers: AtomicI64,
-    /// Of so many batches it acknowledges one and drops it; 0 for none.
-    loses_one_in: u64,
+    faults: Faults,
+    delays: Delays,
     batches: AtomicU64,
+    /// Records that were treated badly.
+    wronged: AtomicU64,
+    /// Batches that come after their next, by topic, partition and producer.
+    delayed: Mutex<HashMap<(Str, i32, i64), Bytes>>,
 }
 
 impl Endpoint {
@@ -69,23 +81,27 @@ impl Endpoint {
 
     /// Keeps the newest `bytes_max` bytes.
     pub fn start(bytes_max: usize) -> Result<Endpoint> {
-        Endpoint::start_losing(bytes_max, 0)
+        Endpoint::start_with(bytes_max, Faults::default())
     }
 
     /// One that cannot be trusted.
-    pub fn start_losing(bytes_max: usize, loses_one_in: u64) -> Result<Endpoint> {
+    pub fn start_with(bytes_max: usize, faults: Faults) -> Result<Endpoint> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("the endpoint cannot listen")?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             port: address.port(),
             logs: Logs::new(bytes_max),
             producers: AtomicI64::new(1),
-            loses_one_in,
+            faults,
+            delays: Delays::begin(),
             batches: AtomicU64::new(0),
+            wronged: AtomicU64::new(0),
+            delayed: Mutex::default(),
         });
+        let serving = shared.clone();
         thread::Builder::new().name("endpoint".into()).spawn(move || {
             for stream in listener.incoming().flatten() {
-                let shared = shared.clone();
+                let shared = serving.clone();
                 let serving = thread::Builder::new().name("endpoint".into()).spawn(move || {
                     // Ends when the client goes.
                     let _ = serve(stream, &shared);
@@ -95,12 +111,26 @@ impl Endpoint {
                 }
             }
         })?;
-        Ok(Endpoint { address })
+        Ok(Endpoint { address, shared })
+    }
+
+    /// How many records it has treated badly so far.
+    #[cfg(test)]
+    pub fn wronged(&self) -> u64 {
+        self.shared.wronged.load(Ordering::Relaxed)
     }
 }
 
 fn serve(mut stream: TcpStream, shared: &Shared) -> Result<()> {
     stream.set_nodelay(true)?;
+    // Answers that are late, where there are any: their requests have come, and others come meanwhile.
+    let mut late = None;
+    if shared.faults.delays() {
+        let (answers, due) = mpsc::channel();
+        let stream = stream.try_clone()?;
+        thread::Builder::new().name("endpoint".into()).spawn(move || answer_late(stream, due))?;
+        late = Some(answers);
+    }
     loop {
         let mut length = [0; 4];
         stream.read_exact(&mut length)?;
@@ -114,8 +144,21 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> Result<()> {
         }
         let mut reader = Reader::new(request.into());
         let header = RequestHeader::decode(&mut reader)?;
-        if let Some(parts) = answer(&header, &mut reader, shared)? {
-            write_all(&mut stream, &parts)?;
+        let Some(parts) = answer(&header, &mut reader, shared)? else { continue };
+        match &late {
+            None => write_all(&mut stream, &parts)?,
+            Some(late) => {
+                late.send((shared.delays.answer_at(&shared.faults, header.api_key, length), parts))?
+            }
+        }
+    }
+}
+
+fn answer_late(mut stream: TcpStream, answers: Receiver<(Instant, Vec<Bytes>)>) {
+    for (at, parts) in answers {
+        thread::sleep(at.saturating_duration_since(Instant::now()));
+        if write_all(&mut stream, &parts).is_err() {
+            return;
         }
     }
 }
@@ -217,7 +260,7 @@ fn metadata(request: MetadataRequest, shared: &Shared) -> MetadataResponse {
         isr_nodes: vec![NODE_ID],
         ..Default::default()
     };
-    let topic = |name: corelog_wire::Str| {
+    let topic = |name: Str| {
         let partitions = shared.logs.partitions(&name);
         metadata_response::Topic {
             error_code: if partitions.is_some() { 0 } else { ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.code() },
@@ -283,16 +326,16 @@ fn produce(request: ProduceRequest, shared: &Shared) -> ProduceResponse {
     let responses = request.topic_data.into_iter().map(|topic| {
         let name = topic.name.detach();
         let partitions = topic.partition_data.into_iter().map(|data| {
-            let number = shared.batches.fetch_add(1, Ordering::Relaxed) + 1;
-            let appended = match shared.loses_one_in {
-                one_in if one_in > 0 && number.is_multiple_of(one_in) => {
-                    shared.logs.range(&name, data.index).map(|range| range.end)
+            let (appended, refused) = match shared.is_ready(&name) {
+                true => {
+                    let records = data.records.unwrap_or_default();
+                    (shared.append(&name, data.index, records), ErrorCode::CORRUPT_MESSAGE)
                 }
-                _ => shared.logs.append(&name, data.index, data.records.unwrap_or_default()),
+                false => (None, ErrorCode::NOT_LEADER_OR_FOLLOWER),
             };
             PartitionProduceResponse {
                 index: data.index,
-                error_code: appended.map_or(ErrorCode::CORRUPT_MESSAGE.code(), |_| 0),
+                error_code: appended.map_or(refused.code(), |_| 0),
                 base_offset: appended.unwrap_or(-1),
                 ..Default::default()
             }
@@ -304,6 +347,53 @@ fn produce(request: ProduceRequest, shared: &Shared) -> ProduceResponse {
         }
     });
     ProduceResponse { responses: responses.collect(), ..Default::default() }
+}
+
+impl Shared {
+    fn is_ready(&self, topic: &Str) -> bool {
+        self.faults.unready.is_zero() || self.logs.age(topic).is_none_or(|age| age >= self.faults.unready)
+    }
+
+    /// Returns the offset that is acknowledged.
+    fn append(&self, topic: &Str, partition: i32, records: Bytes) -> Option<i64> {
+        let end = || self.logs.range(topic, partition).map(|range| range.end);
+        let append = |records| self.logs.append(topic, partition, records);
+        let Some((wrong, one_in)) = self.faults.wrongs else { return append(records) };
+        let header = BatchHeader::parse(&records).ok()?;
+        let key = (topic.clone(), partition, header.producer_id);
+        let mut delayed = self.delayed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = delayed.remove(&key) {
+            let first = append(records)?;
+            append(before)?;
+            return Some(first);
+        }
+        let is_next = (self.batches.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(one_in);
+        if !is_next || wrong == Wrong::Misplace && partition != 0 {
+            return append(records);
+        }
+        let count = header.records_count.max(0) as u64;
+        let wronged = if wrong == Wrong::Corrupt { 1 } else { count };
+        self.wronged.fetch_add(wronged, Ordering::Relaxed);
+        match wrong {
+            Wrong::Lose => end(),
+            Wrong::Repeat => {
+                let first = append(records.clone())?;
+                append(records)?;
+                Some(first)
+            }
+            Wrong::Delay => {
+                delayed.insert(key, records);
+                end()
+            }
+            Wrong::Corrupt => append(faults::corrupted(&records)),
+            Wrong::Damage => append(faults::damaged(&records).into()),
+            Wrong::Misplace => {
+                self.logs.append(topic, 1, records)?;
+                end()
+            }
+            Wrong::Misreport => append(records).map(|offset| offset + 1),
+        }
+    }
 }
 
 fn list_offsets(request: ListOffsetsRequest, shared: &Shared) -> ListOffsetsResponse {

@@ -1,8 +1,8 @@
 //! What a run cost the broker and the machine: differences between two moments.
 
 use super::perf::Counts;
-use super::process::{self, Switches, Usage};
-use anyhow::Result;
+use super::process::{self, Switches, ThreadTime, Usage};
+use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,10 +37,10 @@ fn block_device(directory: &Path) -> Option<PathBuf> {
 pub struct Moment {
     at: Instant,
     broker: Option<Usage>,
-    machine_busy: Duration,
+    machine: MachineTimes,
     kernel: Duration,
     own: Duration,
-    threads: Vec<(u32, String, Duration)>,
+    threads: Vec<ThreadTime>,
     device_written: Option<u64>,
 }
 
@@ -49,7 +49,7 @@ impl Moment {
         Ok(Moment {
             at: Instant::now(),
             broker: watched.pid.map(Usage::of).transpose()?,
-            machine_busy: machine_busy()?,
+            machine: MachineTimes::now()?,
             kernel: process::kernel_threads_cpu(),
             own: process::own_cpu(),
             threads: process::own_threads(),
@@ -58,14 +58,39 @@ impl Moment {
     }
 }
 
-/// Time that all CPUs together were not idle.
-fn machine_busy() -> Result<Duration> {
-    let stat = fs::read_to_string("/proc/stat")?;
-    let fields: Vec<u64> =
-        stat.lines().next().unwrap_or_default().split_whitespace().filter_map(|it| it.parse().ok()).collect();
-    // user nice system idle iowait irq softirq steal; guests are in user already.
-    let busy = fields.iter().take(7).enumerate().filter(|(at, _)| !matches!(at, 3 | 4)).map(|(_, it)| it);
-    Ok(process::ticks(busy.sum()))
+impl Moment {
+    /// Of threads that live no longer, what they had used a moment before.
+    pub fn with_ended(mut self, before: Vec<ThreadTime>) -> Moment {
+        let ended = before.into_iter().filter(|(id, ..)| !self.threads.iter().any(|(other, ..)| other == id));
+        let ended: Vec<ThreadTime> = ended.collect();
+        self.threads.extend(ended);
+        self
+    }
+}
+
+/// Of all CPUs together. The kernel samples it: at each tick it looks at what a CPU does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct MachineTimes {
+    /// Processes, the kernel and interrupts.
+    busy: Duration,
+    /// What a hypervisor gave to others while there was something to do.
+    stolen: Duration,
+}
+
+impl MachineTimes {
+    fn now() -> Result<MachineTimes> {
+        MachineTimes::parse(&fs::read_to_string("/proc/stat")?)
+            .context("/proc/stat does not begin with the CPUs' times")
+    }
+
+    fn parse(stat: &str) -> Option<MachineTimes> {
+        let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+        let fields: Vec<u64> = fields.map(str::parse).collect::<Result<_, _>>().ok()?;
+        // Guests are in user already.
+        let [user, nice, system, _idle, _iowait, irq, softirq, stolen] = *fields.first_chunk()?;
+        let busy = process::ticks(user + nice + system + irq + softirq);
+        Some(MachineTimes { busy, stolen: process::ticks(stolen) })
+    }
 }
 
 fn device_written(device: &Path) -> Option<u64> {
@@ -80,12 +105,15 @@ pub struct Cost {
     pub seconds: f64,
     pub broker: Option<BrokerCost>,
     /// CPU seconds of the whole machine less the client's: with what the kernel does for the broker in threads of its own, and
-    /// with what others do on this machine.
+    /// with what others do on this machine. The machine's are sampled, a process's are not.
     pub machine_less_client_cpu_s: f64,
     /// Of these, those of threads of the kernel's own.
     pub kernel_cpu_s: f64,
-    /// Of these, what is neither the broker's nor the kernel's own threads': other processes, interrupts, and what a hypervisor took.
+    /// Of these, what is neither the broker's nor the kernel's own threads': other processes, and interrupts. Less than nothing if the
+    /// samples missed more than others did.
     pub others_cpu_s: f64,
+    /// CPU seconds that the hypervisor gave to other machines while this one had something to do; in none of the others.
+    pub stolen_cpu_s: f64,
     pub client_cpu_s: f64,
     /// The busiest thread of the client, as a share of a CPU.
     pub client_busiest_thread: Option<(String, f64)>,
@@ -121,7 +149,7 @@ struct CpuTimes {
 
 impl CpuTimes {
     fn now(pid: Option<u32>) -> Result<CpuTimes> {
-        let broker = pid.map(process::user_and_system).transpose()?.map(|(user, system)| user + system);
+        let broker = pid.map(process::cpu).transpose()?;
         Ok(CpuTimes { at: Instant::now(), broker, client: process::own_cpu() })
     }
 }
@@ -159,6 +187,7 @@ impl CpuCourse {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct BrokerCost {
     pub cpu_s: f64,
+    /// The parts of it, as the kernel splits up what it has sampled.
     pub user_s: f64,
     pub system_s: f64,
     pub switches: Switches,
@@ -173,10 +202,11 @@ pub struct BrokerCost {
 impl Cost {
     pub fn between(from: &Moment, to: &Moment) -> Cost {
         let seconds = (to.at - from.at).as_secs_f64();
-        let less = |to: Duration, from: Duration| to.saturating_sub(from).as_secs_f64();
+        // What goes back shows.
+        let less = |to: Duration, from: Duration| to.as_secs_f64() - from.as_secs_f64();
         let optional = |to: Option<u64>, from: Option<u64>| Some(to?.saturating_sub(from?));
         let broker = from.broker.as_ref().zip(to.broker.as_ref()).map(|(from, to)| BrokerCost {
-            cpu_s: less(to.cpu(), from.cpu()),
+            cpu_s: less(to.cpu, from.cpu),
             user_s: less(to.user, from.user),
             system_s: less(to.system, from.system),
             switches: to.switches_since(from),
@@ -187,12 +217,12 @@ impl Cost {
             read: optional(to.read, from.read),
         });
         let client_cpu_s = less(to.own, from.own);
-        let ran = |(id, name, to): &(u32, String, Duration)| {
+        let ran = |(id, name, to): &ThreadTime| {
             let before =
                 from.threads.iter().find(|(other, ..)| other == id).map_or(Duration::ZERO, |it| it.2);
             (name.clone(), less(*to, before) / seconds)
         };
-        let machine_less_client_cpu_s = (less(to.machine_busy, from.machine_busy) - client_cpu_s).max(0.0);
+        let machine_less_client_cpu_s = less(to.machine.busy, from.machine.busy) - client_cpu_s;
         let kernel_cpu_s = less(to.kernel, from.kernel);
         let known = kernel_cpu_s + broker.as_ref().map_or(0.0, |broker| broker.cpu_s);
         Cost {
@@ -200,7 +230,8 @@ impl Cost {
             broker,
             machine_less_client_cpu_s,
             kernel_cpu_s,
-            others_cpu_s: (machine_less_client_cpu_s - known).max(0.0),
+            others_cpu_s: machine_less_client_cpu_s - known,
+            stolen_cpu_s: less(to.machine.stolen, from.machine.stolen),
             client_cpu_s,
             client_busiest_thread: to.threads.iter().map(ran).max_by(|a, b| a.1.total_cmp(&b.1)),
             device_written: optional(to.device_written, from.device_written),
@@ -212,6 +243,86 @@ impl Cost {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
+
+    /// After so many seconds; the rest is in milliseconds.
+    fn moment(seconds: u64, busy: u64, stolen: u64, broker: u64, own: u64) -> Moment {
+        Moment {
+            at: Instant::now() + Duration::from_secs(seconds),
+            broker: Some(Usage { cpu: Duration::from_millis(broker), ..Default::default() }),
+            machine: MachineTimes {
+                busy: Duration::from_millis(busy),
+                stolen: Duration::from_millis(stolen),
+            },
+            kernel: Duration::ZERO,
+            own: Duration::from_millis(own),
+            threads: Vec::new(),
+            device_written: None,
+        }
+    }
+
+    #[test]
+    fn what_a_hypervisor_takes_is_told_on_its_own() {
+        let times = |text| MachineTimes::parse(text).unwrap();
+        let line = times("cpu  100 20 30 5000 400 5 6 700 80 9\ncpu0 1 1 1 1 1 1 1 1 1 1\n");
+        assert_eq!((line.busy, line.stolen), (process::ticks(161), process::ticks(700)));
+        assert_eq!(MachineTimes::parse("cpu  100 20"), None);
+        let begin = moment(0, 1000, 500, 0, 0);
+        let near = |value: f64, expected: f64| (value - expected).abs() < 1e-6;
+        let cost = Cost::between(&begin, &moment(10, 9000, 2500, 4000, 3000));
+        assert!(near(cost.others_cpu_s, 1.0) && near(cost.stolen_cpu_s, 2.0), "{cost:?}");
+        // The samples saw less than the processes used: that is no nothing.
+        let cost = Cost::between(&begin, &moment(10, 9000, 500, 6000, 4000));
+        assert!(near(cost.others_cpu_s, -2.0) && near(cost.machine_less_client_cpu_s, 4.0), "{cost:?}");
+    }
+
+    /// CPU seconds of all children that have ended, as the kernel tells their parent.
+    fn of_children() -> f64 {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: the kernel fills in `usage`, which lives as long as the call; all zeros are a usage, too.
+        let usage = unsafe {
+            libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+        seconds(usage.ru_utime) + seconds(usage.ru_stime)
+    }
+
+    #[test]
+    fn what_another_process_uses_is_charged_to_it() {
+        let before = of_children();
+        // Whatever becomes of this test, it ends.
+        let forever = "ulimit -t 5; while :; do :; done";
+        let mut busy = Command::new("sh").args(["-c", forever]).spawn().unwrap();
+        let watched = Watched::new(Some(busy.id()), None);
+        let (charged, unknown) = (Moment::now(&watched).unwrap(), Moment::now(&Watched::default()).unwrap());
+        while process::cpu(busy.id()).unwrap() < Duration::from_millis(500) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let charged = Cost::between(&charged, &Moment::now(&watched).unwrap());
+        let unknown = Cost::between(&unknown, &Moment::now(&Watched::default()).unwrap());
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+        // Its whole life's: it was looked at a moment after its beginning, and before its end.
+        let all = of_children() - before;
+        let broker = charged.broker.unwrap();
+        assert!(broker.cpu_s > 0.45 && broker.cpu_s <= all + 0.01, "{broker:?} of {all}");
+        assert!((broker.user_s + broker.system_s - broker.cpu_s).abs() < 0.05, "{broker:?}");
+        // Not its broker's: another's. By samples, so not to the millisecond.
+        assert!(unknown.others_cpu_s > 0.2, "{unknown:?}");
+    }
+
+    #[test]
+    fn a_thread_that_has_ended_counts() {
+        let thread = |id, name: &str, seconds| (id, name.to_owned(), Duration::from_secs(seconds));
+        let begin =
+            Moment { threads: vec![thread(1, "lives", 1), thread(2, "ends", 1)], ..moment(0, 0, 0, 0, 0) };
+        let end = Moment { threads: vec![thread(1, "lives", 5)], ..moment(10, 0, 0, 0, 0) };
+        let end = end.with_ended(vec![thread(1, "lives", 4), thread(2, "ends", 9)]);
+        assert_eq!(end.threads.len(), 2);
+        let (name, share) = Cost::between(&begin, &end).client_busiest_thread.unwrap();
+        assert!(name == "ends" && (share - 0.8).abs() < 0.01, "{name} {share}");
+    }
 
     #[test]
     fn work_shows_as_cost() {

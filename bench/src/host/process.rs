@@ -11,6 +11,8 @@ use std::time::Duration;
 /// Sums since the process began, and its memory now.
 #[derive(Clone, Debug, Default)]
 pub struct Usage {
+    pub cpu: Duration,
+    /// How the kernel splits it up, which it only samples; and not to the nanosecond.
     pub user: Duration,
     pub system: Duration,
     /// Of each thread that lives.
@@ -37,6 +39,7 @@ impl Usage {
         let kib = |name| field(&status, name).map_or(0, |kib| kib << 10);
         let io = fs::read_to_string(format!("{root}/io")).ok();
         let mut usage = Usage {
+            cpu: cpu(pid)?,
             user,
             system,
             resident: kib("VmRSS"),
@@ -66,14 +69,28 @@ impl Usage {
         }
         sum
     }
+}
 
-    pub fn cpu(&self) -> Duration {
-        self.user + self.system
-    }
+/// CPU time of a process, and of all threads that it had. The same clock for all processes: the scheduler's, which does not sample, and
+/// does not run while a hypervisor has the CPU, if that tells.
+pub fn cpu(pid: u32) -> Result<Duration> {
+    let mut clock = 0;
+    // SAFETY: the kernel fills in `clock`, which lives as long as the call.
+    let error = unsafe { libc::clock_getcpuclockid(pid as libc::pid_t, &mut clock) };
+    clock_time(clock)
+        .filter(|_| error == 0)
+        .with_context(|| format!("process {pid} has no clock: has it ended?"))
+}
+
+fn clock_time(clock: libc::clockid_t) -> Option<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills in `time`, which lives as long as the call.
+    let error = unsafe { libc::clock_gettime(clock, &mut time) };
+    (error == 0).then(|| Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.max(0) as u32))
 }
 
 /// CPU time of a process in user and in kernel mode.
-pub fn user_and_system(pid: u32) -> Result<(Duration, Duration)> {
+fn user_and_system(pid: u32) -> Result<(Duration, Duration)> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path)
         .with_context(|| format!("process {pid} cannot be looked at: has it ended?"))?;
@@ -101,22 +118,21 @@ pub(super) fn ticks(ticks: u64) -> Duration {
 /// CPU time of the kernel's own threads: writeback and block work among them.
 pub fn kernel_threads_cpu() -> Duration {
     let Ok(processes) = fs::read_dir("/proc") else { return Duration::ZERO };
-    let ticks_of = |entry: fs::DirEntry| {
+    let cpu_of = |entry: fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
         let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
         // All of them are children of kthreadd, which is process 2.
         let parent = stat[stat.rfind(')')? + 1..].split_whitespace().nth(1)?;
-        let (user, system) = cpu_ticks(&stat)?;
-        (parent == "2").then_some(user + system)
+        if parent == "2" { cpu(pid).ok() } else { None }
     };
-    ticks(processes.flatten().filter(is_number).filter_map(ticks_of).sum())
+    processes.flatten().filter_map(cpu_of).sum()
 }
 
-fn is_number(entry: &fs::DirEntry) -> bool {
-    entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit)
-}
+/// A thread's number and name, and its CPU time since it began.
+pub type ThreadTime = (u32, String, Duration);
 
-/// CPU time of each thread of this process: name, and time since it began.
-pub fn own_threads() -> Vec<(u32, String, Duration)> {
+/// Of each thread of this process.
+pub fn own_threads() -> Vec<ThreadTime> {
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return Vec::new() };
     let thread = |task: fs::DirEntry| {
         let id = task.file_name().to_str()?.parse().ok()?;
@@ -131,10 +147,7 @@ pub fn own_threads() -> Vec<(u32, String, Duration)> {
 
 /// CPU time of this process.
 pub fn own_cpu() -> Duration {
-    let mut usage = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel fills in `usage`, which lives as long as the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut usage) };
-    Duration::new(usage.tv_sec.max(0) as u64, usage.tv_nsec.max(0) as u32)
+    clock_time(libc::CLOCK_PROCESS_CPUTIME_ID).unwrap_or_default()
 }
 
 /// The command line that a process was started with.

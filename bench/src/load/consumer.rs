@@ -2,12 +2,11 @@
 
 use super::ledger::Ledger;
 use super::producer::nanos;
-use super::run::Counters;
 use super::stage::Stage;
+use crate::stats::gauge::Gauge;
 use crate::stats::recorder::{Recorder, Window};
 use anyhow::{Result, bail};
 use corelog_client::{Client, ClientConfig, Consumer, ConsumerRecord, TopicPartition, block_on};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,8 @@ pub struct ConsumerThread {
     patience: Duration,
     ledger: Ledger,
     recorder: Recorder,
-    counters: Arc<Counters>,
+    /// From when on it fetches: before it is polled for the first time.
+    began: Instant,
     until: Option<Instant>,
     /// Whether times due mean anything: they are of this run.
     timed: bool,
@@ -32,7 +32,7 @@ pub struct ConsumerThread {
 pub struct Consumed {
     pub ledger: Ledger,
     pub recorder: Recorder,
-    /// From the first record to the last.
+    /// From when it began to fetch to the last record: what the first poll gives was fetched before.
     pub reading: Duration,
     /// The longest time without a record between two.
     pub pause: Duration,
@@ -49,11 +49,14 @@ impl ConsumerThread {
         let client = block_on(Client::connect(config))?;
         let consumer = client.consumer(plan.consumer_config())?;
         let all: Vec<TopicPartition> = partitions.iter().map(|at| TopicPartition::new(topic, *at)).collect();
+        let began = Instant::now();
         consumer.assign(all.clone())?;
-        let started = Instant::now();
+        if let Some(starts) = stage.starts() {
+            all.iter().try_for_each(|at| consumer.seek(at, starts[at.partition as usize]))?;
+        }
         for at in &all {
             while consumer.position(at)?.is_none() {
-                if started.elapsed() > START_TIMEOUT {
+                if began.elapsed() > START_TIMEOUT {
                     bail!("the broker did not say within {START_TIMEOUT:?} where {at} begins");
                 }
                 std::thread::sleep(Duration::from_millis(1));
@@ -64,13 +67,16 @@ impl ConsumerThread {
             consumer,
             partitions,
             patience: plan.patience,
-            ledger: Ledger::new(stage.run, plan.producers, plan.partitions)
-                .with_markers(plan.transaction_every.is_some()),
-            recorder: Recorder::new(Window::new(plan.warm_up, plan.measured)),
-            counters: stage.counters.clone(),
+            ledger: stage.blank_ledger(),
+            began,
+            recorder: Recorder::new(stage.window.clone()),
             until: None,
             timed: true,
         })
+    }
+
+    pub fn gauge(&self) -> Arc<Gauge> {
+        self.recorder.gauge()
     }
 
     /// Stops then, whatever there is left.
@@ -80,7 +86,7 @@ impl ConsumerThread {
 
     /// Records were written before, and it takes as long as it takes.
     pub fn untimed(self) -> ConsumerThread {
-        ConsumerThread { timed: false, recorder: Recorder::new(Window::open()), ..self }
+        ConsumerThread { timed: false, recorder: Recorder::new(Arc::new(Window::open())), ..self }
     }
 
     /// Records may be anybody's.
@@ -92,20 +98,23 @@ impl ConsumerThread {
     /// Reads until it has as many records as were `sent` to its partitions, which is known once producing is over.
     pub fn run(mut self, origin: Instant, sent: Arc<OnceLock<Vec<u64>>>) -> Result<Consumed> {
         let (mut count, mut bytes) = (0, 0);
-        let mut first = None;
         let mut pause = Duration::ZERO;
         let mut last = Instant::now();
         let mut due: Option<u64> = None;
+        let mut is_dry = false;
         loop {
             if due.is_none() {
                 due = sent.get().map(|sent| self.partitions.iter().map(|at| sent[*at as usize]).sum());
             }
-            if due.is_some_and(|due| count >= due || last.elapsed() > self.patience)
+            // One may have more than it should; strangers may go on writing.
+            let may_end = is_dry || !self.ledger.is_of_run();
+            if due.is_some_and(|due| may_end && count >= due || last.elapsed() > self.patience)
                 || self.until.is_some_and(|until| Instant::now() >= until)
             {
                 break;
             }
             let records = block_on(self.consumer.poll(POLL))?;
+            is_dry = records.is_empty();
             if records.is_empty() {
                 if due.is_none() {
                     last = Instant::now();
@@ -113,15 +122,14 @@ impl ConsumerThread {
                 continue;
             }
             let now = Instant::now();
-            if first.is_some() {
+            if count > 0 {
                 pause = pause.max(now - last);
             }
             last = now;
-            first.get_or_insert(last);
             count += records.len() as u64;
             bytes += self.take(origin, &records);
         }
-        let reading = first.map_or(Duration::ZERO, |first| last - first);
+        let reading = if count > 0 { last - self.began } else { Duration::ZERO };
         Ok(Consumed { ledger: self.ledger, recorder: self.recorder, reading, pause, count, bytes })
     }
 
@@ -131,14 +139,14 @@ impl ConsumerThread {
         for record in records {
             bytes += record.size() as u64;
             let value = record.value.as_deref();
-            if let Some(stamp) = self.ledger.read(record.partition, record.offset, value)
+            if let Some(stamp) =
+                self.ledger.read(record.partition, record.offset, record.key.as_deref(), value)
                 && self.timed
             {
                 self.recorder.latency(stamp.due, now);
             }
         }
         self.recorder.volume(now, records.len() as u64, bytes);
-        self.counters.consumed.fetch_add(bytes, Ordering::Relaxed);
         bytes
     }
 }

@@ -49,8 +49,13 @@ pub struct Plan {
     /// Without a record for so long after producing is over, what is missing counts as lost. Longer than the client waits for an
     /// answer: then it tries again.
     pub patience: Duration,
+    /// At least.
     pub warm_up: Duration,
+    /// At most: if figures do not stand by then, the run is measured all the same, and marked.
+    pub warm_up_max: Duration,
     pub measured: Duration,
+    /// How long after the window's end what was due in it is still sent.
+    pub grace: Duration,
     pub seed: u64,
 }
 
@@ -85,8 +90,10 @@ impl Plan {
             consumers: 1,
             fetch_bytes_min: 1,
             patience: Duration::from_secs(45),
-            warm_up: Duration::from_secs(5),
-            measured: Duration::from_secs(10),
+            warm_up: Duration::from_secs(20),
+            warm_up_max: Duration::from_secs(120),
+            measured: Duration::from_secs(30),
+            grace: Duration::from_secs(10),
             seed: 1,
         }
     }
@@ -96,7 +103,7 @@ impl Plan {
             bail!("partitions, producers and threads must be at least 1");
         }
         if self.measured.is_zero() {
-            bail!("the duration is 0: give at least a second, better ten");
+            bail!("the duration is 0: give at least a second, better thirty");
         }
         if self.groups > 0 && self.consumers == 0 {
             bail!("--consumers is 0: use at least 1");
@@ -201,7 +208,8 @@ impl Plan {
         if !self.topic_configs.is_empty() {
             all.push(("topic", configs.collect::<Vec<_>>().join(" ")));
         }
-        all.push(("warm-up", format!("{:?}", self.warm_up)));
+        let most = self.warm_up_max.max(self.warm_up);
+        all.push(("warm-up", format!("{:?} to {most:?}", self.warm_up)));
         all.push(("measured", format!("{:?}", self.measured)));
         all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }

@@ -5,14 +5,14 @@
 //! the moment of the answer and queues it here. So what this thread is doing then makes no latency longer. Of a commit the latency ends when
 //! this thread sees it.
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Written};
 use super::payload::Payloads;
 use super::plan::{Pace, Plan};
-use super::run::Counters;
 use super::schedule::Schedule;
 use super::stage::Stage;
 use super::transactions::{Ended, Transactions};
-use crate::stats::recorder::{Recorder, Window};
+use crate::stats::gauge::Gauge;
+use crate::stats::recorder::{Recorder, Window, times};
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use corelog_client::{
@@ -20,10 +20,10 @@ use corelog_client::{
 };
 use corelog_conformance::random::Random;
 use hdrhistogram::Histogram;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -32,14 +32,14 @@ use std::time::{Duration, Instant};
 const BURST: usize = 128;
 /// Shorter sleeps cost more CPU, which the broker may need, than they make latencies truer.
 const SLEEP_MIN: Duration = Duration::from_micros(100);
-/// How long after the window's end what was due in it is still sent.
-const GRACE: Duration = Duration::from_secs(10);
+/// So many records are held while they wait for their lanes; beyond that all lanes wait.
+const HELD_MAX: usize = 1 << 20;
 /// Waiting for room is looked after this often.
 const ROOM_WAIT: Duration = Duration::from_millis(50);
 
 pub struct ProducerThread {
     plan: Arc<Plan>,
-    window: Window,
+    window: Arc<Window>,
     topic: Str,
     index: usize,
     /// Keeps the client's thread alive.
@@ -53,10 +53,11 @@ pub struct ProducerThread {
     batches: Vec<Option<Batch>>,
     free: Vec<usize>,
     in_flight: usize,
+    /// Records that wait for their lanes.
+    held: usize,
     done: (Sender<Done>, Receiver<Done>),
     /// When the next transaction is to be committed.
     next_end: u64,
-    counters: Arc<Counters>,
     /// Bytes that may still be sent.
     left: Option<u64>,
     origin: Instant,
@@ -71,6 +72,8 @@ struct Lane {
     last: Vec<usize>,
     /// A record that there was no room for.
     refused: Option<Sending>,
+    /// When those are due that wait behind it, or for a commit; with it, if there is one.
+    held: VecDeque<u64>,
     transactions: Option<Transactions>,
 }
 
@@ -168,15 +171,22 @@ impl ProducerThread {
                 None => None,
             };
             let last = vec![usize::MAX; known];
-            lanes.push(Lane { producer, sequence: 0, last, refused: None, transactions });
+            lanes.push(Lane {
+                producer,
+                sequence: 0,
+                last,
+                refused: None,
+                held: VecDeque::new(),
+                transactions,
+            });
         }
-        let window = Window::new(plan.warm_up, plan.measured);
+        let window = stage.window.clone();
         let seed = plan.seed.wrapping_mul(1000).wrapping_add(index as u64);
         let outcome = Produced {
-            ledger: Ledger::new(run, plan.producers, plan.partitions),
-            recorder: Recorder::new(window),
-            commits: Recorder::new(window),
-            lag: Histogram::new(3).expect("constant"),
+            ledger: stage.blank_ledger(),
+            recorder: Recorder::new(window.clone()),
+            commits: Recorder::new(window.clone()),
+            lag: times(3),
             failed: 0,
             first_error: None,
             unsent: 0,
@@ -194,14 +204,18 @@ impl ProducerThread {
             batches: Vec::new(),
             free: Vec::new(),
             in_flight: 0,
+            held: 0,
             done,
             next_end: if plan.transaction_every.is_some() { 0 } else { u64::MAX },
-            counters: stage.counters.clone(),
             left: limit,
             origin: Instant::now(),
             outcome,
             plan: plan.clone(),
         })
+    }
+
+    pub fn gauge(&self) -> Arc<Gauge> {
+        self.outcome.recorder.gauge()
     }
 
     /// Sends until the window's end, and waits until everything has an outcome.
@@ -308,7 +322,7 @@ impl ProducerThread {
             let mut refusals = 0;
             for _ in 0..BURST {
                 let now = self.now();
-                if now >= self.window.to || self.left == Some(0) {
+                if now >= self.window.to() || self.left == Some(0) {
                     return Ok(());
                 }
                 match self.send(lane, now)? {
@@ -324,44 +338,79 @@ impl ProducerThread {
         }
     }
 
+    /// The schedule says which lane sends a record. One that waits, for room or its commit, holds its own records back, and no other's.
     fn follow(&mut self, mut schedule: Schedule) -> Result<()> {
-        let give_up = self.window.to + GRACE.as_nanos() as u64;
-        let mut sent = 0;
-        while schedule.due() < self.window.to {
-            let (due, now) = (schedule.due(), self.now());
-            if due > now {
-                self.wait(Duration::from_nanos(due - now).max(SLEEP_MIN))?;
-                continue;
-            }
-            let lane = self.lane_for(sent);
-            // Waits for its turn: later records are sent later, and their latencies say so.
-            while !self.send(lane, due)? && self.now() < give_up {
-                self.wait(ROOM_WAIT)?;
-            }
-            if self.now() >= give_up {
-                while schedule.due() < self.window.to {
-                    self.outcome.unsent += 1;
-                    schedule.advance();
-                }
+        let mut turn = 0;
+        loop {
+            let (due, now, to) = (schedule.due(), self.now(), self.window.to());
+            let is_over = due >= to;
+            if is_over && self.held == 0 {
                 return Ok(());
             }
-            if self.window.has(due) {
-                self.outcome.lag.saturating_record(now - due);
+            if now >= to.saturating_add(self.plan.grace.as_nanos() as u64) {
+                self.give_up(schedule);
+                return Ok(());
             }
-            schedule.advance();
-            sent += 1;
-            if sent.is_multiple_of(BURST) {
-                self.settle_ready()?;
+            let may_take = !is_over && self.held < HELD_MAX;
+            if may_take && due <= now {
+                self.take(turn % self.lanes.len(), due, now)?;
+                schedule.advance();
+                turn += 1;
+                if turn.is_multiple_of(BURST) {
+                    self.settle_ready()?;
+                    self.send_held()?;
+                }
+                continue;
+            }
+            let to_next = if may_take { Duration::from_nanos(due - now) } else { ROOM_WAIT };
+            let to_look = if self.held > 0 { ROOM_WAIT } else { to_next };
+            self.wait(to_next.min(to_look).max(SLEEP_MIN))?;
+            self.send_held()?;
+        }
+    }
+
+    /// A record is due: it is sent, or held behind those of its lane that wait already.
+    fn take(&mut self, at: usize, due: u64, now: u64) -> Result<()> {
+        if self.lanes[at].held.is_empty() && self.send(at, due)? {
+            self.handed_over(due, now);
+        } else {
+            self.lanes[at].held.push_back(due);
+            self.held += 1;
+        }
+        Ok(())
+    }
+
+    fn send_held(&mut self) -> Result<()> {
+        if self.held == 0 {
+            return Ok(());
+        }
+        for at in 0..self.lanes.len() {
+            while let Some(due) = self.lanes[at].held.front().copied() {
+                if !self.send(at, due)? {
+                    break;
+                }
+                self.lanes[at].held.pop_front();
+                self.held -= 1;
+                self.handed_over(due, self.now());
             }
         }
         Ok(())
     }
 
-    /// Lanes take turns; one that is committing is passed over, unless all are.
-    fn lane_for(&self, sent: usize) -> usize {
-        let count = self.lanes.len();
-        let turns = (0..count).map(|after| (sent + after) % count);
-        turns.into_iter().find(|lane| !self.lanes[*lane].is_ending()).unwrap_or(sent % count)
+    fn handed_over(&mut self, due: u64, now: u64) {
+        if self.window.has(due) {
+            self.outcome.lag.saturating_record(now.saturating_sub(due));
+        }
+    }
+
+    fn give_up(&mut self, mut schedule: Schedule) {
+        let window = &self.window;
+        let held = self.lanes.iter().flat_map(|lane| &lane.held);
+        self.outcome.unsent += held.filter(|due| window.has(**due)).count() as u64;
+        while schedule.due() < window.to() {
+            self.outcome.unsent += u64::from(window.has(schedule.due()));
+            schedule.advance();
+        }
     }
 
     /// False if there is no room, or no transaction: then the record is sent the next time.
@@ -451,17 +500,17 @@ impl ProducerThread {
         self.in_flight -= 1;
         let count = batch.dues.len() as u64;
         match outcome {
-            Ok(written) => {
-                let partition = written.partition.partition as usize;
+            Ok(first) => {
+                let partition = first.partition.partition as usize;
+                let written = Written { count, digest: batch.digest, offset: first.offset };
                 match &mut self.lanes[batch.lane].transactions {
-                    Some(transactions) => transactions.acknowledged(partition, count, batch.digest),
-                    None => self.outcome.ledger.sent(self.first + batch.lane, partition, count, batch.digest),
+                    Some(transactions) => transactions.acknowledged(partition, written),
+                    None => self.outcome.ledger.sent(self.first + batch.lane, partition, written),
                 }
                 self.outcome.recorder.volume(at, count, batch.bytes);
                 for due in batch.dues {
                     self.outcome.recorder.latency(due, at);
                 }
-                self.counters.produced.fetch_add(batch.bytes, Ordering::Relaxed);
             }
             Err(error) => {
                 self.outcome.failed += count;

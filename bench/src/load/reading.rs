@@ -1,12 +1,14 @@
 //! Reading a topic from its beginning to its end, as fast as it goes, watched as any run.
 
+use super::consumer::ConsumerThread;
 use super::ledger::{Faults, Ledger, Verdict};
 use super::stage::{self, Stage};
 use crate::host::cost::{Cost, Moment, Watched};
 use crate::progress::Progress;
 use crate::report::{ClientFigures, RunReport};
+use crate::stats::gauge::Reading;
+use crate::stats::steady::Steady;
 use anyhow::Result;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,18 +34,20 @@ pub fn read(
         Expected::Counts(counts) => counts.clone(),
     };
     let total: u64 = counts.iter().sum();
+    // They fetch as soon as they are connected.
+    let before = Moment::now(watched)?;
+    let origin = Instant::now();
     let consumers = stage.consumers(stage.plan.consumers)?.into_iter().map(|thread| match expected {
         Expected::Sent(_) => thread.untimed(),
         Expected::Counts(_) => thread.untimed().of_strangers(),
     });
-    let consumers = consumers.collect();
+    let consumers: Vec<ConsumerThread> = consumers.collect();
+    let gauges: Vec<_> = consumers.iter().map(ConsumerThread::gauge).collect();
     let counts = Arc::new(OnceLock::from(counts));
-    let before = Moment::now(watched)?;
-    let origin = Instant::now();
     let reading = stage::spawn("consume", consumers, move |thread| thread.run(origin, counts.clone()))?;
     while reading.iter().any(|thread| !thread.is_finished()) {
         thread::sleep(Duration::from_millis(20));
-        progress.say(&format!("read {} MB", stage.counters.consumed.load(Ordering::Relaxed) / 1_000_000));
+        progress.say(&format!("read {} MB", Reading::of(&gauges).bytes / 1_000_000));
     }
     let cost = Cost::between(&before, &Moment::now(watched)?);
     let consumed = stage::join(reading)?;
@@ -70,7 +74,9 @@ pub fn read(
     Ok(RunReport {
         name: name.to_owned(),
         parameters: stage.plan.parameters(),
-        warm_up_s: 0.0,
+        ready_s: 0.0,
+        // There is nothing to wait for: it begins cold, and ends when all is read.
+        steady: Steady { reached: true, ..Default::default() },
         window_s: seconds,
         produced: None,
         committed: None,

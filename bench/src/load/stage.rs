@@ -1,19 +1,20 @@
 //! `Stage`: a topic on a broker, and all that is done with it: filled, measured, read to its end, checked.
 
 use super::consumer::{Consumed, ConsumerThread};
-use super::ledger::{Ledger, Verdict};
+use super::ledger::{Ledger, Verdict, key_name};
 use super::plan::{Pace, Plan};
+use super::probe;
 use super::producer::{Produced, ProducerThread};
-use super::run::Counters;
 use crate::progress::Progress;
 use crate::report::ReadBack;
+use crate::stats::gauge::Reading;
+use crate::stats::recorder::Window;
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
 use corelog_client::{
     Client, ClientConfig, ErrorCode, Isolation, NewTopic, OffsetSpec, TopicPartition, block_on,
 };
 use corelog_conformance::random::Random;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -23,9 +24,14 @@ pub struct Stage {
     pub topic: String,
     /// Told by every record.
     pub run: u32,
-    pub counters: Arc<Counters>,
     client: Client,
     keys: Arc<[Bytes]>,
+    /// Of the one run on it.
+    pub window: Arc<Window>,
+    /// When it was asked for.
+    asked: Instant,
+    /// Where the records begin that count, behind those that asked whether partitions serve.
+    starts: OnceLock<Vec<i64>>,
 }
 
 impl Stage {
@@ -46,9 +52,11 @@ impl Stage {
             plan: Arc::new(plan.clone()),
             topic: topic.to_owned(),
             run,
-            counters: Arc::default(),
             client: block_on(Client::connect(ClientConfig::new(&plan.bootstrap)))?,
-            keys: (0..plan.keys).map(|key| Bytes::from(format!("key-{key:08}"))).collect(),
+            keys: (0..plan.keys).map(|key| Bytes::from(key_name(key))).collect(),
+            window: Arc::new(Window::undecided(plan.measured)),
+            asked: Instant::now(),
+            starts: OnceLock::new(),
         })
     }
 
@@ -63,6 +71,23 @@ impl Stage {
         Ok((stage, counts))
     }
 
+    /// Waits until every partition takes a record and gives it. Returns how long that took since the topic was asked for.
+    pub fn serve(&self) -> Result<Duration> {
+        if let Some(starts) = probe::all(self).context("waiting until all partitions serve")? {
+            let _ = self.starts.set(starts);
+        }
+        Ok(self.asked.elapsed())
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Where partitions' records begin, if that is known.
+    pub fn starts(&self) -> Option<&[i64]> {
+        self.starts.get().map(Vec::as_slice)
+    }
+
     /// How many records the broker says that there are in each partition.
     pub fn counts(&self) -> Result<Vec<u64>> {
         let list = |spec| {
@@ -74,7 +99,11 @@ impl Stage {
                 .map(|(_, offset)| Ok(offset?.offset.unwrap_or(0)))
                 .collect::<Result<Vec<i64>>>()
         };
-        let (starts, ends) = (list(OffsetSpec::Earliest)?, list(OffsetSpec::Latest)?);
+        let ends = list(OffsetSpec::Latest)?;
+        let starts = match self.starts() {
+            Some(starts) => starts.to_vec(),
+            None => list(OffsetSpec::Earliest)?,
+        };
         Ok(starts.iter().zip(&ends).map(|(start, end)| (end - start).max(0) as u64).collect())
     }
 
@@ -125,24 +154,23 @@ impl Stage {
 
     /// Writes so many bytes as fast as they are taken. Returns what was acknowledged.
     pub fn fill(&self, bytes: u64, progress: &Progress) -> Result<Ledger> {
-        let plan = Plan {
-            pace: Pace::Saturate,
-            warm_up: Duration::ZERO,
-            measured: Duration::from_secs(24 * 3600),
-            ..(*self.plan).clone()
-        };
+        let plan = Plan { pace: Pace::Saturate, ..(*self.plan).clone() };
         let filling = Stage {
             plan: Arc::new(plan),
             topic: self.topic.clone(),
             run: self.run,
-            counters: self.counters.clone(),
             client: self.client.clone(),
             keys: self.keys.clone(),
+            window: Arc::new(Window::open()),
+            asked: self.asked,
+            starts: OnceLock::new(),
         };
         let origin = Instant::now();
-        let producing = spawn("fill", filling.producers(Some(bytes))?, move |thread| thread.run(origin))?;
+        let producers = filling.producers(Some(bytes))?;
+        let gauges: Vec<_> = producers.iter().map(ProducerThread::gauge).collect();
+        let producing = spawn("fill", producers, move |thread| thread.run(origin))?;
         while producing.iter().any(|thread| !thread.is_finished()) {
-            let done = self.counters.produced.load(Ordering::Relaxed);
+            let done = Reading::of(&gauges).bytes;
             progress.say(&format!("filling: {} of {} MB", done / 1_000_000, bytes / 1_000_000));
             thread::sleep(Duration::from_millis(200));
         }
@@ -153,9 +181,18 @@ impl Stage {
         Ok(self.ledger(&produced))
     }
 
+    /// With nothing in it.
+    pub fn blank_ledger(&self) -> Ledger {
+        let plan = &*self.plan;
+        Ledger::new(self.run, plan.producers, plan.partitions)
+            .with_markers(plan.transaction_every.is_some())
+            .with_keys(plan.keys)
+            .starting_at(self.starts())
+    }
+
     /// What all producers together had acknowledged.
     pub fn ledger(&self, produced: &[Produced]) -> Ledger {
-        let mut ledger = Ledger::new(self.run, self.plan.producers, self.plan.partitions);
+        let mut ledger = self.blank_ledger();
         produced.iter().for_each(|one| ledger.merge(&one.ledger));
         ledger
     }
@@ -177,7 +214,7 @@ impl Stage {
     pub fn check(&self, sent: &Ledger, consumed: &[Consumed], groups: usize) -> Verdict {
         let per_group = consumed.len() / groups;
         let verdicts = consumed.chunks(per_group.max(1)).map(|group| {
-            let mut read = Ledger::new(self.run, self.plan.producers, self.plan.partitions);
+            let mut read = self.blank_ledger();
             group.iter().for_each(|one| read.merge(&one.ledger));
             sent.verdict(&read)
         });

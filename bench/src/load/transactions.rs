@@ -1,6 +1,6 @@
 //! A producer's transactions: begun and committed by the clock, without holding up the thread's other producers.
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Written};
 use anyhow::{Context as _, Result};
 use corelog_client::{Error, Producer};
 use std::future::Future;
@@ -21,8 +21,8 @@ pub struct Transactions {
     ending: Option<(u64, Ending)>,
     /// Told when there is something to look at.
     waker: Waker,
-    /// Records of this transaction that were acknowledged: count and sum of digests by partition. They count as sent when it is committed.
-    acknowledged: Vec<(usize, u64, u64)>,
+    /// Records of this transaction that were acknowledged, and in which partition. They count as sent when it is committed.
+    acknowledged: Vec<(usize, Written)>,
 }
 
 /// What came of a transaction.
@@ -58,8 +58,8 @@ impl Transactions {
         self.taken = true;
     }
 
-    pub fn acknowledged(&mut self, partition: usize, count: u64, digest: u64) {
-        self.acknowledged.push((partition, count, digest));
+    pub fn acknowledged(&mut self, partition: usize, written: Written) {
+        self.acknowledged.push((partition, written));
     }
 
     /// Commits, or aborts what cannot be committed. One without records goes on: its commit would cost nothing, and say nothing.
@@ -100,13 +100,13 @@ impl Transactions {
 
     /// How many acknowledged records went with the transaction that was aborted.
     pub fn forget(&mut self) -> u64 {
-        self.acknowledged.drain(..).map(|(_, count, _)| count).sum()
+        self.acknowledged.drain(..).map(|(_, written)| written.count).sum()
     }
 
     /// Enters what was committed.
     pub fn settle(&mut self, ledger: &mut Ledger, producer: usize) {
-        for (partition, count, digest) in self.acknowledged.drain(..) {
-            ledger.sent(producer, partition, count, digest);
+        for (partition, written) in self.acknowledged.drain(..) {
+            ledger.sent(producer, partition, written);
         }
     }
 }

@@ -180,6 +180,9 @@ fn single(run: &RunReport) -> String {
     for remark in run.remarks() {
         text += &format!("<p class=\"remark\">{}</p>\n", escape(&remark));
     }
+    if run.produced.is_some() {
+        text += &format!("<p>{}</p>\n", escape(&super::terminal::course_of(run)));
+    }
     let mut rates = Vec::new();
     let mut curves = Vec::new();
     let sides = [("produced", &run.produced), ("consumed", &run.consumed), ("committed", &run.committed)];

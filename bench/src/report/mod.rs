@@ -9,6 +9,7 @@ use crate::compare::scenario::Results;
 use crate::host::cost::Cost;
 use crate::host::machine::Machine;
 use crate::load::ledger::Verdict;
+use crate::stats::steady::Steady;
 use crate::stats::summary::Summary;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -79,7 +80,9 @@ impl Report {
 pub struct RunReport {
     pub name: String,
     pub parameters: Vec<(String, String)>,
-    pub warm_up_s: f64,
+    /// From asking for the topic until every partition took a record and gave it.
+    pub ready_s: f64,
+    pub steady: Steady,
     pub window_s: f64,
     pub produced: Option<Summary>,
     /// Of transactions: each counts as a record, and its latency is that of the commit.
@@ -121,6 +124,11 @@ const PAUSE_LONG_S: f64 = 5.0;
 /// From this share of the machine on others disturb a run.
 const OTHERS_BUSY: f64 = 0.1;
 
+/// What counters of the same may differ by: samples are not exact.
+const COUNTERS_APART: f64 = 0.02;
+/// And what is counted in ticks, in seconds.
+const TICKS_S: f64 = 0.05;
+
 impl RunReport {
     /// Bytes that clients wrote and read in the window.
     pub fn bytes(&self) -> u64 {
@@ -135,6 +143,8 @@ impl RunReport {
     /// What to keep in mind with these figures.
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
+        remarks.extend(self.steady.why.as_ref().map(|why| format!("not steady: {why}")));
+        remarks.extend(self.steady.dips.text());
         if self.client.unsent > 0 {
             remarks.push(format!(
                 "the rate was not reached: {} records due were never sent, and latencies are lower than the truth",
@@ -154,11 +164,29 @@ impl RunReport {
         // Where the broker is elsewhere, others are not known.
         if self.cost.broker.is_some() {
             let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-            let others = self.cost.others_cpu_s / (self.cost.seconds * cpus);
-            if others > OTHERS_BUSY {
+            let share = |cpu_s: f64| cpu_s / (self.cost.seconds * cpus);
+            let (others, stolen) = (share(self.cost.others_cpu_s), share(self.cost.stolen_cpu_s));
+            if others.max(0.0) + stolen > OTHERS_BUSY {
                 remarks.push(format!(
-                    "noisy: other processes and interrupts took {:.0} % of the machine",
-                    others * 100.0
+                    "noisy: other processes and interrupts took {:.0} % of the machine, and its hypervisor {:.0} %",
+                    others * 100.0,
+                    stolen * 100.0
+                ));
+            }
+            if others < -COUNTERS_APART {
+                remarks.push(format!(
+                    "the kernel's counters disagree: processes used {:.0} % of the machine more than its ticks saw it busy; what is told of the machine is too low by at least that",
+                    -others * 100.0
+                ));
+            }
+            if let Some(broker) = &self.cost.broker
+                && (broker.user_s + broker.system_s - broker.cpu_s).abs()
+                    > COUNTERS_APART * broker.cpu_s + TICKS_S
+            {
+                remarks.push(format!(
+                    "the kernel's counters disagree: the broker used {:.2} CPU seconds by its clock, and {:.2} in user and kernel mode",
+                    broker.cpu_s,
+                    broker.user_s + broker.system_s
                 ));
             }
         }

@@ -75,9 +75,25 @@ pub fn bar(value: f64, max: f64, width: usize) -> String {
     bar
 }
 
+/// When the window began, and whether the load stood.
+pub fn course_of(report: &RunReport) -> String {
+    let steady = &report.steady;
+    format!(
+        "all partitions served after {} s; measured for {} s after a warm-up of {} s; {}steady: pieces up to {:.0} % apart",
+        number(report.ready_s),
+        number(report.window_s),
+        number(steady.warm_up_s),
+        if steady.reached { "" } else { "not " },
+        steady.spread * 100.0,
+    )
+}
+
 /// One run.
 pub fn run(report: &RunReport) -> String {
     let mut text = String::new();
+    if report.produced.is_some() {
+        text += &(course_of(report) + "\n");
+    }
     for (side, summary) in [("produced", &report.produced), ("consumed", &report.consumed)] {
         let Some(summary) = summary else { continue };
         text += &format!(
@@ -209,7 +225,12 @@ pub fn cost(report: &RunReport) -> String {
             );
         }
     }
-    text += &format!("machine less client: {} CPU s per GB\n", number(cost.machine_less_client_cpu_s / gb));
+    text += &format!(
+        "machine less client: {} CPU s per GB; others took {} CPU s, the hypervisor {}\n",
+        number(cost.machine_less_client_cpu_s / gb),
+        number(cost.others_cpu_s),
+        number(cost.stolen_cpu_s)
+    );
     let busiest = cost.client_busiest_thread.as_ref();
     text += &format!(
         "client: {} CPU s per GB; busiest thread {} ({} % of a CPU); late by {} at p99\n",

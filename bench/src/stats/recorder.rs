@@ -3,8 +3,12 @@
 //! A latency belongs to the moment at which its record was due, whenever the answer came: what a broker owes at the end of the
 //! window is waited for and counted. A volume belongs to the moment at which it was acknowledged or read.
 
+use super::gauge::Gauge;
+use super::steady::{self, Finding, Level};
 use super::summary::{Latency, Point, Summary};
-use hdrhistogram::Histogram;
+use hdrhistogram::{Counter, Histogram};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Below this, latencies are not told apart, in nanoseconds.
@@ -15,44 +19,79 @@ const HIGHEST_NS: u64 = 3_600_000_000_000;
 const POINTS: u64 = 120;
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// The part of a run that counts. Times are in nanoseconds since the run's start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// For times in nanoseconds, with so many significant digits. It has its bounds from the beginning: one without them takes what is
+/// over two for two, unless it may resize.
+pub fn times<C: Counter>(digits: u8) -> Histogram<C> {
+    Histogram::new_with_bounds(LOWEST_NS, HIGHEST_NS, digits).expect("constant bounds")
+}
+
+/// The part of a run that counts. When it begins is decided while the run goes on, once, and a moment ahead: so nothing of it has been
+/// seen yet. Times are in nanoseconds since the run's start.
+#[derive(Debug)]
 pub struct Window {
-    pub from: u64,
-    pub to: u64,
+    from: AtomicU64,
+    to: AtomicU64,
+    len: u64,
     /// Length of the pieces in which the course is told.
     pub interval: u64,
 }
 
+const UNDECIDED: u64 = u64::MAX;
+
 impl Window {
-    pub fn new(warm_up: Duration, measured: Duration) -> Window {
-        let (from, len) = (warm_up.as_nanos() as u64, measured.as_nanos() as u64);
-        Window { from, to: from + len, interval: (len / POINTS).max(INTERVAL_MIN.as_nanos() as u64) }
+    /// It begins when it is told to.
+    pub fn undecided(measured: Duration) -> Window {
+        let len = measured.as_nanos() as u64;
+        let interval = (len / POINTS).max(INTERVAL_MIN.as_nanos() as u64);
+        Window { from: AtomicU64::new(UNDECIDED), to: AtomicU64::new(UNDECIDED), len, interval }
     }
 
     /// For as long as it takes.
     pub fn open() -> Window {
         const DAY_NS: u64 = 24 * 3_600_000_000_000;
-        Window { from: 0, to: DAY_NS, interval: 500_000_000 }
+        Window { from: AtomicU64::new(0), to: AtomicU64::new(DAY_NS), len: DAY_NS, interval: 500_000_000 }
+    }
+
+    /// Begins with the first piece that is not before `at`; returns when that is.
+    pub fn begin(&self, at: u64) -> u64 {
+        let from = at.next_multiple_of(self.interval);
+        self.to.store(from + self.len, Ordering::Relaxed);
+        self.from.store(from, Ordering::Relaxed);
+        from
+    }
+
+    /// The run has failed: it is over.
+    pub fn abandon(&self) {
+        self.to.store(0, Ordering::Relaxed);
+    }
+
+    pub fn from(&self) -> u64 {
+        self.from.load(Ordering::Relaxed)
+    }
+
+    /// Later than all times until it is decided.
+    pub fn to(&self) -> u64 {
+        self.to.load(Ordering::Relaxed)
     }
 
     pub fn has(&self, at: u64) -> bool {
-        (self.from..self.to).contains(&at)
+        (self.from()..self.to()).contains(&at)
     }
 
     pub fn seconds(&self) -> f64 {
-        (self.to - self.from) as f64 / 1e9
+        self.len as f64 / 1e9
     }
 
     fn piece(&self, at: u64) -> Option<usize> {
         // The warm-up is shown too: one sees whether it was long enough.
-        (at < self.to).then_some((at / self.interval) as usize)
+        (at < self.to()).then_some((at / self.interval) as usize)
     }
 }
 
 #[derive(Clone)]
 pub struct Recorder {
-    window: Window,
+    window: Arc<Window>,
+    gauge: Arc<Gauge>,
     latencies: Histogram<u64>,
     records: u64,
     bytes: u64,
@@ -68,15 +107,32 @@ struct Piece {
 
 impl Piece {
     fn new() -> Piece {
-        let latencies = Histogram::new_with_bounds(LOWEST_NS, HIGHEST_NS, 2).expect("constant bounds");
-        Piece { latencies, records: 0, bytes: 0 }
+        Piece { latencies: times(2), records: 0, bytes: 0 }
+    }
+
+    fn level(&self, interval: u64) -> Level {
+        Level {
+            bytes_per_second: self.bytes as f64 * 1e9 / interval as f64,
+            p99_us: self.latencies.value_at_quantile(0.99) as f64 / 1e3,
+        }
+    }
+
+    fn add(&mut self, other: &Piece) {
+        self.latencies += &other.latencies;
+        self.records += other.records;
+        self.bytes += other.bytes;
     }
 }
 
 impl Recorder {
-    pub fn new(window: Window) -> Recorder {
-        let latencies = Histogram::new_with_bounds(LOWEST_NS, HIGHEST_NS, 3).expect("constant bounds");
-        Recorder { window, latencies, records: 0, bytes: 0, pieces: Vec::new() }
+    pub fn new(window: Arc<Window>) -> Recorder {
+        let gauge = Arc::default();
+        Recorder { window, gauge, latencies: times(3), records: 0, bytes: 0, pieces: Vec::new() }
+    }
+
+    /// By which others see how it stands.
+    pub fn gauge(&self) -> Arc<Gauge> {
+        self.gauge.clone()
     }
 
     fn piece(&mut self, at: u64) -> Option<&mut Piece> {
@@ -89,6 +145,7 @@ impl Recorder {
 
     pub fn latency(&mut self, due: u64, done: u64) {
         let latency = done.saturating_sub(due);
+        self.gauge.latency(latency);
         if self.window.has(due) {
             self.latencies.saturating_record(latency);
         }
@@ -98,6 +155,7 @@ impl Recorder {
     }
 
     pub fn volume(&mut self, done: u64, records: u64, bytes: u64) {
+        self.gauge.volume(records, bytes);
         if self.window.has(done) {
             self.records += records;
             self.bytes += bytes;
@@ -109,29 +167,44 @@ impl Recorder {
     }
 
     pub fn merge(&mut self, other: &Recorder) {
-        assert_eq!(self.window, other.window, "of one run");
+        assert!(Arc::ptr_eq(&self.window, &other.window), "of one run");
         self.latencies += &other.latencies;
         self.records += other.records;
         self.bytes += other.bytes;
         if other.pieces.len() > self.pieces.len() {
             self.pieces.resize_with(other.pieces.len(), Piece::new);
         }
-        for (piece, other) in self.pieces.iter_mut().zip(&other.pieces) {
-            piece.latencies += &other.latencies;
-            piece.records += other.records;
-            piece.bytes += other.bytes;
-        }
+        self.pieces.iter_mut().zip(&other.pieces).for_each(|(piece, other)| piece.add(other));
     }
 
     /// Latencies of the pieces that begin between the two.
-    fn pieces_of(&self, from: u64, to: u64) -> Histogram<u32> {
-        let mut all = Piece::new().latencies;
+    fn latencies_of(&self, from: u64, to: u64) -> Histogram<u32> {
+        let mut all = times(2);
         for (at, piece) in self.pieces.iter().enumerate() {
             if (from..to).contains(&(at as u64 * self.window.interval)) {
                 all += &piece.latencies;
             }
         }
         all
+    }
+
+    /// In the window.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// How far the window's first third and its last are apart.
+    pub fn drift(&self, side: &str) -> Finding {
+        let interval = self.window.interval;
+        let parts = (self.window.len / 3 / interval).max(1) as usize;
+        let from = (self.window.from() / interval) as usize;
+        let last = ((self.window.to() / interval) as usize).saturating_sub(parts).max(from);
+        let third = |first: usize| {
+            let levels = (first..first + parts)
+                .map(|at| self.pieces.get(at).map_or(Level::NONE, |it| it.level(interval)));
+            Level::of(&levels.collect::<Vec<_>>())
+        };
+        steady::find(side, &[third(from), third(last)])
     }
 
     /// Of the whole window.
@@ -147,7 +220,7 @@ impl Recorder {
             let of = |quantile| micros(piece.latencies.value_at_quantile(quantile));
             let begin = at as u64 * self.window.interval;
             // The last piece may be cut off by the window's end; of a sliver nothing can be said.
-            let left = self.window.from as f64 / 1e9 + seconds - begin as f64 / 1e9;
+            let left = self.window.from() as f64 / 1e9 + seconds - begin as f64 / 1e9;
             let seconds = piece_seconds.min(left);
             (seconds > piece_seconds / 5.0).then(|| Point {
                 seconds: begin as f64 / 1e9,
@@ -165,9 +238,9 @@ impl Recorder {
             records_per_second: self.records as f64 / seconds,
             bytes_per_second: self.bytes as f64 / seconds,
             latency: (!self.latencies.is_empty()).then(|| {
-                let sixth = (self.window.to - self.window.from) / 6;
-                let first = self.pieces_of(self.window.from, self.window.from + sixth);
-                let last = self.pieces_of(self.window.to - sixth, self.window.to);
+                let (from, to, sixth) = (self.window.from(), self.window.to(), self.window.len / 6);
+                let (first, last) =
+                    (self.latencies_of(from, from + sixth), self.latencies_of(to - sixth, to));
                 Latency::of(&self.latencies, &first, &last)
             }),
             course: self.pieces.iter().enumerate().filter_map(point).collect(),
@@ -181,8 +254,10 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn window() -> Window {
-        Window::new(Duration::from_secs(1), Duration::from_secs(2))
+    fn window() -> Arc<Window> {
+        let window = Window::undecided(Duration::from_secs(2));
+        assert_eq!(window.begin(950 * MS), 1000 * MS);
+        Arc::new(window)
     }
 
     #[test]
@@ -207,6 +282,54 @@ mod tests {
         let latency = recorder.summary().latency.unwrap();
         assert!((latency.p99_first_us / 1000.0 - 1.0).abs() < 0.02, "{}", latency.p99_first_us);
         assert!((latency.p99_last_us / 5000.0 - 1.0).abs() < 0.02, "{}", latency.p99_last_us);
+    }
+
+    #[test]
+    fn a_window_counts_from_when_it_is_decided() {
+        let window = Arc::new(Window::undecided(Duration::from_secs(1)));
+        let mut recorder = Recorder::new(window.clone());
+        for at in 0..40 {
+            if at == 20 {
+                assert!(!window.has(u64::MAX - 1) && window.to() == u64::MAX);
+                window.begin(2100 * MS);
+            }
+            recorder.latency(at * 100 * MS, at * 100 * MS + at * MS);
+            recorder.volume(at * 100 * MS, 1, 100);
+        }
+        let summary = recorder.summary();
+        assert_eq!((summary.records, summary.latency.unwrap().count), (10, 10));
+        // With what was before, and nothing of what came after.
+        assert_eq!(summary.course.len(), 31);
+        assert!(!window.has(2099 * MS) && window.has(2100 * MS) && !window.has(3100 * MS));
+    }
+
+    #[test]
+    fn times_have_room_up_to_an_hour() {
+        for seconds in [1, 60, 3600] {
+            let mut histogram = times::<u64>(3);
+            histogram.saturating_record(seconds * 1000 * MS);
+            let p99 = histogram.value_at_quantile(0.99) as f64 / 1e9;
+            assert!((p99 / seconds as f64 - 1.0).abs() < 0.002, "{p99}");
+        }
+    }
+
+    #[test]
+    fn drift_is_what_the_ends_of_the_window_say() {
+        let drifting = |bytes: fn(u64) -> u64, millis: fn(u64) -> u64| {
+            let mut recorder = Recorder::new(window());
+            for at in 0..300 {
+                recorder.volume(at * 10 * MS, 1, bytes(at));
+                recorder.latency(at * 10 * MS, (at * 10 + millis(at)) * MS);
+            }
+            recorder.drift("produced")
+        };
+        assert_eq!(drifting(|_| 1000, |_| 5).why, None);
+        // Whatever was before the window.
+        assert_eq!(drifting(|at| if at < 100 { 1 } else { 1000 }, |at| 1 + 100 / (at + 1)).why, None);
+        let slower = drifting(|at| if at < 200 { 1000 } else { 750 }, |_| 5);
+        assert!((slower.spread - 0.25).abs() < 0.01 && slower.why.is_some(), "{slower:?}");
+        let later = drifting(|_| 1000, |at| if at < 200 { 5 } else { 20 });
+        assert!((later.spread - 0.75).abs() < 0.01 && later.why.is_some(), "{later:?}");
     }
 
     #[test]

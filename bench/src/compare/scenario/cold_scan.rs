@@ -37,11 +37,11 @@ pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result
     cache::evict(&running.directory)?;
     let busy = Stage::create("busy", &producing)?;
     let counts = Arc::new(OnceLock::from(ledger.by_partition()));
-    let (warm_up, measured) = (options.warm_up, options.measured);
+    let measured = options.measured;
     let mut scanning = None;
-    let mut during = on_stage("cold-scan-during", &busy, &watched, progress, |origin| {
+    let mut during = on_stage("cold-scan-during", &busy, &watched, progress, |from| {
         // The scan begins with the window and ends with it, if it has not come to its end before.
-        let (from, until) = (origin + warm_up, origin + warm_up + measured);
+        let until = from + measured;
         let stage = old.clone();
         let scan = move |partitions: Vec<i32>| {
             // Consumers fetch ahead as soon as they are connected.
