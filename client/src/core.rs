@@ -68,6 +68,7 @@ pub(crate) struct Core {
     wanted: RefCell<BTreeSet<Str>>,
     connections: RefCell<HashMap<(Node, Lane), Rc<Slot>>>,
     lanes: Cell<u32>,
+    open_lanes: RefCell<BTreeSet<u32>>,
     coordinators: RefCell<HashMap<(CoordinatorType, Str), i32>>,
     refreshing: Cell<bool>,
 }
@@ -92,6 +93,7 @@ impl Core {
             wanted: RefCell::default(),
             connections: RefCell::default(),
             lanes: Cell::new(1),
+            open_lanes: RefCell::default(),
             coordinators: RefCell::default(),
             refreshing: Cell::new(false),
         });
@@ -102,11 +104,13 @@ impl Core {
     pub(crate) fn new_lane(&self) -> Lane {
         let lane = self.lanes.get();
         self.lanes.set(lane + 1);
+        self.open_lanes.borrow_mut().insert(lane);
         Lane(lane)
     }
 
     /// Closes what a lane has open. Its tasks are told, and must be ready for it.
     pub(crate) fn close_lane(&self, lane: Lane) {
+        self.open_lanes.borrow_mut().remove(&lane.0);
         self.connections.borrow_mut().retain(|(_, of), slot| {
             if *of == lane
                 && let Some(connection) = &*slot.connection.borrow()
@@ -117,8 +121,10 @@ impl Core {
         });
     }
 
-    fn slot(&self, node: Node, lane: Lane) -> Rc<Slot> {
-        self.connections.borrow_mut().entry((node, lane)).or_default().clone()
+    /// None once the lane is closed.
+    fn slot(&self, node: Node, lane: Lane) -> Option<Rc<Slot>> {
+        let is_open = lane == Lane::SHARED || self.open_lanes.borrow().contains(&lane.0);
+        is_open.then(|| self.connections.borrow_mut().entry((node, lane)).or_default().clone())
     }
 
     /// The lane's connection to a broker if it is there: then nothing has to be awaited before sending.
@@ -134,7 +140,7 @@ impl Core {
             if let Some(connection) = self.connected(node, lane) {
                 return Ok(connection);
             }
-            let slot = self.slot(node, lane);
+            let slot = self.slot(node, lane).ok_or(Error::Closed)?;
             if slot.connecting.get() {
                 slot.connected.listen().await;
                 continue;
@@ -157,6 +163,11 @@ impl Core {
                 Err(error) => Err(error),
             };
             match &opened {
+                Ok(connection) if self.slot(node, lane).is_none() => {
+                    // Nobody would close it later.
+                    connection.close(Error::Closed);
+                    return Err(Error::Closed);
+                }
                 Ok(connection) => {
                     slot.failures.set(0);
                     slot.retry_at.set(None);
@@ -437,6 +448,24 @@ impl Core {
 
     pub(crate) fn backoff(&self, failures: u32) -> Duration {
         backoff_after(failures, (self.config.retry_backoff, self.config.retry_backoff_max))
+    }
+}
+
+/// A lane that is closed when this is dropped, as when the task that has it is.
+pub(crate) struct OwnLane {
+    core: Rc<Core>,
+    pub(crate) lane: Lane,
+}
+
+impl OwnLane {
+    pub(crate) fn new(core: &Rc<Core>) -> OwnLane {
+        OwnLane { core: core.clone(), lane: core.new_lane() }
+    }
+}
+
+impl Drop for OwnLane {
+    fn drop(&mut self) {
+        self.core.close_lane(self.lane);
     }
 }
 

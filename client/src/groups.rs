@@ -175,16 +175,36 @@ pub(crate) async fn commit(
 ) -> Result<Vec<(TopicPartition, Result<()>)>> {
     let what = format!("commit offsets of group {group:?}");
     core.retry(&what, core.deadline(), async || {
-        let asked = async {
-            let connection = core.coordinator(CoordinatorType::Group, group, Lane::SHARED).await?;
-            commit_once(core, &connection, group, committer, offsets, &what).await
-        };
-        asked.await.inspect_err(|error| forget_on(core, group, error))
+        let outcomes = commit_once(core, group, committer, offsets).await?;
+        let retriable = outcomes.iter().find_map(|(_, outcome)| {
+            let error = outcome.as_ref().err()?;
+            let is_final = error.code() == Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+            (error.is_retriable() && !is_final).then(|| error.clone())
+        });
+        retriable.map_or(Ok(outcomes), Err)
     })
     .await
 }
 
-async fn commit_once(
+/// One try, with what each partition came to.
+pub(crate) async fn commit_once(
+    core: &Core,
+    group: &Str,
+    committer: &Committer,
+    offsets: &BTreeMap<TopicPartition, NewOffset>,
+) -> Result<Vec<(TopicPartition, Result<()>)>> {
+    let what = format!("commit offsets of group {group:?}");
+    let asked = async {
+        let connection = core.coordinator(CoordinatorType::Group, group, Lane::SHARED).await?;
+        commit_on(core, &connection, group, committer, offsets, &what).await
+    };
+    let outcomes = asked.await.inspect_err(|error| forget_on(core, group, error))?;
+    let failed = outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().err());
+    failed.for_each(|error| forget_on(core, group, error));
+    Ok(outcomes)
+}
+
+async fn commit_on(
     core: &Core,
     connection: &Connection,
     group: &Str,
@@ -223,15 +243,7 @@ async fn commit_once(
         for partition in topic.partitions {
             let at = TopicPartition { topic: name.clone(), partition: partition.partition_index };
             let outcome = Error::check(partition.error_code, || format!("{what} for {at}"));
-            match outcome {
-                Err(error)
-                    if error.is_retriable()
-                        && error.code() != Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) =>
-                {
-                    return Err(error);
-                }
-                outcome => outcomes.push((at, outcome)),
-            }
+            outcomes.push((at, outcome));
         }
     }
     Ok(outcomes)

@@ -1,9 +1,10 @@
 //! What the application's threads and the driver share of a consumer: which partitions, from where, and what has come of them.
 
 use super::chunk::Chunk;
+use super::commit::Commits;
 use super::record::ConsumerRecord;
 use crate::error::{Error, Result};
-use crate::groups::Committer;
+use crate::groups::{Committer, NewOffset};
 use crate::leaders::OffsetSpec;
 use crate::topic_partition::TopicPartition;
 use corelog_wire::Str;
@@ -30,8 +31,11 @@ pub(super) struct Buffer {
     pub(super) rebalance: Rebalance,
     /// Since when nobody polls; none while somebody does.
     pub(super) idle_since: Option<Instant>,
+    /// It left its group since nobody polled, and comes back with the next poll.
+    pub(super) is_away: bool,
     /// Offsets known to be committed, so as not to commit them again.
     pub(super) committed: BTreeMap<TopicPartition, i64>,
+    pub(super) commits: Commits,
     /// What the group is joined for; none while partitions are assigned by hand.
     pub(super) subscription: Option<Arc<BTreeSet<Str>>>,
     pub(super) subscription_version: u64,
@@ -105,6 +109,11 @@ pub(super) enum Step {
 }
 
 impl Buffer {
+    /// Whoever never polls is idle from the beginning.
+    pub(super) fn new() -> Buffer {
+        Buffer { idle_since: Some(Instant::now()), ..Default::default() }
+    }
+
     fn next_version(&mut self) -> u64 {
         self.versions += 1;
         self.versions
@@ -153,6 +162,8 @@ impl Buffer {
 
     pub(super) fn subscribe(&mut self, topics: Option<BTreeSet<Str>>) {
         self.subscription = topics.map(Arc::new);
+        // From now on somebody has to poll.
+        self.idle_since = self.idle_since.map(|_| Instant::now());
         self.subscription_version += 1;
         self.tell_driver();
     }
@@ -252,7 +263,10 @@ impl Buffer {
 
     pub(super) fn begin_poll(&mut self) {
         self.idle_since = None;
-        self.set_processed();
+        if std::mem::take(&mut self.is_away) {
+            self.tell_driver();
+        }
+        self.confirm_polled();
         if self.rebalance == Rebalance::Wanted {
             self.grant();
         }
@@ -263,12 +277,28 @@ impl Buffer {
         self.poller = None;
     }
 
+    /// The application says by itself up to where it is done.
+    pub(super) fn confirm(&mut self, offsets: &BTreeMap<TopicPartition, NewOffset>) {
+        for (at, new) in offsets {
+            if let Some(place) = self.partitions.get_mut(at) {
+                place.processed = Some(Position { offset: new.offset, leader_epoch: new.leader_epoch });
+            }
+        }
+    }
+
+    /// Polls give records again.
+    pub(super) fn end_rebalance(&mut self) {
+        self.rebalance = Rebalance::None;
+        self.wake_poller();
+    }
+
     fn grant(&mut self) {
         self.rebalance = Rebalance::Granted;
         self.tell_driver();
     }
 
-    fn set_processed(&mut self) {
+    /// The application is done with all that polls gave.
+    pub(super) fn confirm_polled(&mut self) {
         for place in self.partitions.values_mut() {
             place.processed = place.position.or(place.processed);
         }
@@ -297,7 +327,7 @@ impl Buffer {
             Rebalance::None => {}
             Rebalance::Wanted => {
                 // Nothing was given since this poll began: whatever was given before is processed.
-                self.set_processed();
+                self.confirm_polled();
                 self.grant();
                 return Step::Nothing;
             }

@@ -49,6 +49,8 @@ pub struct ConsumerConfig {
     pub heartbeat_interval: Duration,
     /// Without a poll for so long the consumer leaves its group; also how long it may take to rejoin one.
     pub poll_interval_max: Duration,
+    /// Closing takes no longer, whether brokers answer or not.
+    pub close_timeout: Duration,
     /// Ways to share partitions, the preferred one first; all members must have one in common.
     pub assignors: Vec<Assignor>,
     /// Where this consumer is; told to brokers and to the group's assignor.
@@ -86,6 +88,7 @@ impl Default for ConsumerConfig {
             session_timeout: Duration::from_secs(45),
             heartbeat_interval: Duration::from_secs(3),
             poll_interval_max: Duration::from_secs(300),
+            close_timeout: Duration::from_secs(30),
             assignors: vec![Assignor::Range, Assignor::CooperativeSticky],
             rack: None,
             rebalance_listener: None,

@@ -5,7 +5,7 @@ use super::buffer::{Buffer, Place, Position, Start};
 use super::chunk::Chunk;
 use super::config::OffsetReset;
 use super::session::{Asked, Session};
-use crate::core::{Core, Lane, Node};
+use crate::core::{Core, Lane, Node, OwnLane};
 use crate::driver::{self, Event, Listen};
 use crate::error::{Error, Result};
 use crate::groups;
@@ -61,8 +61,9 @@ impl Drop for CloseOnDrop {
 /// Tells `news` whenever the application did something.
 pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event) {
     let _guard = CloseOnDrop(shared.clone());
+    let own = OwnLane::new(&core);
     let fetcher = Rc::new(Fetcher {
-        lane: core.new_lane(),
+        lane: own.lane,
         core,
         shared,
         nodes: RefCell::default(),
@@ -78,7 +79,6 @@ pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event) {
         let next = fetcher.turn();
         fetcher.wait(next, changed, updated).await;
     }
-    fetcher.core.close_lane(fetcher.lane);
 }
 
 impl Fetcher {

@@ -1,4 +1,5 @@
-//! A broker that misbehaves on demand: enough of one to produce to, with Kafka's rules for idempotent and transactional producers.
+//! A broker that misbehaves on demand: enough of one to produce to, with Kafka's rules for idempotent and transactional producers, or to
+//! consume from.
 // One thread per connection, for tests: no data core.
 #![allow(clippy::disallowed_types)]
 // Each suite uses its part.
@@ -6,6 +7,8 @@
 
 #[path = "fake_coordinator.rs"]
 pub mod coordinator;
+#[path = "fake_reading.rs"]
+pub mod reading;
 
 use bytes::Bytes;
 use coordinator::Coordinator;
@@ -21,6 +24,7 @@ use corelog_wire::produce::{
 };
 use corelog_wire::records::{BatchView, Scratch};
 use corelog_wire::{ApiKey, ErrorCode, Reader, RequestHeader, frame};
+use reading::{Reading, Script};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -138,6 +142,8 @@ pub struct FakeBroker {
     has_transactions: bool,
     faults: Arc<Mutex<Faults>>,
     coordinator_faults: Arc<Mutex<CoordinatorFaults>>,
+    /// It answers all requests if it is for consumers.
+    reading: Option<Arc<Reading>>,
 }
 
 pub const PARTITIONS: i32 = 3;
@@ -152,38 +158,77 @@ impl FakeBroker {
         FakeBroker::listen(faults, coordinator_faults, true)
     }
 
+    /// For consumers: a cluster of nodes 1 to `nodes`.
+    pub fn start_reading(nodes: i32, script: Script) -> (String, Arc<Reading>) {
+        let reading = Arc::new(Reading::new(script));
+        let mut broker = FakeBroker::new(Box::new(|_| Fault::None), Box::new(|_| Fault::None), false);
+        broker.reading = Some(reading.clone());
+        let addresses: Vec<String> = (1..=nodes).map(|node| broker.clone().listen_as(node).address).collect();
+        (addresses[0].clone(), reading)
+    }
+
     fn listen(faults: Faults, coordinator_faults: CoordinatorFaults, has_transactions: bool) -> FakeBroker {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let broker = FakeBroker {
-            address: address.to_string(),
+        FakeBroker::new(faults, coordinator_faults, has_transactions).listen_as(1)
+    }
+
+    fn new(faults: Faults, coordinator_faults: CoordinatorFaults, has_transactions: bool) -> FakeBroker {
+        FakeBroker {
+            address: String::new(),
             logs: Arc::default(),
             coordinator: Arc::default(),
             has_transactions,
             faults: Arc::new(Mutex::new(faults)),
             coordinator_faults: Arc::new(Mutex::new(coordinator_faults)),
-        };
-        let shared = broker.clone();
+            reading: None,
+        }
+    }
+
+    fn listen_as(mut self, node: i32) -> FakeBroker {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        self.address = address.to_string();
+        if let Some(reading) = &self.reading {
+            reading.lock().ports.push(address.port());
+        }
+        let shared = self.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let broker = shared.clone();
                 // Ends when the client goes, or a fault cuts it.
-                std::thread::spawn(move || serve(stream.unwrap(), address.port(), &broker));
+                std::thread::spawn(move || match &broker.reading {
+                    Some(reading) => serve_reader(stream.unwrap(), node, reading),
+                    None => drop(serve(stream.unwrap(), address.port(), &broker)),
+                });
             }
         });
-        broker
+        self
     }
+}
+
+fn serve_reader(mut stream: TcpStream, node: i32, reading: &Reading) {
+    reading.lock().connections += 1;
+    let mut answer_one = || {
+        let (header, mut reader) = read_request(&mut stream)?;
+        let answer = reading.answer(node, &header, &mut reader)?;
+        stream.write_all(&answer).ok()
+    };
+    while !reading.lock().is_down && answer_one().is_some() {}
+    reading.lock().connections -= 1;
+}
+
+fn read_request(stream: &mut TcpStream) -> Option<(RequestHeader, Reader)> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).ok()?;
+    let mut request = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut request).ok()?;
+    let mut reader = Reader::new(request.into());
+    Some((RequestHeader::decode(&mut reader).unwrap(), reader))
 }
 
 fn serve(mut stream: TcpStream, port: u16, broker: &FakeBroker) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     loop {
-        let mut length = [0; 4];
-        stream.read_exact(&mut length).ok()?;
-        let mut request = vec![0; u32::from_be_bytes(length) as usize];
-        stream.read_exact(&mut request).ok()?;
-        let mut reader = Reader::new(request.into());
-        let header = RequestHeader::decode(&mut reader).unwrap();
+        let (header, mut reader) = read_request(&mut stream)?;
         let (version, id) = (header.api_version, header.correlation_id);
         let api = ApiKey::from_i16(header.api_key).unwrap();
         let answer = match api {

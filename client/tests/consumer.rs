@@ -1,0 +1,358 @@
+//! What a consumer promises, whatever brokers do: against one that misbehaves on demand.
+// What listeners saw: no data core.
+#![allow(clippy::disallowed_types)]
+
+#[path = "common/fake_broker.rs"]
+mod fake_broker;
+
+use corelog_client::{
+    ApiKey, Assignor, Client, ClientConfig, Consumer, ConsumerConfig, ConsumerRecord, Error, ErrorCode,
+    OffsetSpec, RebalanceEvent, RebalanceListener, TopicPartition, block_on,
+};
+use fake_broker::FakeBroker;
+use fake_broker::reading::{Asked, Fate, PATIENCE, Reading, Script};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_millis(20);
+/// Long enough for what must not happen to happen.
+const A_WHILE: Duration = Duration::from_millis(400);
+
+fn at(topic: &'static str, partition: i32) -> TopicPartition {
+    TopicPartition::new(topic, partition)
+}
+
+fn start(nodes: i32, script: impl FnMut(&Asked) -> Fate + Send + 'static) -> (Client, Arc<Reading>) {
+    let script: Script = Box::new(script);
+    let (address, broker) = FakeBroker::start_reading(nodes, script);
+    let mut config = ClientConfig::new(&address);
+    (config.retry_backoff, config.reconnect_backoff) = (Duration::from_millis(50), Duration::from_millis(1));
+    (block_on(Client::connect(config)).unwrap(), broker)
+}
+
+fn answered(_: &Asked) -> Fate {
+    Fate::Answered
+}
+
+fn config() -> ConsumerConfig {
+    ConsumerConfig {
+        heartbeat_interval: Duration::from_millis(20),
+        auto_commit: None,
+        ..ConsumerConfig::group("g").from_earliest()
+    }
+}
+
+fn by_hand(client: &Client, config: ConsumerConfig, partitions: &[TopicPartition]) -> Consumer {
+    let consumer = client.consumer(config).unwrap();
+    consumer.assign(partitions.iter().cloned()).unwrap();
+    consumer
+}
+
+fn member(client: &Client, config: ConsumerConfig, topics: &[&str]) -> Consumer {
+    let consumer = client.consumer(config).unwrap();
+    consumer.subscribe(topics.iter().copied()).unwrap();
+    consumer
+}
+
+/// Polls until there are so many records.
+fn read(consumer: &Consumer, count: usize) -> Vec<ConsumerRecord> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut records = Vec::new();
+    while records.len() < count {
+        assert!(Instant::now() < deadline, "{} of {count} records came", records.len());
+        records.extend(block_on(consumer.poll(SOON)).unwrap());
+    }
+    records
+}
+
+fn offsets(records: &[ConsumerRecord]) -> Vec<i64> {
+    records.iter().map(|record| record.offset).collect()
+}
+
+fn poll_until(consumer: &Consumer, what: &str, mut until: impl FnMut(&Consumer) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !until(consumer) {
+        assert!(Instant::now() < deadline, "{what}");
+        block_on(consumer.poll(SOON)).unwrap();
+    }
+}
+
+// What is committed.
+
+#[test]
+fn dropped_in_the_middle_of_a_batch_a_consumer_commits_what_came_before_it_at_most() {
+    for panics in [false, true] {
+        let (client, broker) = start(1, answered);
+        broker.append(&at("t", 0), 0, 10);
+        let auto_commit = Some(Duration::from_secs(3600));
+        let consumer =
+            member(&client, ConsumerConfig { auto_commit, poll_records_max: 4, ..config() }, &["t"]);
+        assert_eq!(offsets(&read(&consumer, 4)), [0, 1, 2, 3]);
+        assert_eq!(offsets(&read(&consumer, 4)), [4, 5, 6, 7]);
+        let died = catch_unwind(AssertUnwindSafe(|| {
+            let _consumer = consumer;
+            assert!(!panics, "on purpose, in a test");
+        }));
+        assert_eq!(died.is_err(), panics);
+        broker.wait("it leaves", |state| state.count(ApiKey::LeaveGroup) == 1);
+        let committed = broker.lock().commits.clone();
+        assert!(committed.iter().all(|(_, offset)| *offset <= 4), "{committed:?}");
+    }
+}
+
+#[test]
+fn closing_commits_what_was_polled() {
+    for subscribes in [false, true] {
+        let (client, broker) = start(1, answered);
+        broker.append(&at("t", 0), 0, 10);
+        let config = ConsumerConfig { auto_commit: Some(Duration::from_secs(3600)), ..config() };
+        let consumer = match subscribes {
+            true => member(&client, config, &["t"]),
+            false => by_hand(&client, config, &[at("t", 0)]),
+        };
+        read(&consumer, 10);
+        block_on(consumer.close()).unwrap();
+        let committed = broker.lock().committed.get(&at("t", 0)).copied();
+        assert_eq!(committed, Some((10, 0)), "subscribes: {subscribes}");
+    }
+}
+
+#[test]
+fn closing_tells_when_the_last_commit_fails() {
+    let (client, broker) = start(1, |asked| match asked.api {
+        ApiKey::OffsetCommit => Fate::Refused(ErrorCode::GROUP_AUTHORIZATION_FAILED),
+        _ => Fate::Answered,
+    });
+    broker.append(&at("t", 0), 0, 1);
+    let auto_commit = Some(Duration::from_secs(3600));
+    let consumer = member(&client, ConsumerConfig { auto_commit, ..config() }, &["t"]);
+    read(&consumer, 1);
+    let error = block_on(consumer.close()).unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::GROUP_AUTHORIZATION_FAILED));
+    assert!(broker.lock().members.is_empty(), "it left all the same");
+}
+
+#[test]
+fn an_older_commit_never_lands_after_a_newer_one() {
+    let refusals = AtomicUsize::new(1);
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::OffsetCommit
+            if refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |it| it.checked_sub(1)).is_ok() =>
+        {
+            Fate::Refused(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)
+        }
+        _ => Fate::Answered,
+    });
+    broker.append(&at("t", 0), 0, 2);
+    let consumer = by_hand(&client, ConsumerConfig { poll_records_max: 1, ..config() }, &[at("t", 0)]);
+    read(&consumer, 1);
+    consumer.commit_in_background().unwrap();
+    broker.wait("it is refused", |state| state.count(ApiKey::OffsetCommit) == 1);
+    read(&consumer, 1);
+    block_on(consumer.commit()).unwrap();
+    sleep(A_WHILE);
+    let commits = broker.lock().commits.clone();
+    assert!(commits.is_sorted() && commits.last().unwrap().1 == 2, "{commits:?}");
+}
+
+#[test]
+fn one_commit_is_under_way_and_the_next_has_the_latest_of_all_others() {
+    let (client, broker) = start(1, |asked| match asked.api {
+        ApiKey::OffsetCommit => Fate::Held,
+        _ => Fate::Answered,
+    });
+    let consumer = by_hand(&client, config(), &[at("t", 0), at("t", 1)]);
+    let commit =
+        |partition, offset: i64| consumer.commit_offsets([(at("t", partition), offset.into())].into());
+    let background = |partition, offset| {
+        consumer.seek(&at("t", partition), offset).unwrap();
+        consumer.commit_in_background().unwrap();
+    };
+    background(0, 1);
+    broker.wait("the first goes out", |state| state.count(ApiKey::OffsetCommit) == 1);
+    (2..8).for_each(|offset| background(0, offset));
+    background(1, 5);
+    let releasing = {
+        let broker = broker.clone();
+        std::thread::spawn(move || {
+            sleep(Duration::from_millis(100));
+            broker.release();
+        })
+    };
+    block_on(commit(0, 9)).unwrap();
+    releasing.join().unwrap();
+    assert_eq!(broker.lock().commits, [(at("t", 0), 1), (at("t", 0), 9), (at("t", 1), 5)]);
+}
+
+#[test]
+fn an_automatic_commit_does_not_undo_an_explicit_one() {
+    let (client, broker) = start(1, answered);
+    broker.append(&at("t", 0), 0, 8);
+    let auto_commit = Some(Duration::from_millis(20));
+    let consumer =
+        by_hand(&client, ConsumerConfig { auto_commit, poll_records_max: 4, ..config() }, &[at("t", 0)]);
+    read(&consumer, 4);
+    read(&consumer, 4);
+    block_on(consumer.commit()).unwrap();
+    sleep(A_WHILE);
+    let commits = broker.lock().commits.clone();
+    assert!(commits.is_sorted() && commits.last().unwrap().1 == 8, "{commits:?}");
+}
+
+#[test]
+fn a_commit_is_not_retried_for_a_partition_that_was_taken_away() {
+    let refuses = Arc::new(AtomicBool::new(true));
+    let script = refuses.clone();
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::OffsetCommit if script.load(Ordering::SeqCst) => {
+            Fate::Refused(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)
+        }
+        _ => Fate::Answered,
+    });
+    broker.append(&at("t", 0), 0, 1);
+    let consumer = member(&client, config(), &["t"]);
+    read(&consumer, 1);
+    consumer.commit_in_background().unwrap();
+    broker.wait("it is tried", |state| state.count(ApiKey::OffsetCommit) > 0);
+    consumer.subscribe(["u"]).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut told = None;
+    while told.is_none() || consumer.assignment().iter().any(|at| at.topic == "t") {
+        assert!(Instant::now() < deadline, "{told:?} {:?}", consumer.assignment());
+        told = told.or(block_on(consumer.poll(SOON)).err());
+    }
+    assert!(matches!(told, Some(Error::NotMember { .. })), "{told:?}");
+    refuses.store(false, Ordering::SeqCst);
+    sleep(A_WHILE);
+    assert_eq!(broker.lock().commits, []);
+}
+
+// Membership.
+
+#[test]
+fn what_is_no_longer_subscribed_is_given_up_before_joining_again() {
+    let (client, broker) = start(1, answered);
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let listener = {
+        let (events, broker) = (events.clone(), broker.clone());
+        RebalanceListener(Arc::new(move |event| {
+            let joins = broker.lock().count(ApiKey::JoinGroup);
+            events.lock().unwrap().push((joins, event.clone()));
+        }))
+    };
+    let config = ConsumerConfig {
+        assignors: vec![Assignor::CooperativeSticky],
+        rebalance_listener: Some(listener),
+        ..config()
+    };
+    let consumer = member(&client, config, &["t", "u"]);
+    poll_until(&consumer, "it gets all", |it| it.assignment().len() == 4);
+    let joins = broker.lock().count(ApiKey::JoinGroup);
+    consumer.subscribe(["u"]).unwrap();
+    poll_until(&consumer, "it keeps two", |it| it.assignment().len() == 2);
+    broker.wait("it joins again", |state| state.count(ApiKey::JoinGroup) > joins);
+    let revoked = RebalanceEvent::Revoked(vec![at("t", 0), at("t", 1)]);
+    assert!(events.lock().unwrap().contains(&(joins, revoked)), "{:?}", events.lock().unwrap());
+    let state = broker.lock();
+    let join = state.asked.iter().filter(|asked| asked.api == ApiKey::JoinGroup).nth(joins).unwrap();
+    assert_eq!(join.partitions.keys().collect::<Vec<_>>(), [&at("u", 0), &at("u", 1)]);
+}
+
+#[test]
+fn whoever_never_polls_leaves_and_comes_back_with_a_poll() {
+    let (client, broker) = start(1, answered);
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let listener = {
+        let events = events.clone();
+        RebalanceListener(Arc::new(move |event| events.lock().unwrap().push(event.clone())))
+    };
+    let consumer = member(
+        &client,
+        ConsumerConfig {
+            poll_interval_max: Duration::from_millis(200),
+            rebalance_listener: Some(listener),
+            ..config()
+        },
+        &["t"],
+    );
+    broker.wait("it joins", |state| state.count(ApiKey::SyncGroup) == 1);
+    broker.wait("it leaves", |state| state.count(ApiKey::LeaveGroup) == 1 && state.members.is_empty());
+    assert!(consumer.assignment().is_empty());
+    let lost = RebalanceEvent::Lost(vec![at("t", 0), at("t", 1)]);
+    assert_eq!(events.lock().unwrap().last(), Some(&lost));
+    sleep(A_WHILE);
+    assert_eq!(broker.lock().count(ApiKey::JoinGroup), 1, "nobody polls");
+    // Who polls without waiting is one who polls.
+    let deadline = Instant::now() + PATIENCE;
+    let mut told = false;
+    while consumer.assignment().is_empty() {
+        assert!(Instant::now() < deadline, "it comes back");
+        match block_on(consumer.poll(Duration::ZERO)) {
+            Err(Error::NotMember { reason, .. }) => told |= reason.contains("poll_interval_max"),
+            polled => drop(polled.unwrap()),
+        }
+        sleep(Duration::from_millis(1));
+    }
+    assert!(told);
+}
+
+// The end.
+
+#[test]
+fn a_consumer_dropped_while_it_connects_leaves_no_connection() {
+    let holds = Arc::new(AtomicBool::new(false));
+    let script = holds.clone();
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::ApiVersions if script.load(Ordering::SeqCst) => Fate::Held,
+        _ => Fate::Answered,
+    });
+    let consumer = client.consumer(ConsumerConfig::default()).unwrap();
+    block_on(consumer.offsets(vec![(at("t", 0), OffsetSpec::Latest)])).unwrap();
+    let connections = broker.lock().connections;
+    holds.store(true, Ordering::SeqCst);
+    consumer.assign([at("t", 0)]).unwrap();
+    consumer.seek(&at("t", 0), 0).unwrap();
+    broker.wait("it connects", |state| state.connections > connections);
+    drop(consumer);
+    // The client's thread has seen that when it has answered this.
+    block_on(client.admin().describe_topic("t")).unwrap();
+    broker.release();
+    broker.wait("no connection is left", |state| state.connections == connections);
+}
+
+#[test]
+fn closing_keeps_to_its_limit_whatever_does_not_answer() {
+    let records = |broker: &Reading| broker.append(&at("t", 0), 0, 1);
+    let config = ConsumerConfig {
+        auto_commit: Some(Duration::from_secs(3600)),
+        close_timeout: Duration::from_millis(300),
+        ..config()
+    };
+    let close = |consumer: Consumer| {
+        let started = Instant::now();
+        let error = block_on(consumer.close()).unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        assert!(started.elapsed() < PATIENCE / 2, "{:?}", started.elapsed());
+    };
+    // No broker.
+    let (client, broker) = start(1, answered);
+    records(&broker);
+    let consumer = member(&client, config.clone(), &["t"]);
+    read(&consumer, 1);
+    broker.lock().is_down = true;
+    close(consumer);
+    // One that is there and does not answer.
+    for api in [ApiKey::OffsetCommit, ApiKey::LeaveGroup] {
+        let (client, broker) = start(1, move |asked| match asked.api {
+            asked if asked == api => Fate::Held,
+            _ => Fate::Answered,
+        });
+        records(&broker);
+        let consumer = member(&client, config.clone(), &["t"]);
+        read(&consumer, 1);
+        close(consumer);
+    }
+}
