@@ -67,6 +67,19 @@ pub enum Error {
     )]
     Corrupt { topic: String, partition: i32, offset: i64, source: BatchError },
 
+    /// A new leader's log parts from what was read or committed (KIP-320): records were lost. Only without an `offset_reset`.
+    #[error(
+        "the log of {topic}-{partition} was cut, and was read up to offset {position}{}, or set offset_reset", Parting(.offset)
+    )]
+    LogCut {
+        topic: String,
+        partition: i32,
+        /// Of the next record to read, as it was.
+        position: i64,
+        /// The first offset whose record is another one, where the leader knows it.
+        offset: Option<i64>,
+    },
+
     /// Other members of the group took over, or this consumer did not poll for too long.
     #[error("this consumer is no longer a member of group {group:?}: {reason}")]
     NotMember { group: String, reason: String },
@@ -148,6 +161,17 @@ impl fmt::Display for Reason<'_> {
         match self.0 {
             Some(last) => write!(f, "; the last try: {last}"),
             None => Ok(()),
+        }
+    }
+}
+
+struct Parting<'a>(&'a Option<i64>);
+
+impl fmt::Display for Parting<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.0 {
+            Some(offset) => write!(f, ": what was read from offset {offset} on is lost; seek there to go on"),
+            None => f.write_str(": the leader does not know how much of that is lost; seek to go on"),
         }
     }
 }

@@ -78,13 +78,32 @@ pub(crate) async fn committed(
 ) -> Result<BTreeMap<TopicPartition, CommittedOffset>> {
     let what = format!("read the offsets of group {group:?}");
     core.retry(&what, core.deadline(), async || {
-        let asked = async {
-            let connection = core.coordinator(CoordinatorType::Group, group, Lane::SHARED).await?;
-            fetch(core, &connection, group, partitions, stable, &what).await
-        };
-        asked.await.inspect_err(|error| forget_on(core, group, error))
+        let mut committed = BTreeMap::new();
+        for (at, found) in committed_once(core, group, partitions, stable).await? {
+            if let Some(found) = found? {
+                committed.insert(at, found);
+            }
+        }
+        Ok(committed)
     })
     .await
+}
+
+/// One try, with what each partition came to: none where nothing is committed.
+pub(crate) async fn committed_once(
+    core: &Core,
+    group: &Str,
+    partitions: Option<&[TopicPartition]>,
+    stable: bool,
+) -> Result<BTreeMap<TopicPartition, Result<Option<CommittedOffset>>>> {
+    let what = format!("read the offsets of group {group:?}");
+    let asked = async {
+        let connection = core.coordinator(CoordinatorType::Group, group, Lane::SHARED).await?;
+        fetch(core, &connection, group, partitions, stable, &what).await
+    };
+    let found = asked.await.inspect_err(|error| forget_on(core, group, error))?;
+    found.values().filter_map(|found| found.as_ref().err()).for_each(|error| forget_on(core, group, error));
+    Ok(found)
 }
 
 pub(crate) fn forget_on(core: &Core, group: &Str, error: &Error) {
@@ -100,7 +119,7 @@ async fn fetch(
     partitions: Option<&[TopicPartition]>,
     stable: bool,
     what: &str,
-) -> Result<BTreeMap<TopicPartition, CommittedOffset>> {
+) -> Result<BTreeMap<TopicPartition, Result<Option<CommittedOffset>>>> {
     let version = connection.pick_max::<OffsetFetchRequest>(VERSION_MAX)?;
     let topics = partitions.map(|all| by_topic(all.iter().map(|one| (one.clone(), ()))));
     let indexes = |partitions: Vec<(i32, ())>| partitions.into_iter().map(|(index, ())| index).collect();
@@ -123,14 +142,11 @@ async fn fetch(
         }];
     }
     let response = connection.call_version(&request, version, core.config.request_timeout).await?;
-    let mut committed = BTreeMap::new();
-    for (partition, code, offset) in flatten(response, what)? {
-        Error::check(code, || format!("{what} for {partition}"))?;
-        if offset.offset >= 0 {
-            committed.insert(partition, offset);
-        }
-    }
-    Ok(committed)
+    let found = flatten(response, what)?.into_iter().map(|(partition, code, offset)| {
+        let checked = Error::check(code, || format!("{what} for {partition}"));
+        (partition, checked.map(|()| Some(offset).filter(|it| it.offset >= 0)))
+    });
+    Ok(found.collect())
 }
 
 type Fetched = (TopicPartition, i16, CommittedOffset);

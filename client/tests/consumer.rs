@@ -7,7 +7,7 @@ mod fake_broker;
 
 use corelog_client::{
     ApiKey, Assignor, Client, ClientConfig, Consumer, ConsumerConfig, ConsumerRecord, Error, ErrorCode,
-    OffsetSpec, RebalanceEvent, RebalanceListener, TopicPartition, block_on,
+    OffsetReset, OffsetSpec, RebalanceEvent, RebalanceListener, TopicPartition, block_on,
 };
 use fake_broker::FakeBroker;
 use fake_broker::reading::{Asked, Fate, PATIENCE, Reading, Script};
@@ -77,6 +77,17 @@ fn poll_until(consumer: &Consumer, what: &str, mut until: impl FnMut(&Consumer) 
     while !until(consumer) {
         assert!(Instant::now() < deadline, "{what}");
         block_on(consumer.poll(SOON)).unwrap();
+    }
+}
+
+/// The first error that polling gives.
+fn poll_error(consumer: &Consumer) -> Error {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "no error");
+        if let Err(error) = block_on(consumer.poll(SOON)) {
+            return error;
+        }
     }
 }
 
@@ -299,6 +310,46 @@ fn whoever_never_polls_leaves_and_comes_back_with_a_poll() {
     assert!(told);
 }
 
+// Where to begin.
+
+#[test]
+fn one_slow_broker_does_not_hold_back_the_others_partitions() {
+    let (client, broker) = start(2, |asked| match (asked.api, asked.node) {
+        (ApiKey::ListOffsets, 2) => Fate::Held,
+        _ => Fate::Answered,
+    });
+    broker.lock().leaders.insert(at("t", 1), (2, 0));
+    (0..2).for_each(|partition| broker.append(&at("t", partition), 0, 3));
+    let consumer = by_hand(&client, config(), &[at("t", 0), at("t", 1)]);
+    assert!(read(&consumer, 3).iter().all(|record| record.partition == 0));
+    // Nor those that come later.
+    consumer.assign([at("u", 0), at("t", 1)]).unwrap();
+    broker.append(&at("u", 0), 0, 3);
+    assert!(read(&consumer, 3).iter().all(|record| record.topic == "u"));
+    broker.release();
+    assert!(read(&consumer, 3).iter().all(|record| record.partition == 1));
+}
+
+#[test]
+fn one_partition_that_is_refused_does_not_hold_back_the_others() {
+    for (api, code) in [
+        (ApiKey::ListOffsets, ErrorCode::OFFSET_NOT_AVAILABLE),
+        (ApiKey::OffsetFetch, ErrorCode::UNSTABLE_OFFSET_COMMIT),
+    ] {
+        let refuses = Arc::new(AtomicBool::new(true));
+        let script = refuses.clone();
+        let (client, broker) = start(1, move |asked| match script.load(Ordering::SeqCst) {
+            true if asked.api == api => Fate::RefusedFor(at("t", 1), code),
+            _ => Fate::Answered,
+        });
+        (0..2).for_each(|partition| broker.append(&at("t", partition), 0, 3));
+        let consumer = by_hand(&client, config(), &[at("t", 0), at("t", 1)]);
+        assert!(read(&consumer, 3).iter().all(|record| record.partition == 0));
+        refuses.store(false, Ordering::SeqCst);
+        assert!(read(&consumer, 3).iter().all(|record| record.partition == 1));
+    }
+}
+
 // The end.
 
 #[test]
@@ -355,4 +406,143 @@ fn closing_keeps_to_its_limit_whatever_does_not_answer() {
         read(&consumer, 1);
         close(consumer);
     }
+}
+
+#[test]
+fn fetch_sessions_are_closed_with_the_consumer() {
+    let (client, broker) = start(1, answered);
+    broker.append(&at("t", 0), 0, 1);
+    for closes in [true, false] {
+        let consumer = by_hand(&client, config(), &[at("t", 0)]);
+        read(&consumer, 1);
+        broker.wait("it has a session", |state| {
+            state.open_sessions() == 1 && state.asked.iter().any(|asked| asked.session.1 > 0)
+        });
+        broker.lock().asked.clear();
+        match closes {
+            true => block_on(consumer.close()).unwrap(),
+            false => drop(consumer),
+        }
+        broker.wait("its session is closed", |state| state.open_sessions() == 0);
+    }
+}
+
+#[test]
+fn fetch_sessions_are_closed_where_nothing_is_left_to_fetch() {
+    let (client, broker) = start(2, answered);
+    broker.lock().leaders.insert(at("t", 1), (2, 0));
+    (0..2).for_each(|partition| broker.append(&at("t", partition), 0, 1));
+    let consumer = by_hand(&client, config(), &[at("t", 0), at("t", 1)]);
+    read(&consumer, 2);
+    broker.wait("it has two sessions", |state| {
+        let uses = |node| state.asked.iter().any(|asked| asked.node == node && asked.session.1 > 0);
+        uses(1) && uses(2)
+    });
+    consumer.assign([at("t", 0)]).unwrap();
+    broker.wait("one is closed", |state| state.open_sessions() == 1);
+    broker.append(&at("t", 0), 0, 1);
+    assert_eq!(offsets(&read(&consumer, 1)), [1]);
+}
+
+#[test]
+fn a_fetch_session_does_not_outlive_a_lost_answer() {
+    let (mut fetches, mut cuts) = (0, 0);
+    let (client, broker) = start(1, move |asked| {
+        fetches += usize::from(asked.api == ApiKey::Fetch);
+        if asked.api == ApiKey::Fetch && fetches > 3 && cuts < 3 {
+            (fetches, cuts) = (0, cuts + 1);
+            return Fate::Cut;
+        }
+        Fate::Answered
+    });
+    broker.append(&at("t", 0), 0, 1);
+    let consumer = by_hand(&client, config(), &[at("t", 0)]);
+    read(&consumer, 1);
+    broker.wait("three answers were lost", |state| {
+        state.asked.iter().filter(|asked| asked.api == ApiKey::Fetch && asked.session.1 == 0).count() > 3
+    });
+    broker.append(&at("t", 0), 0, 1);
+    read(&consumer, 1);
+    assert_eq!(broker.lock().open_sessions(), 1);
+}
+
+// Logs that are cut (KIP-320).
+
+/// Ten records of epoch 0 are read; then a new leader has the first five of them, and ten of its own.
+fn cut(config: ConsumerConfig, has_epochs: bool) -> (Client, Arc<Reading>, Consumer) {
+    let (client, broker) = start(1, answered);
+    broker.lock().hides_epochs = !has_epochs;
+    let t = at("t", 0);
+    broker.append(&t, 0, 10);
+    let polled = config.poll_records_max.min(10);
+    let consumer = by_hand(&client, config, std::slice::from_ref(&t));
+    consumer.seek(&t, 0).unwrap();
+    assert_eq!(offsets(&read(&consumer, polled)), (0..polled as i64).collect::<Vec<_>>());
+    broker.wait("all is fetched", |state| {
+        state.asked.iter().any(|asked| asked.api == ApiKey::Fetch && asked.partitions.get(&t) == Some(&10))
+    });
+    {
+        let mut state = broker.lock();
+        let log = state.logs.get_mut(&t).unwrap();
+        log.truncate(5);
+        log.extend([1; 10]);
+        state.leaders.insert(t, (1, 1));
+    }
+    (client, broker, consumer)
+}
+
+#[test]
+fn reading_goes_on_where_a_cut_log_parts_from_what_was_read() {
+    for has_epochs in [true, false] {
+        let (_client, broker, consumer) = cut(config(), has_epochs);
+        let records = read(&consumer, 10);
+        assert_eq!(offsets(&records), (5..15).collect::<Vec<_>>(), "has_epochs: {has_epochs}");
+        assert!(records.iter().all(|record| record.leader_epoch == Some(1)));
+        assert_eq!(broker.lock().count(ApiKey::OffsetForLeaderEpoch) > 0, has_epochs);
+        block_on(consumer.commit()).unwrap();
+        assert_eq!(broker.lock().committed[&at("t", 0)], (15, 1));
+    }
+}
+
+#[test]
+fn a_cut_log_is_an_error_without_an_offset_reset() {
+    for has_epochs in [true, false] {
+        let config = ConsumerConfig { offset_reset: OffsetReset::Fail, ..config() };
+        let (_client, broker, consumer) = cut(config, has_epochs);
+        let error = poll_error(&consumer);
+        assert!(
+            matches!(error, Error::LogCut { partition: 0, position: 10, offset: Some(5), .. }),
+            "{error}"
+        );
+        sleep(A_WHILE);
+        assert!(block_on(consumer.poll(SOON)).unwrap().is_empty(), "it goes on only where it is told to");
+        consumer.seek(&at("t", 0), 5).unwrap();
+        assert_eq!(read(&consumer, 10)[0].leader_epoch, Some(1));
+        drop(broker);
+    }
+}
+
+#[test]
+fn nothing_is_skipped_of_what_was_fetched_and_not_polled_when_the_log_is_cut() {
+    let (_client, broker, consumer) = cut(ConsumerConfig { poll_records_max: 3, ..config() }, true);
+    broker.wait("it fetches anew", |state| {
+        let asked = state.asked.iter().rev();
+        let mut fetches = asked.filter(|asked| asked.api == ApiKey::Fetch);
+        fetches.any(|asked| asked.partitions.get(&at("t", 0)) == Some(&3))
+    });
+    let records = read(&consumer, 12);
+    assert_eq!(offsets(&records), (3..15).collect::<Vec<_>>());
+    assert!(records.iter().all(|record| record.leader_epoch == Some(i32::from(record.offset >= 5))));
+}
+
+#[test]
+fn a_committed_offset_beyond_the_cut_is_noticed() {
+    let (client, broker) = start(1, answered);
+    let t = at("t", 0);
+    broker.append(&t, 0, 5);
+    broker.append(&t, 1, 10);
+    broker.lock().leaders.insert(t.clone(), (1, 1));
+    broker.lock().committed.insert(t.clone(), (8, 0));
+    let consumer = by_hand(&client, config(), &[t]);
+    assert_eq!(offsets(&read(&consumer, 10)), (5..15).collect::<Vec<_>>());
 }

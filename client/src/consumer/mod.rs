@@ -7,6 +7,7 @@ mod commit;
 mod config;
 mod fetcher;
 mod group;
+mod positions;
 mod record;
 mod session;
 
@@ -22,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::groups::{GroupMetadata, NewOffset};
 use crate::leaders::{self, ListedOffset, OffsetSpec};
 use crate::topic_partition::TopicPartition;
-use buffer::{Buffer, Rebalance, Start, Step, not_assigned};
+use buffer::{Buffer, Position, Rebalance, Start, Step, not_assigned};
 use commit::Manner;
 use corelog_wire::Str;
 use futures_channel::oneshot;
@@ -217,7 +218,7 @@ impl Consumer {
 
     /// Goes on at this offset. What was fetched and not polled is dropped.
     pub fn seek(&self, partition: &TopicPartition, offset: i64) -> Result<()> {
-        self.shared.lock().seek(partition, Start::At(offset))
+        self.shared.lock().seek(partition, Start::At(Position::at(offset)))
     }
 
     /// Goes on at the first or last record, or at a time.
