@@ -199,6 +199,39 @@ fn one_commit_is_under_way_and_the_next_has_the_latest_of_all_others() {
 }
 
 #[test]
+fn commits_under_way_are_made_before_the_consumer_ends() {
+    for (subscribes, closes) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (client, broker) = start(1, |asked| match asked.api {
+            ApiKey::OffsetCommit => Fate::Held,
+            _ => Fate::Answered,
+        });
+        broker.append(&at("t", 0), 0, 2);
+        let one = ConsumerConfig { poll_records_max: 1, ..config() };
+        let consumer = match subscribes {
+            true => member(&client, one, &["t"]),
+            false => by_hand(&client, one, &[at("t", 0)]),
+        };
+        for _ in 0..2 {
+            read(&consumer, 1);
+            consumer.commit_in_background().unwrap();
+        }
+        let releasing = {
+            let broker = broker.clone();
+            std::thread::spawn(move || {
+                sleep(Duration::from_millis(50));
+                broker.release();
+            })
+        };
+        match closes {
+            true => block_on(consumer.close()).unwrap(),
+            false => drop(consumer),
+        }
+        broker.wait("both are made", |state| state.committed.get(&at("t", 0)) == Some(&(2, 0)));
+        releasing.join().unwrap();
+    }
+}
+
+#[test]
 fn an_automatic_commit_does_not_undo_an_explicit_one() {
     let (client, broker) = start(1, answered);
     broker.append(&at("t", 0), 0, 8);
@@ -214,7 +247,7 @@ fn an_automatic_commit_does_not_undo_an_explicit_one() {
 }
 
 #[test]
-fn a_commit_is_not_retried_for_a_partition_that_was_taken_away() {
+fn a_commit_is_not_retried_for_a_partition_that_was_lost() {
     let refuses = Arc::new(AtomicBool::new(true));
     let script = refuses.clone();
     let (client, broker) = start(1, move |asked| match asked.api {
@@ -228,14 +261,11 @@ fn a_commit_is_not_retried_for_a_partition_that_was_taken_away() {
     read(&consumer, 1);
     consumer.commit_in_background().unwrap();
     broker.wait("it is tried", |state| state.count(ApiKey::OffsetCommit) > 0);
-    consumer.subscribe(["u"]).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    let mut told = None;
-    while told.is_none() || consumer.assignment().iter().any(|at| at.topic == "t") {
-        assert!(Instant::now() < deadline, "{told:?} {:?}", consumer.assignment());
-        told = told.or(block_on(consumer.poll(SOON)).err());
-    }
-    assert!(matches!(told, Some(Error::NotMember { .. })), "{told:?}");
+    broker.lock().heartbeat = Some(ErrorCode::UNKNOWN_MEMBER_ID);
+    let told = poll_error(&consumer);
+    assert!(matches!(told, Error::NotMember { .. }), "{told}");
+    // It gets the same partition again, in a later generation.
+    assert_eq!(offsets(&read(&consumer, 1)), [0]);
     refuses.store(false, Ordering::SeqCst);
     sleep(A_WHILE);
     assert_eq!(broker.lock().commits, []);
@@ -545,4 +575,15 @@ fn a_committed_offset_beyond_the_cut_is_noticed() {
     broker.lock().committed.insert(t.clone(), (8, 0));
     let consumer = by_hand(&client, config(), &[t]);
     assert_eq!(offsets(&read(&consumer, 10)), (5..15).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_offset_committed_for_a_topic_that_was_made_anew_is_noticed() {
+    let (client, broker) = start(1, answered);
+    let t = at("t", 0);
+    broker.append(&t, 0, 10);
+    // No leader was ever in this epoch.
+    broker.lock().committed.insert(t.clone(), (8, 1));
+    let consumer = by_hand(&client, config(), &[t]);
+    assert_eq!(offsets(&read(&consumer, 10)), (0..10).collect::<Vec<_>>());
 }

@@ -295,7 +295,7 @@ mod tests {
         let assigned = Assignor::CooperativeSticky.assign(&members, &topics);
         assert_eq!(shown(&assigned), "a: u-0; b: ");
         settle(&mut members, &topics);
-        assert_eq!(members[1].owned, [t.clone()]);
+        assert_eq!(members[1].owned, std::slice::from_ref(&t));
         // Two that claim the same.
         let mut members = vec![owning("a", &["t"], &[&t]), owning("b", &["t"], &[&t]), member("c", &["t"])];
         let assigned = Assignor::CooperativeSticky.assign(&members, &topics);

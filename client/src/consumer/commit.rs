@@ -124,6 +124,25 @@ impl Buffer {
         told
     }
 
+    /// Tells when what is queued now is committed, or given up.
+    fn queued_commits(&mut self) -> Option<Told> {
+        let Commits { next, under_way, .. } = &self.commits;
+        let left: BTreeSet<TopicPartition> = next.keys().chain(under_way.keys()).cloned().collect();
+        if left.is_empty() {
+            return None;
+        }
+        let (tx, told) = oneshot::channel();
+        self.commits.waiters.push(Waiter {
+            sequence: 0,
+            begun: Instant::now(),
+            retries: true,
+            left,
+            failed: None,
+            answer: Some(tx),
+        });
+        Some(told)
+    }
+
     /// What earlier polls gave, where it is not committed yet, nor about to be.
     fn uncommitted(&self) -> BTreeMap<TopicPartition, NewOffset> {
         let mut new = self.processed();
@@ -289,6 +308,19 @@ pub(super) async fn processed(shared: &Shared, news: &Event, manner: Manner) -> 
     };
     news.notify();
     told.await.unwrap_or(Err(Error::Closed))
+}
+
+/// Before partitions are given up: commits what is processed, if commits are automatic, and waits for all commits that were asked for.
+pub(super) async fn last(shared: &Shared, news: &Event) -> Result<()> {
+    let mut outcome = match shared.config.auto_commit {
+        Some(_) => processed(shared, news, Manner::Processed).await,
+        None => Ok(()),
+    };
+    loop {
+        let queued = shared.lock().queued_commits();
+        let Some(told) = queued else { return outcome };
+        outcome = outcome.and(told.await.unwrap_or(Err(Error::Closed)));
+    }
 }
 
 struct EndOnDrop(Arc<Shared>);

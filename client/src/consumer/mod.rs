@@ -30,7 +30,7 @@ use futures_channel::oneshot;
 use futures_util::future::{Either, join3, select};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -133,7 +133,10 @@ async fn run(core: Rc<Core>, shared: Arc<Shared>, ended: oneshot::Sender<Result<
                 }
                 told.await;
             }
-            driver::sleep(limit).await;
+            match Instant::now().checked_add(limit) {
+                Some(until) => driver::sleep_until(until).await,
+                None => pending().await,
+            }
         }
     };
     let outcome = match select(pin!(work(core, shared, news)), pin!(overdue)).await {
@@ -159,11 +162,7 @@ async fn work(core: Rc<Core>, shared: Arc<Shared>, news: Event) -> Result<()> {
         let membership = group::run(core, shared.clone(), news.clone(), group);
         let ((), (), left) = join3(fetching, automatic, membership).await;
         // What was assigned by hand is still there.
-        let last = match shared.config.auto_commit {
-            Some(_) => commit::processed(&shared, &news, Manner::Processed).await,
-            None => Ok(()),
-        };
-        left.and(last)
+        left.and(commit::last(&shared, &news).await)
     };
     match select(pin!(committing), pin!(others)).await {
         Either::Left(((), _)) => Err(Error::Closed),
@@ -396,10 +395,10 @@ impl Consumer {
         group.ok_or_else(|| Error::config("the consumer has no group", "set `group` in its config"))
     }
 
-    /// Says that all that was polled is processed: commits it, if commits are automatic, and leaves the group. Takes `close_timeout` at
-    /// most, brokers or no brokers.
+    /// Says that all that was polled is processed: commits it, if commits are automatic, waits for commits under way, and leaves the
+    /// group. Takes `close_timeout` at most, brokers or no brokers.
     ///
-    /// Errors: the last commit's; [`Error::Timeout`] if not all could be done in time. The consumer is closed in any case.
+    /// Errors: the last commits'; [`Error::Timeout`] if not all could be done in time. The consumer is closed in any case.
     ///
     /// Merely dropped, as after an error or a panic, a consumer leaves the group too, in the background, as long as the client lives. Of
     /// the records that its latest poll gave nothing is committed then: they are read again.

@@ -8,7 +8,7 @@ mod join;
 use super::Shared;
 use super::assignor::Assignments;
 use super::buffer::{Rebalance, Start};
-use super::commit::{self, Manner};
+use super::commit;
 use crate::core::{CoordinatorType, Core, Lane, OwnLane};
 use crate::driver::{self, Event};
 use crate::error::{Error, Result};
@@ -221,11 +221,31 @@ impl Membership {
     /// At the next poll, commits what was polled before, and lets go.
     async fn give_up(&mut self, partitions: &BTreeSet<TopicPartition>) -> std::result::Result<(), Change> {
         self.wait_for_poll().await?;
-        if self.shared.config.auto_commit.is_some() {
-            // What cannot be committed will be read again by the next owner.
-            let _ = commit::processed(&self.shared, &self.news, Manner::Processed).await;
-        }
+        self.commit_last().await?;
         self.revoke(partitions, RebalanceEvent::Revoked);
+        Ok(())
+    }
+
+    /// The group waits for us meanwhile, as long as there are heartbeats.
+    async fn commit_last(&mut self) -> std::result::Result<(), Change> {
+        let (shared, news) = (self.shared.clone(), self.news.clone());
+        let mut committed = pin!(commit::last(&shared, &news));
+        let deadline = self.core.deadline();
+        while Instant::now() < deadline {
+            let until = deadline.min(self.heartbeat_at.max(Instant::now() + Duration::from_millis(1)));
+            // What cannot be committed will be read again by the next owner.
+            if driver::timeout_at(until, committed.as_mut()).await.is_some() {
+                break;
+            }
+            if shared.lock().closed.is_some() {
+                return Err(Change::Unsubscribed);
+            }
+            // That it rebalances is known.
+            match self.heartbeat().await {
+                Err(Change::Rebalance) | Ok(()) => {}
+                Err(change) => return Err(change),
+            }
+        }
         Ok(())
     }
 
@@ -444,11 +464,11 @@ impl Membership {
         }
         let all = self.owned.clone();
         let is_idle = self.is_idle();
-        let mut committed = Ok(());
+        let committed = match is_idle {
+            true => Ok(()),
+            false => commit::last(&self.shared, &self.news).await,
+        };
         if !all.is_empty() {
-            if self.shared.config.auto_commit.is_some() && !is_idle {
-                committed = commit::processed(&self.shared, &self.news, Manner::Processed).await;
-            }
             // Whoever does not poll may be at work on them while others have them already.
             self.revoke(&all, if is_idle { RebalanceEvent::Lost } else { RebalanceEvent::Revoked });
         }
