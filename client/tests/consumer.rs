@@ -11,9 +11,12 @@ use corelog_client::{
 };
 use fake_broker::FakeBroker;
 use fake_broker::reading::{Asked, Fate, PATIENCE, Reading, Script};
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -338,6 +341,22 @@ fn whoever_never_polls_leaves_and_comes_back_with_a_poll() {
         sleep(Duration::from_millis(1));
     }
     assert!(told);
+}
+
+#[test]
+fn a_poll_that_is_kept_and_not_driven_is_none() {
+    let (client, broker) = start(1, answered);
+    let poll_interval_max = Duration::from_millis(200);
+    let consumer = member(&client, ConsumerConfig { poll_interval_max, ..config() }, &["t"]);
+    let mut poll = pin!(consumer.poll(SOON));
+    assert!(poll.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    broker.wait("it leaves", |state| state.count(ApiKey::LeaveGroup) == 1);
+    // One that takes longer than that is one.
+    let (client, broker) = start(1, answered);
+    let poll_interval_max = Duration::from_secs(1);
+    let consumer = member(&client, ConsumerConfig { poll_interval_max, ..config() }, &["t"]);
+    block_on(consumer.poll(poll_interval_max * 5 / 4)).unwrap();
+    assert_eq!(broker.lock().count(ApiKey::LeaveGroup), 0);
 }
 
 // Where to begin.

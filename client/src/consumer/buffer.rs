@@ -29,7 +29,7 @@ pub(super) struct Buffer {
     driver: Option<Waker>,
     news: bool,
     pub(super) rebalance: Rebalance,
-    /// Since when nobody polls; none while somebody does.
+    /// Since when nobody polls. While somebody does, the time until which: a future that is kept and not driven is no poll.
     pub(super) idle_since: Option<Instant>,
     /// It left its group since nobody polled, and comes back with the next poll.
     pub(super) is_away: bool,
@@ -175,7 +175,7 @@ impl Buffer {
     pub(super) fn subscribe(&mut self, topics: Option<BTreeSet<Str>>) {
         self.subscription = topics.map(Arc::new);
         // From now on somebody has to poll.
-        self.idle_since = self.idle_since.map(|_| Instant::now());
+        self.idle_since = self.idle_since.max(Some(Instant::now()));
         self.subscription_version += 1;
         self.tell_driver();
     }
@@ -315,8 +315,8 @@ impl Buffer {
         self.wake_poller();
     }
 
-    pub(super) fn begin_poll(&mut self) {
-        self.idle_since = None;
+    pub(super) fn begin_poll(&mut self, until: Instant) {
+        self.idle_since = Some(until);
         if std::mem::take(&mut self.is_away) {
             self.tell_driver();
         }
@@ -521,7 +521,7 @@ mod tests {
     }
 
     fn poll(buffer: &mut Buffer, max: usize) -> Vec<String> {
-        buffer.begin_poll();
+        buffer.begin_poll(Instant::now());
         let mut polled = Vec::new();
         while polled.len() < max {
             match buffer.step(max - polled.len(), usize::MAX) {

@@ -426,3 +426,92 @@ pub(super) async fn automatically(shared: Arc<Shared>, news: Event) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::buffer::Start;
+    use super::*;
+
+    /// Small and repeatable.
+    struct Dice(u64);
+
+    impl Dice {
+        fn roll(&mut self, sides: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (self.0 >> 33) % sides
+        }
+    }
+
+    fn partitions() -> impl Iterator<Item = TopicPartition> {
+        (0..3).map(|partition| TopicPartition::new("t", partition))
+    }
+
+    fn buffer() -> Buffer {
+        let mut buffer = Buffer::new();
+        buffer.assign(partitions().map(|at| (at, Some(Start::At(Position::at(0))))).collect());
+        buffer
+    }
+
+    #[test]
+    fn whatever_fails_offsets_land_in_order_and_everybody_is_told() {
+        for seed in 0..300 {
+            let (mut dice, mut buffer) = (Dice(seed), buffer());
+            let (mut landed, mut asked) = (BTreeMap::new(), BTreeMap::new());
+            let mut told = Vec::new();
+            for step in 0..80 {
+                let is_over = step >= 60;
+                if !is_over && dice.roll(2) == 0 {
+                    let some: Vec<_> = partitions().filter(|_| dice.roll(2) == 0).collect();
+                    let manner = match dice.roll(3) {
+                        0 => Manner::Background,
+                        1 => Manner::ProcessedOnce,
+                        _ => Manner::Explicit,
+                    };
+                    asked.extend(some.iter().map(|at| (at.clone(), step)));
+                    let tx = buffer.commit(some.into_iter().map(|at| (at, step.into())).collect(), manner);
+                    if manner != Manner::Background {
+                        told.push(tx);
+                    }
+                }
+                if buffer.commits.under_way.is_empty() {
+                    let _ = buffer.take_commits("g");
+                } else if is_over || dice.roll(2) == 0 {
+                    for (at, entry) in buffer.commits.under_way.clone() {
+                        let fails = !is_over && dice.roll(2) == 0;
+                        // It may have landed all the same.
+                        if !fails || dice.roll(2) == 0 {
+                            let before = landed.insert(at.clone(), entry.new.offset);
+                            assert!(before <= Some(entry.new.offset), "seed {seed}: {at} went back");
+                        }
+                        let outcome = match fails {
+                            true => Err(Error::broker(ErrorCode::COORDINATOR_NOT_AVAILABLE, "commit")),
+                            false => Ok(()),
+                        };
+                        buffer.tried(&at, entry.new.offset, -1, "g", outcome);
+                        buffer.expire_commits("g", Duration::from_secs(60), None);
+                    }
+                }
+            }
+            let heard = told.iter_mut().all(|told| matches!(told.try_recv(), Ok(Some(_))));
+            assert!(heard && buffer.commits.waiters.is_empty(), "seed {seed}");
+            assert!(buffer.commits.next.is_empty() && buffer.commits.under_way.is_empty(), "seed {seed}");
+            // Those tried once may be given up: what is known to be committed is true of all that landed with an answer.
+            assert!(buffer.committed.iter().all(|(at, offset)| *offset <= asked[at]), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn there_are_no_more_waiters_in_the_background_than_partitions() {
+        let mut buffer = buffer();
+        for offset in 0..1000 {
+            let at = partitions().nth(offset % 3).unwrap();
+            drop(buffer.commit([(at, (offset as i64).into())].into(), Manner::Background));
+        }
+        assert!(buffer.commits.waiters.len() <= 3);
+        // Callers that go away leave nothing either.
+        for offset in 0..1000 {
+            drop(buffer.commit([(TopicPartition::new("t", 0), offset.into())].into(), Manner::Explicit));
+        }
+        assert!(buffer.commits.waiters.len() <= 4);
+    }
+}

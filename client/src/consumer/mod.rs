@@ -30,7 +30,7 @@ use futures_channel::oneshot;
 use futures_util::future::{Either, join3, select};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,6 +86,9 @@ pub struct Consumer {
     ended: Option<oneshot::Receiver<Result<()>>>,
 }
 
+/// In place of times that are longer than clocks count.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
 struct Shared {
     config: ConsumerConfig,
     buffer: Mutex<Buffer>,
@@ -133,10 +136,7 @@ async fn run(core: Rc<Core>, shared: Arc<Shared>, ended: oneshot::Sender<Result<
                 }
                 told.await;
             }
-            match Instant::now().checked_add(limit) {
-                Some(until) => driver::sleep_until(until).await,
-                None => pending().await,
-            }
+            driver::sleep(limit.min(FOREVER)).await;
         }
     };
     let outcome = match select(pin!(work(core, shared, news)), pin!(overdue)).await {
@@ -253,8 +253,8 @@ impl Consumer {
     ///
     /// An error does not end the consumer: later polls go on with what can be read.
     pub async fn poll(&self, timeout: Duration) -> Result<Vec<ConsumerRecord>> {
-        let until = Instant::now() + timeout;
-        self.shared.lock().begin_poll();
+        let until = Instant::now() + timeout.min(FOREVER);
+        self.shared.lock().begin_poll(until);
         let polled = EndPoll(&self.shared);
         let records = poll_fn(|cx| {
             let records = match self.take_ready() {
