@@ -23,7 +23,10 @@ pub(super) struct Batch {
     pub(super) in_flight: bool,
     /// Whether a broker may have it.
     pub(super) sent: bool,
-    /// As it must go out.
+    /// Whether a broker may have it under this stamp. Until then the stamp is a guess.
+    pub(super) numbered: bool,
+    /// Its time is over and its records were told; it is here until its request is settled.
+    pub(super) given_up: bool,
     pub(super) stamp: Option<Producer>,
 }
 
@@ -46,6 +49,8 @@ impl Batch {
             opened: Instant::now(),
             in_flight: false,
             sent: false,
+            numbered: false,
+            given_up: false,
             stamp: options.producer,
         }
     }
