@@ -28,8 +28,8 @@ pub enum Error {
     #[error("{what} was not done within {after:?}{}", Reason(.last))]
     Timeout { what: String, after: Duration, last: Option<Box<Error>> },
 
-    /// A record was sent, and its time was over before a broker said what became of it: whether it is written is not known. Sent again, it
-    /// may be there twice. One that no broker can have fails with [`Error::Timeout`].
+    /// A record was sent, and no broker said in time what became of it: whether it is written is not known. Sent again, it may be there
+    /// twice. One that no broker can have fails with [`Error::Timeout`].
     #[error("{what} was not acknowledged within {after:?}, and whether it is written is not known{}", Reason(.last))]
     NotAcknowledged { what: String, after: Duration, last: Option<Box<Error>> },
 

@@ -250,6 +250,63 @@ fn what_the_broker_has_is_not_written_again_when_what_was_before_it_is_given_up(
 }
 
 #[test]
+fn what_is_given_up_is_neither_repeated_nor_reordered() {
+    for seed in 0..8 {
+        let mut dice = Dice(seed);
+        let faults = move |_: &fake_broker::Batch| match dice.roll(12) {
+            0 => Fault::CutBefore,
+            1 => Fault::CutAfter,
+            2 => Fault::Silence,
+            3..6 => Fault::Refuse(ErrorCode::NOT_ENOUGH_REPLICAS),
+            _ => Fault::None,
+        };
+        let broker = FakeBroker::start(Box::new(faults));
+        block_on(async {
+            let request_timeout = Duration::from_millis(30);
+            let client_config = ClientConfig { request_timeout, ..broker.client_config() };
+            // Asking for the cluster may take longer than that.
+            let client = loop {
+                if let Ok(client) = Client::connect(client_config.clone()).await {
+                    break client;
+                }
+            };
+            let config = ProducerConfig { delivery_timeout: Duration::from_millis(40), ..config() };
+            let producer = client.producer(config).unwrap();
+            let mut deliveries = Vec::new();
+            for turn in 0..20 {
+                deliveries.extend(send(&producer, turn * 60..(turn + 1) * 60).await);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let mut outcomes = Vec::new();
+            for delivery in deliveries {
+                outcomes.push(delivery.await.map(drop));
+            }
+            // What may have been on its way is there by now, or never.
+            drop((producer, client));
+            while broker.connections() > 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let logs = broker.logs.lock().unwrap();
+            let mut written = HashSet::new();
+            for log in logs.values() {
+                let values: Vec<usize> = log.values.iter().map(|value| value.parse().unwrap()).collect();
+                assert!(values.is_sorted_by(|a, b| a < b), "seed {seed}: {values:?}");
+                written.extend(values);
+            }
+            for (value, outcome) in outcomes.into_iter().enumerate() {
+                match outcome {
+                    Ok(()) => assert!(written.contains(&value), "seed {seed}: {value} is lost"),
+                    Err(Error::NotAcknowledged { .. }) => {}
+                    Err(error) => {
+                        assert!(!written.contains(&value), "seed {seed}: {value} is there: {error}")
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[test]
 fn with_one_request_in_flight_the_order_needs_no_idempotence() {
     let mut dice = Dice(3);
     let faults = move |_: &fake_broker::Batch| match dice.roll(3) {

@@ -85,13 +85,13 @@ struct Queue {
     room: usize,
 }
 
-/// Whether numbers may be missing in a partition's sequence, as the broker has it. If so, the sequence starts anew, under a new epoch,
-/// once nothing is in flight: then whatever may still come of the old one is refused.
+/// Whether numbers are missing in a partition's sequence, as the broker has it. If so, the sequence starts anew, under a new epoch, once
+/// nothing is in flight: then whatever may still come of the old one is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Gap {
     None,
-    /// A batch was given up that the broker may have. Those that were sent behind it go on under their numbers, lest what the broker has
-    /// is written again: if it takes one, it has those before; if it refuses one, it has none. When there are no such, nobody tells.
+    /// Perhaps: a doubtful batch was given up. Those that were sent behind it go on under their numbers, lest what the broker has is written
+    /// again. If it takes one, it has those before; when there are no such, nobody tells.
     Unresolved,
     Certain,
 }
@@ -131,8 +131,10 @@ pub(super) struct Work {
 /// What a broker said of a batch.
 pub(super) enum Verdict {
     Written(Written),
-    /// May be sent again.
+    /// It does not have it. It may be sent again.
     Retry,
+    /// Nothing, or that it is not sure: it may have it, or get it yet. It may be sent again as it was.
+    Doubt,
     /// The sequence is broken at this batch: it goes on under a new epoch.
     Restart,
     Failed(Error),
@@ -410,9 +412,10 @@ impl Accumulator {
                 sooner(&mut work.next, at);
                 continue;
             }
-            if config.idempotent && !queue.settle_sequence(&mut self.identity, &self.transaction) {
+            if config.idempotent && !self.settle_sequence(place, last_error) {
                 continue;
             }
+            let queue = &mut self.queues[place];
             let Some(at) = queue.batches.iter().position(|batch| !batch.in_flight) else { continue };
             if queue.batches.iter().skip(at).any(|batch| batch.in_flight) || queue.batches[at].given_up {
                 continue;
@@ -455,7 +458,6 @@ impl Accumulator {
                 queue.next_sequence = after(queue.next_sequence, batch.records);
             }
             batch.in_flight = true;
-            batch.sent = true;
             let (number, stamp) = (batch.number, batch.stamp);
             queue.in_flight += 1;
             queue.in_flight_on = node;
@@ -486,7 +488,7 @@ impl Accumulator {
             batch.seal();
             batch.given_up = true;
             let (what, last) = (what.clone(), last.clone());
-            let error = match batch.sent {
+            let error = match batch.in_flight || batch.doubtful {
                 true => Error::NotAcknowledged { what, after, last },
                 false => Error::Timeout { what, after, last },
             };
@@ -506,8 +508,8 @@ impl Accumulator {
     fn drop_given_up(&mut self, place: usize) {
         let queue = &mut self.queues[place];
         while let Some(batch) = queue.batches.pop_front_if(|first| first.given_up && !first.in_flight) {
-            if batch.numbered && queue.gap == Gap::None {
-                queue.gap = Gap::Unresolved;
+            if batch.numbered && queue.gap != Gap::Certain {
+                queue.gap = if batch.doubtful { Gap::Unresolved } else { Gap::Certain };
             }
             self.incomplete.remove(&batch.number);
             self.buffered -= batch.bytes;
@@ -543,9 +545,10 @@ impl Accumulator {
                 }
                 Some(Ok(written))
             }
-            Verdict::Retry | Verdict::Restart => {
+            Verdict::Retry | Verdict::Doubt | Verdict::Restart => {
                 queue.retry_at = Some(Instant::now() + backoff(queue.failures));
                 queue.failures += 1;
+                queue.batches[at].doubtful |= matches!(verdict, Verdict::Doubt);
                 if matches!(verdict, Verdict::Restart) {
                     queue.gap = Gap::Certain;
                 }
@@ -608,13 +611,63 @@ impl Accumulator {
     pub(super) fn drop_batches(&mut self, error: &Error, also_sent: bool) {
         for queue in &mut self.queues {
             while let Some(batch) =
-                queue.batches.pop_back_if(|last| !last.in_flight && (also_sent || !last.sent))
+                queue.batches.pop_back_if(|last| !last.in_flight && (also_sent || !last.numbered))
             {
                 self.incomplete.remove(&batch.number);
                 self.buffered -= batch.bytes;
                 batch.outcome.complete(Err(error.clone()));
             }
         }
+        self.wake_all();
+    }
+
+    /// Starts a partition's sequence anew if need be, and if that can be. Says whether its batches may be sent.
+    fn settle_sequence(&mut self, place: usize, last_error: &Option<Error>) -> bool {
+        let queue = &self.queues[place];
+        let Some((id, epoch)) = self.identity else { return false };
+        let is_begun = queue.batches.front().is_some_and(|first| first.numbered);
+        let must_restart = match queue.gap {
+            // A transaction that has a gap fails, and its coordinator gives the next epoch.
+            _ if self.transaction.is_some() => false,
+            Gap::None => false,
+            Gap::Unresolved => !is_begun,
+            Gap::Certain => true,
+        };
+        if queue.in_flight > 0 {
+            return !must_restart;
+        }
+        if must_restart && queue.identity == self.identity {
+            // The sender gets a new id when the epochs are used up. Until it has one the gap stays: nothing goes out under its old number.
+            self.identity = if epoch < i16::MAX { Some((id, epoch + 1)) } else { None };
+        }
+        let Some((id, epoch)) = self.identity else { return false };
+        if must_restart {
+            self.fail_doubtful(place, last_error);
+        }
+        let queue = &mut self.queues[place];
+        if must_restart || (!is_begun && queue.identity.is_none_or(|(own, _)| own != id)) {
+            queue.begin_sequence((id, epoch));
+        }
+        true
+    }
+
+    /// What a broker may have under its old number must not get a new one, lest it is there twice.
+    fn fail_doubtful(&mut self, place: usize, last_error: &Option<Error>) {
+        let queue = &mut self.queues[place];
+        if !queue.batches.iter().any(|batch| batch.doubtful) {
+            return;
+        }
+        let what = format!("delivery to {}", queue.at);
+        queue.batches.retain(|batch| {
+            if batch.doubtful {
+                self.incomplete.remove(&batch.number);
+                self.buffered -= batch.bytes;
+                let (what, after) = (what.clone(), batch.opened.elapsed());
+                let last = last_error.clone().map(Box::new);
+                batch.outcome.complete(Err(Error::NotAcknowledged { what, after, last }));
+            }
+            !batch.doubtful
+        });
         self.wake_all();
     }
 
@@ -691,35 +744,6 @@ impl Queue {
         let options =
             BatchOptions { encoding: config.encoding, producer: stamp, transactional, ..Default::default() };
         self.batches.push_back(Batch::open(number, self.at.clone(), options, room));
-    }
-
-    /// Starts a new sequence if need be, and if that can be. Says whether batches may be sent.
-    fn settle_sequence(
-        &mut self,
-        identity: &mut Option<(i64, i16)>,
-        transaction: &Option<Transaction>,
-    ) -> bool {
-        let Some((id, epoch)) = *identity else { return false };
-        let is_begun = self.batches.front().is_some_and(|first| first.numbered);
-        let must_restart = match self.gap {
-            // A transaction that has a gap fails, and its coordinator gives the next epoch.
-            _ if transaction.is_some() => false,
-            Gap::None => false,
-            Gap::Unresolved => !is_begun,
-            Gap::Certain => true,
-        };
-        if self.in_flight > 0 {
-            return !must_restart;
-        }
-        if must_restart && self.identity == *identity {
-            // The sender gets a new id when the epochs are used up. Until it has one the gap stays: nothing goes out under its old number.
-            *identity = if epoch < i16::MAX { Some((id, epoch + 1)) } else { None };
-        }
-        let Some((id, epoch)) = *identity else { return false };
-        if must_restart || (!is_begun && self.identity.is_none_or(|(own, _)| own != id)) {
-            self.begin_sequence((id, epoch));
-        }
-        true
     }
 
     /// A partition takes a later epoch only if its sequence begins at 0 (KIP-360).
@@ -851,6 +875,7 @@ mod tests {
         for (verdict, next) in [
             (Verdict::Written(Written { base_offset: 0, append_time: -1 }), (1, 0, 1)),
             (Verdict::Retry, (1, 1, 0)),
+            (Verdict::Doubt, (1, 1, 0)),
             (Verdict::Restart, (1, 1, 0)),
             (gone(), (1, 1, 0)),
         ] {
@@ -867,24 +892,31 @@ mod tests {
 
     #[test]
     fn what_the_broker_may_have_behind_what_is_given_up_keeps_its_numbers() {
-        // Whether the second tells that nothing is missing, or that something is, or is given up as well.
+        // The second tells that nothing is missing, or that something is, or is given up as well.
         let written = Verdict::Written(Written { base_offset: 2, append_time: -1 });
-        for (verdict, then) in [
-            (Some(written), vec![(3, 0, 3), (4, 0, 4)]),
-            (Some(Verdict::Restart), vec![(2, 1, 0)]),
-            (None, vec![(4, 1, 0)]),
+        for (verdict, then, is_failed) in [
+            (written, vec![(3, 0, 3), (4, 0, 4)], false),
+            (Verdict::Restart, vec![(3, 1, 0)], true),
+            (Verdict::Doubt, vec![(4, 1, 0)], true),
         ] {
             let mut partition = Partition0::new();
             partition.append().drain();
             assert_eq!(partition.written(0).append().append().drain(), [(1, 0, 1), (2, 0, 2)]);
-            partition.age(1).finish(1, Verdict::Retry).finish(2, Verdict::Retry).append();
+            partition.age(1).finish(1, Verdict::Doubt).finish(2, Verdict::Doubt).append();
             assert_eq!(partition.drain(), [(2, 0, 2), (3, 0, 3)]);
             assert!(partition.outcome(1).is_some() && partition.outcome(2).is_none());
-            if verdict.is_none() {
+            if matches!(verdict, Verdict::Doubt) {
                 partition.age(3);
             }
-            partition.finish(2, verdict.unwrap_or(Verdict::Retry)).finish(3, Verdict::Retry);
+            partition.finish(2, verdict).finish(3, Verdict::Retry);
             assert_eq!(partition.append().drain(), then);
+            let is_doubtful = matches!(partition.outcome(2), Some(Err(Error::NotAcknowledged { .. })));
+            assert_eq!(is_doubtful, is_failed);
+            let outcome = partition.outcome(3);
+            assert!(
+                matches!(outcome, None | Some(Err(Error::Timeout { .. }))),
+                "it was refused: {outcome:?}"
+            );
         }
     }
 

@@ -257,25 +257,25 @@ impl Sender {
         });
         let (connection, request, version) = match made {
             Ok(made) => made,
-            Err(error) => return self.settle_all(node, sent, &error),
+            Err(error) => return self.settle_all(node, sent, &error, false),
         };
         if self.shared.config.acks == Acks::None {
             match connection.send_without_answer(&request, version) {
                 Ok(()) => self.settle_unheard(node, sent, connection),
-                Err(error) => self.settle_all(node, sent, &error),
+                Err(error) => self.settle_all(node, sent, &error, false),
             }
             return;
         }
         // Queued here and now: the order of requests is the order of these calls.
         let answer = match connection.send(&request, version, self.core.config.request_timeout) {
             Ok(answer) => answer,
-            Err(error) => return self.settle_all(node, sent, &error),
+            Err(error) => return self.settle_all(node, sent, &error, false),
         };
         let sender = self.clone();
         driver::spawn(async move {
             match answer.wait().await {
                 Ok(response) => sender.settle(node, sent, response),
-                Err(error) => sender.settle_all(node, sent, &error),
+                Err(error) => sender.settle_all(node, sent, &error, true),
             }
         });
     }
@@ -376,7 +376,7 @@ impl Sender {
                 what: format!("produce to broker {node}"),
                 message: Some("its answer does not name all the partitions asked for".into()),
             };
-            self.settle_all(node, sent, &error);
+            self.settle_all(node, sent, &error, false);
         }
     }
 
@@ -421,6 +421,7 @@ impl Sender {
                 self.shared.lock().lose_identity(queue);
                 Verdict::Restart
             }
+            ErrorCode::REQUEST_TIMED_OUT | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND => Verdict::Doubt,
             _ if code.is_retriable() => Verdict::Retry,
             _ => Verdict::Failed(error.clone()),
         };
@@ -437,13 +438,23 @@ impl Sender {
     }
 
     /// All of a request's batches fared alike.
-    fn settle_all(&self, node: i32, sent: HashMap<TopicPartition, (usize, u64)>, error: &Error) {
+    fn settle_all(
+        &self,
+        node: i32,
+        sent: HashMap<TopicPartition, (usize, u64)>,
+        error: &Error,
+        may_have_arrived: bool,
+    ) {
         self.last_error.replace(Some(error.clone()));
         if error.wants_metadata() {
             self.core.refresh_soon();
         }
         for (queue, number) in sent.into_values() {
-            let verdict = if error.is_retriable() { Verdict::Retry } else { Verdict::Failed(error.clone()) };
+            let verdict = match (error.is_retriable(), may_have_arrived) {
+                (true, true) => Verdict::Doubt,
+                (true, false) => Verdict::Retry,
+                (false, _) => Verdict::Failed(error.clone()),
+            };
             self.finish(queue, number, verdict);
         }
         self.request_done(node);
