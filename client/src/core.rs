@@ -10,7 +10,7 @@ use corelog_wire::messages::{FindCoordinatorRequest, MetadataRequest, Request, m
 use corelog_wire::{ErrorCode, Str};
 use futures_util::future::{Either, select};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::pin;
 use std::rc::Rc;
@@ -70,8 +70,7 @@ pub(crate) struct Core {
     wanted: RefCell<BTreeSet<Str>>,
     connections: RefCell<HashMap<(Node, Lane), Rc<Slot>>>,
     lanes: Cell<u32>,
-    /// Those that are not closed; no others get connections.
-    open_lanes: RefCell<HashSet<Lane>>,
+    open_lanes: RefCell<BTreeSet<u32>>,
     coordinators: RefCell<HashMap<(CoordinatorType, Str), i32>>,
     refreshing: Cell<bool>,
     /// Refreshes that failed in a row, and why the last one did.
@@ -84,7 +83,7 @@ struct Slot {
     connection: RefCell<Option<Rc<Connection>>>,
     connecting: Cell<bool>,
     /// Told when connecting ends, and when the lane is closed.
-    changed: Event,
+    connected: Event,
     failures: Cell<u32>,
     retry_at: Cell<Option<Instant>>,
 }
@@ -99,7 +98,7 @@ impl Core {
             wanted: RefCell::default(),
             connections: RefCell::default(),
             lanes: Cell::new(1),
-            open_lanes: RefCell::new(HashSet::from([Lane::SHARED])),
+            open_lanes: RefCell::default(),
             coordinators: RefCell::default(),
             refreshing: Cell::new(false),
             refresh_failed: RefCell::default(),
@@ -109,30 +108,30 @@ impl Core {
     }
 
     pub(crate) fn new_lane(&self) -> Lane {
-        let lane = Lane(self.lanes.replace(self.lanes.get() + 1));
+        let lane = self.lanes.get();
+        self.lanes.set(lane + 1);
         self.open_lanes.borrow_mut().insert(lane);
-        lane
+        Lane(lane)
     }
 
     /// Closes what a lane has open, or is about to open; it opens no more. Its tasks are told, and must be ready for it.
     pub(crate) fn close_lane(&self, lane: Lane) {
-        self.open_lanes.borrow_mut().remove(&lane);
+        self.open_lanes.borrow_mut().remove(&lane.0);
         self.connections.borrow_mut().retain(|(_, of), slot| {
             if *of == lane {
                 if let Some(connection) = &*slot.connection.borrow() {
                     connection.close(Error::Closed);
                 }
-                slot.changed.notify();
+                slot.connected.notify();
             }
             *of != lane
         });
     }
 
-    fn slot(&self, node: Node, lane: Lane) -> Result<Rc<Slot>> {
-        match self.open_lanes.borrow().contains(&lane) {
-            true => Ok(self.connections.borrow_mut().entry((node, lane)).or_default().clone()),
-            false => Err(Error::Closed),
-        }
+    /// None once the lane is closed.
+    fn slot(&self, node: Node, lane: Lane) -> Option<Rc<Slot>> {
+        let is_open = lane == Lane::SHARED || self.open_lanes.borrow().contains(&lane.0);
+        is_open.then(|| self.connections.borrow_mut().entry((node, lane)).or_default().clone())
     }
 
     /// The lane's connection to a broker if it is there: then nothing has to be awaited before sending.
@@ -148,17 +147,16 @@ impl Core {
             if let Some(connection) = self.connected(node, lane) {
                 return Ok(connection);
             }
-            let slot = self.slot(node, lane)?;
-            let changed = slot.changed.listen();
+            let slot = self.slot(node, lane).ok_or(Error::Closed)?;
             if slot.connecting.get() {
-                changed.await;
+                slot.connected.listen().await;
                 continue;
             }
             slot.connecting.set(true);
             let guard = Connecting(&slot);
-            let opened = match select(changed, pin!(self.open(node, &slot))).await {
+            let opened = match select(slot.connected.listen(), pin!(self.open(node, &slot))).await {
                 Either::Right((opened, _)) => opened,
-                // While one connects, only the lane's end changes its slot.
+                // While one connects, only the lane's end tells.
                 Either::Left(_) => return Err(Error::Closed),
             };
             match &opened {
@@ -485,7 +483,7 @@ struct Connecting<'a>(&'a Rc<Slot>);
 impl Drop for Connecting<'_> {
     fn drop(&mut self) {
         self.0.connecting.set(false);
-        self.0.changed.notify();
+        self.0.connected.notify();
     }
 }
 

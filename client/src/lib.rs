@@ -28,10 +28,9 @@
 //! What holds:
 //! - Every queue is bounded: records waiting for delivery by `buffer_bytes_max` of [`ProducerConfig`], records fetched ahead by that of
 //!   [`ConsumerConfig`], requests without an answer by `requests_in_flight_max`.
-//! - Producers are idempotent unless told otherwise: retries neither repeat nor reorder records. Otherwise they may do both. With a
-//!   `transactional_id` all records of a transaction become visible together, or none does.
-//! - What can be retried is, within `api_timeout` or `delivery_timeout` and not for longer, brokers or none; an [`Error`] says what was asked
-//!   for, why it failed and what to do.
+//! - Producers are idempotent unless told otherwise: retries neither repeat nor reorder records. With a `transactional_id` all records of a
+//!   transaction become visible together, or none does.
+//! - What can be retried is, within `api_timeout` or `delivery_timeout`; an [`Error`] says what was asked for, why it failed and what to do.
 //! - Dropping a future cancels what it waits for, except that a sent record stays sent.
 //!
 //! Not here: the KIP-848 group protocol, TLS and SASL.
