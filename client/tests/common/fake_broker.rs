@@ -146,7 +146,8 @@ pub struct FakeBroker {
     pub metadata_faults: Arc<Mutex<MetadataFaults>>,
     /// Whether new connections wait for the answer to their first request.
     pub holds: Arc<AtomicBool>,
-    connections: Arc<Mutex<HashMap<usize, TcpStream>>>,
+    /// By port and order of coming.
+    connections: Arc<Mutex<HashMap<(u16, usize), TcpStream>>>,
     has_transactions: bool,
     faults: Arc<Mutex<Faults>>,
     coordinator_faults: Arc<Mutex<CoordinatorFaults>>,
@@ -182,7 +183,7 @@ impl FakeBroker {
         let shared = broker.clone();
         std::thread::spawn(move || {
             for (at, stream) in listener.incoming().enumerate() {
-                let (broker, stream) = (shared.clone(), stream.unwrap());
+                let (broker, stream, at) = (shared.clone(), stream.unwrap(), (address.port(), at));
                 broker.connections.lock().unwrap().insert(at, stream.try_clone().unwrap());
                 // Ends when the client goes, or a fault cuts it.
                 std::thread::spawn(move || {
