@@ -28,6 +28,11 @@ pub enum Error {
     #[error("{what} was not done within {after:?}{}", Reason(.last))]
     Timeout { what: String, after: Duration, last: Option<Box<Error>> },
 
+    /// A record was sent, and no broker said in time what became of it: whether it is written is not known. Sent again, it may be there
+    /// twice. One that no broker can have fails with [`Error::Timeout`].
+    #[error("{what} was not acknowledged within {after:?}, and whether it is written is not known{}", Reason(.last))]
+    NotAcknowledged { what: String, after: Duration, last: Option<Box<Error>> },
+
     #[error("{address} sent an answer that cannot be read ({source}): is it a Kafka listener, without TLS?")]
     Decode { address: String, source: DecodeError },
 
@@ -138,7 +143,8 @@ impl Error {
     /// Whether the same call may succeed later, without any change.
     pub fn is_retriable(&self) -> bool {
         match self {
-            Error::Connect { .. } | Error::Disconnected { .. } | Error::Timeout { .. } => true,
+            Error::Connect { .. } | Error::Disconnected { .. } => true,
+            Error::Timeout { .. } | Error::NotAcknowledged { .. } => true,
             Error::Broker { code, .. } => code.is_retriable(),
             _ => false,
         }

@@ -108,7 +108,7 @@ pub(crate) async fn ask_leaders<I: Clone, T>(
         if left.is_empty() {
             break;
         }
-        driver::sleep(core.backoff(turn)).await;
+        driver::sleep_until(deadline.min(Instant::now() + core.backoff(turn))).await;
     }
     answers.sort_by(|(a, _), (b, _)| a.cmp(b));
     answers

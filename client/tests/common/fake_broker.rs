@@ -12,6 +12,7 @@ pub mod reading;
 
 use bytes::Bytes;
 use coordinator::Coordinator;
+use corelog_client::ClientConfig;
 use corelog_wire::messages::api_versions_response::ApiVersion;
 use corelog_wire::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiVersionsRequest, ApiVersionsResponse,
@@ -28,6 +29,7 @@ use reading::{Reading, Script};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,13 +43,17 @@ pub enum Fault {
     CutAfter,
     /// It is refused with this code.
     Refuse(ErrorCode),
-    /// It is written, and never answered.
+    /// It is written; neither it nor what follows on the connection is answered.
     Silence,
+    /// Nothing more is read from the connection.
+    Stall,
 }
 
 pub type Faults = Box<dyn FnMut(&Batch) -> Fault + Send>;
 /// What happens to a request of a transaction.
 pub type CoordinatorFaults = Box<dyn FnMut(ApiKey) -> Fault + Send>;
+/// What happens to a request for metadata: the connection is cut, or the partitions have no leader if it is refused.
+pub type MetadataFaults = Box<dyn FnMut() -> Fault + Send>;
 
 /// A batch as it arrived.
 #[derive(Clone, Debug)]
@@ -139,6 +145,13 @@ pub struct FakeBroker {
     pub logs: Arc<Mutex<HashMap<i32, Log>>>,
     /// Locked before the logs, where both are.
     pub coordinator: Arc<Mutex<Coordinator>>,
+    /// What the next idempotent producer gets, and each one after a new id.
+    pub identity: Arc<Mutex<(i64, i16)>>,
+    pub metadata_faults: Arc<Mutex<MetadataFaults>>,
+    /// Whether new connections wait for the answer to their first request.
+    pub holds: Arc<AtomicBool>,
+    /// By port and order of coming.
+    connections: Arc<Mutex<HashMap<(u16, usize), TcpStream>>>,
     has_transactions: bool,
     faults: Arc<Mutex<Faults>>,
     coordinator_faults: Arc<Mutex<CoordinatorFaults>>,
@@ -176,6 +189,10 @@ impl FakeBroker {
             address: String::new(),
             logs: Arc::default(),
             coordinator: Arc::default(),
+            identity: Arc::new(Mutex::new((7, 0))),
+            metadata_faults: Arc::new(Mutex::new(Box::new(|| Fault::None))),
+            holds: Arc::default(),
+            connections: Arc::default(),
             has_transactions,
             faults: Arc::new(Mutex::new(faults)),
             coordinator_faults: Arc::new(Mutex::new(coordinator_faults)),
@@ -192,16 +209,49 @@ impl FakeBroker {
         }
         let shared = self.clone();
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let broker = shared.clone();
+            for (at, stream) in listener.incoming().enumerate() {
+                let (broker, stream, at) = (shared.clone(), stream.unwrap(), (address.port(), at));
+                broker.connections.lock().unwrap().insert(at, stream.try_clone().unwrap());
                 // Ends when the client goes, or a fault cuts it.
-                std::thread::spawn(move || match &broker.reading {
-                    Some(reading) => serve_reader(stream.unwrap(), node, reading),
-                    None => drop(serve(stream.unwrap(), address.port(), &broker)),
+                std::thread::spawn(move || {
+                    match &broker.reading {
+                        Some(reading) => serve_reader(stream, node, reading),
+                        None => drop(serve(stream, address.port(), &broker)),
+                    }
+                    broker.connections.lock().unwrap().remove(&at);
                 });
             }
         });
         self
+    }
+
+    /// Of a client that tries again soon, and waits for no answer for long.
+    pub fn client_config(&self) -> ClientConfig {
+        let soon = Duration::from_millis(1);
+        ClientConfig {
+            retry_backoff: soon,
+            reconnect_backoff: soon,
+            request_timeout: Duration::from_millis(500),
+            ..ClientConfig::new(&self.address)
+        }
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.connections.lock().unwrap().len()
+    }
+
+    /// Cuts all connections that there are, and does not get on with new ones.
+    pub fn vanish(&self) {
+        self.holds.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    /// Cuts all connections that there are.
+    pub fn cut(&self) {
+        for stream in self.connections.lock().unwrap().values() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
     }
 }
 
@@ -227,6 +277,7 @@ fn read_request(stream: &mut TcpStream) -> Option<(RequestHeader, Reader)> {
 
 fn serve(mut stream: TcpStream, port: u16, broker: &FakeBroker) -> Option<()> {
     stream.set_nodelay(true).ok()?;
+    let mut is_mute = false;
     loop {
         let (header, mut reader) = read_request(&mut stream)?;
         let (version, id) = (header.api_version, header.correlation_id);
@@ -234,18 +285,30 @@ fn serve(mut stream: TcpStream, port: u16, broker: &FakeBroker) -> Option<()> {
         let answer = match api {
             ApiKey::ApiVersions => {
                 ApiVersionsRequest::decode(&mut reader, version).unwrap();
+                while broker.holds.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 encoded(&api_versions(broker.has_transactions), version, id)
             }
             ApiKey::Metadata => {
                 let request = MetadataRequest::decode(&mut reader, version).unwrap();
-                encoded(&metadata(request, port), version, id)
+                let fault = (broker.metadata_faults.lock().unwrap())();
+                let leader = match fault {
+                    Fault::None => 1,
+                    Fault::Refuse(_) => -1,
+                    _ => return None,
+                };
+                encoded(&metadata(request, port, leader), version, id)
             }
             ApiKey::InitProducerId => {
                 let request = InitProducerIdRequest::decode(&mut reader, version).unwrap();
                 match request.transactional_id.is_some() {
                     true => broker.transactional(api, |it, logs| it.init(request, logs), (version, id))?,
                     false => {
-                        let response = InitProducerIdResponse { producer_id: 7, ..Default::default() };
+                        let (producer_id, producer_epoch) = *broker.identity.lock().unwrap();
+                        *broker.identity.lock().unwrap() = (producer_id + 1, 0);
+                        let response =
+                            InitProducerIdResponse { producer_id, producer_epoch, ..Default::default() };
                         encoded(&response, version, id)
                     }
                 }
@@ -278,18 +341,25 @@ fn serve(mut stream: TcpStream, port: u16, broker: &FakeBroker) -> Option<()> {
             }
             ApiKey::Produce => {
                 let request = ProduceRequest::decode(&mut reader, version).unwrap();
+                let is_answered = request.acks != 0;
                 match produce(request, broker) {
-                    Outcome::Answer(response) => encoded(&response, version, id),
+                    Outcome::Answer(response) if is_answered => encoded(&response, version, id),
+                    Outcome::Answer(_) => continue,
                     Outcome::Cut => return None,
                     Outcome::Silence => {
-                        std::thread::sleep(Duration::from_secs(3600));
-                        return None;
+                        is_mute = true;
+                        continue;
                     }
+                    Outcome::Stall => loop {
+                        std::thread::park();
+                    },
                 }
             }
             other => panic!("not asked for: {other}"),
         };
-        stream.write_all(&answer).ok()?;
+        if !is_mute {
+            stream.write_all(&answer).ok()?;
+        }
     }
 }
 
@@ -306,7 +376,7 @@ impl FakeBroker {
         coordinator.refusal = match fault {
             Fault::CutBefore => return None,
             Fault::Refuse(code) => Some(code),
-            Fault::None | Fault::CutAfter | Fault::Silence => None,
+            Fault::None | Fault::CutAfter | Fault::Silence | Fault::Stall => None,
         };
         let response = work(&mut coordinator, &mut self.logs.lock().unwrap());
         (fault == Fault::None || coordinator.refusal.is_some()).then(|| encoded(&response, version, id))
@@ -342,10 +412,10 @@ fn api_versions(has_transactions: bool) -> ApiVersionsResponse {
     ApiVersionsResponse { api_keys: apis.into_iter().map(api).collect(), ..Default::default() }
 }
 
-fn metadata(request: MetadataRequest, port: u16) -> MetadataResponse {
+fn metadata(request: MetadataRequest, port: u16, leader_id: i32) -> MetadataResponse {
     let partition = |partition_index| metadata_response::Partition {
         partition_index,
-        leader_id: 1,
+        leader_id,
         leader_epoch: 0,
         ..Default::default()
     };
@@ -370,6 +440,7 @@ enum Outcome {
     Answer(ProduceResponse),
     Cut,
     Silence,
+    Stall,
 }
 
 fn produce(request: ProduceRequest, broker: &FakeBroker) -> Outcome {
@@ -383,6 +454,7 @@ fn produce(request: ProduceRequest, broker: &FakeBroker) -> Outcome {
             let fault = (broker.faults.lock().unwrap())(&batch);
             let appended = match fault {
                 Fault::CutBefore => return Outcome::Cut,
+                Fault::Stall => return Outcome::Stall,
                 Fault::Refuse(code) => Err(code),
                 Fault::None | Fault::CutAfter | Fault::Silence => {
                     let coordinator = broker.coordinator.lock().unwrap();
