@@ -344,6 +344,24 @@ fn whoever_never_polls_leaves_and_comes_back_with_a_poll() {
 }
 
 #[test]
+fn an_idle_static_member_lets_its_session_end() {
+    let (client, broker) = start(1, answered);
+    let config = ConsumerConfig {
+        poll_interval_max: Duration::from_millis(200),
+        instance_id: Some("i".to_owned()),
+        ..config()
+    };
+    let consumer = member(&client, config, &["t"]);
+    broker.wait("it joins", |state| state.count(ApiKey::SyncGroup) == 1);
+    let deadline = Instant::now() + PATIENCE;
+    while !matches!(block_on(consumer.poll(Duration::ZERO)).err(), Some(Error::NotMember { .. })) {
+        assert!(Instant::now() < deadline, "it is told");
+        sleep(A_WHILE);
+    }
+    assert_eq!(broker.lock().count(ApiKey::LeaveGroup), 0);
+}
+
+#[test]
 fn a_poll_that_is_kept_and_not_driven_is_none() {
     let (client, broker) = start(1, answered);
     let poll_interval_max = Duration::from_millis(200);

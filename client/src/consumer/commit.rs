@@ -380,7 +380,9 @@ pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event, group:
             }
         }
         if again {
-            core.refresh_soon();
+            if last.as_ref().is_some_and(Error::wants_metadata) {
+                core.refresh_soon();
+            }
             driver::sleep(core.backoff(failures)).await;
             failures += 1;
         } else {

@@ -49,7 +49,8 @@ pub struct ConsumerConfig {
     /// Without a heartbeat for so long a member is taken for dead.
     pub session_timeout: Duration,
     pub heartbeat_interval: Duration,
-    /// Without a poll for so long, from subscribing on, the consumer leaves its group; also how long it may take to rejoin one.
+    /// Without a poll for so long, from subscribing on, the consumer leaves its group; a static member lets its session end. Also how long
+    /// it may take to rejoin a group.
     pub poll_interval_max: Duration,
     /// Closing takes no longer, whether brokers answer or not.
     pub close_timeout: Duration,

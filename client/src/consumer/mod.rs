@@ -201,7 +201,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Leaves the group, and gives up all partitions.
+    /// Leaves the group, and gives up all partitions. If commits are automatic, what was polled before the latest poll is committed.
     pub fn unsubscribe(&self) {
         let mut buffer = self.shared.lock();
         buffer.subscribe(None);

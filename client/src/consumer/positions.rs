@@ -254,7 +254,9 @@ impl Fetcher {
                 place.unresolved_since = None;
             }
             self.core.want(&at.topic);
-            self.core.refresh_soon();
+            if error.wants_metadata() {
+                self.core.refresh_soon();
+            }
             is_over
         } else {
             place.halted = true;

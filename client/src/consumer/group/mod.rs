@@ -456,7 +456,8 @@ impl Membership {
         buffer.end_rebalance();
     }
 
-    /// Gives up what there is, and tells the coordinator. Static members stay on its list: they may come back in time.
+    /// Gives up what there is, and tells the coordinator. Static members stay on its list, idle ones too, as Kafka's clients have it:
+    /// they may come back before the session ends.
     /// The outcome is that of the last commit.
     async fn leave(&mut self) -> Result<()> {
         if self.member_id.is_empty() {
@@ -472,7 +473,7 @@ impl Membership {
             // Whoever does not poll may be at work on them while others have them already.
             self.revoke(&all, if is_idle { RebalanceEvent::Lost } else { RebalanceEvent::Revoked });
         }
-        if self.instance_id.is_none() || is_idle {
+        if self.instance_id.is_none() {
             // It would be noticed anyway, later.
             let reason = match is_idle {
                 true => "the application did not poll in time",
