@@ -495,6 +495,22 @@ fn fetch_sessions_are_closed_with_the_consumer() {
 }
 
 #[test]
+fn a_session_that_cannot_be_closed_does_not_hold_up_the_consumers_end() {
+    let (client, broker) = start(1, |asked| match asked.session.1 {
+        -1 => Fate::Held,
+        _ => Fate::Answered,
+    });
+    broker.append(&at("t", 0), 0, 1);
+    let consumer = by_hand(&client, config(), &[at("t", 0)]);
+    read(&consumer, 1);
+    broker.wait("it has a session", |state| state.asked.iter().any(|asked| asked.session.1 > 0));
+    let started = Instant::now();
+    block_on(consumer.close()).unwrap();
+    assert!(started.elapsed() < PATIENCE / 2, "{:?}", started.elapsed());
+    broker.wait("it was asked to", |state| state.asked.iter().any(|asked| asked.session.1 == -1));
+}
+
+#[test]
 fn fetch_sessions_are_closed_where_nothing_is_left_to_fetch() {
     let (client, broker) = start(2, answered);
     broker.lock().leaders.insert(at("t", 1), (2, 0));
