@@ -242,17 +242,22 @@ impl Drop for Room {
 /// The room of a request's bytes, and of what they decode to, while it is processed: given back when it is answered, or
 /// sooner by a handler that keeps none of them while it waits.
 #[derive(Clone)]
-pub struct RequestRoom(Rc<RefCell<Option<(Room, Option<Permit>)>>>);
+pub struct RequestRoom(Rc<RefCell<Option<Held>>>);
+
+struct Held {
+    _bytes: Room,
+    decoded: Option<Permit>,
+}
 
 impl RequestRoom {
-    pub fn new(room: Room) -> RequestRoom {
-        RequestRoom(Rc::new(RefCell::new(Some((room, None)))))
+    pub fn new(bytes: Room) -> RequestRoom {
+        RequestRoom(Rc::new(RefCell::new(Some(Held { _bytes: bytes, decoded: None }))))
     }
 
     /// The request decodes to what `decoded` stands for.
     pub fn add(&self, decoded: Permit) {
-        if let Some((_, held)) = &mut *self.0.borrow_mut() {
-            *held = Some(decoded);
+        if let Some(held) = &mut *self.0.borrow_mut() {
+            held.decoded = Some(decoded);
         }
     }
 
