@@ -279,14 +279,10 @@ impl Start {
     async fn lead(&self, shard: &Rc<Shard>, found: Found, begun: Instant) -> anyhow::Result<Vec<SocketAddr>> {
         let log_id = LogId { topic: CONTROLLER_TOPIC, partition: 0 };
         let log = shard.storage.log(log_id, CONTROLLER_TOPIC_NAME, KEEP_ALL);
-        let (controller, deleted) = Controller::load(
-            log,
-            shard.settings.clone(),
-            shard.identity.node_id,
-            shard.config().partitions_max(),
-        )
-        .await
-        .context("loading the controller's log")?;
+        let (controller, deleted) =
+            Controller::load(log, shard.settings.clone(), shard.identity.node_id, &shard.config())
+                .await
+                .context("loading the controller's log")?;
         let image = controller.image();
         if image.end_offset == 0 {
             leftovers::expect_no_logs(shard).await.context("the controller's log")?;

@@ -10,6 +10,7 @@ use corelog_io::{Queue, spawn, yield_if_needed};
 use corelog_storage::{Log, LogId, ShardStorage};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
+use crate::api;
 use crate::api::fetch::{Bells, FetchRoom, Sessions, Watches};
 use crate::call::Calls;
 use crate::config::{BrokerConfig, Endpoint};
@@ -47,6 +48,8 @@ pub struct Shard {
     pub fetch_room: FetchRoom,
     /// Bytes that fetches of thousands of partitions work with.
     pub large_fetches: Semaphore,
+    /// Bytes that other requests decode to.
+    pub decoded: Semaphore,
     /// For other answers that are not sent yet.
     pub answers: AnswerRoom,
     /// Held while a request's batches get their order, so that those of a later request do not get in between.
@@ -120,6 +123,7 @@ impl Shard {
             )),
             fetch_room: FetchRoom::new(budgets.fetch_bytes),
             large_fetches: Semaphore::new(budgets.sessions_bytes),
+            decoded: Semaphore::new(budgets.receive_bytes / api::ALL_DECODED_SHARE),
             answers: AnswerRoom::new(budgets.answers_bytes),
             append_turn: Semaphore::new(1),
             sessions: Sessions::new(

@@ -17,7 +17,7 @@ pub struct Client {
 impl Client {
     /// Starts the client's thread and asks a bootstrap broker for the cluster.
     ///
-    /// Errors: a config that cannot be; [`Error::Connect`] if no bootstrap broker can be reached.
+    /// Errors: a config that cannot be; [`Error::Connect`] if no bootstrap broker can be reached; [`Error::Timeout`] after `api_timeout`.
     pub async fn connect(config: ClientConfig) -> Result<Client> {
         let bootstrap = config.addresses()?;
         let handle =
@@ -28,7 +28,7 @@ impl Client {
                 )
             })?;
         let client = Client { handle };
-        client.handle.call(async |core| core.refresh(Some(&[])).await.map(drop)).await?;
+        client.handle.call(async |core| core.begin().await).await?;
         Ok(client)
     }
 

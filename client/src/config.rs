@@ -14,7 +14,7 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// For the answer to one request. Joins of groups wait longer, as long as their rebalance may take.
     pub request_timeout: Duration,
-    /// For a whole call of admin, offsets and metadata, retries included.
+    /// For a whole call of admin, offsets, metadata and transactions, retries included.
     pub api_timeout: Duration,
     /// Before a retry; doubles with each up to `retry_backoff_max`.
     pub retry_backoff: Duration,

@@ -8,9 +8,11 @@ use crate::net::Connection;
 use corelog_wire::messages::find_coordinator_response::Coordinator;
 use corelog_wire::messages::{FindCoordinatorRequest, MetadataRequest, Request, metadata_request};
 use corelog_wire::{ErrorCode, Str};
+use futures_util::future::{Either, select};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -62,14 +64,17 @@ pub(crate) struct Core {
     pub(crate) config: ClientConfig,
     bootstrap: Vec<Address>,
     pub(crate) metadata: RefCell<Metadata>,
-    /// Told after metadata changed.
+    /// Told after metadata changed, and when asking for it failed: who still needs it asks again.
     pub(crate) updated: Event,
     /// Topics that producers and consumers asked for: refreshed when they age.
     wanted: RefCell<BTreeSet<Str>>,
     connections: RefCell<HashMap<(Node, Lane), Rc<Slot>>>,
     lanes: Cell<u32>,
+    open_lanes: RefCell<BTreeSet<u32>>,
     coordinators: RefCell<HashMap<(CoordinatorType, Str), i32>>,
     refreshing: Cell<bool>,
+    /// Refreshes that failed in a row, and why the last one did.
+    refresh_failed: RefCell<Option<(u32, Error)>>,
 }
 
 /// The place of one connection.
@@ -77,6 +82,7 @@ pub(crate) struct Core {
 struct Slot {
     connection: RefCell<Option<Rc<Connection>>>,
     connecting: Cell<bool>,
+    /// Told when connecting ends, and when the lane is closed.
     connected: Event,
     failures: Cell<u32>,
     retry_at: Cell<Option<Instant>>,
@@ -92,8 +98,10 @@ impl Core {
             wanted: RefCell::default(),
             connections: RefCell::default(),
             lanes: Cell::new(1),
+            open_lanes: RefCell::default(),
             coordinators: RefCell::default(),
             refreshing: Cell::new(false),
+            refresh_failed: RefCell::default(),
         });
         driver::spawn(core.clone().refresh_by_age());
         core
@@ -102,23 +110,28 @@ impl Core {
     pub(crate) fn new_lane(&self) -> Lane {
         let lane = self.lanes.get();
         self.lanes.set(lane + 1);
+        self.open_lanes.borrow_mut().insert(lane);
         Lane(lane)
     }
 
-    /// Closes what a lane has open. Its tasks are told, and must be ready for it.
+    /// Closes what a lane has open, or is about to open; it opens no more. Its tasks are told, and must be ready for it.
     pub(crate) fn close_lane(&self, lane: Lane) {
+        self.open_lanes.borrow_mut().remove(&lane.0);
         self.connections.borrow_mut().retain(|(_, of), slot| {
-            if *of == lane
-                && let Some(connection) = &*slot.connection.borrow()
-            {
-                connection.close(Error::Closed);
+            if *of == lane {
+                if let Some(connection) = &*slot.connection.borrow() {
+                    connection.close(Error::Closed);
+                }
+                slot.connected.notify();
             }
             *of != lane
         });
     }
 
-    fn slot(&self, node: Node, lane: Lane) -> Rc<Slot> {
-        self.connections.borrow_mut().entry((node, lane)).or_default().clone()
+    /// None once the lane is closed.
+    fn slot(&self, node: Node, lane: Lane) -> Option<Rc<Slot>> {
+        let is_open = lane == Lane::SHARED || self.open_lanes.borrow().contains(&lane.0);
+        is_open.then(|| self.connections.borrow_mut().entry((node, lane)).or_default().clone())
     }
 
     /// The lane's connection to a broker if it is there: then nothing has to be awaited before sending.
@@ -134,29 +147,24 @@ impl Core {
             if let Some(connection) = self.connected(node, lane) {
                 return Ok(connection);
             }
-            let slot = self.slot(node, lane);
+            let slot = self.slot(node, lane).ok_or(Error::Closed)?;
             if slot.connecting.get() {
                 slot.connected.listen().await;
                 continue;
             }
             slot.connecting.set(true);
             let guard = Connecting(&slot);
-            if let Some(retry_at) = slot.retry_at.get() {
-                driver::sleep_until(retry_at).await;
-            }
-            let opened = match self.address(node) {
-                Ok(address) => {
-                    let named = self.bootstrap.contains(&address);
-                    Connection::open(&self.config, &address).await.map_err(|error| match error {
-                        Error::Connect { address, source, .. } if !named => {
-                            Error::Connect { address, source, advice: ANNOUNCED }
-                        }
-                        error => error,
-                    })
-                }
-                Err(error) => Err(error),
+            let opened = match select(slot.connected.listen(), pin!(self.open(node, &slot))).await {
+                Either::Right((opened, _)) => opened,
+                // While one connects, only the lane's end tells.
+                Either::Left(_) => return Err(Error::Closed),
             };
             match &opened {
+                Ok(connection) if self.slot(node, lane).is_none() => {
+                    // Nobody would close it later.
+                    connection.close(Error::Closed);
+                    return Err(Error::Closed);
+                }
                 Ok(connection) => {
                     slot.failures.set(0);
                     slot.retry_at.set(None);
@@ -171,6 +179,20 @@ impl Core {
             drop(guard);
             return opened;
         }
+    }
+
+    async fn open(&self, node: Node, slot: &Slot) -> Result<Rc<Connection>> {
+        if let Some(retry_at) = slot.retry_at.get() {
+            driver::sleep_until(retry_at).await;
+        }
+        let address = self.address(node)?;
+        let named = self.bootstrap.contains(&address);
+        Connection::open(&self.config, &address).await.map_err(|error| match error {
+            Error::Connect { address, source, .. } if !named => {
+                Error::Connect { address, source, advice: ANNOUNCED }
+            }
+            error => error,
+        })
     }
 
     fn address(&self, node: Node) -> Result<Address> {
@@ -217,6 +239,15 @@ impl Core {
         }
     }
 
+    /// Asks for the cluster for the first time.
+    pub(crate) async fn begin(&self) -> Result<()> {
+        let after = self.config.api_timeout;
+        match driver::timeout_at(self.deadline(), self.refresh(Some(&[]))).await {
+            Some(told) => told.map(drop),
+            None => Err(Error::Timeout { what: "ask for the cluster's brokers".into(), after, last: None }),
+        }
+    }
+
     /// Asks any broker for the cluster and the named topics, or all; returns what it says of the topics. Nothing is created.
     pub(crate) async fn refresh(&self, topics: Option<&[Str]>) -> Result<HashMap<Str, TopicState>> {
         self.refresh_creating(topics, false).await
@@ -248,18 +279,29 @@ impl Core {
         Ok(told)
     }
 
-    /// Refreshes the topics that are in use, in the background; does nothing while that is under way.
+    /// Refreshes the topics that are in use, in the background; does nothing while that is under way. After a failure it waits
+    /// longer the next time.
     pub(crate) fn refresh_soon(self: &Rc<Self>) {
         if !self.refreshing.replace(true) {
             let core = self.clone();
             driver::spawn(async move {
-                driver::sleep(core.config.retry_backoff).await;
+                let failures = core.refresh_failed.borrow().as_ref().map_or(0, |(failures, _)| *failures);
+                driver::sleep(core.backoff(failures)).await;
                 let wanted: Vec<Str> = core.wanted.borrow().iter().cloned().collect();
-                // A failure shows itself to those who need what was asked for, and they ask again.
-                let _ = core.refresh(Some(&wanted)).await;
+                let refreshed = core.refresh(Some(&wanted)).await;
                 core.refreshing.set(false);
+                let has_failed = refreshed.is_err();
+                core.refresh_failed.replace(refreshed.err().map(|error| (failures.saturating_add(1), error)));
+                if has_failed {
+                    core.updated.notify();
+                }
             });
         }
+    }
+
+    /// Why the last refresh failed, if it did.
+    pub(crate) fn refresh_error(&self) -> Option<Error> {
+        self.refresh_failed.borrow().as_ref().map(|(_, error)| error.clone())
     }
 
     async fn refresh_by_age(self: Rc<Self>) {
@@ -437,6 +479,24 @@ impl Core {
 
     pub(crate) fn backoff(&self, failures: u32) -> Duration {
         backoff_after(failures, (self.config.retry_backoff, self.config.retry_backoff_max))
+    }
+}
+
+/// A lane that is closed when this is dropped, as when the task that has it is.
+pub(crate) struct OwnLane {
+    core: Rc<Core>,
+    pub(crate) lane: Lane,
+}
+
+impl OwnLane {
+    pub(crate) fn new(core: &Rc<Core>) -> OwnLane {
+        OwnLane { core: core.clone(), lane: core.new_lane() }
+    }
+}
+
+impl Drop for OwnLane {
+    fn drop(&mut self) {
+        self.core.close_lane(self.lane);
     }
 }
 

@@ -28,6 +28,11 @@ pub enum Error {
     #[error("{what} was not done within {after:?}{}", Reason(.last))]
     Timeout { what: String, after: Duration, last: Option<Box<Error>> },
 
+    /// A record was sent, and no broker said in time what became of it: whether it is written is not known. Sent again, it may be there
+    /// twice. One that no broker can have fails with [`Error::Timeout`].
+    #[error("{what} was not acknowledged within {after:?}, and whether it is written is not known{}", Reason(.last))]
+    NotAcknowledged { what: String, after: Duration, last: Option<Box<Error>> },
+
     #[error("{address} sent an answer that cannot be read ({source}): is it a Kafka listener, without TLS?")]
     Decode { address: String, source: DecodeError },
 
@@ -66,6 +71,19 @@ pub enum Error {
         "{topic}-{partition} holds a batch at offset {offset} that cannot be read: {source}; seek past it to go on"
     )]
     Corrupt { topic: String, partition: i32, offset: i64, source: BatchError },
+
+    /// A new leader's log parts from what was read or committed (KIP-320): records were lost. Only without an `offset_reset`.
+    #[error(
+        "the log of {topic}-{partition} was cut, and was read up to offset {position}{}, or set offset_reset", Parting(.offset)
+    )]
+    LogCut {
+        topic: String,
+        partition: i32,
+        /// Of the next record to read, as it was.
+        position: i64,
+        /// The first offset whose record is another one, where the leader knows it.
+        offset: Option<i64>,
+    },
 
     /// Other members of the group took over, or this consumer did not poll for too long.
     #[error("this consumer is no longer a member of group {group:?}: {reason}")]
@@ -125,7 +143,8 @@ impl Error {
     /// Whether the same call may succeed later, without any change.
     pub fn is_retriable(&self) -> bool {
         match self {
-            Error::Connect { .. } | Error::Disconnected { .. } | Error::Timeout { .. } => true,
+            Error::Connect { .. } | Error::Disconnected { .. } => true,
+            Error::Timeout { .. } | Error::NotAcknowledged { .. } => true,
             Error::Broker { code, .. } => code.is_retriable(),
             _ => false,
         }
@@ -148,6 +167,17 @@ impl fmt::Display for Reason<'_> {
         match self.0 {
             Some(last) => write!(f, "; the last try: {last}"),
             None => Ok(()),
+        }
+    }
+}
+
+struct Parting<'a>(&'a Option<i64>);
+
+impl fmt::Display for Parting<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.0 {
+            Some(offset) => write!(f, ": what was read from offset {offset} on is lost; seek there to go on"),
+            None => f.write_str(": the leader does not know how much of that is lost; seek to go on"),
         }
     }
 }

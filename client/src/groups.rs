@@ -78,13 +78,32 @@ pub(crate) async fn committed(
 ) -> Result<BTreeMap<TopicPartition, CommittedOffset>> {
     let what = format!("read the offsets of group {group:?}");
     core.retry(&what, core.deadline(), async || {
-        let asked = async {
-            let connection = core.coordinator(CoordinatorType::Group, group, Lane::SHARED).await?;
-            fetch(core, &connection, group, partitions, stable, &what).await
-        };
-        asked.await.inspect_err(|error| forget_on(core, group, error))
+        let mut committed = BTreeMap::new();
+        for (at, found) in committed_once(core, group, partitions, stable).await? {
+            if let Some(found) = found? {
+                committed.insert(at, found);
+            }
+        }
+        Ok(committed)
     })
     .await
+}
+
+/// One try, with what each partition came to: none where nothing is committed.
+pub(crate) async fn committed_once(
+    core: &Core,
+    group: &Str,
+    partitions: Option<&[TopicPartition]>,
+    stable: bool,
+) -> Result<BTreeMap<TopicPartition, Result<Option<CommittedOffset>>>> {
+    let what = format!("read the offsets of group {group:?}");
+    let asked = async {
+        let connection = core.coordinator(CoordinatorType::Group, group, Lane::SHARED).await?;
+        fetch(core, &connection, group, partitions, stable, &what).await
+    };
+    let found = asked.await.inspect_err(|error| forget_on(core, group, error))?;
+    found.values().filter_map(|found| found.as_ref().err()).for_each(|error| forget_on(core, group, error));
+    Ok(found)
 }
 
 pub(crate) fn forget_on(core: &Core, group: &Str, error: &Error) {
@@ -100,7 +119,7 @@ async fn fetch(
     partitions: Option<&[TopicPartition]>,
     stable: bool,
     what: &str,
-) -> Result<BTreeMap<TopicPartition, CommittedOffset>> {
+) -> Result<BTreeMap<TopicPartition, Result<Option<CommittedOffset>>>> {
     let version = connection.pick_max::<OffsetFetchRequest>(VERSION_MAX)?;
     let topics = partitions.map(|all| by_topic(all.iter().map(|one| (one.clone(), ()))));
     let indexes = |partitions: Vec<(i32, ())>| partitions.into_iter().map(|(index, ())| index).collect();
@@ -123,14 +142,11 @@ async fn fetch(
         }];
     }
     let response = connection.call_version(&request, version, core.config.request_timeout).await?;
-    let mut committed = BTreeMap::new();
-    for (partition, code, offset) in flatten(response, what)? {
-        Error::check(code, || format!("{what} for {partition}"))?;
-        if offset.offset >= 0 {
-            committed.insert(partition, offset);
-        }
-    }
-    Ok(committed)
+    let found = flatten(response, what)?.into_iter().map(|(partition, code, offset)| {
+        let checked = Error::check(code, || format!("{what} for {partition}"));
+        (partition, checked.map(|()| Some(offset).filter(|it| it.offset >= 0)))
+    });
+    Ok(found.collect())
 }
 
 type Fetched = (TopicPartition, i16, CommittedOffset);
@@ -175,16 +191,36 @@ pub(crate) async fn commit(
 ) -> Result<Vec<(TopicPartition, Result<()>)>> {
     let what = format!("commit offsets of group {group:?}");
     core.retry(&what, core.deadline(), async || {
-        let asked = async {
-            let connection = core.coordinator(CoordinatorType::Group, group, Lane::SHARED).await?;
-            commit_once(core, &connection, group, committer, offsets, &what).await
-        };
-        asked.await.inspect_err(|error| forget_on(core, group, error))
+        let outcomes = commit_once(core, group, committer, offsets).await?;
+        let retriable = outcomes.iter().find_map(|(_, outcome)| {
+            let error = outcome.as_ref().err()?;
+            let is_final = error.code() == Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+            (error.is_retriable() && !is_final).then(|| error.clone())
+        });
+        retriable.map_or(Ok(outcomes), Err)
     })
     .await
 }
 
-async fn commit_once(
+/// One try, with what each partition came to.
+pub(crate) async fn commit_once(
+    core: &Core,
+    group: &Str,
+    committer: &Committer,
+    offsets: &BTreeMap<TopicPartition, NewOffset>,
+) -> Result<Vec<(TopicPartition, Result<()>)>> {
+    let what = format!("commit offsets of group {group:?}");
+    let asked = async {
+        let connection = core.coordinator(CoordinatorType::Group, group, Lane::SHARED).await?;
+        commit_on(core, &connection, group, committer, offsets, &what).await
+    };
+    let outcomes = asked.await.inspect_err(|error| forget_on(core, group, error))?;
+    let failed = outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().err());
+    failed.for_each(|error| forget_on(core, group, error));
+    Ok(outcomes)
+}
+
+async fn commit_on(
     core: &Core,
     connection: &Connection,
     group: &Str,
@@ -223,15 +259,7 @@ async fn commit_once(
         for partition in topic.partitions {
             let at = TopicPartition { topic: name.clone(), partition: partition.partition_index };
             let outcome = Error::check(partition.error_code, || format!("{what} for {at}"));
-            match outcome {
-                Err(error)
-                    if error.is_retriable()
-                        && error.code() != Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) =>
-                {
-                    return Err(error);
-                }
-                outcome => outcomes.push((at, outcome)),
-            }
+            outcomes.push((at, outcome));
         }
     }
     Ok(outcomes)

@@ -5,7 +5,12 @@ use crate::driver;
 use crate::error::{Error, Result};
 use crate::net::Connection;
 use crate::topic_partition::{TopicPartition, by_topic};
-use corelog_wire::messages::{ListOffsetsRequest, ListOffsetsResponse, list_offsets_request};
+use corelog_wire::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
+use corelog_wire::messages::{
+    ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest, list_offsets_request,
+};
 use corelog_wire::{ErrorCode, Str};
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,7 +108,7 @@ pub(crate) async fn ask_leaders<I: Clone, T>(
         if left.is_empty() {
             break;
         }
-        driver::sleep(core.backoff(turn)).await;
+        driver::sleep_until(deadline.min(Instant::now() + core.backoff(turn))).await;
     }
     answers.sort_by(|(a, _), (b, _)| a.cmp(b));
     answers
@@ -168,32 +173,95 @@ pub(crate) async fn list_offsets(
     deadline: Instant,
 ) -> Answers<ListedOffset> {
     ask_leaders(core, "list offsets", items, deadline, async |connection, share| {
-        // Version 0 knows no offset by timestamp, only by segment; version 7 the greatest timestamp.
-        let version = connection.pick::<ListOffsetsRequest>()?;
-        let partition = |topic: &Str, partition, spec: OffsetSpec| list_offsets_request::Partition {
-            partition_index: partition,
-            current_leader_epoch: core
-                .metadata
-                .borrow()
-                .leader(topic, partition)
-                .map_or(-1, |(_, epoch)| epoch),
-            timestamp: spec.on_the_wire(),
-            max_num_offsets: 1,
-        };
-        let topics = by_topic(share).into_iter().map(|(name, partitions)| list_offsets_request::Topic {
-            partitions: partitions.into_iter().map(|(index, spec)| partition(&name, index, spec)).collect(),
-            name,
-        });
-        let request = ListOffsetsRequest {
-            replica_id: -1,
-            isolation_level: if version >= 2 { isolation.on_the_wire() } else { 0 },
-            topics: topics.collect(),
-            timeout_ms: core.config.request_timeout.as_millis() as i32,
-        };
-        let response = connection.call_version(&request, version, core.config.request_timeout).await?;
-        Ok(listed(response))
+        list_offsets_on(core, &connection, share, isolation).await
     })
     .await
+}
+
+/// One try, with one leader.
+pub(crate) async fn list_offsets_on(
+    core: &Core,
+    connection: &Connection,
+    share: Vec<(TopicPartition, OffsetSpec)>,
+    isolation: Isolation,
+) -> Result<Answers<ListedOffset>> {
+    // Version 0 knows no offset by timestamp, only by segment; version 7 the greatest timestamp.
+    let version = connection.pick::<ListOffsetsRequest>()?;
+    let partition = |topic: &Str, partition, spec: OffsetSpec| list_offsets_request::Partition {
+        partition_index: partition,
+        current_leader_epoch: core.metadata.borrow().leader(topic, partition).map_or(-1, |(_, epoch)| epoch),
+        timestamp: spec.on_the_wire(),
+        max_num_offsets: 1,
+    };
+    let topics = by_topic(share).into_iter().map(|(name, partitions)| list_offsets_request::Topic {
+        partitions: partitions.into_iter().map(|(index, spec)| partition(&name, index, spec)).collect(),
+        name,
+    });
+    let request = ListOffsetsRequest {
+        replica_id: -1,
+        isolation_level: if version >= 2 { isolation.on_the_wire() } else { 0 },
+        topics: topics.collect(),
+        timeout_ms: core.config.request_timeout.as_millis() as i32,
+    };
+    let response = connection.call_version(&request, version, core.config.request_timeout).await?;
+    Ok(listed(response))
+}
+
+/// Where an epoch ends in a leader's log (KIP-320).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EpochEnd {
+    At {
+        offset: i64,
+        /// The latest up to the one asked for that the log has.
+        epoch: i32,
+    },
+    /// The leader knows nothing of the epoch.
+    Unknown,
+    /// The broker cannot be asked.
+    Unsupported,
+}
+
+/// From this version on consumers may ask.
+const EPOCH_ENDS_FROM: i16 = 3;
+
+/// One try, with one leader. Items are the leader's epoch, and the one whose end is asked for.
+pub(crate) async fn epoch_ends_on(
+    core: &Core,
+    connection: &Connection,
+    share: Vec<(TopicPartition, (i32, i32))>,
+) -> Result<Answers<EpochEnd>> {
+    let version = match connection.pick::<OffsetForLeaderEpochRequest>() {
+        Ok(version) if version >= EPOCH_ENDS_FROM => version,
+        Ok(_) | Err(Error::Unsupported { .. }) => {
+            return Ok(share.into_iter().map(|(at, _)| (at, Ok(EpochEnd::Unsupported))).collect());
+        }
+        Err(error) => return Err(error),
+    };
+    let partition = |(partition, (current_leader_epoch, leader_epoch))| OffsetForLeaderPartition {
+        partition,
+        current_leader_epoch,
+        leader_epoch,
+    };
+    let topics = by_topic(share).into_iter().map(|(topic, partitions)| OffsetForLeaderTopic {
+        topic,
+        partitions: partitions.into_iter().map(partition).collect(),
+    });
+    let request = OffsetForLeaderEpochRequest { replica_id: -1, topics: topics.collect() };
+    let response = connection.call_version(&request, version, core.config.request_timeout).await?;
+    let mut answers = Vec::new();
+    for topic in response.topics {
+        let name = topic.topic.detach();
+        for it in topic.partitions {
+            let at = TopicPartition { topic: name.clone(), partition: it.partition };
+            let checked = Error::check(it.error_code, || format!("validate the position in {at}"));
+            let end = match it.leader_epoch >= 0 && it.end_offset >= 0 {
+                true => EpochEnd::At { offset: it.end_offset, epoch: it.leader_epoch },
+                false => EpochEnd::Unknown,
+            };
+            answers.push((at, checked.map(|()| end)));
+        }
+    }
+    Ok(answers)
 }
 
 fn listed(response: ListOffsetsResponse) -> Answers<ListedOffset> {

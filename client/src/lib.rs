@@ -30,6 +30,9 @@
 //!   [`ConsumerConfig`], requests without an answer by `requests_in_flight_max`.
 //! - Producers are idempotent unless told otherwise: retries neither repeat nor reorder records. With a `transactional_id` all records of a
 //!   transaction become visible together, or none does.
+//! - A consumer's commits take effect in the order in which they were asked for, and only for what the application said that it is done
+//!   with: by its next poll, by committing, or by [`Consumer::close`]. A consumer that is dropped says nothing.
+//! - Consumers notice when a new leader's log is not what they read (KIP-320), and go on where the two part, or fail.
 //! - What can be retried is, within `api_timeout` or `delivery_timeout`; an [`Error`] says what was asked for, why it failed and what to do.
 //! - Dropping a future cancels what it waits for, except that a sent record stays sent.
 //!

@@ -179,6 +179,51 @@ fn cooperative_members_keep_what_stays_theirs() {
 }
 
 #[test]
+fn no_partition_has_two_owners_when_a_cooperative_member_drops_a_topic() {
+    with_client(async |client| {
+        let (kept, dropped, group) =
+            (new_topic(&client, 2).await, new_topic(&client, 6).await, unique("group"));
+        let (owned, twice) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(Mutex::new(Vec::new())));
+        let listener = || {
+            let (owned, twice) = (owned.clone(), twice.clone());
+            RebalanceListener(Arc::new(move |event: &RebalanceEvent| {
+                let mut owned = owned.lock().unwrap();
+                match event {
+                    RebalanceEvent::Assigned(new) => {
+                        let taken = new.iter().filter(|at| !owned.insert((*at).clone()));
+                        twice.lock().unwrap().extend(taken.cloned());
+                    }
+                    RebalanceEvent::Revoked(gone) | RebalanceEvent::Lost(gone) => {
+                        owned.retain(|at| !gone.contains(at));
+                    }
+                }
+            }))
+        };
+        let member = || {
+            let config = ConsumerConfig {
+                assignors: vec![Assignor::CooperativeSticky],
+                rebalance_listener: Some(listener()),
+                ..config(&group)
+            };
+            let consumer = client.consumer(config).unwrap();
+            consumer.subscribe([&*kept, &*dropped]).unwrap();
+            consumer
+        };
+        let (first, second) = (member(), member());
+        settle(&[&first, &second], 8).await;
+        first.subscribe([&*kept]).unwrap();
+        // As long as it does not poll it may be at work on what it had.
+        let until = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < until {
+            second.poll(SOON).await.unwrap();
+        }
+        settle(&[&first, &second], 8).await;
+        assert!(first.assignment().iter().all(|at| at.topic == *kept));
+        assert_eq!(*twice.lock().unwrap(), []);
+    });
+}
+
+#[test]
 fn new_partitions_and_new_subscriptions_are_shared_out() {
     with_client(async |client| {
         let (topic, other, group) =

@@ -56,6 +56,18 @@ fn answers_that_are_none() {
 }
 
 #[test]
+fn many_that_do_not_answer_take_no_longer_than_a_call_may() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut config = ClientConfig::new(&[&*address; 8].join(","));
+    (config.connect_timeout, config.api_timeout) = (Duration::from_secs(3), Duration::from_millis(300));
+    let started = Instant::now();
+    let error = block_on(Client::connect(config)).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+}
+
+#[test]
 fn another_protocol_is_named() {
     for (answer, name) in
         [(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "HTTP"), (b"\x15\x03\x03\0\x02\x02\x46", "TLS")]

@@ -9,6 +9,8 @@ use corelog_client::{
 };
 use fake_broker::{FakeBroker, Fault, PARTITIONS};
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 fn config() -> ProducerConfig {
@@ -17,10 +19,7 @@ fn config() -> ProducerConfig {
 }
 
 async fn connect(broker: &FakeBroker) -> Client {
-    let mut config = ClientConfig::new(&broker.address);
-    (config.retry_backoff, config.reconnect_backoff) = (Duration::from_millis(1), Duration::from_millis(1));
-    config.request_timeout = Duration::from_millis(500);
-    Client::connect(config).await.unwrap()
+    Client::connect(broker.client_config()).await.unwrap()
 }
 
 async fn send(producer: &Producer, range: std::ops::Range<usize>) -> Vec<Delivery> {
@@ -169,10 +168,160 @@ fn what_is_not_answered_in_time_fails_and_what_follows_does_not() {
         let producer = client.producer(config).unwrap();
         let record = || ProducerRecord::to("t").partition(0).value("x");
         let error = producer.send(record()).await.unwrap().await.unwrap_err();
-        assert!(matches!(error, Error::Timeout { last: Some(_), .. }), "{error}");
+        assert!(matches!(error, Error::NotAcknowledged { .. }), "{error}");
         // Whether the first was written is not known (it was): the second is numbered so that it is taken either way.
         producer.send(record()).await.unwrap().await.unwrap();
         assert_eq!(broker.logs.lock().unwrap()[&0].epochs, [0, 1]);
+    });
+}
+
+#[test]
+fn a_lost_identity_is_replaced_before_anything_is_sent_again() {
+    let faults = |batch: &fake_broker::Batch| match batch.producer_id == 7 && batch.sequence >= 40 {
+        true => Fault::Refuse(ErrorCode::INVALID_PRODUCER_EPOCH),
+        false => Fault::None,
+    };
+    let broker = FakeBroker::start(Box::new(faults));
+    block_on(async {
+        let client = connect(&broker).await;
+        let config = ProducerConfig { delivery_timeout: Duration::from_secs(10), ..config() };
+        let producer = client.producer(config).unwrap();
+        for delivery in send(&producer, 0..600).await {
+            delivery.await.unwrap();
+        }
+        check(&broker, 600);
+    });
+}
+
+#[test]
+fn epochs_that_are_used_up_make_a_new_identity() {
+    let faults = |batch: &fake_broker::Batch| match batch.values.iter().any(|value| value == "300") {
+        true => Fault::Refuse(ErrorCode::MESSAGE_TOO_LARGE),
+        false => Fault::None,
+    };
+    let broker = FakeBroker::start(Box::new(faults));
+    *broker.identity.lock().unwrap() = (7, i16::MAX);
+    block_on(async {
+        let client = connect(&broker).await;
+        let config = ProducerConfig { delivery_timeout: Duration::from_secs(10), ..config() };
+        let producer = client.producer(config).unwrap();
+        for (value, delivery) in send(&producer, 0..600).await.into_iter().enumerate() {
+            if let Err(error) = delivery.await {
+                assert_eq!(error.code(), Some(ErrorCode::MESSAGE_TOO_LARGE), "{value}: {error}");
+            }
+        }
+        assert_eq!(broker.logs.lock().unwrap()[&0].epochs, [i16::MAX, 0]);
+    });
+}
+
+#[test]
+fn what_the_broker_has_is_not_written_again_when_what_was_before_it_is_given_up() {
+    let is_silent = Arc::new(AtomicBool::new(false));
+    let silent = is_silent.clone();
+    let broker = FakeBroker::start(Box::new(move |_| match silent.load(Ordering::SeqCst) {
+        true => Fault::Silence,
+        false => Fault::None,
+    }));
+    block_on(async {
+        let client_config =
+            ClientConfig { request_timeout: Duration::from_secs(60), ..broker.client_config() };
+        let client = Client::connect(client_config).await.unwrap();
+        let config = ProducerConfig { delivery_timeout: Duration::from_secs(3), ..config() };
+        let producer = client.producer(config).unwrap();
+        let record = |value: &str| ProducerRecord::to("t").partition(0).value(value.to_owned());
+        producer.send(record("known")).await.unwrap().await.unwrap();
+        is_silent.store(true, Ordering::SeqCst);
+        let first = producer.send(record("first")).await.unwrap();
+        // Its time is over when most of the second's is left.
+        std::thread::sleep(Duration::from_millis(2500));
+        let second = producer.send(record("second")).await.unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+        is_silent.store(false, Ordering::SeqCst);
+        broker.cut();
+        let error = first.await.unwrap_err();
+        assert!(error.is_retriable(), "{error}");
+        assert_eq!(second.await.unwrap().offset, Some(2));
+        let third = producer.send(record("third")).await.unwrap().await.unwrap();
+        assert_eq!(third.offset, Some(3));
+        let logs = broker.logs.lock().unwrap();
+        assert_eq!(logs[&0].values, ["known", "first", "second", "third"]);
+        assert_eq!(logs[&0].epochs, [0], "nothing is missing");
+    });
+}
+
+#[test]
+fn what_is_given_up_is_neither_repeated_nor_reordered() {
+    for seed in 0..8 {
+        let mut dice = Dice(seed);
+        let faults = move |_: &fake_broker::Batch| match dice.roll(12) {
+            0 => Fault::CutBefore,
+            1 => Fault::CutAfter,
+            2 => Fault::Silence,
+            3..6 => Fault::Refuse(ErrorCode::NOT_ENOUGH_REPLICAS),
+            _ => Fault::None,
+        };
+        let broker = FakeBroker::start(Box::new(faults));
+        block_on(async {
+            let request_timeout = Duration::from_millis(30);
+            let client_config = ClientConfig { request_timeout, ..broker.client_config() };
+            // Asking for the cluster may take longer than that.
+            let client = loop {
+                if let Ok(client) = Client::connect(client_config.clone()).await {
+                    break client;
+                }
+            };
+            let config = ProducerConfig { delivery_timeout: Duration::from_millis(40), ..config() };
+            let producer = client.producer(config).unwrap();
+            let mut deliveries = Vec::new();
+            for turn in 0..20 {
+                deliveries.extend(send(&producer, turn * 60..(turn + 1) * 60).await);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let mut outcomes = Vec::new();
+            for delivery in deliveries {
+                outcomes.push(delivery.await.map(drop));
+            }
+            // What may have been on its way is there by now, or never.
+            drop((producer, client));
+            while broker.connections() > 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let logs = broker.logs.lock().unwrap();
+            let mut written = HashSet::new();
+            for log in logs.values() {
+                let values: Vec<usize> = log.values.iter().map(|value| value.parse().unwrap()).collect();
+                assert!(values.is_sorted_by(|a, b| a < b), "seed {seed}: {values:?}");
+                written.extend(values);
+            }
+            for (value, outcome) in outcomes.into_iter().enumerate() {
+                match outcome {
+                    Ok(()) => assert!(written.contains(&value), "seed {seed}: {value} is lost"),
+                    Err(Error::NotAcknowledged { .. }) => {}
+                    Err(error) => {
+                        assert!(!written.contains(&value), "seed {seed}: {value} is there: {error}")
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn with_one_request_in_flight_the_order_needs_no_idempotence() {
+    let mut dice = Dice(3);
+    let faults = move |_: &fake_broker::Batch| match dice.roll(3) {
+        0 => Fault::Refuse(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+        _ => Fault::None,
+    };
+    let broker = FakeBroker::start(Box::new(faults));
+    block_on(async {
+        let client = connect(&broker).await;
+        let config = ProducerConfig { idempotent: false, requests_in_flight_max: 1, ..config() };
+        let producer = client.producer(config).unwrap();
+        for delivery in send(&producer, 0..600).await {
+            delivery.await.unwrap();
+        }
+        check(&broker, 600);
     });
 }
 

@@ -4,8 +4,8 @@
 mod fake_broker;
 
 use corelog_client::{
-    Client, ClientConfig, Delivery, Error, ErrorCode, GroupMetadata, Producer, ProducerConfig,
-    ProducerRecord, TopicPartition, block_on,
+    Client, Delivery, Error, ErrorCode, GroupMetadata, Producer, ProducerConfig, ProducerRecord,
+    TopicPartition, block_on,
 };
 use corelog_wire::ApiKey;
 use fake_broker::{FakeBroker, Fault, PARTITIONS};
@@ -24,10 +24,7 @@ fn sound() -> FakeBroker {
 }
 
 async fn connect(broker: &FakeBroker) -> Client {
-    let mut config = ClientConfig::new(&broker.address);
-    (config.retry_backoff, config.reconnect_backoff) = (Duration::from_millis(1), Duration::from_millis(1));
-    config.request_timeout = Duration::from_millis(500);
-    Client::connect(config).await.unwrap()
+    Client::connect(broker.client_config()).await.unwrap()
 }
 
 async fn begun(client: &Client, config: ProducerConfig) -> Producer {

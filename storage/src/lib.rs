@@ -36,5 +36,6 @@ pub use log::{
 };
 pub use paths::{topic_of_dir, topics_dir};
 pub use producers::SequenceError;
+pub use quarantine::refused_topics;
 pub use recovery::{Recovered, Replayed, read_journals};
 pub use shard::ShardStorage;

@@ -17,13 +17,13 @@ use crate::format::entry::EntryHeader;
 use crate::format::group::{GROUP_HEADER, GroupHeader};
 use crate::format::journal_file::JournalFileHeader;
 use crate::format::{PAGE, page_ceil};
-use crate::ids::LogId;
+use crate::ids::{LogId, Uuid};
 use crate::journal::Filling;
 use crate::paths::{self, JournalName};
 use crate::recovery::{ChainFiles, RecoveredLog, read_chain};
 use bytes::Bytes;
 use corelog_io::{AlignedBuf, Block, File, OpenOptions, fs, random_u64};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Bytes of one group, unless a batch is larger.
@@ -183,6 +183,13 @@ pub async fn remove(data_dir: &Path, log: LogId, before: u64) -> Result<(), Stor
         }
     }
     Ok(())
+}
+
+/// The topics of which something is put aside.
+pub async fn refused_topics(data_dir: &Path) -> Result<BTreeSet<Uuid>, StorageError> {
+    let entries = list(&paths::refused_dir(data_dir)).await?;
+    let of = |entry: &fs::DirEntry| entry.name.to_str().and_then(paths::parse_refused_log_dir);
+    Ok(entries.iter().filter_map(of).map(|(_, log)| log.topic).collect())
 }
 
 /// What was written last goes first: whatever a crash leaves of the rest does not count.

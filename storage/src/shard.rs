@@ -307,6 +307,15 @@ impl ShardStorage {
         self.shard.journal.barrier().await
     }
 
+    /// Writes everything appended so far to segments, and a checkpoint. Whether nothing that a start reads in journals is
+    /// older than that.
+    pub async fn empty_journal(self: &Rc<Self>) -> Result<bool, StorageError> {
+        // What is appended from here on is in a later group.
+        self.sync().await?;
+        flusher::flush_everything(self).await?;
+        Ok(self.former_generations_gone.get())
+    }
+
     /// Writes everything to segments and a checkpoint, then ends the tasks: a restart has nothing to replay. On a disk
     /// without space it has: what was acknowledged is in the journal.
     pub async fn close(self: &Rc<Self>) -> Result<(), StorageError> {

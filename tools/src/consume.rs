@@ -170,8 +170,11 @@ pub async fn run(client: &Client, mut command: Consume, out: &Output) -> Result<
     let outcome = read(&consumer, &command, until, &stop, &mut printer).await;
     let flushed = printer.out.flush();
     printer.bar.finish_and_clear();
-    // Commits and leaves the group also after an error.
-    let closed = consumer.close().await;
+    // Leaves the group also after an error, and then without committing what was not printed.
+    let closed = match outcome.is_ok() && flushed.is_ok() {
+        true => consumer.close().await,
+        false => consumer.abandon().await,
+    };
     outcome?;
     flushed?;
     closed?;
@@ -307,7 +310,8 @@ async fn read(
             continue;
         }
         latest = Instant::now();
-        for record in records {
+        let mut records = records.into_iter();
+        while let Some(record) = records.next() {
             if let Some(until) = &until {
                 let at = TopicPartition { topic: record.topic.clone(), partition: record.partition };
                 if until.get(&at).is_none_or(|end| record.offset >= *end) {
@@ -318,8 +322,14 @@ async fn read(
             if command.count.is_some_and(|count| printer.records >= count) {
                 if command.group.is_some() && !command.no_commit {
                     // What comes after it in this poll was not printed: it is for the next one.
-                    let at = TopicPartition { topic: record.topic.clone(), partition: record.partition };
-                    consumer.seek(&at, record.offset + 1)?;
+                    let mut unprinted = BTreeMap::new();
+                    for record in records {
+                        let at = TopicPartition { topic: record.topic, partition: record.partition };
+                        unprinted.entry(at).or_insert(record.offset);
+                    }
+                    for (at, offset) in unprinted {
+                        consumer.seek(&at, offset)?;
+                    }
                 }
                 return Ok(());
             }

@@ -288,6 +288,23 @@ fn follow_sees_what_comes_and_ends_in_good_order() {
 }
 
 #[test]
+fn what_a_count_leaves_is_for_the_groups_next_run() {
+    with_corectl(|corectl| {
+        let (topic, group) = (unique("ctl-count"), unique("ctl-count-group"));
+        corectl.ok(&["topic", "create", &topic, "-p", "3"]);
+        corectl.fed(&["produce", &topic, "--round-robin"], b"1\n2\n3\n4\n5\n6\n7\n8\n9\n");
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            let printed = corectl.ok(&["consume", &topic, "--group", &group, "-n", "2", "--format", "%v\\n"]);
+            seen.extend(printed.lines().map(str::to_owned));
+        }
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 8, "each once: {seen:?}");
+    });
+}
+
+#[test]
 fn groups() {
     with_corectl(|corectl| {
         let (topic, group) = (unique("ctl-groups"), unique("ctl-group"));

@@ -35,6 +35,12 @@ mod unbuilt;
 
 /// One request may decode to this part of the shard's receive budget, beside the bytes it came in.
 const DECODED_SHARE: u64 = 8;
+/// All together may, but for small ones.
+pub const ALL_DECODED_SHARE: u64 = 4;
+/// Requests up to this are small: what they decode to is not counted.
+const DECODED_UNCOUNTED: usize = 4 << 10;
+/// Arrays decode to so many times their bytes at the most.
+const DECODED_TIMES: u64 = 24;
 
 /// Of an error message; the longest names and values that a request can carry are 32767 bytes.
 const MESSAGE_BYTES_MAX: usize = 2048;
@@ -211,6 +217,12 @@ where
     Fut: Future<Output = R::Response>,
 {
     let (version, correlation_id) = (header.api_version, header.correlation_id);
+    if reader.remaining() > DECODED_UNCOUNTED {
+        let shard = &context.shard;
+        let most = shard.receive_budget.total() / DECODED_SHARE;
+        let bytes = most.min(reader.remaining() as u64 * DECODED_TIMES);
+        context.room.add(shard.decoded.acquire(bytes).await);
+    }
     let request = decode::<R>(&mut reader, version);
     // What is left of the frame is the request's affair: one that waits keeps none of it.
     drop((header, reader));

@@ -45,6 +45,7 @@ pub struct BrokerConfig {
     pub delete_topics: bool,
     pub num_partitions: i32,
     pub default_replication_factor: i32,
+    pub metadata_bytes_between_snapshots: u64,
     /// Of one fetch response.
     pub fetch_bytes_max: usize,
     /// Of all shards together.
@@ -233,6 +234,7 @@ impl BrokerConfig {
             num_partitions: from.number("num.partitions"),
             default_replication_factor: from.number("default.replication.factor"),
             fetch_bytes_max: from.number("fetch.max.bytes"),
+            metadata_bytes_between_snapshots: from.number("metadata.log.max.record.bytes.between.snapshots"),
             fetch_sessions_max: from.number("max.incremental.fetch.session.cache.slots"),
             describe_partitions_max: from.number("max.request.partition.size.limit"),
             cores,

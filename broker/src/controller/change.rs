@@ -112,7 +112,7 @@ fn create_topic(image: &Image, limits: &Limits, new: NewTopic) -> Result<Vec<Met
     // Names come out of request frames: an image must not keep those alive.
     let name = new.name.detach();
     let mut records = vec![MetadataRecord::TopicRecord(TopicRecord { name: name.clone(), topic_id: id })];
-    records.extend((0..new.partitions).map(|partition| partition_record(id, partition, limits.node_id)));
+    records.extend((0..new.partitions).map(|partition| partition_record(id, partition, limits.node_id, 0)));
     records.extend(new.overrides.iter().map(|(key, value)| {
         MetadataRecord::ConfigRecord(ConfigRecord {
             resource_type: RESOURCE_TOPIC,
@@ -158,7 +158,7 @@ fn create_partitions(
         return Err(too_many_partitions(count));
     }
     check_room(image, limits, count - have)?;
-    Ok((have..count).map(|partition| partition_record(topic.id, partition, limits.node_id)).collect())
+    Ok((have..count).map(|partition| partition_record(topic.id, partition, limits.node_id, 0)).collect())
 }
 
 fn alter_configs(
@@ -208,14 +208,14 @@ fn check_room(image: &Image, limits: &Limits, more: i32) -> Result<(), ChangeErr
     Ok(())
 }
 
-fn partition_record(topic_id: Uuid, partition_id: i32, node: i32) -> MetadataRecord {
+pub fn partition_record(topic_id: Uuid, partition_id: i32, node: i32, leader_epoch: i32) -> MetadataRecord {
     MetadataRecord::PartitionRecord(PartitionRecord {
         partition_id,
         topic_id,
         replicas: vec![node],
         isr: vec![node],
         leader: node,
-        leader_epoch: 0,
+        leader_epoch,
         partition_epoch: 0,
         ..Default::default()
     })

@@ -3,13 +3,15 @@
 //! Its state is what a log of Kafka's own metadata records says ([`records`]); [`image`] is that state finished
 //! for reading, immutable, and held by every shard. [`Controller`] lives in a task of shard 0, decides on changes one
 //! at a time ([`change`]), makes them durable in its log, and publishes the new image to every shard before it answers:
-//! when a client hears that a topic exists, every core serves it. All changes come by [`Shard::change`].
+//! when a client hears that a topic exists, every core serves it. All changes come by [`Shard::change`]. Now and then the log
+//! begins anew with a [`snapshot`].
 //!
 //! [`Shard::change`]: crate::shard::Shard::change
 
 mod change;
 pub mod image;
 pub mod records;
+mod snapshot;
 mod state;
 
 pub use change::{

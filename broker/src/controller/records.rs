@@ -26,17 +26,25 @@ pub fn joined(parts: &[Bytes]) -> Bytes {
     }
 }
 
-/// The records of some batches, in order.
-pub fn decode_batches(batches: &Bytes) -> Result<Vec<MetadataRecord>, String> {
-    let mut records = Vec::new();
+/// One batch's records, and how many bytes it has.
+pub struct Batch {
+    pub records: Vec<MetadataRecord>,
+    pub bytes: u64,
+}
+
+/// Some batches, in order.
+pub fn decode_batches(batches: &Bytes) -> Result<Vec<Batch>, String> {
+    let mut decoded = Vec::new();
     let mut scratch = Scratch::default();
     for batch in split_batches(batches) {
         let batch = batch.map_err(|error| error.to_string())?;
+        let mut records = Vec::new();
         for record in batch.records(&mut scratch, BATCH_BYTES_MAX).map_err(|error| error.to_string())? {
             let record = record.map_err(|error| error.to_string())?;
             let value = Bytes::copy_from_slice(record.value.ok_or("a record without a value")?);
             records.push(MetadataRecord::from_bytes(value).map_err(|error| error.to_string())?);
         }
+        decoded.push(Batch { records, bytes: batch.header().size() as u64 });
     }
-    Ok(records)
+    Ok(decoded)
 }

@@ -5,23 +5,26 @@
 //! ```
 //!
 //! A change belongs to no connection: once it is in the queue it is carried out to its end, whoever has gone away, and
-//! in its order.
+//! in its order. Snapshots wait in the same queue.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::{OneshotSender, QueueReceiver, QueueSender, bounded, oneshot};
-use corelog_io::{Queue, spawn, worked, yield_if_needed};
+use corelog_io::{Queue, TrySendError, sleep, spawn, worked, yield_if_needed};
 use corelog_storage::{AppendBatch, BatchKind, Log};
 use corelog_wire::metadata_records::MetadataRecord;
-use corelog_wire::{ErrorCode, Str};
+use corelog_wire::{ErrorCode, Str, Uuid};
 
 use super::CONTROLLER_SHARD;
 use super::change::{Change, ChangeError, Limits};
 use super::image::{Image, RESOURCE_BROKER, TopicImage};
 use super::records::{decode_batches, encode_batch, joined};
+use super::snapshot::{self, Batches, Mark};
+use crate::config::BrokerConfig;
 use crate::leftovers::Deleted;
 use crate::settings::Settings;
 use crate::shard::Shard;
@@ -30,6 +33,8 @@ use crate::shard::Shard;
 const LOAD_STEP_BYTES: usize = 256 << 10;
 /// Changes that may wait for their turn; more are refused.
 const CHANGES_WAITING_MAX: usize = 1024;
+/// How long a snapshot waits that finds no place in the queue.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(1);
 
 pub struct Controller {
     log: Rc<Log>,
@@ -38,13 +43,26 @@ pub struct Controller {
     limits: Limits,
     /// Why no change is taken any more: it is not known whether the log has one that the image does not.
     failed: Option<ChangeError>,
+    /// Topics that the log says were deleted.
+    deleted: BTreeSet<Uuid>,
+    /// Bytes of the log behind its last snapshot.
+    bytes: u64,
+    /// So many make it time for another.
+    bytes_max: u64,
+    snapshot_is_due: bool,
 }
 
-/// A change on its way to the controller's task.
-struct Submitted {
-    change: Change,
-    validate_only: bool,
-    answer: Asker,
+/// What is on its way to the controller's task.
+enum Submitted {
+    Change {
+        change: Change,
+        validate_only: bool,
+        answer: Asker,
+    },
+    /// Deleted topics of which nothing is left on disk.
+    Snapshot {
+        gone: BTreeSet<Uuid>,
+    },
 }
 
 type Asker = OneshotSender<Result<Arc<Image>, ChangeError>>;
@@ -55,40 +73,50 @@ pub struct ControllerHandle {
 }
 
 impl Controller {
-    /// Reads the whole log and finishes its image. Beside it the topics that were deleted.
+    /// Reads the log from its last snapshot on and finishes its image. Beside it the topics that were deleted.
     pub async fn load(
         log: Rc<Log>,
         settings: Arc<Settings>,
         node_id: i32,
-        partitions_max: usize,
+        limits: &BrokerConfig,
     ) -> anyhow::Result<(Controller, Deleted)> {
         // A log that was found damaged may lack topics: their files would be taken for a deleted topic's.
         if let Some(damage) = log.refused() {
             return Err(damage.into());
         }
-        let mut image = Image::new(&settings);
-        let mut deleted = BTreeSet::new();
-        let mut offset = log.log_start_offset();
+        let start = log.log_start_offset();
+        let mut loaded = Loaded::new(&settings);
+        let mut offset = start;
         while offset < log.high_watermark() {
             let read = log.read(offset, LOAD_STEP_BYTES, true).await?;
             let damaged = |what| anyhow::anyhow!("controller log, at or after offset {offset}: {what}");
             worked(read.len);
-            for record in decode_batches(&joined(&read.parts)).map_err(damaged)? {
-                worked(size_of::<MetadataRecord>());
-                yield_if_needed().await;
-                image.apply(&record).map_err(damaged)?;
-                if let MetadataRecord::RemoveTopicRecord(removed) = record {
-                    deleted.insert(removed.topic_id);
-                }
+            for batch in decode_batches(&joined(&read.parts)).map_err(damaged)? {
+                loaded.take(&batch.records, &settings).await.map_err(damaged)?;
+                loaded.bytes += batch.bytes;
             }
             anyhow::ensure!(read.next_offset > offset, "controller log: nothing to read at offset {offset}");
             offset = read.next_offset;
         }
+        anyhow::ensure!(
+            start == 0 || loaded.has_snapshot,
+            "controller log: it begins at offset {start}, and holds no whole snapshot"
+        );
+        let Loaded { mut image, deleted, bytes, .. } = loaded;
         image.end_offset = offset;
         let names: Vec<Str> = image.topics.keys().cloned().collect();
         image.finish_configs(&settings, node_id, &names);
-        let limits = Limits { node_id, partitions_max };
-        let controller = Controller { log, image: Arc::new(image), settings, limits, failed: None };
+        let controller = Controller {
+            log,
+            image: Arc::new(image),
+            settings,
+            limits: Limits { node_id, partitions_max: limits.partitions_max() },
+            failed: None,
+            deleted: deleted.clone(),
+            bytes,
+            bytes_max: limits.metadata_bytes_between_snapshots,
+            snapshot_is_due: false,
+        };
         Ok((controller, Arc::new(deleted)))
     }
 
@@ -104,11 +132,74 @@ impl Controller {
     }
 
     async fn run(mut self, shard: Rc<Shard>, mut changes: QueueReceiver<Submitted>) {
-        while let Some(Submitted { change, validate_only, answer }) = changes.recv().await {
-            let result = self.carry_out(&shard, change, validate_only, &answer).await;
-            // Whoever asked may have gone.
-            let _gone = answer.send(result);
+        self.prepare_snapshot(&shard);
+        while let Some(submitted) = changes.recv().await {
+            match submitted {
+                Submitted::Change { change, validate_only, answer } => {
+                    let result = self.carry_out(&shard, change, validate_only, &answer).await;
+                    // Whoever asked may have gone.
+                    let _gone = answer.send(result);
+                }
+                Submitted::Snapshot { gone } => self.write_snapshot(&shard, &gone).await,
+            }
+            self.prepare_snapshot(&shard);
         }
+    }
+
+    /// When it is time for a snapshot: finds out what it need not tell, beside the changes that go on, and puts it in line.
+    fn prepare_snapshot(&mut self, shard: &Rc<Shard>) {
+        if self.snapshot_is_due || self.bytes <= self.bytes_max || self.failed.is_some() {
+            return;
+        }
+        self.snapshot_is_due = true;
+        let (shard, deleted) = (shard.clone(), self.deleted.clone());
+        spawn(Queue::Background, async move {
+            let mut gone = snapshot::gone(&shard, &deleted).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "a snapshot of the metadata tells of all topics that were deleted");
+                BTreeSet::new()
+            });
+            while !shard.is_stopping() {
+                let Ok(controller) = shard.controller() else { return };
+                match controller.queue.try_send(Submitted::Snapshot { gone }) {
+                    Err(TrySendError::Full(Submitted::Snapshot { gone: again })) => gone = again,
+                    _ => return,
+                }
+                sleep(SNAPSHOT_RETRY).await;
+            }
+        })
+        .detach();
+    }
+
+    /// Has the log begin anew with what there is. Where that fails it goes on as it is, and tries again later.
+    async fn write_snapshot(&mut self, shard: &Shard, gone: &BTreeSet<Uuid>) {
+        self.snapshot_is_due = false;
+        if self.failed.is_some() {
+            return;
+        }
+        let deleted: BTreeSet<Uuid> = self.deleted.difference(gone).copied().collect();
+        let mut batches = Batches::new(&self.image, &deleted, self.limits.node_id);
+        let (began, before) = (corelog_io::now(), self.bytes);
+        let (mut first, mut bytes, mut records) = (None, 0, 0);
+        while let Some(batch) = batches.next() {
+            let written = match self.write(&batch).await {
+                Ok(written) => written,
+                Err(error) => {
+                    self.bytes = self.bytes_max / 2;
+                    return tracing::warn!(%error, "no snapshot of the metadata was made");
+                }
+            };
+            first = first.or(Some(written.first));
+            (bytes, records) = (bytes + written.bytes, records + batch.len());
+        }
+        let Some(first) = first else { return };
+        (self.deleted, self.bytes) = (deleted, 0);
+        shard.metrics.metadata_snapshot();
+        // What is before it says nothing any more, and may stay until the next one.
+        if let Err(error) = self.log.delete_records(first).await {
+            tracing::warn!(%error, "the controller's log keeps what is before its snapshot");
+        }
+        let took_ms = (corelog_io::now() - began).as_millis() as u64;
+        tracing::info!(records, bytes, in_place_of_bytes = before, took_ms, "snapshot of the metadata");
     }
 
     /// Decides, makes the change durable, applies it and has every shard take the new image, which is given back; with
@@ -137,11 +228,12 @@ impl Controller {
         if validate_only {
             return Ok(Arc::new(next));
         }
-        next.end_offset = self.write(&records).await?;
+        next.end_offset = self.write(&records).await?.end;
         if planted(Fault::ChangeGivenUpHalfway) && asker.is_closed() {
             return Ok(self.image.clone());
         }
         self.image = Arc::new(next);
+        self.deleted.extend(removed.iter().map(|topic| topic.id));
         let (image, removed) = (self.image.clone(), Arc::new(removed));
         let installed = shard.on_all(move |shard| async move { shard.install(image, &removed).await }).await;
         if let Err(gone) = installed {
@@ -151,12 +243,13 @@ impl Controller {
         Ok(self.image.clone())
     }
 
-    /// Makes `records` durable. The log's end behind them.
-    async fn write(&mut self, records: &[MetadataRecord]) -> Result<i64, ChangeError> {
+    /// Makes `records` durable, as one batch.
+    async fn write(&mut self, records: &[MetadataRecord]) -> Result<Written, ChangeError> {
         let storage = |error: &dyn std::fmt::Display| {
             ChangeError::new(ErrorCode::KAFKA_STORAGE_ERROR, format!("the controller's log: {error}"))
         };
         let bytes = encode_batch(records, corelog_io::wall_clock_ms()).map_err(|error| storage(&error))?;
+        let len = bytes.len() as u64;
         let batch = AppendBatch { bytes, kind: BatchKind::Controller, leader_epoch: 0 };
         // Refused here, it is not in the log.
         let appended = self.log.append(batch).await.map_err(|error| storage(&error))?;
@@ -172,7 +265,68 @@ impl Controller {
             self.failed = Some(failed.clone());
             return Err(failed);
         }
-        Ok(appended.last_offset + 1)
+        self.bytes += len;
+        Ok(Written { first: appended.base_offset, end: appended.last_offset + 1, bytes: len })
+    }
+}
+
+/// Where a batch is in the log.
+struct Written {
+    first: i64,
+    /// The offset after it.
+    end: i64,
+    bytes: u64,
+}
+
+/// What has been read of the log.
+struct Loaded {
+    image: Image,
+    deleted: BTreeSet<Uuid>,
+    /// A snapshot that is not whole yet.
+    beginning: Option<Image>,
+    has_snapshot: bool,
+    /// Behind the last snapshot.
+    bytes: u64,
+}
+
+impl Loaded {
+    fn new(settings: &Settings) -> Loaded {
+        Loaded {
+            image: Image::new(settings),
+            deleted: BTreeSet::new(),
+            beginning: None,
+            has_snapshot: false,
+            bytes: 0,
+        }
+    }
+
+    /// One batch more.
+    async fn take(&mut self, records: &[MetadataRecord], settings: &Settings) -> Result<(), String> {
+        let mark = Mark::of(records);
+        match &mark {
+            // Of one that was not finished nothing holds.
+            None => self.beginning = None,
+            Some(mark) if mark.is_first => self.beginning = Some(Image::new(settings)),
+            Some(_) if self.beginning.is_none() => return Err("a snapshot goes on that has not begun".into()),
+            Some(_) => {}
+        }
+        for record in records.iter().skip(usize::from(mark.is_some())) {
+            worked(size_of::<MetadataRecord>());
+            yield_if_needed().await;
+            if let MetadataRecord::RemoveTopicRecord(removed) = record {
+                self.deleted.insert(removed.topic_id);
+                if mark.is_some() {
+                    continue;
+                }
+            }
+            self.beginning.as_mut().unwrap_or(&mut self.image).apply(record)?;
+        }
+        if mark.is_some_and(|mark| mark.is_last)
+            && let Some(whole) = self.beginning.take()
+        {
+            (self.image, self.has_snapshot, self.bytes) = (whole, true, 0);
+        }
+        Ok(())
     }
 }
 
@@ -184,7 +338,7 @@ impl ControllerHandle {
         validate_only: bool,
     ) -> Result<impl Future<Output = Result<Arc<Image>, ChangeError>> + use<>, ChangeError> {
         let (answer, answered) = oneshot();
-        self.queue.try_send(Submitted { change, validate_only, answer }).map_err(|_| {
+        self.queue.try_send(Submitted::Change { change, validate_only, answer }).map_err(|_| {
             ChangeError::new(
                 ErrorCode::REQUEST_TIMED_OUT,
                 format!(

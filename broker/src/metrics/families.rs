@@ -67,6 +67,7 @@ families! {
     CONNECTIONS_REFUSED "corelog_connections_refused_total" Counter: "Connections closed at once because a limit was reached (max.connections and its kin).";
     REQUEST_SECONDS "corelog_request_seconds" Histogram ["api"]: "Time from a request's last byte to its response's; a fetch that waits for records waits in it.";
     ERRORS "corelog_errors_total" Counter ["api", "error"]: "Error codes given to clients, for requests or parts of them, by Kafka's names.";
+    METADATA_SNAPSHOTS "corelog_metadata_snapshots_total" Counter: "Snapshots with which the controller's log began anew (metadata.log.max.record.bytes.between.snapshots).";
     CONNECTIONS_LIMIT "corelog_connections_limit" Gauge: "Connections that there may be (max.connections).";
 
     PRODUCED_BATCHES "corelog_produced_batches_total" Counter: "Record batches taken from producers.";

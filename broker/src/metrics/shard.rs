@@ -23,6 +23,7 @@ pub struct ShardMetrics {
     connections: Gauge,
     connections_opened: Counter,
     connections_refused: Counter,
+    metadata_snapshots: Counter,
     produced_batches: Counter,
     produced_records: Counter,
     produced_bytes: Counter,
@@ -48,6 +49,7 @@ impl ShardMetrics {
             connections: Gauge::default(),
             connections_opened: Counter::default(),
             connections_refused: Counter::default(),
+            metadata_snapshots: Counter::default(),
             produced_batches: Counter::default(),
             produced_records: Counter::default(),
             produced_bytes: Counter::default(),
@@ -68,6 +70,10 @@ impl ShardMetrics {
 
     pub fn connection_refused(&self) {
         self.connections_refused.add(1);
+    }
+
+    pub fn metadata_snapshot(&self) {
+        self.metadata_snapshots.add(1);
     }
 
     /// A whole request has come in; `bytes` of it.
@@ -124,6 +130,7 @@ impl ShardMetrics {
             (&families::CONNECTIONS, self.connections.get()),
             (&families::CONNECTIONS_OPENED, self.connections_opened.get()),
             (&families::CONNECTIONS_REFUSED, self.connections_refused.get()),
+            (&families::METADATA_SNAPSHOTS, self.metadata_snapshots.get()),
             (&families::PRODUCED_BATCHES, self.produced_batches.get()),
             (&families::PRODUCED_RECORDS, self.produced_records.get()),
             (&families::PRODUCED_BYTES, self.produced_bytes.get()),

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use corelog_io::Instant;
 use corelog_io::planted::{Fault, planted};
-use corelog_io::sync::{OneshotSender, oneshot};
+use corelog_io::sync::{OneshotSender, Permit, oneshot};
 
 use super::frame::LENGTH_BYTES;
 use crate::config::{REQUEST_PERCENT, request_bytes_max};
@@ -239,14 +239,26 @@ impl Drop for Room {
     }
 }
 
-/// The room of a request's bytes while it is processed: given back when it is answered, or sooner by a handler that
-/// keeps none of the bytes while it waits.
+/// The room of a request's bytes, and of what they decode to, while it is processed: given back when it is answered, or
+/// sooner by a handler that keeps none of them while it waits.
 #[derive(Clone)]
-pub struct RequestRoom(Rc<RefCell<Option<Room>>>);
+pub struct RequestRoom(Rc<RefCell<Option<Held>>>);
+
+struct Held {
+    _bytes: Room,
+    decoded: Option<Permit>,
+}
 
 impl RequestRoom {
-    pub fn new(room: Room) -> RequestRoom {
-        RequestRoom(Rc::new(RefCell::new(Some(room))))
+    pub fn new(bytes: Room) -> RequestRoom {
+        RequestRoom(Rc::new(RefCell::new(Some(Held { _bytes: bytes, decoded: None }))))
+    }
+
+    /// The request decodes to what `decoded` stands for.
+    pub fn add(&self, decoded: Permit) {
+        if let Some(held) = &mut *self.0.borrow_mut() {
+            held.decoded = Some(decoded);
+        }
     }
 
     pub fn give_back(&self) {

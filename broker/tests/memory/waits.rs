@@ -6,8 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use corelog_io::{Queue, sleep, spawn};
 use corelog_wire::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use corelog_wire::messages::create_topics_request::CreatableTopic;
 use corelog_wire::messages::{
-    FindCoordinatorRequest, JoinGroupRequest, SyncGroupRequest, join_group_request, sync_group_request,
+    CreateTopicsRequest, FindCoordinatorRequest, JoinGroupRequest, SyncGroupRequest, join_group_request,
+    sync_group_request,
 };
 
 use super::*;
@@ -128,6 +130,37 @@ fn fetches_of_thousands_of_partitions_take_turns() {
             })
         });
         for asked in asked.collect::<Vec<_>>() {
+            asked.await;
+        }
+        since.held_at_most(28 * MIB);
+    });
+}
+
+/// What thousands of topics to be made decode to is many times their bytes, and each of them waits for the controller.
+#[test]
+fn what_requests_decode_to_is_bounded_together() {
+    broker().run(|client| async move {
+        let topic = |number: u32| CreatableTopic {
+            name: number.to_string().into(),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..Default::default()
+        };
+        let topics = (0..2000).map(topic).collect();
+        let request = CreateTopicsRequest { topics, validate_only: true, ..Default::default() };
+        let bytes = Bytes::from(framed(&request, 4));
+        drop(request);
+        let mut asking = Vec::new();
+        let since = Since::now().await;
+        for _ in 0..20 {
+            let bytes = bytes.clone();
+            asking.push(spawn(Queue::Produce, async move {
+                let stream = open(client).await;
+                send(&stream, bytes).await;
+                let _ = answer(&stream).await;
+            }));
+        }
+        for asked in asking {
             asked.await;
         }
         since.held_at_most(64 * MIB);

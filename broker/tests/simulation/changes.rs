@@ -22,7 +22,7 @@ use crate::broker::{Broker, Start};
 use crate::connection::Connection;
 use crate::plan::{Dice, Faults, Plan};
 use crate::story::below;
-use crate::tailer::connect;
+use crate::tailer::{connect, create_topic, produce};
 
 const NAMES: u64 = 4;
 const TOPIC: i8 = 2;
@@ -205,4 +205,112 @@ fn a_change_that_may_be_in_the_log_is_the_last_one() {
         assert!(replayed.keys().all(|name| **name == *"first"), "{replayed:?}");
         broker.machine.kill();
     }
+}
+
+async fn create(connection: &mut Connection, name: &str) {
+    let topic =
+        CreatableTopic { name: name.into(), num_partitions: 2, replication_factor: 1, ..Default::default() };
+    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
+    let answer = connection.call(&request, 7).await.expect("an answer");
+    assert!(ErrorCode(answer.topics[0].error_code).is_ok(), "{:?}", answer.topics[0].error_message);
+}
+
+async fn delete(connection: &mut Connection, name: &str) {
+    let topics = vec![State { name: Some(name.into()), ..Default::default() }];
+    let request = DeleteTopicsRequest { topics, timeout_ms: 30_000, ..Default::default() };
+    let answer = connection.call(&request, 6).await.expect("an answer");
+    assert_eq!(answer.responses[0].error_code, 0);
+}
+
+/// How often the controller's log has begun anew since the start.
+fn snapshots(sim: &Sim, broker: &Broker) -> u64 {
+    let scraper = broker.scraper();
+    let page = sim.block_on(async move { scraper.scrape().await });
+    let text: String = page.pieces().collect();
+    let line = text.lines().find(|line| line.starts_with("corelog_metadata_snapshots_total "));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("there is such a series")
+}
+
+/// Power fails at any step of a snapshot, and of what goes before it.
+#[test]
+fn a_snapshot_says_what_all_before_it_said_or_does_not_count() {
+    let mut begun = 0;
+    for seed in 1..=60 {
+        let sim = Sim::new(seed);
+        let mut broker = Broker::new(&sim);
+        let plan = Plan { metadata_bytes: 3_000, ..Plan::from_seed(1, Faults::Crashes) };
+        ready(&sim, &mut broker, &plan, 2);
+        let address = broker.address();
+        sim.block_on(async move {
+            let mut connection = connect(address).await;
+            for number in 0..20 {
+                create(&mut connection, &format!("topic-{number}")).await;
+                if number % 3 > 0 {
+                    delete(&mut connection, &format!("topic-{number}")).await;
+                }
+            }
+        });
+        let before = sim.block_on(look(address));
+        // The last change, after which the snapshot that was under way may be anywhere.
+        sim.run_steps(seed * seed);
+        if seed % 3 == 0 {
+            broker.machine.kill()
+        } else {
+            broker.machine.crash()
+        }
+        // Now a snapshot is due from the start on.
+        ready(&sim, &mut broker, &Plan { metadata_bytes: 200, ..plan.clone() }, 1 + (seed % 3) as usize);
+        let address = broker.address();
+        assert_eq!(before, sim.block_on(look(address)), "seed {seed}");
+        sim.run_for(Duration::from_secs(1));
+        begun += i32::from(snapshots(&sim, &broker) > 0);
+        sim.block_on(async move { create(&mut connect(address).await, "another").await });
+        broker.machine.kill();
+        ready(&sim, &mut broker, &plan, 2);
+        assert!(sim.block_on(look(broker.address())).contains_key("another"), "seed {seed}");
+        broker.machine.kill();
+    }
+    assert!(begun > 30, "in {begun} of 60 the log began anew");
+}
+
+/// What a snapshot leaves out a start takes for unknown: it keeps what is left of a deleted topic until that is gone.
+#[test]
+fn a_snapshot_tells_of_deleted_topics_whose_files_are_there() {
+    let sim = Sim::new(1);
+    let mut broker = Broker::new(&sim);
+    let plan = Plan { metadata_bytes: 1_000, ..Plan::from_seed(1, Faults::Crashes) };
+    ready(&sim, &mut broker, &plan, 2);
+    let (address, disk) = (broker.address(), broker.machine.disk());
+    let left = |part: &str| disk.files().iter().any(|file| file.to_string_lossy().contains(part));
+    sim.block_on(async move {
+        let mut connection = connect(address).await;
+        let topic = create_topic(&mut connection, 2).await;
+        produce(&mut connection, topic, 0..2, 3, 100).await;
+    });
+    // Into its segments.
+    broker.stop(&sim);
+    ready(&sim, &mut broker, &plan, 2);
+    assert!(left("topics/tailed"));
+    disk.fail_until_cleared(DiskOp::Metadata, "topics/tailed", 5);
+    let address = broker.address();
+    sim.block_on(async move { delete(&mut connect(address).await, "tailed").await });
+    for round in 0..3 {
+        let before = snapshots(&sim, &broker);
+        sim.block_on(async move {
+            let mut connection = connect(address).await;
+            for number in 0..10 {
+                create(&mut connection, &format!("topic-{round}-{number}")).await;
+                delete(&mut connection, &format!("topic-{round}-{number}")).await;
+            }
+        });
+        sim.run_for(Duration::from_secs(5));
+        assert!(snapshots(&sim, &broker) > before, "a snapshot was made");
+    }
+    assert!(left("topics/tailed"), "they could not be removed");
+    broker.machine.kill();
+    disk.clear_faults();
+    ready(&sim, &mut broker, &plan, 2);
+    sim.run_for(Duration::from_secs(5));
+    assert!(!left("topics/tailed"), "the start knows that they are a deleted topic's");
+    broker.machine.kill();
 }

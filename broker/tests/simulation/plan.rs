@@ -68,6 +68,8 @@ pub struct Plan {
     pub journal_file_bytes: u64,
     pub journal_files: usize,
     pub memory_bytes: u64,
+    /// After so many bytes the controller's log begins anew.
+    pub metadata_bytes: u64,
     /// Virtual time between a client's requests.
     pub pace: Duration,
     pub reset_one_in: u64,
@@ -126,6 +128,7 @@ impl Plan {
             journal_files: dice.pick(&[2, 3, 4]),
             // At the least what the tail caches of three cores need.
             memory_bytes: dice.pick(&[(18 * journal_file_bytes).max(4 << 20), 16 << 20]),
+            metadata_bytes: Dice(seed ^ 0x5a5a).pick(&[500, 2_000, 20 << 20]),
             pace: Duration::from_micros(dice.pick(&[500, 3_000, 10_000])),
             reset_one_in: if faults == Faults::Network { dice.pick(&[0, 100, 1_000]) } else { 0 },
             passing: dice.pick(&[0, 0, 1]),
@@ -215,6 +218,7 @@ impl Plan {
         let mut config = settings.broker(&none, &none).expect("the settings are sound");
         config.data_dir = PathBuf::from(DATA_DIR);
         config.memory_bytes = self.memory_bytes;
+        config.metadata_bytes_between_snapshots = self.metadata_bytes;
         config.storage.journal_file_bytes = self.journal_file_bytes;
         config.storage.journal_files = self.journal_files;
         config.storage.disk_reserve_bytes = RESERVE_BYTES;

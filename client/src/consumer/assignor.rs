@@ -102,7 +102,7 @@ fn round_robin(members: &[&Member], partitions: &BTreeMap<Str, i32>, assignments
 }
 
 fn sticky(members: &[&Member], partitions: &BTreeMap<Str, i32>, assignments: &mut Assignments) {
-    let owners = owners(members, partitions);
+    let claims = claims(members);
     let all = partitions.iter().flat_map(|(topic, count)| {
         (0..*count).map(|partition| TopicPartition { topic: topic.clone(), partition })
     });
@@ -110,12 +110,12 @@ fn sticky(members: &[&Member], partitions: &BTreeMap<Str, i32>, assignments: &mu
     let mut placed: Vec<(TopicPartition, usize)> = Vec::new();
     let mut free = Vec::new();
     for at in all {
-        match owners.get(&at) {
-            Some(owner) => {
-                loads[*owner] += 1;
-                placed.push((at, *owner));
+        match claims.get(&at).and_then(|claim| claim.owner) {
+            Some(owner) if members[owner].topics.contains(&at.topic) => {
+                loads[owner] += 1;
+                placed.push((at, owner));
             }
-            None => free.push(at),
+            _ => free.push(at),
         }
     }
     let lightest = |topic: &Str, loads: &[usize]| {
@@ -144,31 +144,36 @@ fn sticky(members: &[&Member], partitions: &BTreeMap<Str, i32>, assignments: &mu
     }
     placed.sort();
     for (at, member) in placed {
-        // Whoever has it must let go first: it is handed out in the rebalance that follows.
-        if owners.get(&at).is_none_or(|owner| *owner == member) {
+        // Whoever has it must let go first, also who no longer subscribes to it: it is handed out in the rebalance that follows.
+        if claims.get(&at).is_none_or(|claim| claim.owner == Some(member)) {
             assignments.entry(members[member].id.clone()).or_default().push(at);
         }
     }
 }
 
-/// Who rightly owns what: of several that claim it, the one of the latest generation.
-fn owners(members: &[&Member], partitions: &BTreeMap<Str, i32>) -> HashMap<TopicPartition, usize> {
-    let mut claims: HashMap<TopicPartition, (i32, Option<usize>)> = HashMap::new();
-    for (place, member) in members.iter().enumerate() {
-        for at in &member.owned {
-            let exists = partitions.get(&at.topic).is_some_and(|count| (0..*count).contains(&at.partition));
-            if !exists || !member.topics.contains(&at.topic) {
-                continue;
-            }
-            let claim = claims.entry(at.clone()).or_insert((member.generation, Some(place)));
-            if claim.1 != Some(place) && member.generation >= claim.0 {
-                // Two of one generation cannot both be right: neither is believed.
-                let owner = if member.generation > claim.0 { Some(place) } else { None };
-                *claim = (member.generation, owner);
+/// What members say that they own. None of it is handed to another one until they say so no more.
+struct Claim {
+    generation: i32,
+    /// The one of the latest generation. Two of one generation cannot both be right: neither is believed, and both have to let go.
+    owner: Option<usize>,
+}
+
+fn claims(members: &[&Member]) -> HashMap<TopicPartition, Claim> {
+    let mut claims: HashMap<TopicPartition, Claim> = HashMap::new();
+    for (place, Member { owned, generation, .. }) in members.iter().enumerate() {
+        for at in owned {
+            let new = Claim { generation: *generation, owner: Some(place) };
+            match claims.get_mut(at) {
+                None => drop(claims.insert(at.clone(), new)),
+                Some(claim) if *generation > claim.generation => *claim = new,
+                Some(claim) if *generation == claim.generation && claim.owner != Some(place) => {
+                    claim.owner = None;
+                }
+                Some(_) => {}
             }
         }
     }
-    claims.into_iter().filter_map(|(at, (_, owner))| Some((at, owner?))).collect()
+    claims
 }
 
 #[cfg(test)]
@@ -274,6 +279,29 @@ mod tests {
         for (member, kept) in members.iter().zip(kept) {
             assert!(member.owned.len() == 6 && kept.iter().all(|at| member.owned.contains(at)));
         }
+    }
+
+    #[test]
+    fn what_a_member_still_has_is_not_handed_to_another() {
+        let (t, u) = (TopicPartition::new("t", 0), TopicPartition::new("u", 0));
+        let topics = counts(&[("t", 1), ("u", 1)]);
+        let owning = |id: &str, topics: &[&str], owned: &[&TopicPartition]| Member {
+            owned: owned.iter().copied().cloned().collect(),
+            generation: 3,
+            ..member(id, topics)
+        };
+        // One that has unsubscribed, and joins before it has let go.
+        let mut members = vec![owning("a", &["u"], &[&t, &u]), owning("b", &["t"], &[])];
+        let assigned = Assignor::CooperativeSticky.assign(&members, &topics);
+        assert_eq!(shown(&assigned), "a: u-0; b: ");
+        settle(&mut members, &topics);
+        assert_eq!(members[1].owned, std::slice::from_ref(&t));
+        // Two that claim the same.
+        let mut members = vec![owning("a", &["t"], &[&t]), owning("b", &["t"], &[&t]), member("c", &["t"])];
+        let assigned = Assignor::CooperativeSticky.assign(&members, &topics);
+        assert_eq!(shown(&assigned), "a: ; b: ; c: ");
+        settle(&mut members, &topics);
+        assert_eq!(members.iter().map(|member| member.owned.len()).sum::<usize>(), 1);
     }
 
     #[test]

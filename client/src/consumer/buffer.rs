@@ -1,9 +1,10 @@
 //! What the application's threads and the driver share of a consumer: which partitions, from where, and what has come of them.
 
 use super::chunk::Chunk;
+use super::commit::Commits;
 use super::record::ConsumerRecord;
 use crate::error::{Error, Result};
-use crate::groups::Committer;
+use crate::groups::{Committer, NewOffset};
 use crate::leaders::OffsetSpec;
 use crate::topic_partition::TopicPartition;
 use corelog_wire::Str;
@@ -28,10 +29,13 @@ pub(super) struct Buffer {
     driver: Option<Waker>,
     news: bool,
     pub(super) rebalance: Rebalance,
-    /// Since when nobody polls; none while somebody does.
+    /// Since when nobody polls. While somebody does, the time until which: a future that is kept and not driven is no poll.
     pub(super) idle_since: Option<Instant>,
+    /// It left its group since nobody polled, and comes back with the next poll.
+    pub(super) is_away: bool,
     /// Offsets known to be committed, so as not to commit them again.
     pub(super) committed: BTreeMap<TopicPartition, i64>,
+    pub(super) commits: Commits,
     /// What the group is joined for; none while partitions are assigned by hand.
     pub(super) subscription: Option<Arc<BTreeSet<Str>>>,
     pub(super) subscription_version: u64,
@@ -59,6 +63,12 @@ pub(super) struct Position {
     pub(super) leader_epoch: Option<i32>,
 }
 
+impl Position {
+    pub(super) fn at(offset: i64) -> Position {
+        Position { offset, leader_epoch: None }
+    }
+}
+
 /// One partition of the consumer's.
 pub(super) struct Place {
     /// Changes whenever what is under way for it no longer counts.
@@ -68,6 +78,12 @@ pub(super) struct Place {
     /// Up to which polled records count as processed: the position at the beginning of the latest poll.
     processed: Option<Position>,
     pub(super) start: Start,
+    /// A question about `start` is under way.
+    pub(super) is_asked: bool,
+    /// Since when such questions fail.
+    pub(super) unresolved_since: Option<Instant>,
+    /// The leader epoch for which `start` is known to be there.
+    pub(super) validated: Option<i32>,
     chunks: VecDeque<Chunk>,
     records: VecDeque<ConsumerRecord>,
     /// Where polling is once `records` is empty.
@@ -91,7 +107,7 @@ pub(super) enum Start {
     Committed,
     /// To be found.
     Seek(OffsetSpec),
-    At(i64),
+    At(Position),
 }
 
 /// A step of polling.
@@ -105,6 +121,11 @@ pub(super) enum Step {
 }
 
 impl Buffer {
+    /// Whoever never polls is idle from the beginning.
+    pub(super) fn new() -> Buffer {
+        Buffer { idle_since: Some(Instant::now()), ..Default::default() }
+    }
+
     fn next_version(&mut self) -> u64 {
         self.versions += 1;
         self.versions
@@ -153,6 +174,8 @@ impl Buffer {
 
     pub(super) fn subscribe(&mut self, topics: Option<BTreeSet<Str>>) {
         self.subscription = topics.map(Arc::new);
+        // From now on somebody has to poll.
+        self.idle_since = self.idle_since.max(Some(Instant::now()));
         self.subscription_version += 1;
         self.tell_driver();
     }
@@ -192,9 +215,8 @@ impl Buffer {
         self.bytes -= place.bytes;
         let paused = place.paused;
         *place = Place { paused, ..Place::new(version, start) };
-        if let Start::At(offset) = start {
+        if let Start::At(position) = start {
             // Where one seeks to is where one has read up to.
-            let position = Position { offset, leader_epoch: None };
             (place.position, place.processed) = (Some(position), Some(position));
         }
         self.ready.retain(|ready| ready != at);
@@ -202,14 +224,57 @@ impl Buffer {
         Ok(())
     }
 
-    /// Fetching begins here, if the version still counts.
+    /// Goes on at this position of the log, without what was fetched. That says nothing of what the application has processed.
+    pub(super) fn rewind(&mut self, at: &TopicPartition, position: Position) {
+        let Some(place) = self.partitions.get(at) else { return };
+        let beyond = |processed: &Position| processed.offset > position.offset;
+        let processed = place.processed.map(|it| if beyond(&it) { position } else { it });
+        // It is there.
+        let _ = self.seek(at, Start::At(position));
+        if let Some(place) = self.partitions.get_mut(at) {
+            place.processed = processed;
+        }
+    }
+
+    /// The place, if the version still counts.
+    pub(super) fn place(&mut self, at: &TopicPartition, version: u64) -> Option<&mut Place> {
+        self.partitions.get_mut(at).filter(|place| place.version == version)
+    }
+
+    /// Fetching begins here.
     pub(super) fn start_at(&mut self, at: &TopicPartition, version: u64, position: Position) {
-        let Some(place) = self.partitions.get_mut(at).filter(|place| place.version == version) else {
-            return;
-        };
-        (place.start, place.position) = (Start::At(position.offset), Some(position));
-        (place.retry_at, place.failures) = (None, 0);
+        let Some(place) = self.place(at, version) else { return };
+        (place.start, place.position) = (Start::At(position), Some(position));
+        place.resolve();
         self.wake_poller();
+    }
+
+    /// Fetching begins where this is.
+    pub(super) fn look_up(&mut self, at: &TopicPartition, version: u64, spec: OffsetSpec) {
+        let Some(place) = self.place(at, version) else { return };
+        place.start = Start::Seek(spec);
+        place.resolve();
+    }
+
+    pub(super) fn ask_again(&mut self, at: &TopicPartition, version: u64) {
+        if let Some(place) = self.place(at, version) {
+            place.is_asked = false;
+        }
+    }
+
+    pub(super) fn fetch_position(&mut self, at: &TopicPartition, version: u64) -> Option<Position> {
+        match self.place(at, version)?.start {
+            Start::At(position) => Some(position),
+            Start::Committed | Start::Seek(_) => None,
+        }
+    }
+
+    /// What was read is there in the log of this epoch's leader.
+    pub(super) fn validated(&mut self, at: &TopicPartition, version: u64, leader_epoch: i32) {
+        if let Some(place) = self.place(at, version) {
+            place.validated = Some(leader_epoch);
+            place.resolve();
+        }
     }
 
     pub(super) fn pause(&mut self, partitions: &[TopicPartition], paused: bool) -> Result<()> {
@@ -224,7 +289,7 @@ impl Buffer {
     }
 
     /// Adds what was fetched, and where to fetch next.
-    pub(super) fn add(&mut self, at: &TopicPartition, version: u64, chunk: Chunk, next: i64) {
+    pub(super) fn add(&mut self, at: &TopicPartition, version: u64, chunk: Chunk, next: Position) {
         let Some(place) = self.partitions.get_mut(at).filter(|place| place.version == version) else {
             return;
         };
@@ -250,9 +315,12 @@ impl Buffer {
         self.wake_poller();
     }
 
-    pub(super) fn begin_poll(&mut self) {
-        self.idle_since = None;
-        self.set_processed();
+    pub(super) fn begin_poll(&mut self, until: Instant) {
+        self.idle_since = Some(until);
+        if std::mem::take(&mut self.is_away) {
+            self.tell_driver();
+        }
+        self.confirm_polled();
         if self.rebalance == Rebalance::Wanted {
             self.grant();
         }
@@ -263,12 +331,28 @@ impl Buffer {
         self.poller = None;
     }
 
+    /// The application says by itself up to where it is done.
+    pub(super) fn confirm(&mut self, offsets: &BTreeMap<TopicPartition, NewOffset>) {
+        for (at, new) in offsets {
+            if let Some(place) = self.partitions.get_mut(at) {
+                place.processed = Some(Position { offset: new.offset, leader_epoch: new.leader_epoch });
+            }
+        }
+    }
+
+    /// Polls give records again.
+    pub(super) fn end_rebalance(&mut self) {
+        self.rebalance = Rebalance::None;
+        self.wake_poller();
+    }
+
     fn grant(&mut self) {
         self.rebalance = Rebalance::Granted;
         self.tell_driver();
     }
 
-    fn set_processed(&mut self) {
+    /// The application is done with all that polls gave.
+    pub(super) fn confirm_polled(&mut self) {
         for place in self.partitions.values_mut() {
             place.processed = place.position.or(place.processed);
         }
@@ -297,7 +381,7 @@ impl Buffer {
             Rebalance::None => {}
             Rebalance::Wanted => {
                 // Nothing was given since this poll began: whatever was given before is processed.
-                self.set_processed();
+                self.confirm_polled();
                 self.grant();
                 return Step::Nothing;
             }
@@ -349,11 +433,9 @@ impl Buffer {
         };
         match parsed {
             Ok(Some(parsed)) => {
-                let epoch = parsed.records.last().and_then(|record| record.leader_epoch);
-                let end = Position { offset: parsed.next_offset, leader_epoch: epoch };
                 match parsed.records.is_empty() {
-                    true => place.position = Some(end),
-                    false => place.records_end = Some(end),
+                    true => place.position = Some(parsed.next),
+                    false => place.records_end = Some(parsed.next),
                 }
                 place.records.extend(parsed.records);
                 place.chunks.push_front(chunk);
@@ -393,6 +475,9 @@ impl Place {
             processed: None,
             is_ready: false,
             start,
+            is_asked: false,
+            unresolved_since: None,
+            validated: None,
             chunks: VecDeque::new(),
             records: VecDeque::new(),
             records_end: None,
@@ -404,6 +489,12 @@ impl Place {
             high_watermark: None,
             last_stable_offset: None,
         }
+    }
+
+    /// A question is answered.
+    fn resolve(&mut self) {
+        (self.is_asked, self.unresolved_since) = (false, None);
+        (self.retry_at, self.failures) = (None, 0);
     }
 
     pub(super) fn has_records(&self) -> bool {
@@ -421,7 +512,7 @@ mod tests {
     use crate::leaders::Isolation;
     use corelog_wire::records::{BatchBuilder, BatchOptions};
 
-    fn chunk(base_offset: i64, records: usize) -> (Chunk, i64) {
+    fn chunk(base_offset: i64, records: usize) -> (Chunk, Position) {
         let mut builder = BatchBuilder::new(BatchOptions { base_offset, ..Default::default() });
         for _ in 0..records {
             builder.append(1, None, Some(b"v"), &[]).unwrap();
@@ -430,7 +521,7 @@ mod tests {
     }
 
     fn poll(buffer: &mut Buffer, max: usize) -> Vec<String> {
-        buffer.begin_poll();
+        buffer.begin_poll(Instant::now());
         let mut polled = Vec::new();
         while polled.len() < max {
             match buffer.step(max - polled.len(), usize::MAX) {
@@ -452,7 +543,8 @@ mod tests {
     fn filled() -> (Buffer, TopicPartition, TopicPartition) {
         let mut buffer = Buffer::default();
         let (a, b) = (TopicPartition::new("t", 0), TopicPartition::new("t", 1));
-        let starts = [(a.clone(), Some(Start::At(10))), (b.clone(), Some(Start::At(0)))];
+        let start = |offset| Some(Start::At(Position::at(offset)));
+        let starts = [(a.clone(), start(10)), (b.clone(), start(0))];
         buffer.assign(starts.into_iter().collect());
         for (at, base) in [(&a, 10), (&b, 0)] {
             let (chunk, next) = chunk(base, 3);
@@ -500,14 +592,27 @@ mod tests {
     fn seeking_drops_what_was_fetched_before() {
         let (mut buffer, a, b) = filled();
         let old = buffer.partitions[&a].version;
-        buffer.seek(&a, Start::At(5)).unwrap();
+        let five = Start::At(Position::at(5));
+        buffer.seek(&a, five).unwrap();
         let (late, next) = chunk(13, 1);
         buffer.add(&a, old, late, next);
         assert_eq!(poll(&mut buffer, 9), ["1-0", "1-1", "1-2"]);
-        assert_eq!(buffer.partitions[&a].start, Start::At(5));
+        assert_eq!(buffer.partitions[&a].start, five);
         buffer.revoke(&BTreeSet::from([b.clone()]));
-        assert!(buffer.seek(&b, Start::At(1)).is_err());
+        assert!(buffer.seek(&b, five).is_err());
         assert_eq!(buffer.bytes, 0);
+    }
+
+    #[test]
+    fn a_rewind_confirms_nothing() {
+        let (mut buffer, a, _) = filled();
+        assert_eq!(poll(&mut buffer, 2), ["0-10", "0-11"]);
+        buffer.rewind(&a, Position::at(12));
+        assert_eq!(buffer.positions()[&a].offset, 12);
+        assert!(!buffer.processed().contains_key(&a), "the application has it, and is not done with it");
+        buffer.confirm_polled();
+        buffer.rewind(&a, Position::at(11));
+        assert_eq!(buffer.processed()[&a].offset, 11, "what came after it is lost");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What one answer brought for one partition, and the records in it.
 
+use super::buffer::Position;
 use super::record::ConsumerRecord;
 use crate::error::{Error, Result};
 use crate::leaders::Isolation;
@@ -28,30 +29,30 @@ pub(super) struct Chunk {
 /// The records of one batch, and where the next batch begins.
 pub(super) struct Parsed {
     pub(super) records: Vec<ConsumerRecord>,
-    pub(super) next_offset: i64,
+    pub(super) next: Position,
 }
 
 impl Chunk {
     /// None if `bytes` has no whole batch.
     ///
-    /// Returns the offset to fetch from next as well: behind the last whole batch.
+    /// Returns where to fetch next as well: behind the last whole batch.
     pub(super) fn new(
         bytes: Bytes,
         from: i64,
         aborted: Option<Vec<AbortedTransaction>>,
         isolation: Isolation,
-    ) -> Option<(Chunk, i64)> {
+    ) -> Option<(Chunk, Position)> {
         let mut next = None;
         let mut rest = &bytes[..];
         // The header alone is read here. A batch that cannot be read is left for the one who polls to be told.
         while let Ok(header) = BatchHeader::parse(rest) {
-            let Some(behind) = rest.get(header.size()..) else { break };
-            next = Some(header.next_offset().max(from));
-            rest = behind;
+            let Some(left) = rest.get(header.size()..) else { break };
+            next = Some(behind_batch(&header, from));
+            rest = left;
         }
         let unreadable = !rest.is_empty()
             && !matches!(BatchHeader::parse(rest), Ok(_) | Err(BatchError::Incomplete { .. }));
-        let next = if unreadable { next.unwrap_or(from) } else { next? };
+        let next = if unreadable { next.unwrap_or(Position::at(from)) } else { next? };
         let mut aborted = aborted.unwrap_or_default();
         aborted.sort_by_key(|aborted| std::cmp::Reverse(aborted.first_offset));
         let len = bytes.len();
@@ -80,12 +81,11 @@ impl Chunk {
         let first = header.base_offset.max(self.from);
         let failed = |source| corrupt(first, source);
         batch.verify_checksum().map_err(failed)?;
-        let next_offset = header.next_offset().max(self.from);
+        let next = behind_batch(&header, self.from);
         let mut records = Vec::new();
         let plain = plain(&batch, batch_bytes_max).map_err(|error| failed(error.into()))?;
         if self.is_wanted(&header, &plain).map_err(failed)? {
             records.reserve(usize::try_from(header.records_count).unwrap_or(0).min(plain.len() / 7));
-            let epoch = Some(header.partition_leader_epoch).filter(|epoch| *epoch >= 0);
             for record in RecordIter::new(&plain, header.records_count) {
                 let record = record.map_err(failed)?;
                 let offset = header.base_offset.wrapping_add(i64::from(record.offset_delta));
@@ -105,12 +105,12 @@ impl Chunk {
                         .headers()
                         .map(|header| RecordHeader { key: share(header.key), value: header.value.map(share) })
                         .collect(),
-                    leader_epoch: epoch,
+                    leader_epoch: next.leader_epoch,
                 });
             }
         }
-        self.from = next_offset;
-        Ok(Some(Parsed { records, next_offset }))
+        self.from = next.offset;
+        Ok(Some(Parsed { records, next }))
     }
 
     /// Whether an application sees the batch: not control batches, nor, if it reads committed records only, aborted ones.
@@ -132,6 +132,13 @@ impl Chunk {
             return Ok(!self.aborting.contains(&header.producer_id));
         }
         Ok(!header.is_internal())
+    }
+}
+
+fn behind_batch(header: &BatchHeader, from: i64) -> Position {
+    Position {
+        offset: header.next_offset().max(from),
+        leader_epoch: Some(header.partition_leader_epoch).filter(|epoch| *epoch >= 0),
     }
 }
 
@@ -180,11 +187,11 @@ mod tests {
         for cut in 0..second.len() {
             let part = all.slice(..first.len() + cut);
             let (mut chunk, next) = Chunk::new(part, 11, None, Isolation::ReadUncommitted).unwrap();
-            assert_eq!(next, 13);
+            assert_eq!(next.offset, 13);
             assert_eq!(offsets(&mut chunk), [11, 12]);
         }
         let (mut chunk, next) = Chunk::new(all.clone(), 12, None, Isolation::ReadUncommitted).unwrap();
-        assert_eq!((next, offsets(&mut chunk)), (21, vec![12, 20]));
+        assert_eq!((next.offset, offsets(&mut chunk)), (21, vec![12, 20]));
         assert!(Chunk::new(all.slice(..first.len() - 1), 11, None, Isolation::ReadUncommitted).is_none());
     }
 
@@ -220,7 +227,7 @@ mod tests {
         let aborted = Some(vec![AbortedTransaction { producer_id: 1, first_offset: 0 }]);
         let (mut chunk, next) =
             Chunk::new(all.clone(), 0, aborted.clone(), Isolation::ReadCommitted).unwrap();
-        assert_eq!((next, offsets(&mut chunk)), (5, vec![1, 3]));
+        assert_eq!((next.offset, offsets(&mut chunk)), (5, vec![1, 3]));
         let (mut chunk, _) = Chunk::new(all, 0, aborted, Isolation::ReadUncommitted).unwrap();
         assert_eq!(offsets(&mut chunk), [0, 1, 3]);
     }

@@ -8,13 +8,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where to begin in a partition without a committed offset, and when the position is no longer there.
+/// Where to begin in a partition without a committed offset, and when the position is no longer there. Where a log was cut that was
+/// read further (KIP-320), both `Earliest` and `Latest` go on with the first record that is another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OffsetReset {
     Earliest,
     #[default]
     Latest,
-    /// Nowhere: polling fails.
+    /// Nowhere: polling fails, until one seeks.
     Fail,
 }
 
@@ -26,7 +27,8 @@ pub struct ConsumerConfig {
     /// Makes a static member (KIP-345): it may restart within the session timeout without a rebalance.
     pub instance_id: Option<String>,
     pub offset_reset: OffsetReset,
-    /// How often positions are committed for what earlier polls returned; None to commit by hand. Only with a group.
+    /// How often positions are committed for what earlier polls returned, and once more by closing; None to commit by hand. Only with
+    /// a group.
     pub auto_commit: Option<Duration>,
     pub isolation: Isolation,
     /// A broker answers when it has this much, or after `fetch_wait_max`.
@@ -47,8 +49,11 @@ pub struct ConsumerConfig {
     /// Without a heartbeat for so long a member is taken for dead.
     pub session_timeout: Duration,
     pub heartbeat_interval: Duration,
-    /// Without a poll for so long the consumer leaves its group; also how long it may take to rejoin one.
+    /// Without a poll for so long, from subscribing on, the consumer leaves its group; a static member lets its session end. Also how long
+    /// it may take to rejoin a group.
     pub poll_interval_max: Duration,
+    /// Closing takes no longer, whether brokers answer or not.
+    pub close_timeout: Duration,
     /// Ways to share partitions, the preferred one first; all members must have one in common.
     pub assignors: Vec<Assignor>,
     /// Where this consumer is; told to brokers and to the group's assignor.
@@ -86,6 +91,7 @@ impl Default for ConsumerConfig {
             session_timeout: Duration::from_secs(45),
             heartbeat_interval: Duration::from_secs(3),
             poll_interval_max: Duration::from_secs(300),
+            close_timeout: Duration::from_secs(30),
             assignors: vec![Assignor::Range, Assignor::CooperativeSticky],
             rack: None,
             rebalance_listener: None,

@@ -3,24 +3,23 @@
 use super::Shared;
 use super::buffer::{Buffer, Place, Position, Start};
 use super::chunk::Chunk;
-use super::config::OffsetReset;
-use super::session::{Asked, Session};
-use crate::core::{Core, Lane, Node};
+use super::positions::Questions;
+use super::session::{self, Asked, Session};
+use crate::core::{Core, Lane, Node, OwnLane};
 use crate::driver::{self, Event, Listen};
 use crate::error::{Error, Result};
-use crate::groups;
-use crate::leaders::{self, OffsetSpec};
 use crate::topic_partition::TopicPartition;
-use corelog_wire::fetch::{FetchRequest, FetchResponse, PartitionData};
+use corelog_wire::fetch::{EpochEndOffset, FetchRequest, FetchResponse, PartitionData};
 use corelog_wire::{ErrorCode, Str};
-use std::cell::{Cell, RefCell};
+use futures_util::future::join_all;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// From this version on topics go by id alone.
 const TOPIC_IDS_FROM: i16 = 13;
@@ -28,13 +27,15 @@ const SESSIONS_FROM: i16 = 7;
 /// The oldest version that brings v2 batches.
 const V2_BATCHES_FROM: i16 = 4;
 
+/// Closing a consumer waits so long at most for brokers to close its fetch sessions.
+const SESSION_CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
 pub(super) struct Fetcher {
-    core: Rc<Core>,
-    shared: Arc<Shared>,
+    pub(super) core: Rc<Core>,
+    pub(super) shared: Arc<Shared>,
     lane: Lane,
     nodes: RefCell<HashMap<i32, Broker>>,
-    resolving: Cell<bool>,
-    changed: Event,
+    pub(super) changed: Event,
 }
 
 #[derive(Default)]
@@ -61,12 +62,12 @@ impl Drop for CloseOnDrop {
 /// Tells `news` whenever the application did something.
 pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event) {
     let _guard = CloseOnDrop(shared.clone());
+    let own = OwnLane::new(&core);
     let fetcher = Rc::new(Fetcher {
-        lane: core.new_lane(),
+        lane: own.lane,
         core,
         shared,
         nodes: RefCell::default(),
-        resolving: Cell::new(false),
         changed: Event::default(),
     });
     loop {
@@ -78,7 +79,7 @@ pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event) {
         let next = fetcher.turn();
         fetcher.wait(next, changed, updated).await;
     }
-    fetcher.core.close_lane(fetcher.lane);
+    fetcher.close_sessions().await;
 }
 
 impl Fetcher {
@@ -104,59 +105,60 @@ impl Fetcher {
         let mut asks: HashMap<i32, Asks> = HashMap::new();
         let mut full = BTreeSet::new();
         let mut leaderless = BTreeSet::new();
-        let mut homeless = Vec::new();
+        let mut questions = Questions::default();
+        let mut leaders = BTreeSet::new();
         {
             let config = &self.shared.config;
-            let mut buffer = self.shared.lock();
+            let mut guard = self.shared.lock();
+            let buffer: &mut Buffer = &mut guard;
             next.at(buffer.poller_until(now));
             // Paused partitions keep what they have, each no more than a partition may: the others are not to starve for it.
             let active = buffer.partitions.values().filter(|place| !place.paused);
             let is_full = active.map(|place| place.bytes).sum::<usize>() >= config.buffer_bytes_max;
             let metadata = self.core.metadata.borrow();
             let nodes = self.nodes.borrow();
-            for (at, place) in &buffer.partitions {
+            for (at, place) in &mut buffer.partitions {
+                let leader = metadata.leader(&at.topic, at.partition);
+                leaders.extend(leader.map(|(node, _)| node));
                 if let Some(retry_at) = place.retry_at.filter(|at| *at > now) {
                     next.at(Some(retry_at));
                     continue;
                 }
-                let Start::At(offset) = place.start else {
-                    if !place.halted {
-                        homeless.push((at.clone(), place.version, place.start));
-                    }
-                    continue;
-                };
-                if place.paused || place.halted {
+                let is_found = matches!(place.start, Start::At(_));
+                if place.halted || place.is_asked || (place.paused && is_found) {
                     continue;
                 }
-                let Some((leader, leader_epoch)) = metadata.leader(&at.topic, at.partition) else {
+                // While a fetch is under way, what it brings is not known to be there or not.
+                let in_flight = |node| nodes.get(&node).is_some_and(|broker: &Broker| broker.in_flight);
+                if is_found && leader.is_some_and(|(node, _)| in_flight(node)) {
+                    continue;
+                }
+                let Some(position) = questions.of(at, place, leader) else { continue };
+                let Some((leader, leader_epoch)) = leader else {
                     leaderless.insert(at.topic.clone());
                     continue;
                 };
-                // One fetch at a time: the next one is made when this one is answered.
-                if nodes.get(&leader).is_some_and(|broker| broker.in_flight) {
-                    continue;
-                }
                 if is_full || place.bytes >= config.partition_bytes_max {
                     full.insert(leader);
                     continue;
                 }
                 let asked = Asked {
                     topic_id: metadata.topic_id(&at.topic),
-                    offset,
+                    offset: position.offset,
                     leader_epoch,
+                    last_fetched_epoch: position.leader_epoch.unwrap_or(-1),
                     bytes_max: config.partition_bytes_max.try_into().unwrap_or(i32::MAX),
                 };
                 wanted.entry(leader).or_default().insert(at.clone(), asked);
-                asks.entry(leader).or_default().insert(at.clone(), (place.version, offset));
+                asks.entry(leader).or_default().insert(at.clone(), (place.version, position.offset));
             }
         }
         if !leaderless.is_empty() {
             leaderless.iter().for_each(|topic| self.core.want(topic));
             self.core.refresh_soon();
         }
-        if !homeless.is_empty() && !self.resolving.replace(true) {
-            driver::spawn(self.clone().resolve(homeless));
-        }
+        self.ask_all(questions);
+        self.close_unused_sessions(&leaders);
         for (node, wanted) in wanted {
             // A fetch without the partitions that are full would wait for the others, and these with it, while they are polled empty.
             if !full.contains(&node) {
@@ -165,6 +167,19 @@ impl Fetcher {
             }
         }
         next.0
+    }
+
+    /// Those of brokers that lead nothing any more that is read.
+    fn close_unused_sessions(self: &Rc<Self>, leaders: &BTreeSet<i32>) {
+        for (node, broker) in self.nodes.borrow_mut().iter_mut() {
+            if !broker.in_flight
+                && !leaders.contains(node)
+                && let Some(session) = broker.session.close()
+            {
+                let (fetcher, node) = (self.clone(), *node);
+                driver::spawn(async move { fetcher.close_session(node, session).await });
+            }
+        }
     }
 
     /// Starts a fetch unless one is under way; returns when to come again.
@@ -203,7 +218,7 @@ impl Fetcher {
                     }
                 }
                 Err(error) => {
-                    broker.session.reset();
+                    broker.session.lost();
                     drop(nodes);
                     fetcher.failed(node, error);
                 }
@@ -295,6 +310,11 @@ impl Fetcher {
             place.failures = 0;
             place.high_watermark = Some(data.high_watermark).filter(|offset| *offset >= 0);
             place.last_stable_offset = Some(data.last_stable_offset).filter(|offset| *offset >= 0);
+            if let EpochEndOffset { epoch: 0.., end_offset: 0.. } = data.diverging_epoch {
+                let EpochEndOffset { epoch, end_offset } = data.diverging_epoch;
+                let end = Position { offset: end_offset, leader_epoch: Some(epoch) };
+                return self.cut(buffer, &at, Some(end));
+            }
             let parts = data.records.unwrap_or_default();
             let bytes = match parts.len() {
                 0 => return,
@@ -339,113 +359,51 @@ impl Fetcher {
         }
     }
 
-    fn back_off(&self, place: &mut Place) {
+    pub(super) fn back_off(&self, place: &mut Place) {
         place.retry_at = Some(Instant::now() + self.core.backoff(place.failures));
         place.failures += 1;
     }
 
     fn out_of_range(&self, buffer: &mut Buffer, at: &TopicPartition, offset: i64) {
-        let start = match self.shared.config.offset_reset {
-            OffsetReset::Earliest => Start::Seek(OffsetSpec::Earliest),
-            OffsetReset::Latest => Start::Seek(OffsetSpec::Latest),
-            OffsetReset::Fail => {
-                if let Some(place) = buffer.partitions.get_mut(at) {
-                    place.halted = true;
-                }
-                let what = format!("offset {offset} of {at} is not there any more, and offset_reset is Fail");
-                return buffer.fail(Error::config(what, "seek to one that is, or set offset_reset"));
+        let Some(spec) = self.reset_to() else {
+            if let Some(place) = buffer.partitions.get_mut(at) {
+                place.halted = true;
             }
+            let what = format!("offset {offset} of {at} is not there any more, and offset_reset is Fail");
+            return buffer.fail(Error::config(what, "seek to one that is, or set offset_reset"));
         };
         // It is assigned: its version was looked at.
-        let _ = buffer.seek(at, start);
+        let _ = buffer.seek(at, Start::Seek(spec));
     }
 
-    /// Finds where to begin in these partitions.
-    async fn resolve(self: Rc<Self>, homeless: Vec<(TopicPartition, u64, Start)>) {
-        let mut seeks = Vec::new();
-        let mut versions = HashMap::new();
-        let mut committed = Vec::new();
-        for (at, version, start) in homeless {
-            self.core.want(&at.topic);
-            versions.insert(at.clone(), version);
-            match start {
-                Start::Seek(spec) => seeks.push((at, spec)),
-                Start::Committed | Start::At(_) => committed.push(at),
-            }
-        }
-        let group = self.shared.config.group.as_deref().map(Str::from).filter(|_| !committed.is_empty());
-        let found = match group {
-            Some(group) => groups::committed(&self.core, &group, Some(&committed), true).await,
-            None => Ok(BTreeMap::new()),
-        };
-        match found {
-            Ok(found) => {
-                for at in committed {
-                    match (found.get(&at), self.shared.config.offset_reset) {
-                        (Some(found), _) => {
-                            let position =
-                                Position { offset: found.offset, leader_epoch: found.leader_epoch };
-                            self.shared.lock().start_at(&at, versions[&at], position);
-                        }
-                        (None, OffsetReset::Earliest) => seeks.push((at, OffsetSpec::Earliest)),
-                        (None, OffsetReset::Latest) => seeks.push((at, OffsetSpec::Latest)),
-                        (None, OffsetReset::Fail) => {
-                            let what = format!("nothing is committed for {at}, and offset_reset is Fail");
-                            self.unresolved(
-                                &at,
-                                versions[&at],
-                                Error::config(what, "seek, or set offset_reset"),
-                            );
-                        }
-                    }
-                }
-            }
-            Err(error) => committed.iter().for_each(|at| self.unresolved(at, versions[at], error.clone())),
-        }
-        if !seeks.is_empty() {
-            self.resolve_seeks(seeks, &versions).await;
-        }
-        self.resolving.set(false);
-        self.changed.notify();
-    }
-
-    async fn resolve_seeks(
-        &self,
-        seeks: Vec<(TopicPartition, OffsetSpec)>,
-        versions: &HashMap<TopicPartition, u64>,
-    ) {
-        let isolation = self.shared.config.isolation;
-        let answers = leaders::list_offsets(&self.core, seeks, isolation, self.core.deadline()).await;
-        let mut behind_all = Vec::new();
-        for (at, answer) in answers {
-            match answer {
-                Ok(listed) => match listed.offset {
-                    Some(offset) => {
-                        let position = Position { offset, leader_epoch: listed.leader_epoch };
-                        self.shared.lock().start_at(&at, versions[&at], position);
-                    }
-                    None => behind_all.push((at, OffsetSpec::Latest)),
-                },
-                Err(error) => self.unresolved(&at, versions[&at], error),
-            }
-        }
-        if !behind_all.is_empty() {
-            // No record is as late as the time asked for: what comes next is.
-            Box::pin(self.resolve_seeks(behind_all, versions)).await;
-        }
-    }
-
-    fn unresolved(&self, at: &TopicPartition, version: u64, error: Error) {
-        let mut guard = self.shared.lock();
-        let buffer: &mut Buffer = &mut guard;
-        let Some(place) = buffer.partitions.get_mut(at).filter(|place| place.version == version) else {
+    /// Tells a broker that its session is not needed any more. It ends by itself otherwise, but takes a place until then.
+    async fn close_session(&self, node: i32, session: session::Request) {
+        // Where there is another connection this does not wait for a fetch under way.
+        let lanes = [Lane::SHARED, self.lane];
+        let Some(connection) = lanes.iter().find_map(|lane| self.core.connected(Node::Id(node), *lane))
+        else {
             return;
         };
-        match error.is_retriable() {
-            true => self.back_off(place),
-            false => place.halted = true,
+        let request = FetchRequest {
+            session_id: session.session_id,
+            session_epoch: session.session_epoch,
+            ..Default::default()
+        };
+        if let Ok(version) = connection.pick::<FetchRequest>() {
+            let _ = connection.call_version(&request, version, self.core.config.request_timeout).await;
         }
-        buffer.fail(error);
+    }
+
+    /// All sessions, as far as brokers answer.
+    async fn close_sessions(&self) {
+        let sessions: Vec<(i32, session::Request)> = {
+            let mut nodes = self.nodes.borrow_mut();
+            nodes.iter_mut().filter_map(|(node, broker)| Some((*node, broker.session.close()?))).collect()
+        };
+        let closing = join_all(sessions.into_iter().map(|(node, session)| self.close_session(node, session)));
+        // That it fails is no failure of closing the consumer.
+        let patience = SESSION_CLOSE_PATIENCE.min(self.shared.config.close_timeout / 2);
+        let _ = driver::timeout_at(Instant::now() + patience, closing).await;
     }
 }
 

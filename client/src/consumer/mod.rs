@@ -7,6 +7,7 @@ mod commit;
 mod config;
 mod fetcher;
 mod group;
+mod positions;
 mod record;
 mod session;
 
@@ -22,13 +23,15 @@ use crate::error::{Error, Result};
 use crate::groups::{GroupMetadata, NewOffset};
 use crate::leaders::{self, ListedOffset, OffsetSpec};
 use crate::topic_partition::TopicPartition;
-use buffer::{Buffer, Rebalance, Start, Step, not_assigned};
+use buffer::{Buffer, Position, Rebalance, Start, Step, not_assigned};
+use commit::Manner;
 use corelog_wire::Str;
 use futures_channel::oneshot;
-use futures_util::future::join3;
+use futures_util::future::{Either, join3, select};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -74,13 +77,17 @@ use std::time::{Duration, Instant};
 /// ```
 ///
 /// A poll tells the group that what earlier polls gave is processed: only then are partitions taken away, and, if commits are automatic,
-/// committed. One task polls; the other methods may be called from anywhere.
+/// committed. Whoever does not poll for `poll_interval_max`, be it from the beginning, leaves the group, and comes back with its next
+/// poll. One task polls; the other methods may be called from anywhere.
 pub struct Consumer {
     shared: Arc<Shared>,
     handle: Handle<Core>,
-    /// Dropped by the driver when the consumer has ended there.
-    ended: Option<oneshot::Receiver<()>>,
+    /// Told by the driver when the consumer has ended there.
+    ended: Option<oneshot::Receiver<Result<()>>>,
 }
+
+/// In place of times that are longer than clocks count.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 struct Shared {
     config: ConsumerConfig,
@@ -103,7 +110,7 @@ impl Client {
     /// A new consumer. Errors: a config that cannot be.
     pub fn consumer(&self, config: ConsumerConfig) -> Result<Consumer> {
         config.check()?;
-        let shared = Arc::new(Shared { config, buffer: Mutex::default() });
+        let shared = Arc::new(Shared { config, buffer: Mutex::new(Buffer::new()) });
         let theirs = shared.clone();
         let handle = self.handle.clone();
         let (tx, ended) = oneshot::channel();
@@ -114,19 +121,53 @@ impl Client {
     }
 }
 
-/// All that a consumer has on the driver; done when it is closed, has committed and left its group.
-async fn run(core: Rc<Core>, shared: Arc<Shared>, ended: oneshot::Sender<()>) {
+/// All that a consumer has on the driver; done when it is closed, has committed and left its group, or `close_timeout` after it was
+/// closed.
+async fn run(core: Rc<Core>, shared: Arc<Shared>, ended: oneshot::Sender<Result<()>>) {
     let news = Event::default();
-    let fetching = fetcher::run(core.clone(), shared.clone(), news.clone());
-    match shared.config.group.as_deref().map(Str::from) {
-        Some(group) => {
-            let committing = commit::automatically(core.clone(), shared.clone(), news.clone(), group.clone());
-            let membership = group::run(core, shared, news, group);
-            join3(fetching, committing, membership).await;
+    let limit = shared.config.close_timeout;
+    let overdue = {
+        let (shared, news) = (shared.clone(), news.clone());
+        async move {
+            loop {
+                let told = news.listen();
+                if shared.lock().closed.is_some() {
+                    break;
+                }
+                told.await;
+            }
+            driver::sleep(limit.min(FOREVER)).await;
         }
-        None => fetching.await,
+    };
+    let outcome = match select(pin!(work(core, shared, news)), pin!(overdue)).await {
+        Either::Left((outcome, _)) => outcome,
+        Either::Right(_) => {
+            Err(Error::Timeout { what: "close the consumer".into(), after: limit, last: None })
+        }
+    };
+    // Nobody waits if it was dropped.
+    let _ = ended.send(outcome);
+}
+
+/// The outcome is that of the last commit.
+async fn work(core: Rc<Core>, shared: Arc<Shared>, news: Event) -> Result<()> {
+    let fetching = fetcher::run(core.clone(), shared.clone(), news.clone());
+    let Some(group) = shared.config.group.as_deref().map(Str::from) else {
+        fetching.await;
+        return Ok(());
+    };
+    let committing = commit::run(core.clone(), shared.clone(), news.clone(), group.clone());
+    let others = async {
+        let automatic = commit::automatically(shared.clone(), news.clone());
+        let membership = group::run(core, shared.clone(), news.clone(), group);
+        let ((), (), left) = join3(fetching, automatic, membership).await;
+        // What was assigned by hand is still there.
+        left.and(commit::last(&shared, &news).await)
+    };
+    match select(pin!(committing), pin!(others)).await {
+        Either::Left(((), _)) => Err(Error::Closed),
+        Either::Right((outcome, _)) => outcome,
     }
-    drop(ended);
 }
 
 impl Consumer {
@@ -160,7 +201,7 @@ impl Consumer {
         Ok(())
     }
 
-    /// Leaves the group, and gives up all partitions.
+    /// Leaves the group, and gives up all partitions. If commits are automatic, what was polled before the latest poll is committed.
     pub fn unsubscribe(&self) {
         let mut buffer = self.shared.lock();
         buffer.subscribe(None);
@@ -176,7 +217,7 @@ impl Consumer {
 
     /// Goes on at this offset. What was fetched and not polled is dropped.
     pub fn seek(&self, partition: &TopicPartition, offset: i64) -> Result<()> {
-        self.shared.lock().seek(partition, Start::At(offset))
+        self.shared.lock().seek(partition, Start::At(Position::at(offset)))
     }
 
     /// Goes on at the first or last record, or at a time.
@@ -212,8 +253,8 @@ impl Consumer {
     ///
     /// An error does not end the consumer: later polls go on with what can be read.
     pub async fn poll(&self, timeout: Duration) -> Result<Vec<ConsumerRecord>> {
-        let until = Instant::now() + timeout;
-        self.shared.lock().begin_poll();
+        let until = Instant::now() + timeout.min(FOREVER);
+        self.shared.lock().begin_poll(until);
         let polled = EndPoll(&self.shared);
         let records = poll_fn(|cx| {
             let records = match self.take_ready() {
@@ -288,30 +329,40 @@ impl Consumer {
     }
 
     /// Commits the positions of all partitions: everything polled so far counts as processed.
+    ///
+    /// A consumer's commits, explicit, in the background and automatic, take effect in the order in which they were asked for: one is
+    /// under way at a time, and what fails for a while is retried, for `api_timeout`, only where no newer offset waits. A partition
+    /// that goes to another member takes its pending commits with it: they fail.
+    ///
+    /// Dropping the future stops the retries; a try that is under way may still take effect.
     pub async fn commit(&self) -> Result<()> {
-        let positions = self.shared.lock().positions();
-        self.commit_offsets(commit::offsets(positions)).await
+        self.group()?;
+        let told = {
+            let mut buffer = self.shared.lock();
+            let positions = commit::offsets(buffer.positions());
+            buffer.commit(positions, Manner::Explicit)
+        };
+        told.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Commits these offsets, each of the next record to read.
+    /// Commits these offsets, each of the next record to read, in order with all other commits as [`commit`](Consumer::commit) says.
+    /// An offset here may be below one that was committed before.
     pub async fn commit_offsets(&self, offsets: BTreeMap<TopicPartition, NewOffset>) -> Result<()> {
-        let (group, shared) = (self.group()?, self.shared.clone());
-        self.handle.call(async move |core| commit::commit(&core, &shared, &group, offsets).await).await
+        self.group()?;
+        let told = self.shared.lock().commit(offsets, Manner::Explicit);
+        told.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// As [`commit`](Consumer::commit), without waiting: a failure is told by a later poll.
+    /// As [`commit`](Consumer::commit), without waiting: a failure is told by a later poll. It never undoes a later commit.
     pub fn commit_in_background(&self) -> Result<()> {
-        let (group, shared) = (self.group()?, self.shared.clone());
-        let offsets = commit::offsets(shared.lock().positions());
-        let posted = self.handle.post(move |core| {
-            let core = core.clone();
-            driver::spawn(async move {
-                if let Err(error) = commit::commit(&core, &shared, &group, offsets).await {
-                    shared.lock().fail(error);
-                }
-            });
-        });
-        if posted { Ok(()) } else { Err(Error::Closed) }
+        self.group()?;
+        let mut buffer = self.shared.lock();
+        if let Some(error) = &buffer.closed {
+            return Err(error.clone());
+        }
+        let positions = commit::offsets(buffer.positions());
+        drop(buffer.commit(positions, Manner::Background));
+        Ok(())
     }
 
     /// What is committed for these partitions by the consumer's group, where something is.
@@ -344,21 +395,33 @@ impl Consumer {
         group.ok_or_else(|| Error::config("the consumer has no group", "set `group` in its config"))
     }
 
-    /// Commits what was polled, if commits are automatic, and leaves the group. Merely dropped, a consumer does so in the
-    /// background, as long as the client lives.
+    /// Says that all that was polled is processed: commits it, if commits are automatic, waits for commits under way, and leaves the
+    /// group. Takes `close_timeout` at most, brokers or no brokers.
+    ///
+    /// Errors: the last commits'; [`Error::Timeout`] if not all could be done in time. The consumer is closed in any case.
+    ///
+    /// Merely dropped, as after an error or a panic, a consumer leaves the group too, in the background, as long as the client lives. Of
+    /// the records that its latest poll gave nothing is committed then: they are read again.
     pub async fn close(mut self) -> Result<()> {
+        self.shared.lock().confirm_polled();
+        self.ended().await
+    }
+
+    /// As [`close`](Consumer::close), except that what the latest poll gave does not count as processed: for when that went wrong.
+    pub async fn abandon(mut self) -> Result<()> {
+        self.ended().await
+    }
+
+    async fn ended(&mut self) -> Result<()> {
         self.end();
-        if let Some(ended) = self.ended.take() {
-            // It is dropped, never sent.
-            let _ = ended.await;
+        match self.ended.take() {
+            Some(ended) => ended.await.unwrap_or(Err(Error::Closed)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn end(&self) {
         let mut buffer = self.shared.lock();
-        buffer.begin_poll();
-        buffer.end_poll();
         buffer.closed.get_or_insert(Error::Closed);
         buffer.tell_driver();
     }

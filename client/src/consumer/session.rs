@@ -11,6 +11,8 @@ pub(super) struct Asked {
     pub(super) topic_id: Uuid,
     pub(super) offset: i64,
     pub(super) leader_epoch: i32,
+    /// Of the record before `offset`; the broker tells if its log has another one there. -1 where unknown.
+    pub(super) last_fetched_epoch: i32,
     pub(super) bytes_max: i32,
 }
 
@@ -42,9 +44,10 @@ impl Session {
             let topics = topics(wanted.iter());
             return Request { session_id: 0, session_epoch: EPOCH_NONE, topics, forgotten: Vec::new() };
         }
-        let request = if self.id == 0 {
+        let request = if self.epoch == EPOCH_NEW {
             let topics = topics(wanted.iter());
-            Request { session_id: 0, session_epoch: EPOCH_NEW, topics, forgotten: Vec::new() }
+            // One that there was before is closed by this.
+            Request { session_id: self.id, session_epoch: EPOCH_NEW, topics, forgotten: Vec::new() }
         } else {
             let changed = wanted.iter().filter(|(at, asked)| self.known.get(at) != Some(asked));
             // A topic that was made anew has another id: the old one's partitions leave the session.
@@ -69,14 +72,18 @@ impl Session {
     /// Takes the answer's session. Returns whether the request is to be made again, from scratch.
     pub(super) fn answered(&mut self, code: ErrorCode, session_id: i32) -> bool {
         match code {
-            ErrorCode::FETCH_SESSION_ID_NOT_FOUND
-            | ErrorCode::INVALID_FETCH_SESSION_EPOCH
-            | ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR
-            | ErrorCode::INCONSISTENT_TOPIC_ID => {
+            ErrorCode::FETCH_SESSION_ID_NOT_FOUND => {
                 self.reset();
                 return true;
             }
-            _ if session_id == 0 || !code.is_ok() => self.reset(),
+            ErrorCode::INVALID_FETCH_SESSION_EPOCH
+            | ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR
+            | ErrorCode::INCONSISTENT_TOPIC_ID => {
+                self.lost();
+                return true;
+            }
+            _ if !code.is_ok() => self.lost(),
+            _ if session_id == 0 => self.reset(),
             _ if session_id == self.id => {
                 self.epoch = if self.epoch == i32::MAX { 1 } else { self.epoch + 1 };
             }
@@ -85,9 +92,21 @@ impl Session {
         false
     }
 
-    /// After an answer that never came: what the broker has on record is not known.
-    pub(super) fn reset(&mut self) {
+    /// After an answer that never came: what the broker has on record is not known. The next request begins anew, and closes it.
+    pub(super) fn lost(&mut self) {
+        *self = Session { id: self.id, ..Default::default() };
+    }
+
+    fn reset(&mut self) {
         *self = Session::default();
+    }
+
+    /// What closes it, if it is open.
+    pub(super) fn close(&mut self) -> Option<Request> {
+        let session_id = std::mem::take(self).id;
+        let request =
+            Request { session_id, session_epoch: EPOCH_NONE, topics: Vec::new(), forgotten: Vec::new() };
+        (session_id != 0).then_some(request)
     }
 }
 
@@ -96,6 +115,7 @@ fn topics<'a>(partitions: impl Iterator<Item = (&'a TopicPartition, &'a Asked)>)
         partition: index,
         current_leader_epoch: asked.leader_epoch,
         fetch_offset: asked.offset,
+        last_fetched_epoch: asked.last_fetched_epoch,
         partition_max_bytes: asked.bytes_max,
         ..Default::default()
     };
@@ -120,7 +140,13 @@ mod tests {
     use super::*;
 
     fn wanted(offsets: &[(i32, i64)]) -> BTreeMap<TopicPartition, Asked> {
-        let asked = |offset| Asked { topic_id: Uuid([1; 16]), offset, leader_epoch: 0, bytes_max: 9 };
+        let asked = |offset| Asked {
+            topic_id: Uuid([1; 16]),
+            offset,
+            leader_epoch: 0,
+            last_fetched_epoch: -1,
+            bytes_max: 9,
+        };
         offsets
             .iter()
             .map(|(partition, offset)| (TopicPartition::new("t", *partition), asked(*offset)))
@@ -148,6 +174,27 @@ mod tests {
         assert!(session.answered(ErrorCode::FETCH_SESSION_ID_NOT_FOUND, 0));
         let request = session.request(wanted(&[(2, 0)]), true);
         assert_eq!(shape(&request), (0, 0, vec![2], vec![]));
+    }
+
+    #[test]
+    fn a_session_is_closed_by_the_next_or_at_the_end() {
+        let mut session = Session::default();
+        session.request(wanted(&[(0, 5)]), true);
+        assert!(session.close().is_none());
+        for lose in [
+            |session: &mut Session| session.lost(),
+            |session: &mut Session| {
+                assert!(session.answered(ErrorCode::INVALID_FETCH_SESSION_EPOCH, 0));
+            },
+        ] {
+            session.request(wanted(&[(0, 5)]), true);
+            session.answered(ErrorCode::NONE, 77);
+            lose(&mut session);
+            assert_eq!(shape(&session.request(wanted(&[(0, 5)]), true)), (77, 0, vec![0], vec![]));
+            session.answered(ErrorCode::NONE, 78);
+            assert_eq!(shape(&session.close().unwrap()), (78, -1, vec![], vec![]));
+            assert!(session.close().is_none());
+        }
     }
 
     #[test]

@@ -90,9 +90,9 @@ impl Reactor {
     fn register(&self, socket: &mut mio::net::TcpStream) -> io::Result<(usize, Rc<Interests>)> {
         let interests = Rc::new(Interests::default());
         let mut sources = self.sources.borrow_mut();
-        let at = sources.free.pop().unwrap_or(sources.by_token.len());
+        let at = sources.free.last().copied().unwrap_or(sources.by_token.len());
         self.poll.borrow().registry().register(socket, Token(at), Interest::READABLE | Interest::WRITABLE)?;
-        if at == sources.by_token.len() {
+        if sources.free.pop().is_none() {
             sources.by_token.push(None);
         }
         sources.by_token[at] = Some(interests.clone());

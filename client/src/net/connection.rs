@@ -90,7 +90,8 @@ impl Connection {
             }
             Err(last.unwrap_or_else(|| std::io::ErrorKind::NotFound.into()))
         };
-        let stream = driver::timeout_at(Instant::now() + config.connect_timeout, connect).await;
+        let deadline = Instant::now() + config.connect_timeout;
+        let stream = driver::timeout_at(deadline, connect).await;
         let stream = stream.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into())).map_err(failed)?;
         let mut connection = Connection {
             address: address.to_string(),
@@ -109,7 +110,6 @@ impl Connection {
             correlation_id: Cell::new(0),
             closed: RefCell::default(),
         };
-        let deadline = Instant::now() + config.connect_timeout;
         let negotiated = driver::timeout_at(deadline, connection.negotiate()).await;
         let timed_out =
             || failed(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer to ApiVersions"));

@@ -1,8 +1,12 @@
 //! Where records wait for the sender: a queue of batches per partition, within one bound of bytes.
 //!
-//! A batch stays at its place in its queue until its outcome is known, so the queue's order is the order of the partition. What
-//! is sent is always the first batch that is not in flight, and only while no later one is: so a retry never overtakes, nor
-//! is overtaken.
+//! A batch stays at its place in its queue until it is known what the broker did with it, so the queue's order is the order of the
+//! partition. What is sent is always the first batch that is not in flight, and only while no later one is: a retry overtakes
+//! nothing. It may be overtaken by batches that were in flight behind it when it failed: of an idempotent producer the broker refuses
+//! them, their sequence numbers being too high; of another it takes them, and only with one request in flight there are none.
+//!
+//! A batch whose time is over while the broker may have it is told to have failed, but keeps its place until its request is settled.
+//! Whether its sequence numbers were used is then often not known: see [`Gap`].
 
 use super::batch::{Batch, Body};
 use super::config::ProducerConfig;
@@ -67,17 +71,29 @@ struct Queue {
     in_flight_on: i32,
     retry_at: Option<Instant>,
     failures: u32,
+    /// Whose sequence it is.
     identity: Option<(i64, i16)>,
+    /// Of the next batch that is sent for the first time.
     next_sequence: i32,
+    gap: Gap,
     /// The broker has a batch of this identity. Until then it takes any sequence number for the first: were two in flight and the
     /// first one refused, as by a leader that is not ready, the second would become the first.
     is_known: bool,
-    /// A gap in the sequence: once nothing is in flight, all that is here starts a new one, under a new epoch.
-    restamp: bool,
     /// Of a transactional producer's partition.
     membership: Membership,
     /// Size of the last full batch, as a guess at the next.
     room: usize,
+}
+
+/// Whether numbers are missing in a partition's sequence, as the broker has it. If so, the sequence starts anew, under a new epoch, once
+/// nothing is in flight: then whatever may still come of the old one is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gap {
+    None,
+    /// Perhaps: a doubtful batch was given up. Those that were sent behind it go on under their numbers, lest what the broker has is written
+    /// again. If it takes one, it has those before; when there are no such, nobody tells.
+    Unresolved,
+    Certain,
 }
 
 pub(super) enum Append {
@@ -108,15 +124,17 @@ pub(super) struct Work {
     pub(super) next: Option<Instant>,
     /// Brokers that batches are ready for, but that cannot take them now.
     pub(super) blocked: BTreeSet<i32>,
-    /// Topics whose partitions have no known leader.
-    pub(super) leaderless: bool,
+    /// One of the partitions that have no known leader.
+    pub(super) leaderless: Option<TopicPartition>,
 }
 
 /// What a broker said of a batch.
 pub(super) enum Verdict {
     Written(Written),
-    /// May be sent again.
+    /// It does not have it. It may be sent again.
     Retry,
+    /// Nothing, or that it is not sure: it may have it, or get it yet. It may be sent again as it was.
+    Doubt,
     /// The sequence is broken at this batch: it goes on under a new epoch.
     Restart,
     Failed(Error),
@@ -163,8 +181,8 @@ impl Accumulator {
                 failures: 0,
                 identity: None,
                 next_sequence: 0,
+                gap: Gap::None,
                 is_known: false,
-                restamp: false,
                 membership: Membership::default(),
                 room: 0,
             });
@@ -269,10 +287,6 @@ impl Accumulator {
         let batch = queue.batches.back_mut().expect("one was just opened if there was none");
         let (delivery, taken) = batch.append(record, timestamp).map_err(build_error)?;
         self.buffered += taken;
-        if queue.identity.is_some() {
-            queue.next_sequence = queue.next_sequence.wrapping_add(1) & i32::MAX;
-        }
-        let batch = queue.batches.back_mut().expect("as above");
         if batch.bytes >= config.batch_bytes {
             queue.room = batch.bytes;
             batch.seal();
@@ -391,21 +405,19 @@ impl Accumulator {
             }
             self.active.push_back(place);
             unserved += 1;
-            if queue.restamp && queue.in_flight == 0 {
-                queue.restart(&mut self.identity);
-            }
-            if let Some(first) = queue.batches.front().filter(|first| !first.in_flight) {
+            if let Some(first) = queue.batches.iter().find(|batch| !batch.given_up) {
                 sooner(&mut work.next, first.opened + config.delivery_timeout);
             }
             if let Some(at) = queue.retry_at.filter(|at| *at > now) {
                 sooner(&mut work.next, at);
                 continue;
             }
-            if queue.restamp || self.identity.is_none() && config.idempotent {
+            if config.idempotent && !self.settle_sequence(place, last_error) {
                 continue;
             }
+            let queue = &mut self.queues[place];
             let Some(at) = queue.batches.iter().position(|batch| !batch.in_flight) else { continue };
-            if queue.batches.iter().skip(at).any(|batch| batch.in_flight) {
+            if queue.batches.iter().skip(at).any(|batch| batch.in_flight) || queue.batches[at].given_up {
                 continue;
             }
             let batch = &mut queue.batches[at];
@@ -417,7 +429,7 @@ impl Accumulator {
                 continue;
             }
             let Some(node) = leader_of(&queue.at) else {
-                work.leaderless = true;
+                work.leaderless.get_or_insert_with(|| queue.at.clone());
                 continue;
             };
             let must_be_alone = queue.in_flight_on != node || (config.idempotent && !queue.is_known);
@@ -440,8 +452,12 @@ impl Accumulator {
                 }
                 Body::Open(_) | Body::Taken => unreachable!("sealed above; taken ones are in flight"),
             };
+            if let Some((id, epoch)) = queue.identity.filter(|_| !batch.numbered) {
+                batch.stamp = Some(Producer { id, epoch, base_sequence: queue.next_sequence });
+                batch.numbered = true;
+                queue.next_sequence = after(queue.next_sequence, batch.records);
+            }
             batch.in_flight = true;
-            batch.sent = true;
             let (number, stamp) = (batch.number, batch.stamp);
             queue.in_flight += 1;
             queue.in_flight_on = node;
@@ -458,38 +474,46 @@ impl Accumulator {
         work
     }
 
-    /// Fails batches that are not in flight and have waited for too long. They are at the front: later ones were opened later.
+    /// Fails batches whose time is over. They are at the front: later ones were opened later.
     fn expire(&mut self, place: usize, config: &ProducerConfig, now: Instant, last_error: &Option<Error>) {
         let queue = &mut self.queues[place];
-        let (mut expired, mut sent) = (Vec::new(), false);
-        while let Some(first) = queue.batches.front() {
-            if first.in_flight || first.opened + config.delivery_timeout > now {
-                break;
-            }
-            let batch = queue.batches.pop_front().expect("looked at above");
-            sent |= batch.sent;
-            expired.push(batch);
-        }
-        if expired.is_empty() {
+        let is_over = |batch: &Batch| !batch.given_up && batch.opened + config.delivery_timeout <= now;
+        if !queue.batches.iter().find(|batch| !batch.given_up).is_some_and(is_over) {
             return;
         }
-        // Whether a broker has those that were sent is not known: what follows must not hang on them.
-        queue.restamp |= queue.may_restart(&self.transaction) && (sent || !queue.batches.is_empty());
-        if queue.batches.is_empty() && queue.restamp {
-            queue.restart(&mut self.identity);
+        let (after, last) = (config.delivery_timeout, last_error.clone().map(Box::new));
+        let what = format!("delivery to {}", queue.at);
+        let mut first = None;
+        for batch in queue.batches.iter_mut().filter(|batch| is_over(batch)) {
+            batch.seal();
+            batch.given_up = true;
+            let (what, last) = (what.clone(), last.clone());
+            let error = match batch.in_flight || batch.doubtful {
+                true => Error::NotAcknowledged { what, after, last },
+                false => Error::Timeout { what, after, last },
+            };
+            batch.outcome.complete(Err(error.clone()));
+            first.get_or_insert(error);
+            // A transaction must not end before what may come to belong to it is there.
+            if self.transaction.is_none() {
+                self.incomplete.remove(&batch.number);
+            }
         }
-        let error = Error::Timeout {
-            what: format!("delivery to {}", queue.at),
-            after: config.delivery_timeout,
-            last: last_error.clone().map(Box::new),
-        };
-        for batch in expired {
+        self.drop_given_up(place);
+        first.iter().for_each(|error| self.record_failed(error));
+        self.wake_all();
+    }
+
+    /// Removes those that were given up and that no request will tell more of.
+    fn drop_given_up(&mut self, place: usize) {
+        let queue = &mut self.queues[place];
+        while let Some(batch) = queue.batches.pop_front_if(|first| first.given_up && !first.in_flight) {
+            if batch.numbered && queue.gap != Gap::Certain {
+                queue.gap = if batch.doubtful { Gap::Unresolved } else { Gap::Certain };
+            }
             self.incomplete.remove(&batch.number);
             self.buffered -= batch.bytes;
-            batch.outcome.complete(Err(error.clone()));
         }
-        self.record_failed(&error);
-        self.wake_all();
     }
 
     /// Keeps what was built, for retries.
@@ -516,31 +540,37 @@ impl Accumulator {
             Verdict::Written(written) => {
                 (queue.failures, queue.retry_at) = (0, None);
                 queue.is_known = true;
-                Ok(written)
+                if queue.gap == Gap::Unresolved {
+                    queue.gap = Gap::None;
+                }
+                Some(Ok(written))
             }
-            Verdict::Retry | Verdict::Restart => {
+            Verdict::Retry | Verdict::Doubt | Verdict::Restart => {
                 queue.retry_at = Some(Instant::now() + backoff(queue.failures));
                 queue.failures += 1;
-                queue.restamp |= matches!(verdict, Verdict::Restart) && queue.identity.is_some();
-                return;
+                queue.batches[at].doubtful |= matches!(verdict, Verdict::Doubt);
+                if matches!(verdict, Verdict::Restart) {
+                    queue.gap = Gap::Certain;
+                }
+                None
             }
             Verdict::Failed(error) => {
                 // Its sequence numbers will never come.
-                queue.restamp |= queue.may_restart(&self.transaction);
-                Err(error)
+                queue.gap = Gap::Certain;
+                Some(Err(error))
             }
         };
-        let batch = queue.batches.remove(at).expect("found above");
-        if queue.batches.is_empty() && queue.restamp {
-            queue.restart(&mut self.identity);
+        if let Some(outcome) = outcome {
+            let batch = queue.batches.remove(at).expect("found above");
+            self.incomplete.remove(&number);
+            self.buffered -= batch.bytes;
+            let failure = outcome.as_ref().err().cloned();
+            batch.outcome.complete(outcome);
+            if let Some(error) = failure {
+                self.record_failed(&error);
+            }
         }
-        self.incomplete.remove(&number);
-        self.buffered -= batch.bytes;
-        let failure = outcome.as_ref().err().cloned();
-        batch.outcome.complete(outcome);
-        if let Some(error) = failure {
-            self.record_failed(&error);
-        }
+        self.drop_given_up(place);
         self.wake_all();
     }
 
@@ -576,16 +606,13 @@ impl Accumulator {
         }
     }
 
-    /// Fails what was never sent, as if it had not been there: its sequence numbers are given again. Batches that a broker may have keep
+    /// Fails what was never sent, as if it had not been there. Batches that a broker may have keep
     /// being sent, lest one comes there after the transaction's end; with `also_sent` only those stay that are in flight.
     pub(super) fn drop_batches(&mut self, error: &Error, also_sent: bool) {
         for queue in &mut self.queues {
             while let Some(batch) =
-                queue.batches.pop_back_if(|last| !last.in_flight && (also_sent || !last.sent))
+                queue.batches.pop_back_if(|last| !last.in_flight && (also_sent || !last.numbered))
             {
-                if let Some(stamp) = batch.stamp {
-                    queue.next_sequence = stamp.base_sequence;
-                }
                 self.incomplete.remove(&batch.number);
                 self.buffered -= batch.bytes;
                 batch.outcome.complete(Err(error.clone()));
@@ -594,11 +621,67 @@ impl Accumulator {
         self.wake_all();
     }
 
+    /// Starts a partition's sequence anew if need be, and if that can be. Says whether its batches may be sent.
+    fn settle_sequence(&mut self, place: usize, last_error: &Option<Error>) -> bool {
+        let queue = &self.queues[place];
+        let Some((id, epoch)) = self.identity else { return false };
+        let is_begun = queue.batches.front().is_some_and(|first| first.numbered);
+        let must_restart = match queue.gap {
+            // A transaction that has a gap fails, and its coordinator gives the next epoch.
+            _ if self.transaction.is_some() => false,
+            Gap::None => false,
+            Gap::Unresolved => !is_begun,
+            Gap::Certain => true,
+        };
+        if queue.in_flight > 0 {
+            return !must_restart;
+        }
+        if must_restart && queue.identity == self.identity {
+            // The sender gets a new id when the epochs are used up. Until it has one the gap stays: nothing goes out under its old number.
+            self.identity = if epoch < i16::MAX { Some((id, epoch + 1)) } else { None };
+        }
+        let Some((id, epoch)) = self.identity else { return false };
+        if must_restart {
+            self.fail_doubtful(place, last_error);
+        }
+        let queue = &mut self.queues[place];
+        if must_restart || (!is_begun && queue.identity.is_none_or(|(own, _)| own != id)) {
+            queue.begin_sequence((id, epoch));
+        }
+        true
+    }
+
+    /// What a broker may have under its old number must not get a new one, lest it is there twice.
+    fn fail_doubtful(&mut self, place: usize, last_error: &Option<Error>) {
+        let queue = &mut self.queues[place];
+        if !queue.batches.iter().any(|batch| batch.doubtful) {
+            return;
+        }
+        let what = format!("delivery to {}", queue.at);
+        queue.batches.retain(|batch| {
+            if batch.doubtful {
+                self.incomplete.remove(&batch.number);
+                self.buffered -= batch.bytes;
+                let (what, after) = (what.clone(), batch.opened.elapsed());
+                let last = last_error.clone().map(Box::new);
+                batch.outcome.complete(Err(Error::NotAcknowledged { what, after, last }));
+            }
+            !batch.doubtful
+        });
+        self.wake_all();
+    }
+
+    /// The identity is none any more, if it is still that of this partition's batches.
+    pub(super) fn lose_identity(&mut self, place: usize) {
+        let refused = self.queues[place].identity.map(|(id, _)| id);
+        self.identity = self.identity.filter(|(id, _)| Some(*id) != refused);
+    }
+
     /// Of a transactional producer: what is sent from now on begins new sequences under it. Nothing may be waiting.
     pub(super) fn set_identity(&mut self, identity: (i64, i16)) {
         self.identity = Some(identity);
         for queue in &mut self.queues {
-            (queue.identity, queue.next_sequence, queue.is_known) = (self.identity, 0, false);
+            queue.begin_sequence(identity);
         }
     }
 
@@ -651,11 +734,11 @@ impl Queue {
     }
 
     fn open(&mut self, number: u64, config: &ProducerConfig, identity: Option<(i64, i16)>) {
-        if self.batches.is_empty() && self.identity.map(|(id, _)| id) != identity.map(|(id, _)| id) {
-            (self.identity, self.next_sequence, self.is_known) = (identity, 0, false);
-        }
-        let stamp =
-            self.identity.map(|(id, epoch)| Producer { id, epoch, base_sequence: self.next_sequence });
+        // A guess: it gets its numbers when it is sent. One that is right saves a checksum.
+        let next = self.batches.back().and_then(|last| last.stamp.map(|stamp| (stamp, last.records)));
+        let base_sequence =
+            next.map_or(self.next_sequence, |(stamp, records)| after(stamp.base_sequence, records));
+        let stamp = self.identity.or(identity).map(|(id, epoch)| Producer { id, epoch, base_sequence });
         let room = self.room.min(config.batch_bytes);
         let transactional = config.transactional_id.is_some();
         let options =
@@ -663,29 +746,16 @@ impl Queue {
         self.batches.push_back(Batch::open(number, self.at.clone(), options, room));
     }
 
-    /// Whether a gap in the sequence is mended here. A transaction that has one fails, and its coordinator gives the next epoch.
-    fn may_restart(&self, transaction: &Option<Transaction>) -> bool {
-        self.identity.is_some() && transaction.is_none()
+    /// A partition takes a later epoch only if its sequence begins at 0 (KIP-360).
+    fn begin_sequence(&mut self, identity: (i64, i16)) {
+        (self.identity, self.next_sequence, self.gap, self.is_known) = (Some(identity), 0, Gap::None, false);
+        self.batches.iter_mut().for_each(|batch| batch.numbered = false);
     }
+}
 
-    /// Begins a new sequence. A partition takes a later epoch only if its sequence begins at 0 (KIP-360).
-    fn restart(&mut self, identity: &mut Option<(i64, i16)>) {
-        self.restamp = false;
-        let Some((id, epoch)) = *identity else { return };
-        if self.identity == *identity {
-            // The sender gets a new id when the epochs are used up.
-            *identity = if epoch < i16::MAX { Some((id, epoch + 1)) } else { None };
-        }
-        (self.identity, self.next_sequence, self.is_known) = (*identity, 0, false);
-        let Some((id, epoch)) = self.identity else {
-            self.restamp = true;
-            return;
-        };
-        for batch in &mut self.batches {
-            batch.stamp = Some(Producer { id, epoch, base_sequence: self.next_sequence });
-            self.next_sequence = self.next_sequence.wrapping_add(batch.records) & i32::MAX;
-        }
-    }
+/// Sequence numbers wrap around within what is not negative.
+fn after(sequence: i32, records: i32) -> i32 {
+    sequence.wrapping_add(records) & i32::MAX
 }
 
 fn sooner(next: &mut Option<Instant>, at: Instant) {
@@ -731,6 +801,149 @@ mod tests {
             let largest = ProducerRecord::to("t").value(vec![7; len]).size_max();
             assert!(sealed.iter().all(|batch| batch.bytes + largest > config.batch_bytes), "{len}");
         }
+    }
+
+    /// One partition of an idempotent producer, each record a batch of its own.
+    struct Partition0 {
+        accumulator: Accumulator,
+        config: ProducerConfig,
+        deliveries: Vec<Delivery>,
+        now: Instant,
+    }
+
+    impl Partition0 {
+        fn new() -> Partition0 {
+            let mut accumulator = Accumulator::new(None);
+            accumulator.set_topic(&"t".into(), &topic(1));
+            accumulator.identity = Some((7, 0));
+            let delivery_timeout = Duration::from_secs(1_000_000);
+            let config = ProducerConfig { batch_bytes: 1, delivery_timeout, ..Default::default() };
+            Partition0 { accumulator, config, deliveries: Vec::new(), now: Instant::now() }
+        }
+
+        fn append(&mut self) -> &mut Self {
+            let record = ProducerRecord::to("t").partition(0).value("v");
+            match self.accumulator.append(&self.config, &record, 0) {
+                Ok(Append::Done(delivery)) => self.deliveries.push(delivery),
+                _ => panic!("not taken"),
+            }
+            self
+        }
+
+        /// What goes out, all that can: number, epoch and sequence number.
+        fn drain(&mut self) -> Vec<(u64, i16, i32)> {
+            // Whatever backs off does so no longer.
+            self.now += Duration::from_secs(3600);
+            let mut drained = Vec::new();
+            loop {
+                let work = self.accumulator.drain(&self.config, self.now, 1, |_| Some(1), |_| 1 << 20, &None);
+                let Some(batch) = work.by_node.into_values().flatten().next() else { return drained };
+                self.accumulator.set_built(&batch, Bytes::new());
+                let stamp = batch.stamp.expect("it is idempotent");
+                drained.push((batch.number, stamp.epoch, stamp.base_sequence));
+            }
+        }
+
+        fn finish(&mut self, number: u64, verdict: Verdict) -> &mut Self {
+            self.accumulator.finish(0, number, verdict, |_| Duration::ZERO);
+            self
+        }
+
+        fn written(&mut self, number: u64) -> &mut Self {
+            self.finish(number, Verdict::Written(Written { base_offset: 0, append_time: -1 }))
+        }
+
+        /// Has the time of batches up to this one be over.
+        fn age(&mut self, last: u64) -> &mut Self {
+            let batches = self.accumulator.queues[0].batches.iter_mut();
+            for batch in batches.filter(|batch| batch.number <= last) {
+                batch.opened -= self.config.delivery_timeout;
+            }
+            self
+        }
+
+        /// What became of a record, if that is told.
+        fn outcome(&mut self, number: u64) -> Option<Result<()>> {
+            use futures_util::future::FutureExt;
+            (&mut self.deliveries[number as usize]).now_or_never().map(|told| told.map(drop))
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_in_flight_keeps_its_numbers_until_it_is_settled() {
+        let gone = || Verdict::Failed(Error::broker(ErrorCode::MESSAGE_TOO_LARGE, "test"));
+        for (verdict, next) in [
+            (Verdict::Written(Written { base_offset: 0, append_time: -1 }), (1, 0, 1)),
+            (Verdict::Retry, (1, 1, 0)),
+            (Verdict::Doubt, (1, 1, 0)),
+            (Verdict::Restart, (1, 1, 0)),
+            (gone(), (1, 1, 0)),
+        ] {
+            let mut partition = Partition0::new();
+            assert_eq!(partition.append().drain(), [(0, 0, 0)]);
+            assert_eq!(partition.age(0).append().drain(), [], "the broker may have the first, or not");
+            assert!(matches!(partition.outcome(0), Some(Err(Error::NotAcknowledged { .. }))));
+            assert!(partition.accumulator.incomplete.first() == Some(&1), "nobody waits for it");
+            assert_eq!(partition.finish(0, verdict).drain(), [next]);
+            assert!(matches!(partition.written(1).outcome(1), Some(Ok(()))));
+            assert_eq!(partition.accumulator.buffered, 0);
+        }
+    }
+
+    #[test]
+    fn what_the_broker_may_have_behind_what_is_given_up_keeps_its_numbers() {
+        // The second tells that nothing is missing, or that something is, or is given up as well.
+        let written = Verdict::Written(Written { base_offset: 2, append_time: -1 });
+        for (verdict, then, is_failed) in [
+            (written, vec![(3, 0, 3), (4, 0, 4)], false),
+            (Verdict::Restart, vec![(3, 1, 0)], true),
+            (Verdict::Doubt, vec![(4, 1, 0)], true),
+        ] {
+            let mut partition = Partition0::new();
+            partition.append().drain();
+            assert_eq!(partition.written(0).append().append().drain(), [(1, 0, 1), (2, 0, 2)]);
+            partition.age(1).finish(1, Verdict::Doubt).finish(2, Verdict::Doubt).append();
+            assert_eq!(partition.drain(), [(2, 0, 2), (3, 0, 3)]);
+            assert!(partition.outcome(1).is_some() && partition.outcome(2).is_none());
+            if matches!(verdict, Verdict::Doubt) {
+                partition.age(3);
+            }
+            partition.finish(2, verdict).finish(3, Verdict::Retry);
+            assert_eq!(partition.append().drain(), then);
+            let is_doubtful = matches!(partition.outcome(2), Some(Err(Error::NotAcknowledged { .. })));
+            assert_eq!(is_doubtful, is_failed);
+            let outcome = partition.outcome(3);
+            assert!(
+                matches!(outcome, None | Some(Err(Error::Timeout { .. }))),
+                "it was refused: {outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_never_sent_leaves_no_gap() {
+        let mut partition = Partition0::new();
+        partition.append().drain();
+        partition.written(0).append();
+        assert_eq!(partition.age(1).append().drain(), [(2, 0, 1)]);
+        assert!(matches!(partition.outcome(1), Some(Err(Error::Timeout { .. }))));
+    }
+
+    #[test]
+    fn nothing_goes_out_under_an_identity_that_is_lost() {
+        let mut partition = Partition0::new();
+        partition.append().drain();
+        partition.accumulator.lose_identity(0);
+        partition.finish(0, Verdict::Restart);
+        for _ in 0..3 {
+            assert_eq!(partition.drain(), []);
+        }
+        partition.accumulator.identity = Some((8, 3));
+        assert_eq!(partition.drain(), [(0, 3, 0)]);
+        // Another partition's batch, of the one that is gone already.
+        partition.accumulator.queues[0].identity = Some((7, 0));
+        partition.accumulator.lose_identity(0);
+        assert_eq!(partition.accumulator.identity, Some((8, 3)));
     }
 
     #[test]

@@ -21,9 +21,12 @@ pub(super) struct Batch {
     pub(super) bytes: usize,
     pub(super) opened: Instant,
     pub(super) in_flight: bool,
-    /// Whether a broker may have it.
-    pub(super) sent: bool,
-    /// As it must go out.
+    /// Whether a broker may have it, or get it yet, though no request for it is under way: one was not answered.
+    pub(super) doubtful: bool,
+    /// Whether it was sent under this stamp. Until then the stamp is a guess.
+    pub(super) numbered: bool,
+    /// Its time is over and its records were told; it is here until its request is settled.
+    pub(super) given_up: bool,
     pub(super) stamp: Option<Producer>,
 }
 
@@ -45,7 +48,9 @@ impl Batch {
             bytes: 0,
             opened: Instant::now(),
             in_flight: false,
-            sent: false,
+            doubtful: false,
+            numbered: false,
+            given_up: false,
             stamp: options.producer,
         }
     }

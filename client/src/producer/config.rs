@@ -46,7 +46,11 @@ impl FromStr for Acks {
 #[derive(Clone, Debug)]
 pub struct ProducerConfig {
     pub acks: Acks,
-    /// Whether retries can neither duplicate records nor change their order (KIP-98). Needs `Acks::All`.
+    /// Whether retries can neither duplicate records nor change their order (KIP-98). Needs `Acks::All`. Without it a retry may repeat
+    /// records, and comes after what was sent behind it meanwhile, unless `requests_in_flight_max` is 1.
+    ///
+    /// That holds also across batches that fail: what follows one that is [not acknowledged](Error::NotAcknowledged) is written after it
+    /// or without it, never before.
     pub idempotent: bool,
     /// Makes a transactional producer (KIP-98), under a name that is the same after a restart: then it fences its predecessor, and
     /// ends what that left open. Needs idempotence.
@@ -66,11 +70,12 @@ pub struct ProducerConfig {
     pub request_bytes_max: usize,
     /// Records that wait for their delivery, in bytes before compression; senders wait beyond it.
     pub buffer_bytes_max: usize,
-    /// How long sending waits for room in the buffer, or for the topic to be known.
+    /// How long sending waits for room in the buffer, or for the topic and the producer's id to be known.
     pub send_timeout: Duration,
-    /// From sending a record until it counts as failed, all retries included.
+    /// From sending the first record of a batch until the batch counts as failed, all retries included. Then its deliveries end, also if
+    /// its request is still under way: with [`Error::NotAcknowledged`] if a broker may have it, with [`Error::Timeout`] if none can.
     pub delivery_timeout: Duration,
-    /// Requests without an answer per broker; at most 5 if idempotent.
+    /// Requests without an answer per broker; at most 5 if idempotent. Without idempotence the order of records is kept only with 1.
     pub requests_in_flight_max: usize,
     /// Whether asking for an unknown topic may create it, if the broker is so configured.
     pub create_topics: bool,
@@ -112,7 +117,7 @@ impl ProducerConfig {
         self
     }
 
-    /// Without idempotence unless `acks` allows it.
+    /// Without idempotence, and so without its promises of order, unless `acks` allows it.
     pub fn acks(mut self, acks: Acks) -> Self {
         self.acks = acks;
         self.idempotent = acks == Acks::All;

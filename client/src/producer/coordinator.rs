@@ -19,6 +19,7 @@ use corelog_wire::{ErrorCode, Str};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Of Produce.
 pub(super) const PRODUCE_MAX: i16 = 11;
@@ -75,15 +76,14 @@ impl Coordinator {
     /// Asks the coordinator, and again while that moves, loads, or has not finished with an earlier transaction.
     async fn ask<R: Request>(
         &self,
+        deadline: Instant,
         what: &str,
         version_max: i16,
         request: &R,
         code_of: impl Fn(&R::Response) -> i16,
     ) -> Result<R::Response> {
         self.core
-            .retry(what, self.core.deadline(), async || {
-                self.ask_once(what, version_max, request, &code_of).await
-            })
+            .retry(what, deadline, async || self.ask_once(what, version_max, request, &code_of).await)
             .await
     }
 
@@ -120,15 +120,16 @@ impl Coordinator {
 
     /// Gets the producer's id and a new epoch: earlier producers of this transactional id are fenced, what they left open is aborted.
     pub(super) async fn init(&self) -> Result<()> {
+        let deadline = self.core.deadline();
         // Brokers without transactions have coordinators, for groups, all the same.
         self.core
-            .retry("look for transactions", self.core.deadline(), async || {
+            .retry("look for transactions", deadline, async || {
                 let connection = self.core.any(Lane::SHARED).await?;
                 connection.pick_max::<AddPartitionsToTxnRequest>(ADD_PARTITIONS_MAX)?;
                 connection.pick_max::<EndTxnRequest>(END_TXN_MAX)
             })
             .await?;
-        let identity = self.producer_id((-1, -1)).await?;
+        let identity = self.producer_id(deadline, (-1, -1)).await?;
         let mut accumulator = self.shared.lock();
         accumulator.set_identity(identity);
         if let Some(transaction) = &mut accumulator.transaction {
@@ -138,7 +139,11 @@ impl Coordinator {
     }
 
     /// An identity that follows `current`, if that is not negative.
-    async fn producer_id(&self, (producer_id, producer_epoch): (i64, i16)) -> Result<(i64, i16)> {
+    async fn producer_id(
+        &self,
+        deadline: Instant,
+        (producer_id, producer_epoch): (i64, i16),
+    ) -> Result<(i64, i16)> {
         let timeout = self.shared.config.transaction_timeout.as_millis();
         let request = InitProducerIdRequest {
             transactional_id: Some(self.transactional_id.clone()),
@@ -147,7 +152,7 @@ impl Coordinator {
             producer_epoch,
         };
         let what = self.named("get an epoch");
-        let response = self.ask(&what, i16::MAX, &request, |response| response.error_code).await?;
+        let response = self.ask(deadline, &what, i16::MAX, &request, |response| response.error_code).await?;
         Ok((response.producer_id, response.producer_epoch))
     }
 
@@ -215,6 +220,7 @@ impl Coordinator {
         group: &GroupMetadata,
         offsets: &BTreeMap<TopicPartition, NewOffset>,
     ) -> Result<()> {
+        let deadline = self.core.deadline();
         let (producer_id, producer_epoch) = self.identity();
         let group_id = Str::from(group.group.as_str());
         let request = AddOffsetsToTxnRequest {
@@ -224,7 +230,7 @@ impl Coordinator {
             group_id: group_id.clone(),
         };
         let what = self.named(&format!("add offsets of group {group_id:?} to the transaction"));
-        self.ask(&what, i16::MAX, &request, |response| response.error_code).await?;
+        self.ask(deadline, &what, i16::MAX, &request, |response| response.error_code).await?;
         self.shared.transaction(|transaction| {
             transaction.added();
             Ok(())
@@ -264,13 +270,14 @@ impl Coordinator {
             };
             asked.await.inspect_err(|error| forget_on(&self.core, &group_id, error))
         };
-        self.core.retry(&what, self.core.deadline(), attempt).await
+        self.core.retry(&what, deadline, attempt).await
     }
 
     /// Commits or aborts, once nothing of the transaction is under way.
     ///
     /// Errors: one that may be retried leaves it being ended; others make it fail, or end the producer.
     pub(super) async fn end(&self, commit: bool) -> Result<()> {
+        let deadline = self.core.deadline();
         let refused = |error: Error| match error.is_retriable() {
             true => error,
             false => self.shared.lock().transaction_refused(&error),
@@ -289,7 +296,8 @@ impl Coordinator {
                 committed: commit,
             };
             let what = self.named(if commit { "commit the transaction" } else { "abort the transaction" });
-            let ended = self.ask(&what, END_TXN_MAX, &request, |response| response.error_code).await;
+            let ended =
+                self.ask(deadline, &what, END_TXN_MAX, &request, |response| response.error_code).await;
             match ended.err() {
                 None => {}
                 // The coordinator has forgotten the transactional id: there is nothing to abort.
@@ -304,7 +312,7 @@ impl Coordinator {
             })?;
         }
         let renewed = match needs_epoch {
-            true => Some(self.next_epoch(identity).await.map_err(refused)?),
+            true => Some(self.next_epoch(deadline, identity).await.map_err(refused)?),
             false => None,
         };
         let mut accumulator = self.shared.lock();
@@ -317,17 +325,21 @@ impl Coordinator {
         Ok(())
     }
 
-    async fn next_epoch(&self, identity: (i64, i16)) -> Result<(i64, i16)> {
-        let connection = self.core.any(Lane::SHARED).await?;
-        if connection.pick::<InitProducerIdRequest>()? < OWN_EPOCH_FROM {
-            return Err(Error::Unsupported {
-                address: connection.address.clone(),
-                api: InitProducerIdRequest::API_KEY.name(),
-                theirs: Some((0, OWN_EPOCH_FROM - 1)),
-                ours: (OWN_EPOCH_FROM, InitProducerIdRequest::MAX_VERSION),
-            });
-        }
-        self.producer_id(identity).await
+    async fn next_epoch(&self, deadline: Instant, identity: (i64, i16)) -> Result<(i64, i16)> {
+        let look = async || {
+            let connection = self.core.any(Lane::SHARED).await?;
+            if connection.pick::<InitProducerIdRequest>()? < OWN_EPOCH_FROM {
+                return Err(Error::Unsupported {
+                    address: connection.address.clone(),
+                    api: InitProducerIdRequest::API_KEY.name(),
+                    theirs: Some((0, OWN_EPOCH_FROM - 1)),
+                    ours: (OWN_EPOCH_FROM, InitProducerIdRequest::MAX_VERSION),
+                });
+            }
+            Ok(())
+        };
+        self.core.retry("look for epochs of producers", deadline, look).await?;
+        self.producer_id(deadline, identity).await
     }
 }
 

@@ -36,7 +36,9 @@ use transaction::Transaction;
 /// Writes records. Cheap to clone; clones share batches and bounds.
 ///
 /// [`send`](Producer::send) puts a record into its partition's batch, waiting only for room, and gives a [`Delivery`]: a future
-/// of the offset that the record got. Records for one partition sent one after the other are written in that order.
+/// of the offset that the record got, which ends within [`delivery_timeout`](ProducerConfig::delivery_timeout), whatever the brokers do.
+/// Records for one partition sent one after the other are written in that order, if the producer is
+/// [idempotent](ProducerConfig::idempotent), as by default, or has one request in flight.
 ///
 /// ```no_run
 /// use corelog_client::{Client, ClientConfig, ProducerConfig, ProducerRecord};
@@ -57,7 +59,7 @@ use transaction::Transaction;
 /// ```
 ///
 /// What was sent and not yet delivered when the last clone is dropped is still sent, as long as the client lives; `flush` or
-/// `close` to know.
+/// `close` to know. Nothing of it is left, neither connection nor task, when that is done or its time is over.
 ///
 /// # Transactions
 /// With a [`transactional_id`](ProducerConfig::transactional_id) records are sent in transactions (KIP-98): those who read with
@@ -130,6 +132,7 @@ impl Shared {
         accumulator.closed.get_or_insert(Error::Closed);
         // Nobody is left to commit what is open.
         accumulator.send_failed(&Error::Closed);
+        accumulator.wake_all();
         accumulator.tell_sender();
     }
 }
@@ -165,8 +168,8 @@ impl Client {
 }
 
 impl Producer {
-    /// Puts a record into its partition's batch. Waits for the topic to be known, and for room in the buffer, at most for
-    /// `send_timeout`.
+    /// Puts a record into its partition's batch. Waits for the topic and the producer's id to be known, and for room in the buffer, at
+    /// most for `send_timeout`.
     pub async fn send(&self, record: ProducerRecord) -> Result<Delivery> {
         let sent = self.send_once(record).await;
         sent.inspect_err(|error| self.owner.shared.lock().send_failed(error))
@@ -232,7 +235,7 @@ impl Producer {
             let gets_id = shared.config.idempotent && shared.config.transactional_id.is_none();
             let needs_id = gets_id && shared.lock().identity.is_none();
             if needs_id {
-                let identity = sender::producer_id(&core).await?;
+                let identity = sender::producer_id(&core, deadline).await?;
                 // Another call may have been quicker.
                 shared.lock().identity.get_or_insert(identity);
             }
@@ -244,7 +247,8 @@ impl Producer {
         prepared.await
     }
 
-    /// Waits until all that was sent before is delivered or has failed. Which, the deliveries tell.
+    /// Waits until all that was sent before is delivered or has failed. Which, the deliveries tell. At most for `delivery_timeout`; of a
+    /// transactional producer `request_timeout` more, for batches that failed with their request under way.
     pub async fn flush(&self) -> Result<()> {
         let shared = &self.owner.shared;
         let below = shared.lock().seal_all();
@@ -256,7 +260,7 @@ impl Producer {
     }
 
     /// Gets ready for transactions, once, before the first: fences earlier producers of this transactional id, and has what they left
-    /// open aborted. May be tried again if it fails.
+    /// open aborted. Takes `api_timeout` at the longest, and may be tried again if it fails.
     ///
     /// Errors: [`Error::Unsupported`] by a broker without transactions.
     pub async fn init_transactions(&self) -> Result<()> {
@@ -281,7 +285,7 @@ impl Producer {
         self.coordinate(async move |coordinator| coordinator.send_offsets(&group, &offsets).await).await
     }
 
-    /// Waits until all of the transaction's records are delivered, and commits it.
+    /// Waits until all of the transaction's records are delivered, as [`flush`](Producer::flush) does, and commits it within `api_timeout`.
     ///
     /// Errors: [`Error::TransactionFailed`] if one is not, or the brokers cannot commit: abort it then. After an error that
     /// [`is_retriable`](Error::is_retriable), and when the future was dropped, whether it is committed is not known: commit it again.
@@ -298,7 +302,8 @@ impl Producer {
         }
     }
 
-    /// Drops what was not sent, waits for what is under way, and aborts the transaction.
+    /// Drops what was not sent, waits for what is under way, as [`flush`](Producer::flush) does, and aborts the transaction within
+    /// `api_timeout`.
     ///
     /// Errors: after one that [`is_retriable`](Error::is_retriable), abort it again.
     pub async fn abort_transaction(&self) -> Result<()> {
@@ -328,8 +333,8 @@ impl Producer {
         done.await
     }
 
-    /// Takes no more records, from any clone, and waits until all that was sent is delivered or has failed. An open transaction is
-    /// aborted.
+    /// Takes no more records, from any clone, and waits until all that was sent is delivered or has failed, as
+    /// [`flush`](Producer::flush) does. An open transaction is aborted, which takes `api_timeout` more at the longest.
     pub async fn close(self) -> Result<()> {
         let is_open = |transaction: &mut Transaction| Ok(transaction.is_open());
         let aborted = match self.owner.shared.transaction(is_open) {

@@ -152,7 +152,9 @@ impl Sender {
                 self.connect(node);
             }
         }
-        if work.leaderless {
+        if let Some(at) = work.leaderless {
+            let no_leader = || Error::broker(ErrorCode::LEADER_NOT_AVAILABLE, format!("produce to {at}"));
+            self.last_error.replace(Some(self.core.refresh_error().unwrap_or_else(no_leader)));
             self.core.refresh_soon();
         }
         if self.restarts() && !self.shared.lock().is_empty() {
@@ -209,7 +211,7 @@ impl Sender {
         }
         let sender = self.clone();
         driver::spawn(async move {
-            match producer_id(&sender.core).await {
+            match producer_id(&sender.core, sender.core.deadline()).await {
                 Ok(identity) => sender.shared.lock().identity = Some(identity),
                 Err(error) => drop(sender.last_error.replace(Some(error))),
             }
@@ -255,25 +257,25 @@ impl Sender {
         });
         let (connection, request, version) = match made {
             Ok(made) => made,
-            Err(error) => return self.settle_all(node, sent, &error),
+            Err(error) => return self.settle_all(node, sent, &error, false),
         };
         if self.shared.config.acks == Acks::None {
             match connection.send_without_answer(&request, version) {
                 Ok(()) => self.settle_unheard(node, sent, connection),
-                Err(error) => self.settle_all(node, sent, &error),
+                Err(error) => self.settle_all(node, sent, &error, false),
             }
             return;
         }
         // Queued here and now: the order of requests is the order of these calls.
         let answer = match connection.send(&request, version, self.core.config.request_timeout) {
             Ok(answer) => answer,
-            Err(error) => return self.settle_all(node, sent, &error),
+            Err(error) => return self.settle_all(node, sent, &error, false),
         };
         let sender = self.clone();
         driver::spawn(async move {
             match answer.wait().await {
                 Ok(response) => sender.settle(node, sent, response),
-                Err(error) => sender.settle_all(node, sent, &error),
+                Err(error) => sender.settle_all(node, sent, &error, true),
             }
         });
     }
@@ -317,7 +319,8 @@ impl Sender {
         Ok((request, version))
     }
 
-    /// With acks 0: done when it has left for the kernel, so that the buffer's bound means something.
+    /// With acks 0: done when it has left for the kernel, so that the buffer's bound means something. A broker that takes nothing for as
+    /// long as others may take to answer is given up.
     fn settle_unheard(
         self: &Rc<Self>,
         node: i32,
@@ -326,7 +329,17 @@ impl Sender {
     ) {
         let sender = self.clone();
         driver::spawn(async move {
-            let written = connection.written().await;
+            let timeout = sender.core.config.request_timeout;
+            let written = match driver::timeout_at(Instant::now() + timeout, connection.written()).await {
+                Some(written) => written,
+                None => {
+                    let address = connection.address.clone();
+                    let reason = format!("it took no Produce within {timeout:?}");
+                    let error = Error::Disconnected { address, reason };
+                    connection.close(error.clone());
+                    Err(error)
+                }
+            };
             for (queue, number) in sent.into_values() {
                 let verdict = match &written {
                     Ok(()) => Verdict::Written(Written { base_offset: -1, append_time: -1 }),
@@ -363,7 +376,7 @@ impl Sender {
                 what: format!("produce to broker {node}"),
                 message: Some("its answer does not name all the partitions asked for".into()),
             };
-            self.settle_all(node, sent, &error);
+            self.settle_all(node, sent, &error, false);
         }
     }
 
@@ -405,9 +418,10 @@ impl Sender {
                 Verdict::Restart
             }
             ErrorCode::INVALID_PRODUCER_EPOCH | ErrorCode::INVALID_PRODUCER_ID_MAPPING if restarts => {
-                self.shared.lock().identity = None;
+                self.shared.lock().lose_identity(queue);
                 Verdict::Restart
             }
+            ErrorCode::REQUEST_TIMED_OUT | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND => Verdict::Doubt,
             _ if code.is_retriable() => Verdict::Retry,
             _ => Verdict::Failed(error.clone()),
         };
@@ -424,13 +438,23 @@ impl Sender {
     }
 
     /// All of a request's batches fared alike.
-    fn settle_all(&self, node: i32, sent: HashMap<TopicPartition, (usize, u64)>, error: &Error) {
+    fn settle_all(
+        &self,
+        node: i32,
+        sent: HashMap<TopicPartition, (usize, u64)>,
+        error: &Error,
+        may_have_arrived: bool,
+    ) {
         self.last_error.replace(Some(error.clone()));
         if error.wants_metadata() {
             self.core.refresh_soon();
         }
         for (queue, number) in sent.into_values() {
-            let verdict = if error.is_retriable() { Verdict::Retry } else { Verdict::Failed(error.clone()) };
+            let verdict = match (error.is_retriable(), may_have_arrived) {
+                (true, true) => Verdict::Doubt,
+                (true, false) => Verdict::Retry,
+                (false, _) => Verdict::Failed(error.clone()),
+            };
             self.finish(queue, number, verdict);
         }
         self.request_done(node);
@@ -449,8 +473,8 @@ impl Sender {
 }
 
 /// A producer id of one's own, at epoch 0.
-pub(super) async fn producer_id(core: &Rc<Core>) -> Result<(i64, i16)> {
-    core.retry("get a producer id", core.deadline(), async || {
+pub(super) async fn producer_id(core: &Rc<Core>, deadline: Instant) -> Result<(i64, i16)> {
+    core.retry("get a producer id", deadline, async || {
         let connection = core.any(Lane::SHARED).await?;
         let request = InitProducerIdRequest { transaction_timeout_ms: i32::MAX, ..Default::default() };
         let response = connection.call(&request).await?;

@@ -1,4 +1,5 @@
-//! A broker that misbehaves on demand: enough of one to produce to, with Kafka's rules for idempotent and transactional producers.
+//! A broker that misbehaves on demand: enough of one to produce to, with Kafka's rules for idempotent and transactional producers, or to
+//! consume from.
 // One thread per connection, for tests: no data core.
 #![allow(clippy::disallowed_types)]
 // Each suite uses its part.
@@ -6,9 +7,12 @@
 
 #[path = "fake_coordinator.rs"]
 pub mod coordinator;
+#[path = "fake_reading.rs"]
+pub mod reading;
 
 use bytes::Bytes;
 use coordinator::Coordinator;
+use corelog_client::ClientConfig;
 use corelog_wire::messages::api_versions_response::ApiVersion;
 use corelog_wire::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiVersionsRequest, ApiVersionsResponse,
@@ -21,9 +25,11 @@ use corelog_wire::produce::{
 };
 use corelog_wire::records::{BatchView, Scratch};
 use corelog_wire::{ApiKey, ErrorCode, Reader, RequestHeader, frame};
+use reading::{Reading, Script};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,13 +43,17 @@ pub enum Fault {
     CutAfter,
     /// It is refused with this code.
     Refuse(ErrorCode),
-    /// It is written, and never answered.
+    /// It is written; neither it nor what follows on the connection is answered.
     Silence,
+    /// Nothing more is read from the connection.
+    Stall,
 }
 
 pub type Faults = Box<dyn FnMut(&Batch) -> Fault + Send>;
 /// What happens to a request of a transaction.
 pub type CoordinatorFaults = Box<dyn FnMut(ApiKey) -> Fault + Send>;
+/// What happens to a request for metadata: the connection is cut, or the partitions have no leader if it is refused.
+pub type MetadataFaults = Box<dyn FnMut() -> Fault + Send>;
 
 /// A batch as it arrived.
 #[derive(Clone, Debug)]
@@ -135,9 +145,18 @@ pub struct FakeBroker {
     pub logs: Arc<Mutex<HashMap<i32, Log>>>,
     /// Locked before the logs, where both are.
     pub coordinator: Arc<Mutex<Coordinator>>,
+    /// What the next idempotent producer gets, and each one after a new id.
+    pub identity: Arc<Mutex<(i64, i16)>>,
+    pub metadata_faults: Arc<Mutex<MetadataFaults>>,
+    /// Whether new connections wait for the answer to their first request.
+    pub holds: Arc<AtomicBool>,
+    /// By port and order of coming.
+    connections: Arc<Mutex<HashMap<(u16, usize), TcpStream>>>,
     has_transactions: bool,
     faults: Arc<Mutex<Faults>>,
     coordinator_faults: Arc<Mutex<CoordinatorFaults>>,
+    /// It answers all requests if it is for consumers.
+    reading: Option<Arc<Reading>>,
 }
 
 pub const PARTITIONS: i32 = 3;
@@ -152,55 +171,144 @@ impl FakeBroker {
         FakeBroker::listen(faults, coordinator_faults, true)
     }
 
+    /// For consumers: a cluster of nodes 1 to `nodes`.
+    pub fn start_reading(nodes: i32, script: Script) -> (String, Arc<Reading>) {
+        let reading = Arc::new(Reading::new(script));
+        let mut broker = FakeBroker::new(Box::new(|_| Fault::None), Box::new(|_| Fault::None), false);
+        broker.reading = Some(reading.clone());
+        let addresses: Vec<String> = (1..=nodes).map(|node| broker.clone().listen_as(node).address).collect();
+        (addresses[0].clone(), reading)
+    }
+
     fn listen(faults: Faults, coordinator_faults: CoordinatorFaults, has_transactions: bool) -> FakeBroker {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let broker = FakeBroker {
-            address: address.to_string(),
+        FakeBroker::new(faults, coordinator_faults, has_transactions).listen_as(1)
+    }
+
+    fn new(faults: Faults, coordinator_faults: CoordinatorFaults, has_transactions: bool) -> FakeBroker {
+        FakeBroker {
+            address: String::new(),
             logs: Arc::default(),
             coordinator: Arc::default(),
+            identity: Arc::new(Mutex::new((7, 0))),
+            metadata_faults: Arc::new(Mutex::new(Box::new(|| Fault::None))),
+            holds: Arc::default(),
+            connections: Arc::default(),
             has_transactions,
             faults: Arc::new(Mutex::new(faults)),
             coordinator_faults: Arc::new(Mutex::new(coordinator_faults)),
-        };
-        let shared = broker.clone();
+            reading: None,
+        }
+    }
+
+    fn listen_as(mut self, node: i32) -> FakeBroker {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        self.address = address.to_string();
+        if let Some(reading) = &self.reading {
+            reading.lock().ports.push(address.port());
+        }
+        let shared = self.clone();
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let broker = shared.clone();
+            for (at, stream) in listener.incoming().enumerate() {
+                let (broker, stream, at) = (shared.clone(), stream.unwrap(), (address.port(), at));
+                broker.connections.lock().unwrap().insert(at, stream.try_clone().unwrap());
                 // Ends when the client goes, or a fault cuts it.
-                std::thread::spawn(move || serve(stream.unwrap(), address.port(), &broker));
+                std::thread::spawn(move || {
+                    match &broker.reading {
+                        Some(reading) => serve_reader(stream, node, reading),
+                        None => drop(serve(stream, address.port(), &broker)),
+                    }
+                    broker.connections.lock().unwrap().remove(&at);
+                });
             }
         });
-        broker
+        self
     }
+
+    /// Of a client that tries again soon, and waits for no answer for long.
+    pub fn client_config(&self) -> ClientConfig {
+        let soon = Duration::from_millis(1);
+        ClientConfig {
+            retry_backoff: soon,
+            reconnect_backoff: soon,
+            request_timeout: Duration::from_millis(500),
+            ..ClientConfig::new(&self.address)
+        }
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.connections.lock().unwrap().len()
+    }
+
+    /// Cuts all connections that there are, and does not get on with new ones.
+    pub fn vanish(&self) {
+        self.holds.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    /// Cuts all connections that there are.
+    pub fn cut(&self) {
+        for stream in self.connections.lock().unwrap().values() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+fn serve_reader(mut stream: TcpStream, node: i32, reading: &Reading) {
+    reading.lock().connections += 1;
+    let mut answer_one = || {
+        let (header, mut reader) = read_request(&mut stream)?;
+        let answer = reading.answer(node, &header, &mut reader)?;
+        stream.write_all(&answer).ok()
+    };
+    while !reading.lock().is_down && answer_one().is_some() {}
+    reading.lock().connections -= 1;
+}
+
+fn read_request(stream: &mut TcpStream) -> Option<(RequestHeader, Reader)> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).ok()?;
+    let mut request = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut request).ok()?;
+    let mut reader = Reader::new(request.into());
+    Some((RequestHeader::decode(&mut reader).unwrap(), reader))
 }
 
 fn serve(mut stream: TcpStream, port: u16, broker: &FakeBroker) -> Option<()> {
     stream.set_nodelay(true).ok()?;
+    let mut is_mute = false;
     loop {
-        let mut length = [0; 4];
-        stream.read_exact(&mut length).ok()?;
-        let mut request = vec![0; u32::from_be_bytes(length) as usize];
-        stream.read_exact(&mut request).ok()?;
-        let mut reader = Reader::new(request.into());
-        let header = RequestHeader::decode(&mut reader).unwrap();
+        let (header, mut reader) = read_request(&mut stream)?;
         let (version, id) = (header.api_version, header.correlation_id);
         let api = ApiKey::from_i16(header.api_key).unwrap();
         let answer = match api {
             ApiKey::ApiVersions => {
                 ApiVersionsRequest::decode(&mut reader, version).unwrap();
+                while broker.holds.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 encoded(&api_versions(broker.has_transactions), version, id)
             }
             ApiKey::Metadata => {
                 let request = MetadataRequest::decode(&mut reader, version).unwrap();
-                encoded(&metadata(request, port), version, id)
+                let fault = (broker.metadata_faults.lock().unwrap())();
+                let leader = match fault {
+                    Fault::None => 1,
+                    Fault::Refuse(_) => -1,
+                    _ => return None,
+                };
+                encoded(&metadata(request, port, leader), version, id)
             }
             ApiKey::InitProducerId => {
                 let request = InitProducerIdRequest::decode(&mut reader, version).unwrap();
                 match request.transactional_id.is_some() {
                     true => broker.transactional(api, |it, logs| it.init(request, logs), (version, id))?,
                     false => {
-                        let response = InitProducerIdResponse { producer_id: 7, ..Default::default() };
+                        let (producer_id, producer_epoch) = *broker.identity.lock().unwrap();
+                        *broker.identity.lock().unwrap() = (producer_id + 1, 0);
+                        let response =
+                            InitProducerIdResponse { producer_id, producer_epoch, ..Default::default() };
                         encoded(&response, version, id)
                     }
                 }
@@ -233,18 +341,25 @@ fn serve(mut stream: TcpStream, port: u16, broker: &FakeBroker) -> Option<()> {
             }
             ApiKey::Produce => {
                 let request = ProduceRequest::decode(&mut reader, version).unwrap();
+                let is_answered = request.acks != 0;
                 match produce(request, broker) {
-                    Outcome::Answer(response) => encoded(&response, version, id),
+                    Outcome::Answer(response) if is_answered => encoded(&response, version, id),
+                    Outcome::Answer(_) => continue,
                     Outcome::Cut => return None,
                     Outcome::Silence => {
-                        std::thread::sleep(Duration::from_secs(3600));
-                        return None;
+                        is_mute = true;
+                        continue;
                     }
+                    Outcome::Stall => loop {
+                        std::thread::park();
+                    },
                 }
             }
             other => panic!("not asked for: {other}"),
         };
-        stream.write_all(&answer).ok()?;
+        if !is_mute {
+            stream.write_all(&answer).ok()?;
+        }
     }
 }
 
@@ -261,7 +376,7 @@ impl FakeBroker {
         coordinator.refusal = match fault {
             Fault::CutBefore => return None,
             Fault::Refuse(code) => Some(code),
-            Fault::None | Fault::CutAfter | Fault::Silence => None,
+            Fault::None | Fault::CutAfter | Fault::Silence | Fault::Stall => None,
         };
         let response = work(&mut coordinator, &mut self.logs.lock().unwrap());
         (fault == Fault::None || coordinator.refusal.is_some()).then(|| encoded(&response, version, id))
@@ -297,10 +412,10 @@ fn api_versions(has_transactions: bool) -> ApiVersionsResponse {
     ApiVersionsResponse { api_keys: apis.into_iter().map(api).collect(), ..Default::default() }
 }
 
-fn metadata(request: MetadataRequest, port: u16) -> MetadataResponse {
+fn metadata(request: MetadataRequest, port: u16, leader_id: i32) -> MetadataResponse {
     let partition = |partition_index| metadata_response::Partition {
         partition_index,
-        leader_id: 1,
+        leader_id,
         leader_epoch: 0,
         ..Default::default()
     };
@@ -325,6 +440,7 @@ enum Outcome {
     Answer(ProduceResponse),
     Cut,
     Silence,
+    Stall,
 }
 
 fn produce(request: ProduceRequest, broker: &FakeBroker) -> Outcome {
@@ -338,6 +454,7 @@ fn produce(request: ProduceRequest, broker: &FakeBroker) -> Outcome {
             let fault = (broker.faults.lock().unwrap())(&batch);
             let appended = match fault {
                 Fault::CutBefore => return Outcome::Cut,
+                Fault::Stall => return Outcome::Stall,
                 Fault::Refuse(code) => Err(code),
                 Fault::None | Fault::CutAfter | Fault::Silence => {
                     let coordinator = broker.coordinator.lock().unwrap();

@@ -40,6 +40,8 @@ const ROOM_WAIT_MIN: Duration = Duration::from_secs(1);
 const MANY_PARTITIONS: usize = 1000;
 /// What a fetch works with, for each partition that it names.
 const PARTITION_BYTES: usize = 512;
+/// No version takes less to name one.
+const PARTITION_BYTES_MIN: usize = 16;
 /// Grants from this many bytes on are dealt among the shards.
 const DEALT_FROM: u64 = 1 << 20;
 /// Below this version responses carry message format 0 or 1 (KIP-98).
@@ -55,6 +57,9 @@ const DOWN_CONVERT_BYTES_MAX: usize = 64 << 20;
 
 pub async fn handle(mut context: Context, header: RequestHeader, mut reader: Reader) -> Outcome {
     let (version, correlation_id) = (header.api_version, header.correlation_id);
+    // What it decodes to is there at once.
+    let mut turn = Turn::new(&context.shard, reader.remaining() / PARTITION_BYTES_MIN);
+    turn.enter().await;
     let request: FetchRequest = match decode(&mut reader, version) {
         Ok(request) => request,
         Err(error) => {
@@ -69,8 +74,7 @@ pub async fn handle(mut context: Context, header: RequestHeader, mut reader: Rea
     context.client_id = None;
     drop((header, reader));
     let named = request.topics.iter().map(|topic| topic.partitions.len()).sum();
-    let mut turn = Turn::new(&context.shard, named);
-    turn.enter().await;
+    turn.is_of(named);
     let (response, held) = fetch(&context, request, &mut turn).await;
     context.shard.metrics.errors(&response);
     match frame::response(&response, version, correlation_id) {
@@ -133,9 +137,21 @@ struct Turn {
 }
 
 impl Turn {
+    /// Of a fetch that names so many at the most.
     fn new(shard: &Shard, named: usize) -> Turn {
-        let bytes = if named < MANY_PARTITIONS { 0 } else { (named * PARTITION_BYTES) as u64 };
-        Turn { line: shard.large_fetches.clone(), bytes, held: None }
+        Turn { line: shard.large_fetches.clone(), bytes: Turn::bytes(named), held: None }
+    }
+
+    fn bytes(named: usize) -> u64 {
+        if named < MANY_PARTITIONS { 0 } else { (named * PARTITION_BYTES) as u64 }
+    }
+
+    /// It names so many.
+    fn is_of(&mut self, named: usize) {
+        self.bytes = Turn::bytes(named);
+        if let Some(held) = &mut self.held {
+            held.release(held.count().saturating_sub(self.bytes));
+        }
     }
 
     async fn enter(&mut self) {

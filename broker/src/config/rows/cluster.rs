@@ -111,6 +111,13 @@ pub(super) static ROWS: &[Spec] = &[
         "The most bytes in one fetch response; a larger first batch is still sent, so that consumers move on.",
     )
     .bytes(),
+    long(
+        "metadata.log.max.record.bytes.between.snapshots",
+        "20971520",
+        Check::AtLeast(1),
+        "The controller's log begins anew with a snapshot when so many bytes were written to it since the last one.",
+    )
+    .bytes(),
     int(
         "max.incremental.fetch.session.cache.slots",
         "1000",

@@ -28,7 +28,10 @@ const BROKER: &[(&str, &str)] = &[
     ("max.connection.creation.rate", QUOTAS),
     ("controller.", "a broker is its own controller, and needs no address or quorum for it"),
     ("early.start.listeners", "a broker is its own controller, and needs no address or quorum for it"),
-    ("metadata.", "the controller's log needs no settings"),
+    ("metadata.log.dir", "the controller's log lies in the data directory"),
+    ("metadata.log.max.snapshot.", SNAPSHOTS),
+    ("metadata.log.segment.", SNAPSHOTS),
+    ("metadata.max.", SNAPSHOTS),
     ("remote.", "tiered storage isn't built yet"),
     ("follower.fetch.last.tiered.offset.enable", "tiered storage isn't built yet"),
     ("metric.", METRICS),
@@ -64,6 +67,8 @@ const TOPIC: &[(&str, &str)] = &[
     ),
 ];
 
+const SNAPSHOTS: &str =
+    "the controller's log begins anew by its size, metadata.log.max.record.bytes.between.snapshots";
 const TLS: &str = "TLS isn't built yet: listeners are PLAINTEXT, so keep them on a trusted network";
 const SASL: &str = "SASL isn't built yet: listeners are PLAINTEXT, so keep them on a trusted network";
 const ACLS: &str = "ACLs aren't built yet: whoever reaches a listener may do everything";

@@ -146,6 +146,17 @@ const CASES: &[(&str, Show)] = &[
         }),
     ),
     (
+        "metadata.log.max.record.bytes.between.snapshots",
+        Probe(&[], [("1000", "begins anew"), ("20971520", "goes on")], |world| {
+            (0..20).for_each(|_| drop(fresh(world, 1)));
+            world.wait(MINUTE);
+            match sum(world, "corelog_metadata_snapshots_total") {
+                0 => "goes on".to_owned(),
+                _ => "begins anew".to_owned(),
+            }
+        }),
+    ),
+    (
         "max.request.partition.size.limit",
         Probe(&[], [("2", "2"), ("2000", "5")], |world| {
             fresh(world, 5);
@@ -370,12 +381,22 @@ const CASES: &[(&str, Show)] = &[
     ),
 ];
 
-/// How many series of a kind `/metrics` has.
-fn series(world: &World, kind: &'static str) -> String {
+/// The series of a kind that `/metrics` has.
+fn lines(world: &World, kind: &'static str) -> Vec<String> {
     let scraper = world.scraper();
     let page = world.run(|_| async move { scraper.scrape().await });
     let text: String = page.pieces().collect();
-    text.lines().filter(|line| line.starts_with(kind)).count().to_string()
+    text.lines().filter(|line| line.starts_with(kind)).map(str::to_owned).collect()
+}
+
+fn series(world: &World, kind: &'static str) -> String {
+    lines(world, kind).len().to_string()
+}
+
+/// What they say together.
+fn sum(world: &World, kind: &'static str) -> u64 {
+    let value = |line: &String| line.rsplit(' ').next()?.parse::<u64>().ok();
+    lines(world, kind).iter().filter_map(value).sum()
 }
 
 fn name(world: &World) -> String {

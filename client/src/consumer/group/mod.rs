@@ -9,7 +9,7 @@ use super::Shared;
 use super::assignor::Assignments;
 use super::buffer::{Rebalance, Start};
 use super::commit;
-use crate::core::{CoordinatorType, Core, Lane};
+use crate::core::{CoordinatorType, Core, Lane, OwnLane};
 use crate::driver::{self, Event};
 use crate::error::{Error, Result};
 use crate::groups::Committer;
@@ -64,10 +64,12 @@ enum Change {
     Failed(Error),
 }
 
-pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event, group: Str) {
+/// Done when the consumer is closed and has left; the outcome is that of its last commit.
+pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event, group: Str) -> Result<()> {
     let config = &shared.config;
+    let own = OwnLane::new(&core);
     let mut membership = Membership {
-        lane: core.new_lane(),
+        lane: own.lane,
         group,
         instance_id: config.instance_id.as_deref().map(Str::from),
         member_id: Str::new(),
@@ -90,8 +92,7 @@ pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event, group:
         };
         membership.settle(change).await;
     }
-    membership.leave().await;
-    core.close_lane(membership.lane);
+    membership.leave().await
 }
 
 impl Membership {
@@ -110,7 +111,9 @@ impl Membership {
                 }
             }
             // Whoever takes to assigning partitions itself is no member.
-            self.leave().await;
+            if let Err(error) = self.leave().await {
+                self.shared.lock().fail(error);
+            }
             news.await;
         }
     }
@@ -126,6 +129,15 @@ impl Membership {
 
     /// Becomes a member with an assignment.
     async fn join(&mut self, topics: &BTreeSet<Str>) -> std::result::Result<(), Change> {
+        // What others may be given must be free by then (KIP-429): as Kafka's clients do in `onJoinPrepare`.
+        let keeps = |at: &TopicPartition| self.cooperative && topics.contains(&at.topic);
+        let dropped: BTreeSet<TopicPartition> = self.owned.iter().filter(|at| !keeps(at)).cloned().collect();
+        if !dropped.is_empty() {
+            self.give_up(&dropped).await?;
+        }
+        if self.cooperative {
+            self.shared.lock().end_rebalance();
+        }
         topics.iter().for_each(|topic| self.core.want(topic));
         let response = self.join_once(topics).await?;
         self.member_id = response.member_id.detach();
@@ -199,8 +211,7 @@ impl Membership {
                 .map(|at| (at.clone(), (!buffer.partitions.contains_key(at)).then_some(Start::Committed)));
             let all = all.collect();
             buffer.assign(all);
-            buffer.rebalance = Rebalance::None;
-            buffer.wake_poller();
+            buffer.end_rebalance();
         }
         self.owned = assigned;
         self.shared.rebalanced(RebalanceEvent::Assigned(added));
@@ -210,11 +221,31 @@ impl Membership {
     /// At the next poll, commits what was polled before, and lets go.
     async fn give_up(&mut self, partitions: &BTreeSet<TopicPartition>) -> std::result::Result<(), Change> {
         self.wait_for_poll().await?;
-        if self.shared.config.auto_commit.is_some() {
-            // What cannot be committed will be read again by the next owner.
-            let _ = commit::processed(&self.core, &self.shared, &self.group).await;
-        }
+        self.commit_last().await?;
         self.revoke(partitions, RebalanceEvent::Revoked);
+        Ok(())
+    }
+
+    /// The group waits for us meanwhile, as long as there are heartbeats.
+    async fn commit_last(&mut self) -> std::result::Result<(), Change> {
+        let (shared, news) = (self.shared.clone(), self.news.clone());
+        let mut committed = pin!(commit::last(&shared, &news));
+        let deadline = self.core.deadline();
+        while Instant::now() < deadline {
+            let until = deadline.min(self.heartbeat_at.max(Instant::now() + Duration::from_millis(1)));
+            // What cannot be committed will be read again by the next owner.
+            if driver::timeout_at(until, committed.as_mut()).await.is_some() {
+                break;
+            }
+            if shared.lock().closed.is_some() {
+                return Err(Change::Unsubscribed);
+            }
+            // That it rebalances is known.
+            match self.heartbeat().await {
+                Err(Change::Rebalance) | Ok(()) => {}
+                Err(change) => return Err(change),
+            }
+        }
         Ok(())
     }
 
@@ -224,7 +255,11 @@ impl Membership {
         event: fn(Vec<TopicPartition>) -> RebalanceEvent,
     ) {
         self.owned.retain(|at| !partitions.contains(at));
-        self.shared.lock().revoke(partitions);
+        {
+            let mut buffer = self.shared.lock();
+            buffer.revoke(partitions);
+            buffer.revoke_commits(partitions, &self.group);
+        }
         if !partitions.is_empty() {
             self.shared.rebalanced(event(partitions.iter().cloned().collect()));
         }
@@ -356,17 +391,7 @@ impl Membership {
     async fn settle(&mut self, change: Change) {
         match change {
             // Seen, and acted on, before joining again.
-            Change::Unsubscribed => {}
-            Change::Rebalance => {
-                if !self.cooperative {
-                    let all = self.owned.clone();
-                    if !all.is_empty()
-                        && let Err(change) = self.give_up(&all).await
-                    {
-                        Box::pin(self.settle(change)).await;
-                    }
-                }
-            }
+            Change::Unsubscribed | Change::Rebalance => {}
             Change::Lost => {
                 let all = self.owned.clone();
                 self.revoke(&all, RebalanceEvent::Lost);
@@ -377,12 +402,17 @@ impl Membership {
                 let reason =
                     format!("it did not poll for {limit:?}; poll more often, or raise poll_interval_max");
                 self.shared.lock().fail(Error::NotMember { group: String::from(self.group.clone()), reason });
-                self.leave().await;
-                // The next poll brings it back.
+                self.shared.lock().is_away = true;
+                // Nothing is committed for one that is idle.
+                let _ = self.leave().await;
                 loop {
                     let news = self.news.listen();
-                    if !self.is_idle() || self.shared.lock().closed.is_some() {
-                        break;
+                    {
+                        let mut buffer = self.shared.lock();
+                        if !buffer.is_away || buffer.closed.is_some() {
+                            buffer.is_away = false;
+                            break;
+                        }
                     }
                     news.await;
                 }
@@ -423,23 +453,27 @@ impl Membership {
         self.generation = -1;
         let mut buffer = self.shared.lock();
         buffer.committer = None;
-        buffer.rebalance = Rebalance::None;
+        buffer.end_rebalance();
     }
 
-    /// Gives up what there is, and tells the coordinator. Static members stay on its list: they may come back in time.
-    async fn leave(&mut self) {
+    /// Gives up what there is, and tells the coordinator. Static members stay on its list, idle ones too, as Kafka's clients have it:
+    /// they may come back before the session ends.
+    /// The outcome is that of the last commit.
+    async fn leave(&mut self) -> Result<()> {
         if self.member_id.is_empty() {
-            return;
+            return Ok(());
         }
         let all = self.owned.clone();
         let is_idle = self.is_idle();
+        let committed = match is_idle {
+            true => Ok(()),
+            false => commit::last(&self.shared, &self.news).await,
+        };
         if !all.is_empty() {
-            if self.shared.config.auto_commit.is_some() && !is_idle {
-                let _ = commit::processed(&self.core, &self.shared, &self.group).await;
-            }
-            self.revoke(&all, RebalanceEvent::Revoked);
+            // Whoever does not poll may be at work on them while others have them already.
+            self.revoke(&all, if is_idle { RebalanceEvent::Lost } else { RebalanceEvent::Revoked });
         }
-        if self.instance_id.is_none() || is_idle {
+        if self.instance_id.is_none() {
             // It would be noticed anyway, later.
             let reason = match is_idle {
                 true => "the application did not poll in time",
@@ -448,6 +482,7 @@ impl Membership {
             let _ = self.leave_once(reason).await;
         }
         self.forget_membership();
+        committed
     }
 
     async fn leave_once(&self, reason: &str) -> Result<()> {

@@ -214,15 +214,23 @@ pub fn join_request(group_id: &Str, member_id: &Str, metadata: Bytes) -> JoinGro
     }
 }
 
-/// Generation and member id; none where the broker's end came between two steps that it need not remember.
+/// Generation and member id; none where the broker's end came between two steps that it need not remember, and where there is
+/// no memory for another member.
 fn join(client: &mut Client, group_id: &Str) -> Result<Option<(i32, Str)>> {
+    // Where groups of others use all the memory that groups have, newcomers are refused, and this is one.
+    let full = ErrorCode::GROUP_MAX_SIZE_REACHED;
     let forgotten =
-        [ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::ILLEGAL_GENERATION, ErrorCode::REBALANCE_IN_PROGRESS];
+        [ErrorCode::UNKNOWN_MEMBER_ID, ErrorCode::ILLEGAL_GENERATION, ErrorCode::REBALANCE_IN_PROGRESS, full];
     let life = client.world.life();
     let request = join_request(group_id, &Str::new(), Bytes::new());
-    let (given, _, _) = client.ask(5, &request, &[ErrorCode::MEMBER_ID_REQUIRED])?;
+    let (given, _, _) = client.ask(5, &request, &[ErrorCode::MEMBER_ID_REQUIRED, full])?;
     let request = join_request(group_id, &given.member_id, Bytes::new());
     let (joined, mut error, _) = client.ask(5, &request, &forgotten)?;
+    if error == full {
+        client.world.left_out.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(PAUSE);
+        return Ok(None);
+    }
     if error == ErrorCode::NONE {
         let assignment =
             Assignment { member_id: joined.member_id.clone(), assignment: Bytes::from_static(b"all") };

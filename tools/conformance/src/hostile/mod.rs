@@ -470,8 +470,9 @@ impl Suite<'_> {
             (self.world.produced.load(Ordering::Relaxed), self.world.consumed.load(Ordering::Relaxed));
         println!(
             "honest: {produced} records acknowledged, and {consumed} read again from the beginning, each once and in order; {} \
-             answers said to try again",
-            self.world.retried.load(Ordering::Relaxed)
+             answers said to try again; the member was refused {} times since groups had no memory",
+            self.world.retried.load(Ordering::Relaxed),
+            self.world.left_out.load(Ordering::Relaxed)
         );
         ensure!(produced == consumed, "{produced} records were acknowledged, and {consumed} are there");
         self.world.goes_down();

@@ -46,6 +46,8 @@ pub struct World {
     pub done: AtomicBool,
     pub produced: AtomicU32,
     pub consumed: AtomicU32,
+    /// How often the honest member was refused for want of memory.
+    pub left_out: AtomicU32,
     pub retried: AtomicU32,
 }
 
@@ -64,6 +66,7 @@ impl World {
             produced: AtomicU32::default(),
             consumed: AtomicU32::default(),
             retried: AtomicU32::default(),
+            left_out: AtomicU32::default(),
         }
     }
 

@@ -1,0 +1,249 @@
+//! Snapshots of the metadata, so that a start reads what there is and not all that ever was, and the controller's log has an end.
+//!
+//! A snapshot lies in the controller's log itself: batches that together create what the image holds, each begun by a
+//! [`Mark`]. When the last of them is durable the log begins with the first. A snapshot that was not finished says nothing.
+//!
+//! Of deleted topics a start must know as long as anything on disk is left of them ([`crate::leftovers`]): a snapshot tells of
+//! those, and forgets the others ([`gone`]).
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::rc::Rc;
+
+use corelog_io::fs;
+use corelog_storage::{refused_topics, topic_of_dir, topics_dir};
+use corelog_wire::metadata_records::{
+    ConfigRecord, FeatureLevelRecord, MetadataRecord, ProducerIdsRecord, RemoveTopicRecord, TopicRecord,
+};
+use corelog_wire::{Str, Uuid};
+
+use super::change::partition_record;
+use super::image::{Image, RESOURCE_BROKER, RESOURCE_TOPIC, TopicImage};
+use crate::config::ConfigMap;
+use crate::shard::Shard;
+
+/// Records of one batch, beside its mark. Few without optimization, so that simulations have snapshots of several batches.
+const RECORDS_PER_BATCH: usize = if cfg!(debug_assertions) { 10 } else { 2_000 };
+
+/// A build that does not know it refuses the log, as it does any feature that is unknown to it.
+const FEATURE: &str = "corelog.metadata.snapshot";
+
+/// How a batch of a snapshot begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Everything begins anew with this batch.
+    pub is_first: bool,
+    /// With it the snapshot is whole.
+    pub is_last: bool,
+}
+
+impl Mark {
+    const KNOWN: i16 = 1;
+    const FIRST: i16 = 2;
+    const LAST: i16 = 4;
+
+    /// That of a batch with these records; `None`: it is a change.
+    pub fn of(records: &[MetadataRecord]) -> Option<Mark> {
+        match records.first() {
+            Some(MetadataRecord::FeatureLevelRecord(mark))
+                if &*mark.name == FEATURE
+                    && mark.feature_level & !(Mark::FIRST | Mark::LAST) == Mark::KNOWN =>
+            {
+                let has = |bit| mark.feature_level & bit != 0;
+                Some(Mark { is_first: has(Mark::FIRST), is_last: has(Mark::LAST) })
+            }
+            _ => None,
+        }
+    }
+
+    fn record(self) -> MetadataRecord {
+        let bit = |is_set, bit| if is_set { bit } else { 0 };
+        MetadataRecord::FeatureLevelRecord(FeatureLevelRecord {
+            name: FEATURE.into(),
+            feature_level: Mark::KNOWN | bit(self.is_first, Mark::FIRST) | bit(self.is_last, Mark::LAST),
+        })
+    }
+}
+
+/// The batches of a snapshot, one after the other: an image of thousands of partitions is never there twice.
+pub struct Batches {
+    image: Rc<ImageParts>,
+    node_id: i32,
+    next: usize,
+    is_first: bool,
+    records: Vec<MetadataRecord>,
+}
+
+/// What is told: of the broker first, then topic by topic, in the order of their names.
+struct ImageParts {
+    broker: Vec<MetadataRecord>,
+    topics: Vec<std::sync::Arc<TopicImage>>,
+}
+
+impl Batches {
+    pub fn new(image: &Image, deleted: &BTreeSet<Uuid>, node_id: i32) -> Batches {
+        let ids = ProducerIdsRecord {
+            broker_id: node_id,
+            broker_epoch: -1,
+            next_producer_id: image.next_producer_id,
+        };
+        let mut broker = vec![MetadataRecord::ProducerIdsRecord(ids)];
+        for (name, overrides) in &image.broker_overrides {
+            broker.extend(configs(RESOURCE_BROKER, name.as_str().into(), overrides));
+        }
+        broker.extend(
+            deleted.iter().map(|id| MetadataRecord::RemoveTopicRecord(RemoveTopicRecord { topic_id: *id })),
+        );
+        let mut topics: Vec<_> = image.topics.values().cloned().collect();
+        topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let image = Rc::new(ImageParts { broker, topics });
+        let records = image.broker.clone();
+        Batches { image, node_id, next: 0, is_first: true, records }
+    }
+
+    /// The next one, with its mark; `None` after the last.
+    pub fn next(&mut self) -> Option<Vec<MetadataRecord>> {
+        while self.records.len() < RECORDS_PER_BATCH && self.next < self.image.topics.len() {
+            let topic = &self.image.topics[self.next];
+            self.next += 1;
+            self.records.push(MetadataRecord::TopicRecord(TopicRecord {
+                name: topic.name.clone(),
+                topic_id: topic.id,
+            }));
+            for (partition, known) in (0..).zip(&topic.partitions) {
+                self.records.push(partition_record(topic.id, partition, self.node_id, known.leader_epoch));
+            }
+            self.records.extend(configs(RESOURCE_TOPIC, topic.name.clone(), &topic.overrides));
+        }
+        if self.records.is_empty() {
+            return None;
+        }
+        let rest = self.records.split_off(self.records.len().min(RECORDS_PER_BATCH));
+        let is_last = rest.is_empty() && self.next == self.image.topics.len();
+        let mark = Mark { is_first: std::mem::take(&mut self.is_first), is_last };
+        let mut batch = vec![mark.record()];
+        batch.append(&mut std::mem::replace(&mut self.records, rest));
+        Some(batch)
+    }
+}
+
+fn configs(
+    resource_type: i8,
+    resource_name: Str,
+    overrides: &ConfigMap,
+) -> impl Iterator<Item = MetadataRecord> + use<'_> {
+    overrides.iter().map(move |(name, value)| {
+        MetadataRecord::ConfigRecord(ConfigRecord {
+            resource_type,
+            resource_name: resource_name.clone(),
+            name: name.as_str().into(),
+            value: Some(value.as_str().into()),
+        })
+    })
+}
+
+/// Those of `deleted`, whose deletion is durable, of which nothing is left that a start could find: no directory, and in the
+/// journals nothing that would be read.
+pub async fn gone(shard: &Rc<Shard>, deleted: &BTreeSet<Uuid>) -> anyhow::Result<BTreeSet<Uuid>> {
+    if deleted.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let emptied = shard.on_all(|shard| async move { shard.storage.empty_journal().await }).await?;
+    for emptied in emptied {
+        if !emptied? {
+            return Ok(BTreeSet::new());
+        }
+    }
+    let data_dir = shard.config().data_dir.clone();
+    let mut gone = deleted.clone();
+    for id in dirs(&topics_dir(&data_dir)).await?.iter().filter_map(|name| topic_of_dir(name)) {
+        gone.remove(&id);
+    }
+    for id in refused_topics(&data_dir).await? {
+        gone.remove(&id);
+    }
+    Ok(gone)
+}
+
+async fn dirs(path: &Path) -> std::io::Result<Vec<String>> {
+    match fs::read_dir(path).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => Ok(entries?.into_iter().filter_map(|entry| entry.name.into_string().ok()).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Machine;
+    use crate::config::StaticConfig;
+    use crate::settings::Settings;
+
+    fn settings() -> Settings {
+        let machine =
+            Machine { cpus: vec![0], cpu_quota: None, memory_bytes: 8 << 30, host_name: "h".into() };
+        Settings { fixed: StaticConfig::of([]).expect("no configs"), machine }
+    }
+
+    fn id(n: usize) -> Uuid {
+        Uuid((n as u128 + 1).to_be_bytes())
+    }
+
+    fn image(topics: usize, partitions: i32) -> Image {
+        let mut image = Image::new(&settings());
+        let mut apply = |record| image.apply(&record).expect("it fits");
+        for topic in 0..topics {
+            let name: Str = format!("topic-{topic}").into();
+            apply(MetadataRecord::TopicRecord(TopicRecord { name: name.clone(), topic_id: id(topic) }));
+            (0..partitions)
+                .for_each(|partition| apply(partition_record(id(topic), partition, 1, topic as i32)));
+            let set = [("retention.ms".to_owned(), topic.to_string())].into();
+            configs(RESOURCE_TOPIC, name, &set).for_each(&mut apply);
+        }
+        let set = [("max.connections".to_owned(), "17".to_owned())].into();
+        configs(RESOURCE_BROKER, "".into(), &set).for_each(&mut apply);
+        image.next_producer_id = 4_000;
+        image
+    }
+
+    #[test]
+    fn the_batches_make_the_image_again() {
+        for (topics, partitions) in [(0, 0), (3, 2), (7, 900), (1, 5_000), (1999, 1)] {
+            let (image, deleted) = (image(topics, partitions), BTreeSet::from([id(1 << 20)]));
+            let mut batches = Batches::new(&image, &deleted, 1);
+            let (mut again, mut seen, mut whole) = (Image::new(&settings()), BTreeSet::new(), false);
+            while let Some(batch) = batches.next() {
+                assert!(!whole && batch.len() <= RECORDS_PER_BATCH + 1);
+                let mark = Mark::of(&batch).expect("it has a mark");
+                assert_eq!(mark.is_first, again.topics.is_empty() && seen.is_empty());
+                whole = mark.is_last;
+                for record in &batch[1..] {
+                    match record {
+                        MetadataRecord::RemoveTopicRecord(removed) => drop(seen.insert(removed.topic_id)),
+                        record => again.apply(record).expect("it fits"),
+                    }
+                }
+            }
+            assert!(whole);
+            assert_eq!(seen, deleted);
+            assert_eq!(format!("{:?}", again.broker_overrides), format!("{:?}", image.broker_overrides));
+            assert_eq!((again.next_producer_id, again.topics.len()), (4_000, topics));
+            for (name, topic) in &image.topics {
+                let found = again.topic(name).expect("it is there");
+                assert_eq!((found.id, &found.overrides), (topic.id, &topic.overrides));
+                assert_eq!(found.partitions, topic.partitions);
+            }
+        }
+    }
+
+    #[test]
+    fn other_features_and_later_marks_are_none() {
+        let feature = |name: &str, feature_level| {
+            [MetadataRecord::FeatureLevelRecord(FeatureLevelRecord { name: name.into(), feature_level })]
+        };
+        assert!(Mark::of(&feature("metadata.version", 1)).is_none());
+        assert!(Mark::of(&feature(FEATURE, 0)).is_none() && Mark::of(&feature(FEATURE, 9)).is_none());
+        assert_eq!(Mark::of(&feature(FEATURE, 1)), Some(Mark { is_first: false, is_last: false }));
+        assert!(Mark::of(&[]).is_none());
+    }
+}

@@ -1,0 +1,642 @@
+//! What a consumer promises, whatever brokers do: against one that misbehaves on demand.
+// What listeners saw: no data core.
+#![allow(clippy::disallowed_types)]
+
+#[path = "common/fake_broker.rs"]
+mod fake_broker;
+
+use corelog_client::{
+    ApiKey, Assignor, Client, ClientConfig, Consumer, ConsumerConfig, ConsumerRecord, Error, ErrorCode,
+    OffsetReset, OffsetSpec, RebalanceEvent, RebalanceListener, TopicPartition, block_on,
+};
+use fake_broker::FakeBroker;
+use fake_broker::reading::{Asked, Fate, PATIENCE, Reading, Script};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_millis(20);
+/// Long enough for what must not happen to happen.
+const A_WHILE: Duration = Duration::from_millis(400);
+
+fn at(topic: &'static str, partition: i32) -> TopicPartition {
+    TopicPartition::new(topic, partition)
+}
+
+fn start(nodes: i32, script: impl FnMut(&Asked) -> Fate + Send + 'static) -> (Client, Arc<Reading>) {
+    let script: Script = Box::new(script);
+    let (address, broker) = FakeBroker::start_reading(nodes, script);
+    let mut config = ClientConfig::new(&address);
+    (config.retry_backoff, config.reconnect_backoff) = (Duration::from_millis(50), Duration::from_millis(1));
+    (block_on(Client::connect(config)).unwrap(), broker)
+}
+
+fn answered(_: &Asked) -> Fate {
+    Fate::Answered
+}
+
+fn config() -> ConsumerConfig {
+    ConsumerConfig {
+        heartbeat_interval: Duration::from_millis(20),
+        auto_commit: None,
+        ..ConsumerConfig::group("g").from_earliest()
+    }
+}
+
+fn by_hand(client: &Client, config: ConsumerConfig, partitions: &[TopicPartition]) -> Consumer {
+    let consumer = client.consumer(config).unwrap();
+    consumer.assign(partitions.iter().cloned()).unwrap();
+    consumer
+}
+
+fn member(client: &Client, config: ConsumerConfig, topics: &[&str]) -> Consumer {
+    let consumer = client.consumer(config).unwrap();
+    consumer.subscribe(topics.iter().copied()).unwrap();
+    consumer
+}
+
+/// Polls until there are so many records.
+fn read(consumer: &Consumer, count: usize) -> Vec<ConsumerRecord> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut records = Vec::new();
+    while records.len() < count {
+        assert!(Instant::now() < deadline, "{} of {count} records came", records.len());
+        records.extend(block_on(consumer.poll(SOON)).unwrap());
+    }
+    records
+}
+
+fn offsets(records: &[ConsumerRecord]) -> Vec<i64> {
+    records.iter().map(|record| record.offset).collect()
+}
+
+fn poll_until(consumer: &Consumer, what: &str, mut until: impl FnMut(&Consumer) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !until(consumer) {
+        assert!(Instant::now() < deadline, "{what}");
+        block_on(consumer.poll(SOON)).unwrap();
+    }
+}
+
+/// The first error that polling gives.
+fn poll_error(consumer: &Consumer) -> Error {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "no error");
+        if let Err(error) = block_on(consumer.poll(SOON)) {
+            return error;
+        }
+    }
+}
+
+// What is committed.
+
+#[test]
+fn dropped_in_the_middle_of_a_batch_a_consumer_commits_what_came_before_it_at_most() {
+    for panics in [false, true] {
+        let (client, broker) = start(1, answered);
+        broker.append(&at("t", 0), 0, 10);
+        let auto_commit = Some(Duration::from_secs(3600));
+        let consumer =
+            member(&client, ConsumerConfig { auto_commit, poll_records_max: 4, ..config() }, &["t"]);
+        assert_eq!(offsets(&read(&consumer, 4)), [0, 1, 2, 3]);
+        assert_eq!(offsets(&read(&consumer, 4)), [4, 5, 6, 7]);
+        let died = catch_unwind(AssertUnwindSafe(|| {
+            let _consumer = consumer;
+            assert!(!panics, "on purpose, in a test");
+        }));
+        assert_eq!(died.is_err(), panics);
+        broker.wait("it leaves", |state| state.count(ApiKey::LeaveGroup) == 1);
+        let committed = broker.lock().commits.clone();
+        assert!(committed.iter().all(|(_, offset)| *offset <= 4), "{committed:?}");
+    }
+}
+
+#[test]
+fn closing_commits_what_was_polled() {
+    for subscribes in [false, true] {
+        let (client, broker) = start(1, answered);
+        broker.append(&at("t", 0), 0, 10);
+        let config = ConsumerConfig { auto_commit: Some(Duration::from_secs(3600)), ..config() };
+        let consumer = match subscribes {
+            true => member(&client, config, &["t"]),
+            false => by_hand(&client, config, &[at("t", 0)]),
+        };
+        read(&consumer, 10);
+        block_on(consumer.close()).unwrap();
+        let committed = broker.lock().committed.get(&at("t", 0)).copied();
+        assert_eq!(committed, Some((10, 0)), "subscribes: {subscribes}");
+    }
+}
+
+#[test]
+fn closing_tells_when_the_last_commit_fails() {
+    let (client, broker) = start(1, |asked| match asked.api {
+        ApiKey::OffsetCommit => Fate::Refused(ErrorCode::GROUP_AUTHORIZATION_FAILED),
+        _ => Fate::Answered,
+    });
+    broker.append(&at("t", 0), 0, 1);
+    let auto_commit = Some(Duration::from_secs(3600));
+    let consumer = member(&client, ConsumerConfig { auto_commit, ..config() }, &["t"]);
+    read(&consumer, 1);
+    let error = block_on(consumer.close()).unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::GROUP_AUTHORIZATION_FAILED));
+    assert!(broker.lock().members.is_empty(), "it left all the same");
+}
+
+#[test]
+fn an_older_commit_never_lands_after_a_newer_one() {
+    let refusals = AtomicUsize::new(1);
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::OffsetCommit
+            if refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |it| it.checked_sub(1)).is_ok() =>
+        {
+            Fate::Refused(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)
+        }
+        _ => Fate::Answered,
+    });
+    broker.append(&at("t", 0), 0, 2);
+    let consumer = by_hand(&client, ConsumerConfig { poll_records_max: 1, ..config() }, &[at("t", 0)]);
+    read(&consumer, 1);
+    consumer.commit_in_background().unwrap();
+    broker.wait("it is refused", |state| state.count(ApiKey::OffsetCommit) == 1);
+    read(&consumer, 1);
+    block_on(consumer.commit()).unwrap();
+    sleep(A_WHILE);
+    let commits = broker.lock().commits.clone();
+    assert!(commits.is_sorted() && commits.last().unwrap().1 == 2, "{commits:?}");
+}
+
+#[test]
+fn one_commit_is_under_way_and_the_next_has_the_latest_of_all_others() {
+    let (client, broker) = start(1, |asked| match asked.api {
+        ApiKey::OffsetCommit => Fate::Held,
+        _ => Fate::Answered,
+    });
+    let consumer = by_hand(&client, config(), &[at("t", 0), at("t", 1)]);
+    let commit =
+        |partition, offset: i64| consumer.commit_offsets([(at("t", partition), offset.into())].into());
+    let background = |partition, offset| {
+        consumer.seek(&at("t", partition), offset).unwrap();
+        consumer.commit_in_background().unwrap();
+    };
+    background(0, 1);
+    broker.wait("the first goes out", |state| state.count(ApiKey::OffsetCommit) == 1);
+    (2..8).for_each(|offset| background(0, offset));
+    background(1, 5);
+    let releasing = {
+        let broker = broker.clone();
+        std::thread::spawn(move || {
+            sleep(Duration::from_millis(100));
+            broker.release();
+        })
+    };
+    block_on(commit(0, 9)).unwrap();
+    releasing.join().unwrap();
+    assert_eq!(broker.lock().commits, [(at("t", 0), 1), (at("t", 0), 9), (at("t", 1), 5)]);
+}
+
+#[test]
+fn commits_under_way_are_made_before_the_consumer_ends() {
+    for (subscribes, closes) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (client, broker) = start(1, |asked| match asked.api {
+            ApiKey::OffsetCommit => Fate::Held,
+            _ => Fate::Answered,
+        });
+        broker.append(&at("t", 0), 0, 2);
+        let one = ConsumerConfig { poll_records_max: 1, ..config() };
+        let consumer = match subscribes {
+            true => member(&client, one, &["t"]),
+            false => by_hand(&client, one, &[at("t", 0)]),
+        };
+        for _ in 0..2 {
+            read(&consumer, 1);
+            consumer.commit_in_background().unwrap();
+        }
+        let releasing = {
+            let broker = broker.clone();
+            std::thread::spawn(move || {
+                sleep(Duration::from_millis(50));
+                broker.release();
+            })
+        };
+        match closes {
+            true => block_on(consumer.close()).unwrap(),
+            false => drop(consumer),
+        }
+        broker.wait("both are made", |state| state.committed.get(&at("t", 0)) == Some(&(2, 0)));
+        releasing.join().unwrap();
+    }
+}
+
+#[test]
+fn an_automatic_commit_does_not_undo_an_explicit_one() {
+    let (client, broker) = start(1, answered);
+    broker.append(&at("t", 0), 0, 8);
+    let auto_commit = Some(Duration::from_millis(20));
+    let consumer =
+        by_hand(&client, ConsumerConfig { auto_commit, poll_records_max: 4, ..config() }, &[at("t", 0)]);
+    read(&consumer, 4);
+    read(&consumer, 4);
+    block_on(consumer.commit()).unwrap();
+    sleep(A_WHILE);
+    let commits = broker.lock().commits.clone();
+    assert!(commits.is_sorted() && commits.last().unwrap().1 == 8, "{commits:?}");
+}
+
+#[test]
+fn a_commit_is_not_retried_for_a_partition_that_was_lost() {
+    let refuses = Arc::new(AtomicBool::new(true));
+    let script = refuses.clone();
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::OffsetCommit if script.load(Ordering::SeqCst) => {
+            Fate::Refused(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)
+        }
+        _ => Fate::Answered,
+    });
+    broker.append(&at("t", 0), 0, 1);
+    let consumer = member(&client, config(), &["t"]);
+    read(&consumer, 1);
+    consumer.commit_in_background().unwrap();
+    broker.wait("it is tried", |state| state.count(ApiKey::OffsetCommit) > 0);
+    broker.lock().heartbeat = Some(ErrorCode::UNKNOWN_MEMBER_ID);
+    let told = poll_error(&consumer);
+    assert!(matches!(told, Error::NotMember { .. }), "{told}");
+    // It gets the same partition again, in a later generation.
+    assert_eq!(offsets(&read(&consumer, 1)), [0]);
+    refuses.store(false, Ordering::SeqCst);
+    sleep(A_WHILE);
+    assert_eq!(broker.lock().commits, []);
+}
+
+// Membership.
+
+#[test]
+fn what_is_no_longer_subscribed_is_given_up_before_joining_again() {
+    let (client, broker) = start(1, answered);
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let listener = {
+        let (events, broker) = (events.clone(), broker.clone());
+        RebalanceListener(Arc::new(move |event| {
+            let joins = broker.lock().count(ApiKey::JoinGroup);
+            events.lock().unwrap().push((joins, event.clone()));
+        }))
+    };
+    let config = ConsumerConfig {
+        assignors: vec![Assignor::CooperativeSticky],
+        rebalance_listener: Some(listener),
+        ..config()
+    };
+    let consumer = member(&client, config, &["t", "u"]);
+    poll_until(&consumer, "it gets all", |it| it.assignment().len() == 4);
+    let joins = broker.lock().count(ApiKey::JoinGroup);
+    consumer.subscribe(["u"]).unwrap();
+    poll_until(&consumer, "it keeps two", |it| it.assignment().len() == 2);
+    broker.wait("it joins again", |state| state.count(ApiKey::JoinGroup) > joins);
+    let revoked = RebalanceEvent::Revoked(vec![at("t", 0), at("t", 1)]);
+    assert!(events.lock().unwrap().contains(&(joins, revoked)), "{:?}", events.lock().unwrap());
+    let state = broker.lock();
+    let join = state.asked.iter().filter(|asked| asked.api == ApiKey::JoinGroup).nth(joins).unwrap();
+    assert_eq!(join.partitions.keys().collect::<Vec<_>>(), [&at("u", 0), &at("u", 1)]);
+}
+
+#[test]
+fn whoever_never_polls_leaves_and_comes_back_with_a_poll() {
+    let (client, broker) = start(1, answered);
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let listener = {
+        let events = events.clone();
+        RebalanceListener(Arc::new(move |event| events.lock().unwrap().push(event.clone())))
+    };
+    let consumer = member(
+        &client,
+        ConsumerConfig {
+            poll_interval_max: Duration::from_millis(200),
+            rebalance_listener: Some(listener),
+            ..config()
+        },
+        &["t"],
+    );
+    broker.wait("it joins", |state| state.count(ApiKey::SyncGroup) == 1);
+    broker.wait("it leaves", |state| state.count(ApiKey::LeaveGroup) == 1 && state.members.is_empty());
+    assert!(consumer.assignment().is_empty());
+    let lost = RebalanceEvent::Lost(vec![at("t", 0), at("t", 1)]);
+    assert_eq!(events.lock().unwrap().last(), Some(&lost));
+    sleep(A_WHILE);
+    assert_eq!(broker.lock().count(ApiKey::JoinGroup), 1, "nobody polls");
+    // Who polls without waiting is one who polls.
+    let deadline = Instant::now() + PATIENCE;
+    let mut told = false;
+    while consumer.assignment().is_empty() {
+        assert!(Instant::now() < deadline, "it comes back");
+        match block_on(consumer.poll(Duration::ZERO)) {
+            Err(Error::NotMember { reason, .. }) => told |= reason.contains("poll_interval_max"),
+            polled => drop(polled.unwrap()),
+        }
+        sleep(Duration::from_millis(1));
+    }
+    assert!(told);
+}
+
+#[test]
+fn an_idle_static_member_lets_its_session_end() {
+    let (client, broker) = start(1, answered);
+    let config = ConsumerConfig {
+        poll_interval_max: Duration::from_millis(200),
+        instance_id: Some("i".to_owned()),
+        ..config()
+    };
+    let consumer = member(&client, config, &["t"]);
+    broker.wait("it joins", |state| state.count(ApiKey::SyncGroup) == 1);
+    let deadline = Instant::now() + PATIENCE;
+    while !matches!(block_on(consumer.poll(Duration::ZERO)).err(), Some(Error::NotMember { .. })) {
+        assert!(Instant::now() < deadline, "it is told");
+        sleep(A_WHILE);
+    }
+    assert_eq!(broker.lock().count(ApiKey::LeaveGroup), 0);
+}
+
+#[test]
+fn a_poll_that_is_kept_and_not_driven_is_none() {
+    let (client, broker) = start(1, answered);
+    let poll_interval_max = Duration::from_millis(200);
+    let consumer = member(&client, ConsumerConfig { poll_interval_max, ..config() }, &["t"]);
+    let mut poll = pin!(consumer.poll(SOON));
+    assert!(poll.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    broker.wait("it leaves", |state| state.count(ApiKey::LeaveGroup) == 1);
+    // One that takes longer than that is one.
+    let (client, broker) = start(1, answered);
+    let poll_interval_max = Duration::from_secs(1);
+    let consumer = member(&client, ConsumerConfig { poll_interval_max, ..config() }, &["t"]);
+    block_on(consumer.poll(poll_interval_max * 5 / 4)).unwrap();
+    assert_eq!(broker.lock().count(ApiKey::LeaveGroup), 0);
+}
+
+// Where to begin.
+
+#[test]
+fn one_slow_broker_does_not_hold_back_the_others_partitions() {
+    let (client, broker) = start(2, |asked| match (asked.api, asked.node) {
+        (ApiKey::ListOffsets, 2) => Fate::Held,
+        _ => Fate::Answered,
+    });
+    broker.lock().leaders.insert(at("t", 1), (2, 0));
+    (0..2).for_each(|partition| broker.append(&at("t", partition), 0, 3));
+    let consumer = by_hand(&client, config(), &[at("t", 0), at("t", 1)]);
+    assert!(read(&consumer, 3).iter().all(|record| record.partition == 0));
+    // Nor those that come later.
+    consumer.assign([at("u", 0), at("t", 1)]).unwrap();
+    broker.append(&at("u", 0), 0, 3);
+    assert!(read(&consumer, 3).iter().all(|record| record.topic == "u"));
+    broker.release();
+    assert!(read(&consumer, 3).iter().all(|record| record.partition == 1));
+}
+
+#[test]
+fn one_partition_that_is_refused_does_not_hold_back_the_others() {
+    for (api, code) in [
+        (ApiKey::ListOffsets, ErrorCode::OFFSET_NOT_AVAILABLE),
+        (ApiKey::OffsetFetch, ErrorCode::UNSTABLE_OFFSET_COMMIT),
+    ] {
+        let refuses = Arc::new(AtomicBool::new(true));
+        let script = refuses.clone();
+        let (client, broker) = start(1, move |asked| match script.load(Ordering::SeqCst) {
+            true if asked.api == api => Fate::RefusedFor(at("t", 1), code),
+            _ => Fate::Answered,
+        });
+        (0..2).for_each(|partition| broker.append(&at("t", partition), 0, 3));
+        let consumer = by_hand(&client, config(), &[at("t", 0), at("t", 1)]);
+        assert!(read(&consumer, 3).iter().all(|record| record.partition == 0));
+        refuses.store(false, Ordering::SeqCst);
+        assert!(read(&consumer, 3).iter().all(|record| record.partition == 1));
+    }
+}
+
+// The end.
+
+#[test]
+fn a_consumer_dropped_while_it_connects_leaves_no_connection() {
+    let holds = Arc::new(AtomicBool::new(false));
+    let script = holds.clone();
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::ApiVersions if script.load(Ordering::SeqCst) => Fate::Held,
+        _ => Fate::Answered,
+    });
+    let consumer = client.consumer(ConsumerConfig::default()).unwrap();
+    block_on(consumer.offsets(vec![(at("t", 0), OffsetSpec::Latest)])).unwrap();
+    let connections = broker.lock().connections;
+    holds.store(true, Ordering::SeqCst);
+    consumer.assign([at("t", 0)]).unwrap();
+    consumer.seek(&at("t", 0), 0).unwrap();
+    broker.wait("it connects", |state| state.connections > connections);
+    drop(consumer);
+    // The client's thread has seen that when it has answered this.
+    block_on(client.admin().describe_topic("t")).unwrap();
+    broker.release();
+    broker.wait("no connection is left", |state| state.connections == connections);
+}
+
+#[test]
+fn closing_keeps_to_its_limit_whatever_does_not_answer() {
+    let records = |broker: &Reading| broker.append(&at("t", 0), 0, 1);
+    let config = ConsumerConfig {
+        auto_commit: Some(Duration::from_secs(3600)),
+        close_timeout: Duration::from_millis(300),
+        ..config()
+    };
+    let close = |consumer: Consumer| {
+        let started = Instant::now();
+        let error = block_on(consumer.close()).unwrap_err();
+        assert!(matches!(error, Error::Timeout { .. }), "{error}");
+        assert!(started.elapsed() < PATIENCE / 2, "{:?}", started.elapsed());
+    };
+    // No broker.
+    let (client, broker) = start(1, answered);
+    records(&broker);
+    let consumer = member(&client, config.clone(), &["t"]);
+    read(&consumer, 1);
+    broker.lock().is_down = true;
+    close(consumer);
+    // One that is there and does not answer.
+    for api in [ApiKey::OffsetCommit, ApiKey::LeaveGroup] {
+        let (client, broker) = start(1, move |asked| match asked.api {
+            asked if asked == api => Fate::Held,
+            _ => Fate::Answered,
+        });
+        records(&broker);
+        let consumer = member(&client, config.clone(), &["t"]);
+        read(&consumer, 1);
+        close(consumer);
+    }
+}
+
+#[test]
+fn fetch_sessions_are_closed_with_the_consumer() {
+    let (client, broker) = start(1, answered);
+    broker.append(&at("t", 0), 0, 1);
+    for closes in [true, false] {
+        let consumer = by_hand(&client, config(), &[at("t", 0)]);
+        read(&consumer, 1);
+        broker.wait("it has a session", |state| {
+            state.open_sessions() == 1 && state.asked.iter().any(|asked| asked.session.1 > 0)
+        });
+        broker.lock().asked.clear();
+        match closes {
+            true => block_on(consumer.close()).unwrap(),
+            false => drop(consumer),
+        }
+        broker.wait("its session is closed", |state| state.open_sessions() == 0);
+    }
+}
+
+#[test]
+fn a_session_that_cannot_be_closed_does_not_hold_up_the_consumers_end() {
+    let (client, broker) = start(1, |asked| match asked.session.1 {
+        -1 => Fate::Held,
+        _ => Fate::Answered,
+    });
+    broker.append(&at("t", 0), 0, 1);
+    let consumer = by_hand(&client, config(), &[at("t", 0)]);
+    read(&consumer, 1);
+    broker.wait("it has a session", |state| state.asked.iter().any(|asked| asked.session.1 > 0));
+    let started = Instant::now();
+    block_on(consumer.close()).unwrap();
+    assert!(started.elapsed() < PATIENCE / 2, "{:?}", started.elapsed());
+    broker.wait("it was asked to", |state| state.asked.iter().any(|asked| asked.session.1 == -1));
+}
+
+#[test]
+fn fetch_sessions_are_closed_where_nothing_is_left_to_fetch() {
+    let (client, broker) = start(2, answered);
+    broker.lock().leaders.insert(at("t", 1), (2, 0));
+    (0..2).for_each(|partition| broker.append(&at("t", partition), 0, 1));
+    let consumer = by_hand(&client, config(), &[at("t", 0), at("t", 1)]);
+    read(&consumer, 2);
+    broker.wait("it has two sessions", |state| {
+        let uses = |node| state.asked.iter().any(|asked| asked.node == node && asked.session.1 > 0);
+        uses(1) && uses(2)
+    });
+    consumer.assign([at("t", 0)]).unwrap();
+    broker.wait("one is closed", |state| state.open_sessions() == 1);
+    broker.append(&at("t", 0), 0, 1);
+    assert_eq!(offsets(&read(&consumer, 1)), [1]);
+}
+
+#[test]
+fn a_fetch_session_does_not_outlive_a_lost_answer() {
+    let (mut fetches, mut cuts) = (0, 0);
+    let (client, broker) = start(1, move |asked| {
+        fetches += usize::from(asked.api == ApiKey::Fetch);
+        if asked.api == ApiKey::Fetch && fetches > 3 && cuts < 3 {
+            (fetches, cuts) = (0, cuts + 1);
+            return Fate::Cut;
+        }
+        Fate::Answered
+    });
+    broker.append(&at("t", 0), 0, 1);
+    let consumer = by_hand(&client, config(), &[at("t", 0)]);
+    read(&consumer, 1);
+    broker.wait("three answers were lost", |state| {
+        state.asked.iter().filter(|asked| asked.api == ApiKey::Fetch && asked.session.1 == 0).count() > 3
+    });
+    broker.append(&at("t", 0), 0, 1);
+    read(&consumer, 1);
+    assert_eq!(broker.lock().open_sessions(), 1);
+}
+
+// Logs that are cut (KIP-320).
+
+/// Ten records of epoch 0 are read; then a new leader has the first five of them, and ten of its own.
+fn cut(config: ConsumerConfig, has_epochs: bool) -> (Client, Arc<Reading>, Consumer) {
+    let (client, broker) = start(1, answered);
+    broker.lock().hides_epochs = !has_epochs;
+    let t = at("t", 0);
+    broker.append(&t, 0, 10);
+    let polled = config.poll_records_max.min(10);
+    let consumer = by_hand(&client, config, std::slice::from_ref(&t));
+    consumer.seek(&t, 0).unwrap();
+    assert_eq!(offsets(&read(&consumer, polled)), (0..polled as i64).collect::<Vec<_>>());
+    broker.wait("all is fetched", |state| {
+        state.asked.iter().any(|asked| asked.api == ApiKey::Fetch && asked.partitions.get(&t) == Some(&10))
+    });
+    {
+        let mut state = broker.lock();
+        let log = state.logs.get_mut(&t).unwrap();
+        log.truncate(5);
+        log.extend([1; 10]);
+        state.leaders.insert(t, (1, 1));
+    }
+    (client, broker, consumer)
+}
+
+#[test]
+fn reading_goes_on_where_a_cut_log_parts_from_what_was_read() {
+    for has_epochs in [true, false] {
+        let (_client, broker, consumer) = cut(config(), has_epochs);
+        let records = read(&consumer, 10);
+        assert_eq!(offsets(&records), (5..15).collect::<Vec<_>>(), "has_epochs: {has_epochs}");
+        assert!(records.iter().all(|record| record.leader_epoch == Some(1)));
+        assert_eq!(broker.lock().count(ApiKey::OffsetForLeaderEpoch) > 0, has_epochs);
+        block_on(consumer.commit()).unwrap();
+        assert_eq!(broker.lock().committed[&at("t", 0)], (15, 1));
+    }
+}
+
+#[test]
+fn a_cut_log_is_an_error_without_an_offset_reset() {
+    for has_epochs in [true, false] {
+        let config = ConsumerConfig { offset_reset: OffsetReset::Fail, ..config() };
+        let (_client, broker, consumer) = cut(config, has_epochs);
+        let error = poll_error(&consumer);
+        assert!(
+            matches!(error, Error::LogCut { partition: 0, position: 10, offset: Some(5), .. }),
+            "{error}"
+        );
+        sleep(A_WHILE);
+        assert!(block_on(consumer.poll(SOON)).unwrap().is_empty(), "it goes on only where it is told to");
+        consumer.seek(&at("t", 0), 5).unwrap();
+        assert_eq!(read(&consumer, 10)[0].leader_epoch, Some(1));
+        drop(broker);
+    }
+}
+
+#[test]
+fn nothing_is_skipped_of_what_was_fetched_and_not_polled_when_the_log_is_cut() {
+    let (_client, broker, consumer) = cut(ConsumerConfig { poll_records_max: 3, ..config() }, true);
+    broker.wait("it fetches anew", |state| {
+        let asked = state.asked.iter().rev();
+        let mut fetches = asked.filter(|asked| asked.api == ApiKey::Fetch);
+        fetches.any(|asked| asked.partitions.get(&at("t", 0)) == Some(&3))
+    });
+    let records = read(&consumer, 12);
+    assert_eq!(offsets(&records), (3..15).collect::<Vec<_>>());
+    assert!(records.iter().all(|record| record.leader_epoch == Some(i32::from(record.offset >= 5))));
+}
+
+#[test]
+fn a_committed_offset_beyond_the_cut_is_noticed() {
+    let (client, broker) = start(1, answered);
+    let t = at("t", 0);
+    broker.append(&t, 0, 5);
+    broker.append(&t, 1, 10);
+    broker.lock().leaders.insert(t.clone(), (1, 1));
+    broker.lock().committed.insert(t.clone(), (8, 0));
+    let consumer = by_hand(&client, config(), &[t]);
+    assert_eq!(offsets(&read(&consumer, 10)), (5..15).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_offset_committed_for_a_topic_that_was_made_anew_is_noticed() {
+    let (client, broker) = start(1, answered);
+    let t = at("t", 0);
+    broker.append(&t, 0, 10);
+    // No leader was ever in this epoch.
+    broker.lock().committed.insert(t.clone(), (8, 1));
+    let consumer = by_hand(&client, config(), &[t]);
+    assert_eq!(offsets(&read(&consumer, 10)), (0..10).collect::<Vec<_>>());
+}
