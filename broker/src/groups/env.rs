@@ -25,6 +25,8 @@ use crate::logging::sparing::Sparing;
 
 /// The most bytes of a client or instance id that go into a member id.
 const MEMBER_ID_PREFIX_MAX: usize = 256;
+/// Lines a minute about what becomes of groups and members, on each core.
+const GROUP_LINES_MAX: u32 = 300;
 
 /// The time of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,6 +148,14 @@ impl Env {
     pub fn sparingly(&self, kind: &'static str, line: impl FnOnce(u64)) {
         let now = Instant::from_nanos(self.now.mono_ms.saturating_mul(1_000_000));
         if let Some(left_out) = self.lines.turn(kind, 0, now) {
+            line(left_out);
+        }
+    }
+
+    /// What becomes of groups and members: clients make them come and go at will, but people look for these lines.
+    pub fn tell(&self, line: impl FnOnce(u64)) {
+        let now = Instant::from_nanos(self.now.mono_ms.saturating_mul(1_000_000));
+        if let Some(left_out) = self.lines.turn_of("groups", GROUP_LINES_MAX, 0, now) {
             line(left_out);
         }
     }

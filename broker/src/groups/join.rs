@@ -248,14 +248,17 @@ fn answer_with_current(group: &Group, env: &mut Env, join: &Join<'_>) -> Option<
 }
 
 fn add_member(group: &mut Group, env: &mut Env, join: Join<'_>, id: Str) -> Option<WriteId> {
-    info!(
-        group = &*group.id,
-        member = &*id,
-        instance = join.instance_id.as_deref(),
-        state = group.state().name(),
-        client_reason = &*join.reason,
-        "member joins"
-    );
+    env.tell(|left_out| {
+        info!(
+            left_out,
+            group = &*group.id,
+            member = &*id,
+            instance = join.instance_id.as_deref(),
+            state = group.state().name(),
+            client_reason = &*join.reason,
+            "member joins"
+        )
+    });
     if group.is_initial_rebalance() {
         group.new_member_added = true;
     }

@@ -71,7 +71,9 @@ fn leave_one(group: &mut Group, env: &mut Env, leaving: &MemberIdentity) -> Erro
         }
     };
     let reason = leaving.reason.as_deref().unwrap_or("not provided");
-    info!(group = &*group.id, member = &*id, client_reason = reason, "member left");
+    env.tell(|left_out| {
+        info!(left_out, group = &*group.id, member = &*id, client_reason = reason, "member left")
+    });
     remove_member(group, env, &id);
     ErrorCode::NONE
 }

@@ -40,13 +40,16 @@ pub fn prepare_rebalance(group: &mut Group, env: &mut Env, reason: &str) -> Opti
     env.cancel_sync(&group.id);
 
     let initial = group.is(GroupState::Empty);
-    info!(
-        group = &*group.id,
-        generation = group.generation,
-        state = group.state().name(),
-        reason,
-        "group rebalances"
-    );
+    env.tell(|left_out| {
+        info!(
+            left_out,
+            group = &*group.id,
+            generation = group.generation,
+            state = group.state().name(),
+            reason,
+            "group rebalances"
+        )
+    });
     group.transition(GroupState::PreparingRebalance, env.now.wall_ms);
     if initial {
         let delay_ms = env.config.initial_rebalance_delay_ms;
@@ -101,7 +104,9 @@ pub fn complete_join(group: &mut Group, env: &mut Env) -> Option<WriteId> {
         .map(|member| member.id.clone())
         .collect();
     for id in &absent {
-        info!(group = &*group.id, member = &**id, "member put out: it did not rejoin in time");
+        env.tell(|left_out| {
+            info!(left_out, group = &*group.id, member = &**id, "member put out: it did not rejoin in time")
+        });
         remove_member(group, env, id);
     }
 
@@ -113,18 +118,23 @@ pub fn complete_join(group: &mut Group, env: &mut Env) -> Option<WriteId> {
 
     group.init_next_generation(env.now.wall_ms);
     if group.is(GroupState::Empty) {
-        info!(group = &*group.id, generation = group.generation, "group is empty");
+        env.tell(|left_out| {
+            info!(left_out, group = &*group.id, generation = group.generation, "group is empty")
+        });
         let record = records::group_record(group, None);
         let change = GroupChange::Emptied { group: group.id.clone() };
         return Some(env.append(vec![record], OnWritten { offsets: Vec::new(), change }, None));
     }
 
-    info!(
-        group = &*group.id,
-        generation = group.generation,
-        members = group.member_count(),
-        "join phase is complete"
-    );
+    env.tell(|left_out| {
+        info!(
+            left_out,
+            group = &*group.id,
+            generation = group.generation,
+            members = group.member_count(),
+            "join phase is complete"
+        )
+    });
     for id in group.member_ids() {
         let parked = group.take_join(&id);
         if let Some(parked) = parked {
@@ -172,7 +182,9 @@ pub fn sync_deadline(group: &mut Group, env: &mut Env) -> Option<WriteId> {
         return None;
     }
     for id in group.pending_sync.clone() {
-        info!(group = &*group.id, member = &*id, "member put out: it did not sync in time");
+        env.tell(|left_out| {
+            info!(left_out, group = &*group.id, member = &*id, "member put out: it did not sync in time")
+        });
         remove_member(group, env, &id);
     }
     prepare_rebalance(group, env, "members did not sync in time")
@@ -215,7 +227,9 @@ pub fn session_deadline(group: &mut Group, env: &mut Env, member_id: &Str) -> Op
         // Whoever ends the wait starts a new session.
         return None;
     }
-    info!(group = &*group.id, member = &**member_id, "member put out: its session ended");
+    env.tell(|left_out| {
+        info!(left_out, group = &*group.id, member = &**member_id, "member put out: its session ended")
+    });
     remove_member(group, env, member_id);
     match group.state() {
         GroupState::Stable | GroupState::CompletingRebalance => {

@@ -41,7 +41,7 @@ pub fn rejoin_static_member(
     old_id: Str,
     new_id: Str,
 ) -> Option<WriteId> {
-    info!(group = &*group.id, instance = join.instance_id.as_deref(), %old_id, %new_id, "static member is back");
+    env.tell(|left_out| info!(left_out, group = &*group.id, instance = join.instance_id.as_deref(), %old_id, %new_id, "static member is back"));
     let old_leader = group.leader.clone();
     let (parked_join, parked_sync) = group.replace_static_member(&old_id, new_id.clone());
     fence(env, &old_id, parked_join, parked_sync);

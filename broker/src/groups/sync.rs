@@ -112,13 +112,16 @@ fn store_assignment(group: &mut Group, env: &mut Env, request: &SyncGroupRequest
             );
         });
     }
-    info!(
-        group = &*group.id,
-        generation = group.generation,
-        members = group.member_count(),
-        static_members = group.static_member_count(),
-        "leader brought the assignment"
-    );
+    env.tell(|left_out| {
+        info!(
+            left_out,
+            group = &*group.id,
+            generation = group.generation,
+            members = group.member_count(),
+            static_members = group.static_member_count(),
+            "leader brought the assignment"
+        )
+    });
     let record = records::group_record(group, Some(&assignments));
     let (before, after): (usize, usize) = (
         group.members().map(|member| member.assignment.len()).sum(),

@@ -91,6 +91,19 @@ fn started(sim: &Sim, broker: &mut Broker) {
     sim.run_for(std::time::Duration::from_secs(2));
 }
 
+/// Joins a group as a new member, with so many bytes to say.
+fn join(group: u32, bytes: usize) -> JoinGroupRequest {
+    let protocol = join_group_request::Protocol { name: "range".into(), metadata: vec![7; bytes].into() };
+    JoinGroupRequest {
+        group_id: group.to_string().into(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![protocol],
+        ..Default::default()
+    }
+}
+
 async fn find_coordinator(connection: &mut Connection) {
     let request = FindCoordinatorRequest { key: "g".into(), ..Default::default() };
     let answer = connection.call(&request, 3).await.expect("an answer");
@@ -201,19 +214,7 @@ fn what_runs_out_is_told_once_a_minute() {
             // The coordinators of several partitions have no room for them.
             let mut refused = 0;
             for group in 0..20 {
-                let protocol = join_group_request::Protocol {
-                    name: "range".into(),
-                    metadata: vec![7; 300 << 10].into(),
-                };
-                let request = JoinGroupRequest {
-                    group_id: group.to_string().into(),
-                    session_timeout_ms: 10_000,
-                    rebalance_timeout_ms: 10_000,
-                    protocol_type: "consumer".into(),
-                    protocols: vec![protocol],
-                    ..Default::default()
-                };
-                let answer = connection.call(&request, 3).await.expect("an answer");
+                let answer = connection.call(&join(group, 300 << 10), 3).await.expect("an answer");
                 refused += usize::from(ErrorCode(answer.error_code) == ErrorCode::GROUP_MAX_SIZE_REACHED);
             }
             assert!(refused > 10, "{refused} refused");
@@ -278,4 +279,28 @@ async fn change_everything(connection: &mut Connection) {
 
     let request = DeleteGroupsRequest { groups_names: vec!["g".into()] };
     assert_eq!(connection.call(&request, 2).await.expect("an answer").results[0].error_code, 0);
+}
+
+/// Clients make groups at will, and people look for their lines: there are hundreds a minute, and not as many as are asked for.
+#[test]
+fn lines_about_groups_are_bounded() {
+    Lines::with(|lines| {
+        let sim = Sim::new(5);
+        let mut broker = Broker::new(&sim);
+        broker.start(&Plan { memory_bytes: 64 << 20, ..Plan::from_seed(1, Faults::Crashes) }, 1);
+        assert_eq!(broker.await_ready(&sim), Start::Ready);
+        let address: SocketAddr = broker.address();
+        lines.take();
+        sim.block_on(async move {
+            let mut connection = connect(address).await;
+            find_coordinator(&mut connection).await;
+            for group in 0..200 {
+                let answer = connection.call(&join(group, 10), 3).await.expect("an answer");
+                assert_eq!(answer.error_code, 0);
+            }
+        });
+        let told = lines.take();
+        let of_groups = having(&told, "broker::groups").len();
+        assert!((290..=310).contains(&of_groups), "{of_groups} of {} lines", told.len());
+    });
 }
