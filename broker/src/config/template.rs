@@ -21,8 +21,8 @@ pub fn page() -> String {
         page.push('\n');
         let dynamic =
             if spec.update == Update::ClusterWide { "; can be altered while the broker runs" } else { "" };
-        for line in wrapped(spec.doc).into_iter().chain(wrapped(&format!("Takes {}{dynamic}.", spec.takes())))
-        {
+        let takes = format!("Takes {}{dynamic}.", spec.takes());
+        for line in wrapped(spec.doc, WIDTH).into_iter().chain(wrapped(&takes, WIDTH)) {
             let _ = writeln!(page, "# {line}");
         }
         let value = match spec.default {
@@ -34,11 +34,12 @@ pub fn page() -> String {
     page
 }
 
-fn wrapped(text: &str) -> Vec<String> {
+/// Lines of at most `width` characters, broken between words.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
         let line = lines.last_mut().expect("never empty");
-        if !line.is_empty() && line.len() + 1 + word.len() > WIDTH {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
             lines.push(word.to_owned());
         } else {
             if !line.is_empty() {

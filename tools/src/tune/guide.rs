@@ -3,6 +3,7 @@
 use super::item::{Apply, Effect, Item};
 use super::items::GROUPS;
 use super::service;
+use corelog_broker::config::template::wrapped;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -152,22 +153,6 @@ pub fn item_json(item: &Item) -> Value {
     }
     value["measured"] = json!(matches!(item.effect, Effect::Measured(_)));
     value
-}
-
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let line = lines.last_mut().expect("never empty");
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(word.to_owned());
-        } else {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines
 }
 
 #[cfg(test)]
