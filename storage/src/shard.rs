@@ -20,7 +20,7 @@ use crate::recovery::{Recovered, RecoveredLog};
 use crate::segment::{IndexCache, Syncs, Turns};
 use crate::space::DiskSpace;
 use corelog_io::sync::{Permit, Semaphore};
-use corelog_io::{Instant, Queue, fs, sleep, spawn, wall_clock_ms};
+use corelog_io::{Instant, Queue, fs, sleep, spawn, timeout, wall_clock_ms};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::{Rc, Weak};
@@ -117,6 +117,7 @@ impl Shard {
     /// A journal group is durable: its logs learn of it, then those who wait for it.
     pub fn settle(&self, group: Group) {
         self.counters.note_group(group.len);
+        self.space.note_written(group.len);
         let mut logs: Vec<Weak<Log>> = Vec::with_capacity(group.effects.len());
         let now_ms = wall_clock_ms();
         for (log, effect) in group.effects {
@@ -190,7 +191,12 @@ impl ShardStorage {
             files: FileCache::new(config.files_open_max),
             dirs: Dirs::new(config.data_dir.clone()),
             indexes: IndexCache::new(config.index_cache_bytes),
-            space: DiskSpace::new(&config.data_dir, config.min_free_bytes, reserve_bytes, config.shard == 0),
+            space: DiskSpace::new(
+                &config.data_dir,
+                config.min_free_bytes,
+                (reserve_bytes, config.shard == 0),
+                config.shards,
+            ),
             promised_elsewhere: Cell::new(0),
             former_ends: recovered.ends,
             flusher: Flusher::default(),
@@ -433,10 +439,14 @@ async fn mark_idle(shard: Rc<Shard>) {
 async fn poll(storage: Weak<ShardStorage>) {
     let mut rounds: u64 = 0;
     loop {
-        let Some(delay) = storage.upgrade().map(|s| s.shard.config.space_poll) else { return };
-        sleep(delay).await;
+        let Some(shard) = storage.upgrade().map(|s| Rc::clone(&s.shard)) else { return };
+        let is_early = timeout(shard.config.space_poll, shard.space.look.notified()).await.is_ok();
+        drop(shard);
         let Some(storage) = storage.upgrade().filter(|s| !s.shard.is_closed()) else { return };
         storage.look_at_space().await;
+        if is_early {
+            continue;
+        }
         let waiting = fs::waiting_for_descriptors();
         if waiting > 0 && rounds.is_multiple_of(10) {
             tracing::warn!(

@@ -6,12 +6,15 @@
 
 use crate::error::{AppendError, StorageError};
 use crate::paths;
+use corelog_io::sync::Notify;
 use corelog_io::{File, OpenOptions, fs};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 /// With less than this available beside the reserve, only the journal is written.
 const USABLE: u64 = 1 << 20;
+/// However little is left, so much may be written between two looks.
+const LOOK_AFTER_MIN: u64 = 1 << 20;
 /// Less than this is no reserve.
 const RESERVE_MIN: u64 = 64 << 10;
 
@@ -21,6 +24,12 @@ pub struct DiskSpace {
     available: Cell<u64>,
     promised: Cell<u64>,
     full: Cell<bool>,
+    shards: u64,
+    /// Written since the last look, and after how much the next one is due, before its time.
+    written: Cell<u64>,
+    look_after: Cell<u64>,
+    /// It is due.
+    pub look: Notify,
     /// What is left is for what frees space: it was less than [`USABLE`] at the last look, or a write has met a full disk since.
     used_up: Cell<bool>,
     reserve: PathBuf,
@@ -30,13 +39,22 @@ pub struct DiskSpace {
 
 impl DiskSpace {
     /// Assumes enough until the first look. The reserve is one for all shards: `makes_reserve` is for one of them.
-    pub fn new(data_dir: &Path, min_free: u64, reserve_bytes: u64, makes_reserve: bool) -> DiskSpace {
+    pub fn new(
+        data_dir: &Path,
+        min_free: u64,
+        (reserve_bytes, makes_reserve): (u64, bool),
+        shards: usize,
+    ) -> DiskSpace {
         let reserve = paths::journal_dir(data_dir).join("reserve");
         DiskSpace {
             min_free,
             available: Cell::new(u64::MAX),
             promised: Cell::new(0),
             full: Cell::new(false),
+            shards: shards as u64,
+            written: Cell::new(0),
+            look_after: Cell::new(u64::MAX),
+            look: Notify::default(),
             used_up: Cell::new(false),
             reserve,
             reserve_bytes,
@@ -51,12 +69,27 @@ impl DiskSpace {
         let promised = promised.saturating_add(missing);
         self.used_up.set(available < missing + USABLE);
         self.promised.set(promised);
-        let full = available < self.min_free.saturating_add(promised);
+        let wanted = self.min_free.saturating_add(promised);
+        let full = available < wanted;
+        // Others write as much meanwhile, and what is written comes to segments too.
+        let part = available.saturating_sub(wanted) / (2 * self.shards);
+        self.written.set(0);
+        self.look_after.set(if full { u64::MAX } else { part.max(LOOK_AFTER_MIN) });
         if full != self.full.replace(full) {
             match self.check() {
                 Err(why) => tracing::warn!("appends are refused: {why}"),
                 Ok(()) => tracing::info!(available, "there is space again: appends are taken"),
             }
+        }
+    }
+
+    /// So much was written. The faster a disk fills, the sooner it is looked at.
+    pub fn note_written(&self, bytes: u64) {
+        let written = self.written.get() + bytes;
+        self.written.set(written);
+        if written > self.look_after.get() {
+            self.look_after.set(u64::MAX);
+            self.look.notify_one();
         }
     }
 
@@ -158,7 +191,7 @@ mod tests {
     /// What is refused says why: the sum that was not there, and of what.
     #[test]
     fn a_full_disk_says_what_is_missing() {
-        let space = DiskSpace::new(Path::new("data"), 16, 0, true);
+        let space = DiskSpace::new(Path::new("data"), 16, (0, true), 1);
         space.note(159, 100, 0);
         assert!(space.check().is_ok());
         space.note(115, 100, 0);

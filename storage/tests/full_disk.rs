@@ -196,3 +196,38 @@ fn restarts_on_a_full_disk_leave_room_for_a_deletion() {
         }
     }
 }
+
+/// The disk is looked at the sooner the faster it fills: what is to be kept free of it is kept.
+#[test]
+fn a_disk_that_fills_between_two_looks_keeps_its_reserve() {
+    let sim = Sim::new(7);
+    let machine = sim.process("broker");
+    let disk = machine.clone();
+    run(&sim, &machine, async move {
+        let keeps = 8 << 20;
+        let config = StorageConfig {
+            min_free_bytes: keeps,
+            reserve_bytes: 1 << 20,
+            tail_cache_bytes: 8 << 20,
+            space_poll: Duration::from_secs(3600),
+            ..world::config(0, 1)
+        };
+        disk.disk().set_capacity(40 << 20);
+        let storage = open_as(config).await;
+        let log = log_of(&storage, 1);
+        storage.settle_recovery();
+        let mut refused = 0;
+        while refused < 100 {
+            match log.append(client(batch(&[&[3; 20_000]], 1))).await {
+                Ok(appended) => appended.durable.await.expect("it is durable"),
+                Err(_) => {
+                    refused += 1;
+                    sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+        let left = fs::space(Path::new(DIR)).await.expect("it can be asked for").available;
+        assert!(left >= keeps - (1 << 20), "{left} bytes are left of {keeps} that are to be kept free");
+        assert!(log.high_watermark() > 500, "{} batches were taken", log.high_watermark());
+    });
+}
