@@ -247,3 +247,28 @@ fn a_broker_that_takes_nothing_is_given_up_also_without_acks() {
         in_time("delivery", producer.send(record()).await.unwrap()).await.unwrap();
     });
 }
+
+#[test]
+fn what_is_written_is_told_so_also_if_its_topic_seems_gone_meanwhile() {
+    let is_writing = Arc::new(AtomicBool::new(false));
+    let (writes, knows) = (is_writing.clone(), is_writing);
+    let broker = FakeBroker::start(Box::new(move |_| {
+        writes.store(true, Ordering::SeqCst);
+        std::thread::sleep(SHORT);
+        Fault::None
+    }));
+    broker.has_ids.store(true, Ordering::SeqCst);
+    block_on(async {
+        let metadata_max_age = Duration::from_millis(20);
+        let client = ClientConfig { metadata_max_age, request_timeout: TOO_LONG, ..broker.client_config() };
+        let client = Client::connect(client).await.unwrap();
+        let producer = prepared(&client, config()).await;
+        // As by a broker that has only just started.
+        *broker.metadata_faults.lock().unwrap() = Box::new(move || match knows.load(Ordering::SeqCst) {
+            true => Fault::Refuse(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+            false => Fault::None,
+        });
+        let delivery = producer.send(record()).await.unwrap();
+        assert_eq!(in_time("delivery", delivery).await.unwrap().offset, Some(0));
+    });
+}

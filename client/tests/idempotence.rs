@@ -176,6 +176,24 @@ fn what_is_not_answered_in_time_fails_and_what_follows_does_not() {
 }
 
 #[test]
+fn what_the_broker_may_have_does_not_fail_as_if_it_had_not() {
+    let code = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+    for faults in [[Fault::CutAfter, Fault::Refuse(code)], [Fault::Unnamed, Fault::None]] {
+        let mut left = faults.into_iter();
+        let broker = FakeBroker::start(Box::new(move |_| left.next().unwrap_or(Fault::None)));
+        block_on(async {
+            let client = connect(&broker).await;
+            let producer = client.producer(config()).unwrap();
+            let record = |value: &str| ProducerRecord::to("t").partition(0).value(value.to_owned());
+            let error = producer.send(record("a")).await.unwrap().await.unwrap_err();
+            assert!(matches!(error, Error::NotAcknowledged { .. }), "{faults:?}: {error}");
+            producer.send(record("b")).await.unwrap().await.unwrap();
+            assert_eq!(broker.logs.lock().unwrap()[&0].values, ["a", "b"]);
+        });
+    }
+}
+
+#[test]
 fn a_lost_identity_is_replaced_before_anything_is_sent_again() {
     let faults = |batch: &fake_broker::Batch| match batch.producer_id == 7 && batch.sequence >= 40 {
         true => Fault::Refuse(ErrorCode::INVALID_PRODUCER_EPOCH),

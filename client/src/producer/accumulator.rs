@@ -138,6 +138,8 @@ pub(super) enum Verdict {
     /// The sequence is broken at this batch: it goes on under a new epoch.
     Restart,
     Failed(Error),
+    /// It failed, and the broker may have it all the same.
+    Unclear(Error),
 }
 
 impl Accumulator {
@@ -538,6 +540,7 @@ impl Accumulator {
         queue.batches[at].in_flight = false;
         let outcome = match verdict {
             Verdict::Written(written) => {
+        queue.batches[at].doubtful |= matches!(verdict, Verdict::Doubt | Verdict::Unclear(_));
                 (queue.failures, queue.retry_at) = (0, None);
                 queue.is_known = true;
                 if queue.gap == Gap::Unresolved {
@@ -548,14 +551,13 @@ impl Accumulator {
             Verdict::Retry | Verdict::Doubt | Verdict::Restart => {
                 queue.retry_at = Some(Instant::now() + backoff(queue.failures));
                 queue.failures += 1;
-                queue.batches[at].doubtful |= matches!(verdict, Verdict::Doubt);
                 if matches!(verdict, Verdict::Restart) {
                     queue.gap = Gap::Certain;
                 }
                 None
             }
-            Verdict::Failed(error) => {
-                // Its sequence numbers will never come.
+            Verdict::Failed(error) | Verdict::Unclear(error) => {
+                // Its sequence numbers will never come, or have come already.
                 queue.gap = Gap::Certain;
                 Some(Err(error))
             }
@@ -565,7 +567,15 @@ impl Accumulator {
             self.incomplete.remove(&number);
             self.buffered -= batch.bytes;
             let failure = outcome.as_ref().err().cloned();
-            batch.outcome.complete(outcome);
+            batch.outcome.complete(match outcome {
+                // That one try was refused says nothing of those before it.
+                Err(error) if batch.doubtful => Err(Error::NotAcknowledged {
+                    what: format!("delivery to {}", queue.at),
+                    after: batch.opened.elapsed(),
+                    last: Some(Box::new(error)),
+                }),
+                outcome => outcome,
+            });
             if let Some(error) = failure {
                 self.record_failed(&error);
             }

@@ -18,7 +18,7 @@ use corelog_wire::messages::InitProducerIdRequest;
 use corelog_wire::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
 };
-use corelog_wire::{ErrorCode, Str};
+use corelog_wire::{ErrorCode, Str, Uuid};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::future::{Future, poll_fn};
@@ -274,7 +274,7 @@ impl Sender {
         let sender = self.clone();
         driver::spawn(async move {
             match answer.wait().await {
-                Ok(response) => sender.settle(node, sent, response),
+                Ok(response) => sender.settle(node, sent, &names, response),
                 Err(error) => sender.settle_all(node, sent, &error, true),
             }
         });
@@ -283,6 +283,8 @@ impl Sender {
     fn request(
         &self,
         connection: &Connection,
+        // What metadata says may change meanwhile.
+        let names = request.topic_data.into_iter().map(|topic| (topic.topic_id, topic.name)).collect();
         records: Vec<(TopicPartition, Bytes)>,
     ) -> Result<(ProduceRequest, i16)> {
         let metadata = self.core.metadata.borrow();
@@ -351,12 +353,18 @@ impl Sender {
         });
     }
 
-    fn settle(&self, node: i32, mut sent: HashMap<TopicPartition, (usize, u64)>, response: ProduceResponse) {
+    fn settle(
+        &self,
+        node: i32,
+        mut sent: HashMap<TopicPartition, (usize, u64)>,
+        names: &HashMap<Uuid, Str>,
+        response: ProduceResponse,
+    ) {
         for topic in response.responses {
             let name = match topic.topic_id.is_zero() {
                 true => topic.name,
-                false => match self.name_of(&sent, topic.topic_id) {
-                    Some(name) => name,
+                false => match names.get(&topic.topic_id) {
+                    Some(name) => name.clone(),
                     None => continue,
                 },
             };
@@ -376,13 +384,8 @@ impl Sender {
                 what: format!("produce to broker {node}"),
                 message: Some("its answer does not name all the partitions asked for".into()),
             };
-            self.settle_all(node, sent, &error, false);
+            self.settle_all(node, sent, &error, true);
         }
-    }
-
-    fn name_of(&self, sent: &HashMap<TopicPartition, (usize, u64)>, id: corelog_wire::Uuid) -> Option<Str> {
-        let metadata = self.core.metadata.borrow();
-        sent.keys().find(|at| metadata.topic_id(&at.topic) == id).map(|at| at.topic.clone())
     }
 
     fn verdict(
@@ -465,6 +468,7 @@ impl Sender {
     }
 
     fn request_done(&self, node: i32) {
+                (false, true) if !matches!(error, Error::Closed) => Verdict::Unclear(error.clone()),
         if let Some(in_flight) = self.in_flight.borrow_mut().get_mut(&node) {
             *in_flight -= 1;
         }
