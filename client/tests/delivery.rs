@@ -272,3 +272,18 @@ fn what_is_written_is_told_so_also_if_its_topic_seems_gone_meanwhile() {
         assert_eq!(in_time("delivery", delivery).await.unwrap().offset, Some(0));
     });
 }
+
+#[test]
+fn an_identity_that_is_refused_is_not_asked_for_without_end() {
+    let broker = FakeBroker::start(Box::new(|_| Fault::Refuse(ErrorCode::INVALID_PRODUCER_EPOCH)));
+    block_on(async {
+        let client = connect(&broker).await;
+        let producer = prepared(&client, config()).await;
+        *broker.identity_refusal.lock().unwrap() = Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
+        let _delivery = producer.send(record()).await.unwrap();
+        let asked = || broker.identities_asked.load(Ordering::SeqCst);
+        eventually("it asks for another", || asked() > 0);
+        std::thread::sleep(SHORT);
+        assert!(asked() < 50, "asked {} times", asked());
+    });
+}

@@ -40,6 +40,8 @@ pub(super) struct Sender {
     in_flight: RefCell<HashMap<i32, usize>>,
     connecting: RefCell<HashSet<i32>>,
     getting_id: Cell<bool>,
+    /// In a row.
+    id_failures: Cell<u32>,
     /// Of a transactional producer.
     coordinator: Option<Rc<Coordinator>>,
     adding: Cell<bool>,
@@ -68,6 +70,7 @@ pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, lane: Lane) {
         in_flight: RefCell::default(),
         connecting: RefCell::default(),
         getting_id: Cell::new(false),
+        id_failures: Cell::new(0),
         last_error: RefCell::default(),
         changed: Event::default(),
     });
@@ -212,8 +215,17 @@ impl Sender {
         let sender = self.clone();
         driver::spawn(async move {
             match producer_id(&sender.core, sender.core.deadline()).await {
-                Ok(identity) => sender.shared.lock().identity = Some(identity),
-                Err(error) => drop(sender.last_error.replace(Some(error))),
+                Ok(identity) => {
+                    sender.id_failures.set(0);
+                    // One who sends may have been quicker.
+                    sender.shared.lock().identity.get_or_insert(identity);
+                }
+                Err(error) => {
+                    sender.last_error.replace(Some(error));
+                    let failures = sender.id_failures.get();
+                    sender.id_failures.set(failures.saturating_add(1));
+                    driver::sleep(sender.core.backoff(failures)).await;
+                }
             }
             sender.getting_id.set(false);
             sender.changed.notify();
