@@ -374,6 +374,8 @@ impl Accumulator {
         last_error: &Option<Error>,
     ) -> Work {
         let mut work = Work::default();
+        // When it comes next is not known before it is done: until then it is told of whatever comes.
+        self.sender_comes = None;
         let mut room: HashMap<i32, usize> = HashMap::new();
         let hurry = !self.waiting.is_empty() || self.closed.is_some();
         self.waiting.retain(|(waker, until)| {
@@ -538,9 +540,9 @@ impl Accumulator {
         let Some(at) = queue.batches.iter().position(|batch| batch.number == number) else { return };
         queue.in_flight -= 1;
         queue.batches[at].in_flight = false;
+        queue.batches[at].doubtful |= matches!(verdict, Verdict::Doubt | Verdict::Unclear(_));
         let outcome = match verdict {
             Verdict::Written(written) => {
-        queue.batches[at].doubtful |= matches!(verdict, Verdict::Doubt | Verdict::Unclear(_));
                 (queue.failures, queue.retry_at) = (0, None);
                 queue.is_known = true;
                 if queue.gap == Gap::Unresolved {
@@ -937,6 +939,21 @@ mod tests {
         partition.written(0).append();
         assert_eq!(partition.age(1).append().drain(), [(2, 0, 1)]);
         assert!(matches!(partition.outcome(1), Some(Err(Error::Timeout { .. }))));
+    }
+
+    #[test]
+    fn what_comes_while_the_sender_is_at_work_is_told_to_it() {
+        let config = ProducerConfig { idempotent: false, ..Default::default() };
+        let mut accumulator = Accumulator::new(None);
+        accumulator.set_topic(&"t".into(), &topic(1));
+        let now = Instant::now();
+        // It slept until now, and has not said yet how long it will sleep next.
+        accumulator.sender_comes = Some(now);
+        accumulator.drain(&config, now, 1, |_| Some(1), |_| 1 << 20, &None);
+        accumulator.news = false;
+        let record = ProducerRecord::to("t").partition(0).value("v");
+        assert!(matches!(accumulator.append(&config, &record, 0), Ok(Append::Done(_))));
+        assert!(accumulator.news);
     }
 
     #[test]
