@@ -29,11 +29,27 @@ fn at(topic: &'static str, partition: i32) -> TopicPartition {
 }
 
 fn start(nodes: i32, script: impl FnMut(&Asked) -> Fate + Send + 'static) -> (Client, Arc<Reading>) {
+    start_with(nodes, script, |_| ())
+}
+
+fn start_with(
+    nodes: i32,
+    script: impl FnMut(&Asked) -> Fate + Send + 'static,
+    change: impl FnOnce(&mut ClientConfig),
+) -> (Client, Arc<Reading>) {
     let script: Script = Box::new(script);
     let (address, broker) = FakeBroker::start_reading(nodes, script);
     let mut config = ClientConfig::new(&address);
     (config.retry_backoff, config.reconnect_backoff) = (Duration::from_millis(50), Duration::from_millis(1));
+    change(&mut config);
     (block_on(Client::connect(config)).unwrap(), broker)
+}
+
+/// Does it on a thread of its own, which is left behind if it hangs.
+fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (tx, rx) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tx.send(work()));
+    rx.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
 }
 
 fn answered(_: &Asked) -> Fate {
@@ -378,6 +394,47 @@ fn a_poll_that_is_kept_and_not_driven_is_none() {
 }
 
 // Where to begin.
+
+#[test]
+fn the_answer_of_an_earlier_leader_does_not_repeat_what_the_next_one_gave() {
+    let script = |asked: &Asked| match (asked.node, asked.api) {
+        (1, ApiKey::Fetch) => Fate::Late,
+        _ => Fate::Answered,
+    };
+    let (client, broker) =
+        start_with(2, script, |config| config.metadata_max_age = Duration::from_millis(50));
+    broker.append(&at("t", 0), 0, 3);
+    let consumer = by_hand(&client, config(), &[at("t", 0)]);
+    broker.wait("it fetches", |state| state.count(ApiKey::Fetch) == 1);
+    sleep(SOON);
+    broker.lock().leaders.insert(at("t", 0), (2, 1));
+    broker.append(&at("t", 0), 1, 2);
+    assert_eq!(offsets(&read(&consumer, 5)), [0, 1, 2, 3, 4]);
+    broker.release();
+    let until = Instant::now() + A_WHILE;
+    while Instant::now() < until {
+        assert_eq!(offsets(&block_on(consumer.poll(SOON)).unwrap()), []);
+    }
+    assert_eq!(consumer.position(&at("t", 0)).unwrap(), Some(5));
+}
+
+#[test]
+fn fetches_that_are_refused_are_not_made_without_end() {
+    for code in [ErrorCode::FETCH_SESSION_ID_NOT_FOUND, ErrorCode::INCONSISTENT_TOPIC_ID] {
+        let (client, broker) = start(1, move |asked| match asked.api {
+            ApiKey::Fetch => Fate::SessionRefused(code),
+            _ => Fate::Answered,
+        });
+        let consumer = by_hand(&client, config(), &[at("t", 0)]);
+        broker.wait("it fetches", |state| state.count(ApiKey::Fetch) > 1);
+        sleep(A_WHILE);
+        let fetches = broker.lock().count(ApiKey::Fetch);
+        assert!(fetches < 20, "{fetches} fetches");
+        drop(consumer);
+    }
+}
+
+// Times that are no times.
 
 #[test]
 fn one_slow_broker_does_not_hold_back_the_others_partitions() {

@@ -207,14 +207,25 @@ impl Fetcher {
             broker.in_flight = false;
             match fetched {
                 Ok(response) => {
-                    (broker.failures, broker.retry_at) = (0, None);
                     let code = ErrorCode(response.error_code);
                     let again = broker.session.answered(code, response.session_id);
-                    drop(nodes);
                     match Error::check(code.code(), || format!("fetch from broker {node}")) {
-                        Err(error) if !again => fetcher.failed(node, error),
-                        Err(_) => fetcher.core.refresh_soon(),
-                        Ok(()) => fetcher.take(node, &asks, response),
+                        Err(_) if again => {
+                            // At once, but once.
+                            let backoff = || Instant::now() + fetcher.core.backoff(broker.failures - 1);
+                            broker.retry_at = (broker.failures > 0).then(backoff);
+                            broker.failures += 1;
+                            fetcher.core.refresh_soon();
+                        }
+                        Err(error) => {
+                            drop(nodes);
+                            fetcher.failed(node, error);
+                        }
+                        Ok(()) => {
+                            (broker.failures, broker.retry_at) = (0, None);
+                            drop(nodes);
+                            fetcher.take(node, &asks, response);
+                        }
                     }
                 }
                 Err(error) => {
@@ -305,6 +316,11 @@ impl Fetcher {
         let Some(place) = buffer.partitions.get_mut(&at).filter(|place| place.version == version) else {
             return;
         };
+        // When leaders change, the next one may have been asked for the same, and may have answered before.
+        let is_awaited = matches!(place.start, Start::At(position) if position.offset == offset);
+        if !is_awaited || place.is_asked {
+            return;
+        }
         let code = ErrorCode(data.error_code);
         if code.is_ok() {
             place.failures = 0;
