@@ -396,6 +396,51 @@ fn a_poll_that_is_kept_and_not_driven_is_none() {
 // Where to begin.
 
 #[test]
+fn a_broker_that_goes_and_comes_back_is_read_from_again() {
+    let cuts = Arc::new(AtomicBool::new(true));
+    let script = cuts.clone();
+    let script = move |asked: &Asked| match (asked.node, asked.api) {
+        (2, ApiKey::ApiVersions) if script.load(Ordering::SeqCst) => Fate::Cut,
+        _ => Fate::Answered,
+    };
+    let (client, broker) = start_with(2, script, |config| {
+        config.metadata_max_age = Duration::from_millis(50);
+        // Longer than metadata takes to tell that the broker is gone.
+        config.reconnect_backoff = Duration::from_millis(600);
+    });
+    broker.lock().leaders.insert(at("t", 1), (2, 0));
+    broker.append(&at("t", 1), 0, 1);
+    let consumer = by_hand(&client, config(), &[at("t", 1)]);
+    broker.wait("it connects", |state| {
+        state.asked.iter().any(|asked| asked.node == 2 && asked.api == ApiKey::ApiVersions)
+    });
+    sleep(Duration::from_millis(250));
+    broker.lock().gone.insert(2);
+    sleep(Duration::from_millis(700));
+    cuts.store(false, Ordering::SeqCst);
+    broker.lock().gone.clear();
+    assert_eq!(offsets(&read(&consumer, 1)), [0]);
+}
+
+#[test]
+fn what_is_refused_for_a_while_is_asked_for_again() {
+    for (api, code) in [
+        (ApiKey::OffsetFetch, ErrorCode::GROUP_AUTHORIZATION_FAILED),
+        (ApiKey::ListOffsets, ErrorCode::UNKNOWN_SERVER_ERROR),
+    ] {
+        let mut is_first = true;
+        let (client, broker) = start(1, move |asked| match asked.api == api {
+            true if std::mem::take(&mut is_first) => Fate::RefusedFor(at("t", 0), code),
+            _ => Fate::Answered,
+        });
+        broker.append(&at("t", 0), 0, 1);
+        let consumer = by_hand(&client, config(), &[at("t", 0)]);
+        assert_eq!(poll_error(&consumer).code(), Some(code));
+        read(&consumer, 1);
+    }
+}
+
+#[test]
 fn the_answer_of_an_earlier_leader_does_not_repeat_what_the_next_one_gave() {
     let script = |asked: &Asked| match (asked.node, asked.api) {
         (1, ApiKey::Fetch) => Fate::Late,

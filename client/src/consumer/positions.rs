@@ -258,8 +258,12 @@ impl Fetcher {
                 self.core.refresh_soon();
             }
             is_over
-        } else {
+        } else if matches!(error, Error::Config { .. }) {
             place.halted = true;
+            true
+        } else {
+            // Somebody may mend it.
+            self.back_off(place);
             true
         };
         // A client that is closed tells so by itself.
