@@ -393,6 +393,20 @@ fn a_poll_that_is_kept_and_not_driven_is_none() {
     assert_eq!(broker.lock().count(ApiKey::LeaveGroup), 0);
 }
 
+#[test]
+fn what_is_assigned_by_hand_stays_when_the_group_is_left() {
+    let (client, broker) = start(1, answered);
+    broker.append(&at("t", 0), 0, 1);
+    let consumer = member(&client, config(), &["t"]);
+    read(&consumer, 1);
+    consumer.unsubscribe();
+    consumer.assign([at("t", 0)]).unwrap();
+    broker.wait("it leaves", |state| state.count(ApiKey::LeaveGroup) == 1);
+    broker.append(&at("t", 0), 0, 1);
+    assert_eq!(offsets(&read(&consumer, 1)), [1]);
+    assert_eq!(consumer.assignment(), [at("t", 0)]);
+}
+
 // Where to begin.
 
 #[test]

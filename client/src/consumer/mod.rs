@@ -181,7 +181,7 @@ impl Consumer {
                 "unsubscribe before assigning partitions",
             ));
         }
-        buffer.assign(partitions.into_iter().map(|at| (at, None)).collect());
+        buffer.assign_by_hand(partitions);
         Ok(())
     }
 

@@ -209,6 +209,10 @@ impl Membership {
             let all = assigned
                 .iter()
                 .map(|at| (at.clone(), (!buffer.partitions.contains_key(at)).then_some(Start::Committed)));
+            if buffer.closed.is_some() || buffer.subscription.is_none() {
+                // What is there by now was assigned by hand.
+                return Err(Change::Unsubscribed);
+            }
             let all = all.collect();
             buffer.assign(all);
             buffer.end_rebalance();
@@ -257,7 +261,7 @@ impl Membership {
         self.owned.retain(|at| !partitions.contains(at));
         {
             let mut buffer = self.shared.lock();
-            buffer.revoke(partitions);
+            buffer.revoke_shared(partitions);
             buffer.revoke_commits(partitions, &self.group);
         }
         if !partitions.is_empty() {
