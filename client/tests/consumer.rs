@@ -394,6 +394,57 @@ fn a_poll_that_is_kept_and_not_driven_is_none() {
 }
 
 #[test]
+fn a_connection_that_died_is_noticed_although_joins_may_take_long() {
+    let mut is_first = true;
+    let script = move |asked: &Asked| match asked.api {
+        ApiKey::Heartbeat if std::mem::take(&mut is_first) => Fate::Held,
+        _ => Fate::Answered,
+    };
+    let (client, broker) =
+        start_with(1, script, |config| config.request_timeout = Duration::from_millis(200));
+    let session_timeout = Duration::from_millis(500);
+    let consumer = member(&client, ConsumerConfig { session_timeout, ..config() }, &["t"]);
+    broker.wait("another heartbeat comes", |state| state.count(ApiKey::Heartbeat) > 1);
+    drop(consumer);
+}
+
+#[test]
+fn whoever_cannot_rejoin_gives_up_what_others_may_have_by_then() {
+    let cuts = Arc::new(AtomicBool::new(false));
+    let script = cuts.clone();
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::JoinGroup if script.load(Ordering::SeqCst) => Fate::Cut,
+        _ => Fate::Answered,
+    });
+    let config = ConsumerConfig {
+        assignors: vec![Assignor::CooperativeSticky],
+        session_timeout: Duration::from_millis(500),
+        ..config()
+    };
+    let consumer = member(&client, config, &["t"]);
+    poll_until(&consumer, "it gets all", |it| it.assignment().len() == 2);
+    cuts.store(true, Ordering::SeqCst);
+    broker.lock().heartbeat = Some(ErrorCode::REBALANCE_IN_PROGRESS);
+    poll_until(&consumer, "it has nothing left", |it| it.assignment().is_empty());
+    cuts.store(false, Ordering::SeqCst);
+    poll_until(&consumer, "it gets all again", |it| it.assignment().len() == 2);
+}
+
+#[test]
+fn a_coordinator_that_forgets_its_members_at_once_is_not_asked_without_end() {
+    let (client, broker) = start(1, |asked| match asked.api {
+        ApiKey::SyncGroup => Fate::Refused(ErrorCode::UNKNOWN_MEMBER_ID),
+        _ => Fate::Answered,
+    });
+    let consumer = member(&client, config(), &["t"]);
+    broker.wait("it joins", |state| state.count(ApiKey::JoinGroup) > 1);
+    sleep(A_WHILE);
+    let joins = broker.lock().count(ApiKey::JoinGroup);
+    assert!(joins < 20, "{joins} joins");
+    drop(consumer);
+}
+
+#[test]
 fn what_is_assigned_by_hand_stays_when_the_group_is_left() {
     let (client, broker) = start(1, answered);
     broker.append(&at("t", 0), 0, 1);
