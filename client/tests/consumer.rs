@@ -547,6 +547,57 @@ fn fetches_that_are_refused_are_not_made_without_end() {
 // Times that are no times.
 
 #[test]
+fn what_is_due_all_the_time_leaves_time_for_everything_else() {
+    let (address, broker) = FakeBroker::start_reading(1, Box::new(answered));
+    broker.append(&at("t", 0), 0, 1);
+    in_time("reading", move || {
+        let config = ClientConfig { metadata_max_age: Duration::ZERO, ..ClientConfig::new(&address) };
+        let client = block_on(Client::connect(config)).unwrap();
+        let config = ConsumerConfig {
+            auto_commit: Some(Duration::ZERO),
+            heartbeat_interval: Duration::ZERO,
+            ..self::config()
+        };
+        let consumer = member(&client, config, &["t"]);
+        read(&consumer, 1);
+        block_on(consumer.close()).unwrap();
+    });
+    assert_eq!(broker.lock().committed.get(&at("t", 0)), Some(&(1, 0)));
+}
+
+#[test]
+fn times_may_be_as_long_as_can_be() {
+    const MAX: Duration = Duration::MAX;
+    let (address, broker) = FakeBroker::start_reading(1, Box::new(answered));
+    broker.append(&at("t", 0), 0, 1);
+    in_time("reading", move || {
+        let config = ClientConfig {
+            connect_timeout: MAX,
+            request_timeout: MAX,
+            api_timeout: MAX,
+            retry_backoff_max: MAX,
+            reconnect_backoff_max: MAX,
+            metadata_max_age: MAX,
+            ..ClientConfig::new(&address)
+        };
+        let client = block_on(Client::connect(config)).unwrap();
+        let config = ConsumerConfig {
+            auto_commit: Some(MAX),
+            fetch_wait_max: MAX,
+            session_timeout: MAX,
+            poll_interval_max: MAX,
+            close_timeout: MAX,
+            ..self::config()
+        };
+        let consumer = member(&client, config, &["t"]);
+        read(&consumer, 1);
+        block_on(consumer.commit()).unwrap();
+        block_on(consumer.offsets(vec![(at("t", 0), OffsetSpec::Latest)])).unwrap();
+        block_on(consumer.close()).unwrap();
+    });
+}
+
+#[test]
 fn one_slow_broker_does_not_hold_back_the_others_partitions() {
     let (client, broker) = start(2, |asked| match (asked.api, asked.node) {
         (ApiKey::ListOffsets, 2) => Fate::Held,

@@ -249,6 +249,20 @@ fn a_broker_that_takes_nothing_is_given_up_also_without_acks() {
 }
 
 #[test]
+fn times_may_be_as_long_as_can_be() {
+    const MAX: Duration = Duration::MAX;
+    let broker = FakeBroker::start(Box::new(|_| Fault::None));
+    block_on(async {
+        let client = connect(&broker).await;
+        let config = ProducerConfig { linger: MAX, send_timeout: MAX, delivery_timeout: MAX, ..config() };
+        let producer = client.producer(config).unwrap();
+        let delivery = in_time("send", producer.send(record())).await.unwrap();
+        in_time("flush", producer.flush()).await.unwrap();
+        in_time("delivery", delivery).await.unwrap();
+    });
+}
+
+#[test]
 fn what_is_written_is_told_so_also_if_its_topic_seems_gone_meanwhile() {
     let is_writing = Arc::new(AtomicBool::new(false));
     let (writes, knows) = (is_writing.clone(), is_writing);

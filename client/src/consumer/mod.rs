@@ -17,6 +17,7 @@ pub use group::RebalanceEvent;
 pub use record::ConsumerRecord;
 
 use crate::client::Client;
+use crate::config::FOREVER;
 use crate::core::Core;
 use crate::driver::{self, Event, Handle};
 use crate::error::{Error, Result};
@@ -86,9 +87,6 @@ pub struct Consumer {
     ended: Option<oneshot::Receiver<Result<()>>>,
 }
 
-/// In place of times that are longer than clocks count.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-
 struct Shared {
     config: ConsumerConfig,
     buffer: Mutex<Buffer>,
@@ -110,6 +108,7 @@ impl Client {
     /// A new consumer. Errors: a config that cannot be.
     pub fn consumer(&self, config: ConsumerConfig) -> Result<Consumer> {
         config.check()?;
+        let config = config.bounded();
         let shared = Arc::new(Shared { config, buffer: Mutex::new(Buffer::new()) });
         let theirs = shared.clone();
         let handle = self.handle.clone();
@@ -136,7 +135,7 @@ async fn run(core: Rc<Core>, shared: Arc<Shared>, ended: oneshot::Sender<Result<
                 }
                 told.await;
             }
-            driver::sleep(limit.min(FOREVER)).await;
+            driver::sleep(limit).await;
         }
     };
     let outcome = match select(pin!(work(core, shared, news)), pin!(overdue)).await {

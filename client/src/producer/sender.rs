@@ -283,6 +283,8 @@ impl Sender {
             Ok(answer) => answer,
             Err(error) => return self.settle_all(node, sent, &error, false),
         };
+        // What metadata says may change meanwhile.
+        let names = request.topic_data.into_iter().map(|topic| (topic.topic_id, topic.name)).collect();
         let sender = self.clone();
         driver::spawn(async move {
             match answer.wait().await {
@@ -295,8 +297,6 @@ impl Sender {
     fn request(
         &self,
         connection: &Connection,
-        // What metadata says may change meanwhile.
-        let names = request.topic_data.into_iter().map(|topic| (topic.topic_id, topic.name)).collect();
         records: Vec<(TopicPartition, Bytes)>,
     ) -> Result<(ProduceRequest, i16)> {
         let metadata = self.core.metadata.borrow();
@@ -468,6 +468,7 @@ impl Sender {
             let verdict = match (error.is_retriable(), may_have_arrived) {
                 (true, true) => Verdict::Doubt,
                 (true, false) => Verdict::Retry,
+                (false, true) if !matches!(error, Error::Closed) => Verdict::Unclear(error.clone()),
                 (false, _) => Verdict::Failed(error.clone()),
             };
             self.finish(queue, number, verdict);
@@ -480,7 +481,6 @@ impl Sender {
     }
 
     fn request_done(&self, node: i32) {
-                (false, true) if !matches!(error, Error::Closed) => Verdict::Unclear(error.clone()),
         if let Some(in_flight) = self.in_flight.borrow_mut().get_mut(&node) {
             *in_flight -= 1;
         }
