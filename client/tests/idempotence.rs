@@ -194,6 +194,24 @@ fn what_the_broker_may_have_does_not_fail_as_if_it_had_not() {
 }
 
 #[test]
+fn what_a_leader_refuses_that_has_written_it_may_be_there() {
+    for code in [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::KAFKA_STORAGE_ERROR] {
+        let mut faults = [Fault::RefuseAfter(code)].into_iter();
+        let broker = FakeBroker::start(Box::new(move |_| {
+            faults.next().unwrap_or(Fault::Refuse(ErrorCode::NOT_ENOUGH_REPLICAS))
+        }));
+        block_on(async {
+            let client = connect(&broker).await;
+            let config = ProducerConfig { delivery_timeout: Duration::from_millis(300), ..config() };
+            let producer = client.producer(config).unwrap();
+            let record = ProducerRecord::to("t").partition(0).value("a");
+            let error = producer.send(record).await.unwrap().await.unwrap_err();
+            assert!(matches!(error, Error::NotAcknowledged { .. }), "{code}: {error}");
+        });
+    }
+}
+
+#[test]
 fn a_lost_identity_is_replaced_before_anything_is_sent_again() {
     let faults = |batch: &fake_broker::Batch| match batch.producer_id == 7 && batch.sequence >= 40 {
         true => Fault::Refuse(ErrorCode::INVALID_PRODUCER_EPOCH),

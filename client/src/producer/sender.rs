@@ -436,7 +436,11 @@ impl Sender {
                 self.shared.lock().lose_identity(queue);
                 Verdict::Restart
             }
-            ErrorCode::REQUEST_TIMED_OUT | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND => Verdict::Doubt,
+            ErrorCode::REQUEST_TIMED_OUT
+            | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND
+            | ErrorCode::KAFKA_STORAGE_ERROR => Verdict::Doubt,
+            // It may have written it, and ceased to lead while it waited for the replicas.
+            ErrorCode::NOT_LEADER_OR_FOLLOWER if self.shared.config.acks == Acks::All => Verdict::Doubt,
             _ if code.is_retriable() => Verdict::Retry,
             _ => Verdict::Failed(error.clone()),
         };

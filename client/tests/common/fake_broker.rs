@@ -45,6 +45,8 @@ pub enum Fault {
     Refuse(ErrorCode),
     /// It is written; neither it nor what follows on the connection is answered.
     Silence,
+    /// It is written, and refused with this code.
+    RefuseAfter(ErrorCode),
     /// It is written, and the answer does not name it.
     Unnamed,
     /// Nothing more is read from the connection.
@@ -403,7 +405,12 @@ impl FakeBroker {
         coordinator.refusal = match fault {
             Fault::CutBefore => return None,
             Fault::Refuse(code) => Some(code),
-            Fault::None | Fault::CutAfter | Fault::Silence | Fault::Stall | Fault::Unnamed => None,
+            Fault::None
+            | Fault::CutAfter
+            | Fault::Silence
+            | Fault::Stall
+            | Fault::Unnamed
+            | Fault::RefuseAfter(_) => None,
         };
         let response = work(&mut coordinator, &mut self.logs.lock().unwrap());
         (fault == Fault::None || coordinator.refusal.is_some()).then(|| encoded(&response, version, id))
@@ -484,12 +491,16 @@ fn produce(request: ProduceRequest, broker: &FakeBroker) -> Outcome {
                 Fault::CutBefore => return Outcome::Cut,
                 Fault::Stall => return Outcome::Stall,
                 Fault::Refuse(code) => Err(code),
-                Fault::None | Fault::CutAfter | Fault::Silence | Fault::Unnamed => {
+                Fault::None | Fault::CutAfter | Fault::Silence | Fault::Unnamed | Fault::RefuseAfter(_) => {
                     let coordinator = broker.coordinator.lock().unwrap();
                     coordinator.verify(request.transactional_id.as_deref(), &batch).and_then(|()| {
                         broker.logs.lock().unwrap().entry(data.index).or_default().append(&batch)
                     })
                 }
+            };
+            let appended = match fault {
+                Fault::RefuseAfter(code) => Err(code),
+                _ => appended,
             };
             cut |= fault == Fault::CutAfter;
             silence |= fault == Fault::Silence;
