@@ -529,6 +529,20 @@ fn the_answer_of_an_earlier_leader_does_not_repeat_what_the_next_one_gave() {
 }
 
 #[test]
+fn a_leader_that_always_says_elsewhere_is_not_asked_without_end() {
+    let (client, broker) = start(1, |asked| match asked.api {
+        ApiKey::Fetch => Fate::Refused(ErrorCode::OFFSET_OUT_OF_RANGE),
+        _ => Fate::Answered,
+    });
+    let consumer = by_hand(&client, config(), &[at("t", 0)]);
+    broker.wait("it fetches", |state| state.count(ApiKey::Fetch) > 1);
+    sleep(A_WHILE);
+    let fetches = broker.lock().count(ApiKey::Fetch);
+    assert!(fetches < 20, "{fetches} fetches");
+    drop(consumer);
+}
+
+#[test]
 fn fetches_that_are_refused_are_not_made_without_end() {
     for code in [ErrorCode::FETCH_SESSION_ID_NOT_FOUND, ErrorCode::INCONSISTENT_TOPIC_ID] {
         let (client, broker) = start(1, move |asked| match asked.api {

@@ -329,7 +329,8 @@ impl Fetcher {
             if let EpochEndOffset { epoch: 0.., end_offset: 0.. } = data.diverging_epoch {
                 let EpochEndOffset { epoch, end_offset } = data.diverging_epoch;
                 let end = Position { offset: end_offset, leader_epoch: Some(epoch) };
-                return self.cut(buffer, &at, Some(end));
+                self.cut(buffer, &at, Some(end));
+                return self.rest(buffer, &at);
             }
             let parts = data.records.unwrap_or_default();
             let bytes = match parts.len() {
@@ -358,7 +359,7 @@ impl Fetcher {
                 return self.back_off(place);
             }
             self.out_of_range(buffer, &at, offset);
-            return;
+            return self.rest(buffer, &at);
         }
         self.back_off(place);
         let error = Error::broker(code, format!("fetch {at} from broker {node}"));
@@ -378,6 +379,13 @@ impl Fetcher {
     pub(super) fn back_off(&self, place: &mut Place) {
         place.retry_at = Some(Instant::now() + self.core.backoff(place.failures));
         place.failures += 1;
+    }
+
+    /// Looking for where to go on is not done without end by a leader that says each time that it is elsewhere.
+    fn rest(&self, buffer: &mut Buffer, at: &TopicPartition) {
+        if let Some(place) = buffer.partitions.get_mut(at) {
+            place.retry_at = Some(Instant::now() + self.core.backoff(0));
+        }
     }
 
     fn out_of_range(&self, buffer: &mut Buffer, at: &TopicPartition, offset: i64) {
