@@ -32,7 +32,7 @@ pub struct ClientConfig {
 
 /// In place of times that are longer than clocks count.
 pub(crate) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-/// What is done at intervals is not done more often.
+/// What is done at intervals, or again and again, is not done more often.
 pub(crate) const INTERVAL_MIN: Duration = Duration::from_millis(1);
 
 pub(crate) fn bound<const N: usize>(times: [&mut Duration; N]) {
@@ -70,7 +70,14 @@ impl ClientConfig {
             &mut self.reconnect_backoff_max,
             &mut self.metadata_max_age,
         ]);
-        self.metadata_max_age = self.metadata_max_age.max(INTERVAL_MIN);
+        let pauses = [
+            &mut self.retry_backoff,
+            &mut self.retry_backoff_max,
+            &mut self.reconnect_backoff,
+            &mut self.reconnect_backoff_max,
+            &mut self.metadata_max_age,
+        ];
+        pauses.into_iter().for_each(|pause| *pause = INTERVAL_MIN.max(*pause));
         self
     }
 

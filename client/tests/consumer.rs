@@ -543,6 +543,22 @@ fn a_leader_that_always_says_elsewhere_is_not_asked_without_end() {
 }
 
 #[test]
+fn a_leader_that_does_not_know_its_own_end_is_asked_again_with_patience() {
+    for reset in [OffsetReset::Earliest, OffsetReset::Latest] {
+        let (client, broker) = start(1, answered);
+        broker.append(&at("t", 0), 0, 1);
+        broker.lock().listed = Some(-1);
+        let consumer = by_hand(&client, ConsumerConfig { offset_reset: reset, ..config() }, &[at("t", 0)]);
+        broker.wait("it asks", |state| state.count(ApiKey::ListOffsets) > 1);
+        sleep(A_WHILE);
+        let asked = broker.lock().count(ApiKey::ListOffsets);
+        assert!(asked < 20, "asked {asked} times");
+        broker.lock().listed = Some(0);
+        read(&consumer, 1);
+    }
+}
+
+#[test]
 fn fetches_that_are_refused_are_not_made_without_end() {
     for code in [ErrorCode::FETCH_SESSION_ID_NOT_FOUND, ErrorCode::INCONSISTENT_TOPIC_ID] {
         let (client, broker) = start(1, move |asked| match asked.api {
@@ -564,8 +580,17 @@ fn fetches_that_are_refused_are_not_made_without_end() {
 fn what_is_due_all_the_time_leaves_time_for_everything_else() {
     let (address, broker) = FakeBroker::start_reading(1, Box::new(answered));
     broker.append(&at("t", 0), 0, 1);
+    // A broker that cannot be reached.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    broker.lock().ports.push(closed);
+    broker.lock().leaders.insert(at("t", 1), (2, 0));
     in_time("reading", move || {
-        let config = ClientConfig { metadata_max_age: Duration::ZERO, ..ClientConfig::new(&address) };
+        let config = ClientConfig {
+            metadata_max_age: Duration::ZERO,
+            retry_backoff: Duration::ZERO,
+            reconnect_backoff: Duration::ZERO,
+            ..ClientConfig::new(&address)
+        };
         let client = block_on(Client::connect(config)).unwrap();
         let config = ConsumerConfig {
             auto_commit: Some(Duration::ZERO),

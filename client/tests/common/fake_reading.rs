@@ -80,12 +80,14 @@ pub struct State {
     pub connections: usize,
     /// Nodes that the cluster's metadata does not name.
     pub gone: BTreeSet<i32>,
+    /// What ListOffsets answers, in place of what is there.
+    pub listed: Option<i64>,
     /// Refuses and cuts all connections.
     pub is_down: bool,
     /// Speaks no OffsetForLeaderEpoch.
     pub hides_epochs: bool,
     open: bool,
-    pub(super) ports: Vec<u16>,
+    pub ports: Vec<u16>,
 }
 
 impl State {
@@ -496,7 +498,7 @@ fn list(
             list_offsets_response::PartitionResponse {
                 partition_index: it.partition_index,
                 error_code: code.code(),
-                offset: if it.timestamp == -2 { 0 } else { end },
+                offset: state.listed.unwrap_or(if it.timestamp == -2 { 0 } else { end }),
                 ..Default::default()
             }
         });
