@@ -63,6 +63,7 @@ fn cut_connections_and_refusals_neither_lose_nor_repeat_nor_reorder() {
             1 => Fault::CutAfter,
             2 => Fault::Refuse(ErrorCode::NOT_LEADER_OR_FOLLOWER),
             3 => Fault::Refuse(ErrorCode::NOT_ENOUGH_REPLICAS),
+            4 => Fault::RefuseAfter(ErrorCode::NOT_LEADER_OR_FOLLOWER),
             _ => Fault::None,
         };
         let broker = FakeBroker::start(Box::new(faults));
@@ -294,6 +295,8 @@ fn what_is_given_up_is_neither_repeated_nor_reordered() {
             1 => Fault::CutAfter,
             2 => Fault::Silence,
             3..6 => Fault::Refuse(ErrorCode::NOT_ENOUGH_REPLICAS),
+            6 => Fault::RefuseAfter(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            7 if dice.roll(4) == 0 => Fault::Unnamed,
             _ => Fault::None,
         };
         let broker = FakeBroker::start(Box::new(faults));
