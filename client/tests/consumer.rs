@@ -897,3 +897,64 @@ fn an_offset_committed_for_a_topic_that_was_made_anew_is_noticed() {
     let consumer = by_hand(&client, config(), &[t]);
     assert_eq!(offsets(&read(&consumer, 10)), (0..10).collect::<Vec<_>>());
 }
+
+// All of that.
+
+/// Small and repeatable.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[test]
+fn whatever_brokers_do_records_come_once_and_in_order_and_commits_do_not_go_back() {
+    const COUNT: i64 = 60;
+    for seed in 8..16 {
+        let mut dice = Dice(seed);
+        let script = move |asked: &Asked| match (asked.api, dice.roll(16)) {
+            (ApiKey::ApiVersions | ApiKey::Metadata | ApiKey::FindCoordinator, _) => Fate::Answered,
+            (_, 0) => Fate::Cut,
+            (_, 1) => Fate::After(Duration::from_millis(15)),
+            (ApiKey::Fetch, 2 | 3) => Fate::After(Duration::from_millis(40)),
+            (ApiKey::Fetch, 4) => Fate::SessionRefused(ErrorCode::FETCH_SESSION_ID_NOT_FOUND),
+            (ApiKey::Fetch | ApiKey::ListOffsets | ApiKey::OffsetForLeaderEpoch, 5) => {
+                Fate::Refused(ErrorCode::NOT_LEADER_OR_FOLLOWER)
+            }
+            (ApiKey::OffsetCommit | ApiKey::OffsetFetch, 6..10) => Fate::Refused(ErrorCode::NOT_COORDINATOR),
+            _ => Fate::Answered,
+        };
+        let (client, broker) = start_with(2, script, |config| {
+            config.metadata_max_age = Duration::from_millis(5);
+            config.retry_backoff = Duration::from_millis(2);
+            config.retry_backoff_max = Duration::from_millis(5);
+            config.reconnect_backoff_max = Duration::from_millis(5);
+        });
+        let t = at("t", 0);
+        let config = ConsumerConfig { poll_records_max: 3, ..config() };
+        let consumer = by_hand(&client, config, std::slice::from_ref(&t));
+        let (mut dice, mut epoch, mut next) = (Dice(seed + 1000), 0, 0);
+        let deadline = Instant::now() + PATIENCE;
+        while next < COUNT {
+            assert!(Instant::now() < deadline, "seed {seed}: {next} of {COUNT} came");
+            if dice.roll(4) == 0 {
+                epoch += 1;
+                broker.lock().leaders.insert(t.clone(), (1 + dice.roll(2) as i32, epoch));
+            }
+            if broker.lock().logs.get(&t).map_or(0, Vec::len) < COUNT as usize {
+                broker.append(&t, epoch, dice.roll(3) as usize);
+            }
+            for record in block_on(consumer.poll(Duration::from_millis(dice.roll(20)))).unwrap() {
+                assert_eq!(record.offset, next, "seed {seed}");
+                next += 1;
+            }
+            consumer.commit_in_background().unwrap();
+        }
+        block_on(consumer.commit()).unwrap();
+        let commits = broker.lock().commits.clone();
+        assert!(commits.is_sorted() && commits.last().unwrap().1 == next, "seed {seed}: {commits:?}");
+    }
+}

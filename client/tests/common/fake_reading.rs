@@ -49,6 +49,8 @@ pub enum Fate {
     Held,
     /// Answered as things are now, but only once the test says so.
     Late,
+    /// Answered as things are now, after this time.
+    After(Duration),
     Cut,
     /// Of a fetch: for each of its partitions.
     Refused(ErrorCode),
@@ -266,8 +268,13 @@ impl Reading {
                 encoded(&LeaveGroupResponse::default(), version, id)
             }
         };
-        if fate == Fate::Late {
-            drop(self.gate.wait_while(state, |state| !state.open));
+        match fate {
+            Fate::Late => drop(self.gate.wait_while(state, |state| !state.open)),
+            Fate::After(time) => {
+                drop(state);
+                std::thread::sleep(time);
+            }
+            _ => {}
         }
         Some(answer)
     }
