@@ -958,3 +958,74 @@ fn whatever_brokers_do_records_come_once_and_in_order_and_commits_do_not_go_back
         assert!(commits.is_sorted() && commits.last().unwrap().1 == next, "seed {seed}: {commits:?}");
     }
 }
+
+#[test]
+fn whatever_a_coordinator_does_a_member_skips_nothing_and_commits_do_not_go_back() {
+    const COUNT: i64 = 40;
+    for seed in 0..8 {
+        let mut dice = Dice(seed);
+        let script = move |asked: &Asked| match (asked.api, dice.roll(16)) {
+            (ApiKey::ApiVersions | ApiKey::Metadata | ApiKey::Fetch | ApiKey::ListOffsets, _) => {
+                Fate::Answered
+            }
+            (_, 0) => Fate::Cut,
+            (_, 1) => Fate::After(Duration::from_millis(15)),
+            (ApiKey::SyncGroup, 2..5) => Fate::Refused(ErrorCode::REBALANCE_IN_PROGRESS),
+            (ApiKey::SyncGroup, 5) => Fate::Refused(ErrorCode::UNKNOWN_MEMBER_ID),
+            (ApiKey::OffsetCommit | ApiKey::OffsetFetch, 2..6) => Fate::Refused(ErrorCode::NOT_COORDINATOR),
+            _ => Fate::Answered,
+        };
+        let (client, broker) = start_with(1, script, |config| {
+            config.retry_backoff = Duration::from_millis(2);
+            config.retry_backoff_max = Duration::from_millis(5);
+            config.reconnect_backoff_max = Duration::from_millis(5);
+        });
+        let t = at("t", 0);
+        let assignor = if seed % 2 == 0 { Assignor::Range } else { Assignor::CooperativeSticky };
+        let config = ConsumerConfig {
+            poll_records_max: 3,
+            heartbeat_interval: Duration::from_millis(5),
+            auto_commit: Some(Duration::from_millis(5)),
+            assignors: vec![assignor],
+            ..config()
+        };
+        let consumer = member(&client, config, &["t"]);
+        let (mut dice, mut next) = (Dice(seed + 1000), 0);
+        let deadline = Instant::now() + PATIENCE;
+        while next < COUNT || broker.lock().committed.get(&t) != Some(&(next, 0)) {
+            assert!(Instant::now() < deadline, "seed {seed}: {next} of {COUNT} came");
+            let is_quiet = next >= COUNT;
+            match dice.roll(16) {
+                _ if is_quiet => {}
+                0 => broker.lock().heartbeat = Some(ErrorCode::REBALANCE_IN_PROGRESS),
+                1 => broker.lock().heartbeat = Some(ErrorCode::UNKNOWN_MEMBER_ID),
+                2 => broker.lock().heartbeat = Some(ErrorCode::NOT_COORDINATOR),
+                3 => {
+                    consumer.unsubscribe();
+                    if dice.roll(2) == 0 {
+                        consumer.assign([t.clone()]).unwrap();
+                        let _ = block_on(consumer.poll(Duration::from_millis(dice.roll(10))));
+                        consumer.unsubscribe();
+                    }
+                    consumer.subscribe(["t"]).unwrap();
+                }
+                4 => drop(consumer.commit_in_background()),
+                5 => consumer.subscribe(["t", "u"]).unwrap(),
+                _ => {}
+            }
+            if !is_quiet {
+                broker.append(&t, 0, dice.roll(3) as usize);
+            }
+            // What it is told of its membership is no end.
+            for record in block_on(consumer.poll(Duration::from_millis(dice.roll(20)))).unwrap_or_default() {
+                assert!(record.offset <= next, "seed {seed}: {next} is skipped, {} came", record.offset);
+                next = next.max(record.offset + 1);
+            }
+        }
+        let commits = broker.lock().commits.clone();
+        let commits: Vec<_> = commits.into_iter().filter(|(of, _)| *of == t).collect();
+        assert!(commits.is_sorted(), "seed {seed}: {commits:?}");
+        // In the midst of a rebalance its last commit may fail.
+        let _ = block_on(consumer.close());
+    }
+}
