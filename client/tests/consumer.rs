@@ -151,6 +151,29 @@ fn closing_commits_what_was_polled() {
 }
 
 #[test]
+fn what_the_application_gives_up_is_committed() {
+    for subscribes in [true, false] {
+        let (client, broker) = start(1, answered);
+        broker.append(&at("t", 0), 0, 4);
+        let auto_commit = Some(Duration::from_secs(3600));
+        let config = ConsumerConfig { auto_commit, poll_records_max: 2, ..config() };
+        let consumer = match subscribes {
+            true => member(&client, config, &["t"]),
+            false => by_hand(&client, config, &[at("t", 0)]),
+        };
+        read(&consumer, 2);
+        read(&consumer, 2);
+        if subscribes {
+            consumer.unsubscribe();
+        }
+        consumer.assign([at("u", 0)]).unwrap();
+        broker.wait("what is processed is committed", |state| {
+            state.committed.get(&at("t", 0)) == Some(&(2, 0))
+        });
+    }
+}
+
+#[test]
 fn closing_tells_when_the_last_commit_fails() {
     let (client, broker) = start(1, |asked| match asked.api {
         ApiKey::OffsetCommit => Fate::Refused(ErrorCode::GROUP_AUTHORIZATION_FAILED),

@@ -144,7 +144,7 @@ impl Buffer {
     }
 
     /// What earlier polls gave, where it is not committed yet, nor about to be.
-    fn uncommitted(&self) -> BTreeMap<TopicPartition, NewOffset> {
+    pub(super) fn uncommitted(&self) -> BTreeMap<TopicPartition, NewOffset> {
         let mut new = self.processed();
         new.retain(|at, position| {
             let queued = self.commits.next.get(at).or(self.commits.under_way.get(at));

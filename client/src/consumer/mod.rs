@@ -171,7 +171,7 @@ async fn work(core: Rc<Core>, shared: Arc<Shared>, news: Event) -> Result<()> {
 
 impl Consumer {
     /// Reads these partitions, and no others, from their committed offsets, or as `offset_reset` says. Partitions that it has
-    /// already go on where they are.
+    /// already go on where they are. If commits are automatic, what was polled before the latest poll is committed.
     pub fn assign(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<()> {
         let mut buffer = self.shared.lock();
         if buffer.subscription.is_some() {
@@ -180,6 +180,7 @@ impl Consumer {
                 "unsubscribe before assigning partitions",
             ));
         }
+        self.commit_processed(&mut buffer);
         buffer.assign_by_hand(partitions);
         Ok(())
     }
@@ -203,9 +204,19 @@ impl Consumer {
     /// Leaves the group, and gives up all partitions. If commits are automatic, what was polled before the latest poll is committed.
     pub fn unsubscribe(&self) {
         let mut buffer = self.shared.lock();
+        self.commit_processed(&mut buffer);
         buffer.subscribe(None);
         if self.shared.config.group.is_none() {
             buffer.assign(BTreeMap::new());
+        }
+    }
+
+    /// Before partitions are given up, as far as commits are automatic.
+    fn commit_processed(&self, buffer: &mut Buffer) {
+        let config = &self.shared.config;
+        if config.group.is_some() && config.auto_commit.is_some() {
+            let uncommitted = buffer.uncommitted();
+            drop(buffer.commit(uncommitted, Manner::Background));
         }
     }
 
