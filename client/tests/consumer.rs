@@ -174,6 +174,27 @@ fn what_the_application_gives_up_is_committed() {
 }
 
 #[test]
+fn where_to_begin_is_not_asked_before_what_is_being_committed_is_there() {
+    let refuses = Arc::new(AtomicBool::new(true));
+    let script = refuses.clone();
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::OffsetCommit if script.load(Ordering::SeqCst) => {
+            Fate::Refused(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)
+        }
+        _ => Fate::Answered,
+    });
+    broker.append(&at("t", 0), 0, 2);
+    let consumer = by_hand(&client, ConsumerConfig { poll_records_max: 1, ..config() }, &[at("t", 0)]);
+    read(&consumer, 1);
+    consumer.commit_in_background().unwrap();
+    consumer.assign([]).unwrap();
+    consumer.assign([at("t", 0)]).unwrap();
+    sleep(A_WHILE);
+    refuses.store(false, Ordering::SeqCst);
+    assert_eq!(offsets(&read(&consumer, 1)), [1]);
+}
+
+#[test]
 fn closing_tells_when_the_last_commit_fails() {
     let (client, broker) = start(1, |asked| match asked.api {
         ApiKey::OffsetCommit => Fate::Refused(ErrorCode::GROUP_AUTHORIZATION_FAILED),

@@ -133,6 +133,10 @@ impl Fetcher {
                 if is_found && leader.is_some_and(|(node, _)| in_flight(node)) {
                     continue;
                 }
+                if place.start == Start::Committed && buffer.commits.is_pending(at) {
+                    // What is committed is known when that is.
+                    continue;
+                }
                 let Some(position) = questions.of(at, place, leader) else { continue };
                 let Some((leader, leader_epoch)) = leader else {
                     leaderless.insert(at.topic.clone());
