@@ -20,6 +20,7 @@ impl Client {
     /// Errors: a config that cannot be; [`Error::Connect`] if no bootstrap broker can be reached; [`Error::Timeout`] after `api_timeout`.
     pub async fn connect(config: ClientConfig) -> Result<Client> {
         let bootstrap = config.addresses()?;
+        let config = config.bounded();
         let handle =
             Handle::start("corelog-client", move || Core::new(config, bootstrap)).map_err(|error| {
                 Error::config(

@@ -30,6 +30,15 @@ pub struct ClientConfig {
     pub response_bytes_max: usize,
 }
 
+/// In place of times that are longer than clocks count.
+pub(crate) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// What is done at intervals, or again and again, is not done more often.
+pub(crate) const INTERVAL_MIN: Duration = Duration::from_millis(1);
+
+pub(crate) fn bound<const N: usize>(times: [&mut Duration; N]) {
+    times.into_iter().for_each(|time| *time = FOREVER.min(*time));
+}
+
 impl ClientConfig {
     /// Defaults for brokers given as `host:port`, separated by commas. Without a port, 9092.
     pub fn new(bootstrap: &str) -> ClientConfig {
@@ -47,6 +56,29 @@ impl ClientConfig {
             requests_in_flight_max: 100,
             response_bytes_max: 256 << 20,
         }
+    }
+
+    /// With times that can be counted with.
+    pub(crate) fn bounded(mut self) -> ClientConfig {
+        bound([
+            &mut self.connect_timeout,
+            &mut self.request_timeout,
+            &mut self.api_timeout,
+            &mut self.retry_backoff,
+            &mut self.retry_backoff_max,
+            &mut self.reconnect_backoff,
+            &mut self.reconnect_backoff_max,
+            &mut self.metadata_max_age,
+        ]);
+        let pauses = [
+            &mut self.retry_backoff,
+            &mut self.retry_backoff_max,
+            &mut self.reconnect_backoff,
+            &mut self.reconnect_backoff_max,
+            &mut self.metadata_max_age,
+        ];
+        pauses.into_iter().for_each(|pause| *pause = INTERVAL_MIN.max(*pause));
+        self
     }
 
     pub(crate) fn addresses(&self) -> Result<Vec<Address>> {

@@ -200,10 +200,10 @@ impl Core {
             Node::Bootstrap(at) => Ok(self.bootstrap[at].clone()),
             Node::Id(id) => match self.metadata.borrow().brokers.get(&id) {
                 Some(broker) => Ok(Address { host: broker.host.clone(), port: broker.port }),
-                None => Err(Error::Broker {
-                    code: ErrorCode::BROKER_NOT_AVAILABLE,
-                    what: format!("connect to broker {id}"),
-                    message: Some("it is not among the cluster's brokers".into()),
+                // It may come back.
+                None => Err(Error::Disconnected {
+                    address: format!("broker {id}"),
+                    reason: "it is not among the cluster's brokers".into(),
                 }),
             },
         }

@@ -201,7 +201,7 @@ pub(crate) async fn list_offsets_on(
         replica_id: -1,
         isolation_level: if version >= 2 { isolation.on_the_wire() } else { 0 },
         topics: topics.collect(),
-        timeout_ms: core.config.request_timeout.as_millis() as i32,
+        timeout_ms: core.config.request_timeout.as_millis().try_into().unwrap_or(i32::MAX),
     };
     let response = connection.call_version(&request, version, core.config.request_timeout).await?;
     Ok(listed(response))

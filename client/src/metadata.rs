@@ -85,7 +85,8 @@ impl Metadata {
         told
     }
 
-    /// Of two views of one partition's leader, the one of the later epoch: brokers learn of changes at different times.
+    /// Of two views of one partition's leader, the one of the later epoch: brokers learn of changes at different times. One that tells no
+    /// epoch is not older for it.
     fn newer(&self, name: &str, topic: &metadata_response::Topic) -> Topic {
         let known = self.topics.get(name).filter(|known| known.id == topic.topic_id);
         let mut partitions: Vec<Partition> = topic.partitions.iter().map(partition).collect();
@@ -93,7 +94,8 @@ impl Metadata {
         partitions.dedup_by_key(|partition| partition.partition);
         for partition in &mut partitions {
             let known = known.and_then(|known| known.partition(partition.partition));
-            if let Some(known) = known.filter(|known| known.leader_epoch > partition.leader_epoch) {
+            let is_older = |known: &&Partition| (0..known.leader_epoch).contains(&partition.leader_epoch);
+            if let Some(known) = known.filter(is_older) {
                 *partition = known.clone();
             }
         }
@@ -170,6 +172,8 @@ mod tests {
         metadata.update(&response(6, 2, ErrorCode::NONE));
         assert_eq!(metadata.leader("t", 1), None, "broker 2 is not known");
         assert_eq!(metadata.leader("t", 2), None);
+        metadata.update(&response(-1, 1, ErrorCode::NONE));
+        assert_eq!(metadata.leader("t", 1), Some((1, -1)), "it tells no epoch");
     }
 
     #[test]

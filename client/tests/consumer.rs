@@ -29,11 +29,27 @@ fn at(topic: &'static str, partition: i32) -> TopicPartition {
 }
 
 fn start(nodes: i32, script: impl FnMut(&Asked) -> Fate + Send + 'static) -> (Client, Arc<Reading>) {
+    start_with(nodes, script, |_| ())
+}
+
+fn start_with(
+    nodes: i32,
+    script: impl FnMut(&Asked) -> Fate + Send + 'static,
+    change: impl FnOnce(&mut ClientConfig),
+) -> (Client, Arc<Reading>) {
     let script: Script = Box::new(script);
     let (address, broker) = FakeBroker::start_reading(nodes, script);
     let mut config = ClientConfig::new(&address);
     (config.retry_backoff, config.reconnect_backoff) = (Duration::from_millis(50), Duration::from_millis(1));
+    change(&mut config);
     (block_on(Client::connect(config)).unwrap(), broker)
+}
+
+/// Does it on a thread of its own, which is left behind if it hangs.
+fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (tx, rx) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tx.send(work()));
+    rx.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{what}: not within {PATIENCE:?}"))
 }
 
 fn answered(_: &Asked) -> Fate {
@@ -132,6 +148,50 @@ fn closing_commits_what_was_polled() {
         let committed = broker.lock().committed.get(&at("t", 0)).copied();
         assert_eq!(committed, Some((10, 0)), "subscribes: {subscribes}");
     }
+}
+
+#[test]
+fn what_the_application_gives_up_is_committed() {
+    for subscribes in [true, false] {
+        let (client, broker) = start(1, answered);
+        broker.append(&at("t", 0), 0, 4);
+        let auto_commit = Some(Duration::from_secs(3600));
+        let config = ConsumerConfig { auto_commit, poll_records_max: 2, ..config() };
+        let consumer = match subscribes {
+            true => member(&client, config, &["t"]),
+            false => by_hand(&client, config, &[at("t", 0)]),
+        };
+        read(&consumer, 2);
+        read(&consumer, 2);
+        if subscribes {
+            consumer.unsubscribe();
+        }
+        consumer.assign([at("u", 0)]).unwrap();
+        broker.wait("what is processed is committed", |state| {
+            state.committed.get(&at("t", 0)) == Some(&(2, 0))
+        });
+    }
+}
+
+#[test]
+fn where_to_begin_is_not_asked_before_what_is_being_committed_is_there() {
+    let refuses = Arc::new(AtomicBool::new(true));
+    let script = refuses.clone();
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::OffsetCommit if script.load(Ordering::SeqCst) => {
+            Fate::Refused(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS)
+        }
+        _ => Fate::Answered,
+    });
+    broker.append(&at("t", 0), 0, 2);
+    let consumer = by_hand(&client, ConsumerConfig { poll_records_max: 1, ..config() }, &[at("t", 0)]);
+    read(&consumer, 1);
+    consumer.commit_in_background().unwrap();
+    consumer.assign([]).unwrap();
+    consumer.assign([at("t", 0)]).unwrap();
+    sleep(A_WHILE);
+    refuses.store(false, Ordering::SeqCst);
+    assert_eq!(offsets(&read(&consumer, 1)), [1]);
 }
 
 #[test]
@@ -377,7 +437,248 @@ fn a_poll_that_is_kept_and_not_driven_is_none() {
     assert_eq!(broker.lock().count(ApiKey::LeaveGroup), 0);
 }
 
+#[test]
+fn a_connection_that_died_is_noticed_although_joins_may_take_long() {
+    let mut is_first = true;
+    let script = move |asked: &Asked| match asked.api {
+        ApiKey::Heartbeat if std::mem::take(&mut is_first) => Fate::Held,
+        _ => Fate::Answered,
+    };
+    let (client, broker) =
+        start_with(1, script, |config| config.request_timeout = Duration::from_millis(200));
+    let session_timeout = Duration::from_millis(500);
+    let consumer = member(&client, ConsumerConfig { session_timeout, ..config() }, &["t"]);
+    broker.wait("another heartbeat comes", |state| state.count(ApiKey::Heartbeat) > 1);
+    drop(consumer);
+}
+
+#[test]
+fn whoever_cannot_rejoin_gives_up_what_others_may_have_by_then() {
+    let cuts = Arc::new(AtomicBool::new(false));
+    let script = cuts.clone();
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::JoinGroup if script.load(Ordering::SeqCst) => Fate::Cut,
+        _ => Fate::Answered,
+    });
+    let config = ConsumerConfig {
+        assignors: vec![Assignor::CooperativeSticky],
+        session_timeout: Duration::from_millis(500),
+        ..config()
+    };
+    let consumer = member(&client, config, &["t"]);
+    poll_until(&consumer, "it gets all", |it| it.assignment().len() == 2);
+    cuts.store(true, Ordering::SeqCst);
+    broker.lock().heartbeat = Some(ErrorCode::REBALANCE_IN_PROGRESS);
+    poll_until(&consumer, "it has nothing left", |it| it.assignment().is_empty());
+    cuts.store(false, Ordering::SeqCst);
+    poll_until(&consumer, "it gets all again", |it| it.assignment().len() == 2);
+}
+
+#[test]
+fn a_coordinator_that_forgets_its_members_at_once_is_not_asked_without_end() {
+    let (client, broker) = start(1, |asked| match asked.api {
+        ApiKey::SyncGroup => Fate::Refused(ErrorCode::UNKNOWN_MEMBER_ID),
+        _ => Fate::Answered,
+    });
+    let consumer = member(&client, config(), &["t"]);
+    broker.wait("it joins", |state| state.count(ApiKey::JoinGroup) > 1);
+    sleep(A_WHILE);
+    let joins = broker.lock().count(ApiKey::JoinGroup);
+    assert!(joins < 20, "{joins} joins");
+    drop(consumer);
+}
+
+#[test]
+fn what_is_assigned_by_hand_stays_when_the_group_is_left() {
+    let (client, broker) = start(1, answered);
+    broker.append(&at("t", 0), 0, 1);
+    let consumer = member(&client, config(), &["t"]);
+    read(&consumer, 1);
+    consumer.unsubscribe();
+    consumer.assign([at("t", 0)]).unwrap();
+    broker.wait("it leaves", |state| state.count(ApiKey::LeaveGroup) == 1);
+    broker.append(&at("t", 0), 0, 1);
+    assert_eq!(offsets(&read(&consumer, 1)), [1]);
+    assert_eq!(consumer.assignment(), [at("t", 0)]);
+}
+
 // Where to begin.
+
+#[test]
+fn a_broker_that_goes_and_comes_back_is_read_from_again() {
+    let cuts = Arc::new(AtomicBool::new(true));
+    let script = cuts.clone();
+    let script = move |asked: &Asked| match (asked.node, asked.api) {
+        (2, ApiKey::ApiVersions) if script.load(Ordering::SeqCst) => Fate::Cut,
+        _ => Fate::Answered,
+    };
+    let (client, broker) = start_with(2, script, |config| {
+        config.metadata_max_age = Duration::from_millis(50);
+        // Longer than metadata takes to tell that the broker is gone.
+        config.reconnect_backoff = Duration::from_millis(600);
+    });
+    broker.lock().leaders.insert(at("t", 1), (2, 0));
+    broker.append(&at("t", 1), 0, 1);
+    let consumer = by_hand(&client, config(), &[at("t", 1)]);
+    broker.wait("it connects", |state| {
+        state.asked.iter().any(|asked| asked.node == 2 && asked.api == ApiKey::ApiVersions)
+    });
+    sleep(Duration::from_millis(250));
+    broker.lock().gone.insert(2);
+    sleep(Duration::from_millis(700));
+    cuts.store(false, Ordering::SeqCst);
+    broker.lock().gone.clear();
+    assert_eq!(offsets(&read(&consumer, 1)), [0]);
+}
+
+#[test]
+fn what_is_refused_for_a_while_is_asked_for_again() {
+    for (api, code) in [
+        (ApiKey::OffsetFetch, ErrorCode::GROUP_AUTHORIZATION_FAILED),
+        (ApiKey::ListOffsets, ErrorCode::UNKNOWN_SERVER_ERROR),
+    ] {
+        let mut is_first = true;
+        let (client, broker) = start(1, move |asked| match asked.api == api {
+            true if std::mem::take(&mut is_first) => Fate::RefusedFor(at("t", 0), code),
+            _ => Fate::Answered,
+        });
+        broker.append(&at("t", 0), 0, 1);
+        let consumer = by_hand(&client, config(), &[at("t", 0)]);
+        assert_eq!(poll_error(&consumer).code(), Some(code));
+        read(&consumer, 1);
+    }
+}
+
+#[test]
+fn the_answer_of_an_earlier_leader_does_not_repeat_what_the_next_one_gave() {
+    let script = |asked: &Asked| match (asked.node, asked.api) {
+        (1, ApiKey::Fetch) => Fate::Late,
+        _ => Fate::Answered,
+    };
+    let (client, broker) =
+        start_with(2, script, |config| config.metadata_max_age = Duration::from_millis(50));
+    broker.append(&at("t", 0), 0, 3);
+    let consumer = by_hand(&client, config(), &[at("t", 0)]);
+    broker.wait("it fetches", |state| state.count(ApiKey::Fetch) == 1);
+    sleep(SOON);
+    broker.lock().leaders.insert(at("t", 0), (2, 1));
+    broker.append(&at("t", 0), 1, 2);
+    assert_eq!(offsets(&read(&consumer, 5)), [0, 1, 2, 3, 4]);
+    broker.release();
+    let until = Instant::now() + A_WHILE;
+    while Instant::now() < until {
+        assert_eq!(offsets(&block_on(consumer.poll(SOON)).unwrap()), []);
+    }
+    assert_eq!(consumer.position(&at("t", 0)).unwrap(), Some(5));
+}
+
+#[test]
+fn a_leader_that_always_says_elsewhere_is_not_asked_without_end() {
+    let (client, broker) = start(1, |asked| match asked.api {
+        ApiKey::Fetch => Fate::Refused(ErrorCode::OFFSET_OUT_OF_RANGE),
+        _ => Fate::Answered,
+    });
+    let consumer = by_hand(&client, config(), &[at("t", 0)]);
+    broker.wait("it fetches", |state| state.count(ApiKey::Fetch) > 1);
+    sleep(A_WHILE);
+    let fetches = broker.lock().count(ApiKey::Fetch);
+    assert!(fetches < 20, "{fetches} fetches");
+    drop(consumer);
+}
+
+#[test]
+fn a_leader_that_does_not_know_its_own_end_is_asked_again_with_patience() {
+    for reset in [OffsetReset::Earliest, OffsetReset::Latest] {
+        let (client, broker) = start(1, answered);
+        broker.append(&at("t", 0), 0, 1);
+        broker.lock().listed = Some(-1);
+        let consumer = by_hand(&client, ConsumerConfig { offset_reset: reset, ..config() }, &[at("t", 0)]);
+        broker.wait("it asks", |state| state.count(ApiKey::ListOffsets) > 1);
+        sleep(A_WHILE);
+        let asked = broker.lock().count(ApiKey::ListOffsets);
+        assert!(asked < 20, "asked {asked} times");
+        broker.lock().listed = Some(0);
+        read(&consumer, 1);
+    }
+}
+
+#[test]
+fn fetches_that_are_refused_are_not_made_without_end() {
+    for code in [ErrorCode::FETCH_SESSION_ID_NOT_FOUND, ErrorCode::INCONSISTENT_TOPIC_ID] {
+        let (client, broker) = start(1, move |asked| match asked.api {
+            ApiKey::Fetch => Fate::SessionRefused(code),
+            _ => Fate::Answered,
+        });
+        let consumer = by_hand(&client, config(), &[at("t", 0)]);
+        broker.wait("it fetches", |state| state.count(ApiKey::Fetch) > 1);
+        sleep(A_WHILE);
+        let fetches = broker.lock().count(ApiKey::Fetch);
+        assert!(fetches < 20, "{fetches} fetches");
+        drop(consumer);
+    }
+}
+
+// Times that are no times.
+
+#[test]
+fn what_is_due_all_the_time_leaves_time_for_everything_else() {
+    let (address, broker) = FakeBroker::start_reading(1, Box::new(answered));
+    broker.append(&at("t", 0), 0, 1);
+    // A broker that cannot be reached.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    broker.lock().ports.push(closed);
+    broker.lock().leaders.insert(at("t", 1), (2, 0));
+    in_time("reading", move || {
+        let config = ClientConfig {
+            metadata_max_age: Duration::ZERO,
+            retry_backoff: Duration::ZERO,
+            reconnect_backoff: Duration::ZERO,
+            ..ClientConfig::new(&address)
+        };
+        let client = block_on(Client::connect(config)).unwrap();
+        let config = ConsumerConfig {
+            auto_commit: Some(Duration::ZERO),
+            heartbeat_interval: Duration::ZERO,
+            ..self::config()
+        };
+        let consumer = member(&client, config, &["t"]);
+        read(&consumer, 1);
+        block_on(consumer.close()).unwrap();
+    });
+    assert_eq!(broker.lock().committed.get(&at("t", 0)), Some(&(1, 0)));
+}
+
+#[test]
+fn times_may_be_as_long_as_can_be() {
+    const MAX: Duration = Duration::MAX;
+    let (address, broker) = FakeBroker::start_reading(1, Box::new(answered));
+    broker.append(&at("t", 0), 0, 1);
+    in_time("reading", move || {
+        let config = ClientConfig {
+            connect_timeout: MAX,
+            request_timeout: MAX,
+            api_timeout: MAX,
+            retry_backoff_max: MAX,
+            reconnect_backoff_max: MAX,
+            metadata_max_age: MAX,
+            ..ClientConfig::new(&address)
+        };
+        let client = block_on(Client::connect(config)).unwrap();
+        let config = ConsumerConfig {
+            auto_commit: Some(MAX),
+            fetch_wait_max: MAX,
+            session_timeout: MAX,
+            poll_interval_max: MAX,
+            close_timeout: MAX,
+            ..self::config()
+        };
+        let consumer = member(&client, config, &["t"]);
+        read(&consumer, 1);
+        block_on(consumer.commit()).unwrap();
+        block_on(consumer.offsets(vec![(at("t", 0), OffsetSpec::Latest)])).unwrap();
+        block_on(consumer.close()).unwrap();
+    });
+}
 
 #[test]
 fn one_slow_broker_does_not_hold_back_the_others_partitions() {
@@ -639,4 +940,136 @@ fn an_offset_committed_for_a_topic_that_was_made_anew_is_noticed() {
     broker.lock().committed.insert(t.clone(), (8, 1));
     let consumer = by_hand(&client, config(), &[t]);
     assert_eq!(offsets(&read(&consumer, 10)), (0..10).collect::<Vec<_>>());
+}
+
+// All of that.
+
+/// Small and repeatable.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[test]
+fn whatever_brokers_do_records_come_once_and_in_order_and_commits_do_not_go_back() {
+    const COUNT: i64 = 60;
+    for seed in 8..16 {
+        let mut dice = Dice(seed);
+        let script = move |asked: &Asked| match (asked.api, dice.roll(16)) {
+            (ApiKey::ApiVersions | ApiKey::Metadata | ApiKey::FindCoordinator, _) => Fate::Answered,
+            (_, 0) => Fate::Cut,
+            (_, 1) => Fate::After(Duration::from_millis(15)),
+            (ApiKey::Fetch, 2 | 3) => Fate::After(Duration::from_millis(40)),
+            (ApiKey::Fetch, 4) => Fate::SessionRefused(ErrorCode::FETCH_SESSION_ID_NOT_FOUND),
+            (ApiKey::Fetch | ApiKey::ListOffsets | ApiKey::OffsetForLeaderEpoch, 5) => {
+                Fate::Refused(ErrorCode::NOT_LEADER_OR_FOLLOWER)
+            }
+            (ApiKey::OffsetCommit | ApiKey::OffsetFetch, 6..10) => Fate::Refused(ErrorCode::NOT_COORDINATOR),
+            _ => Fate::Answered,
+        };
+        let (client, broker) = start_with(2, script, |config| {
+            config.metadata_max_age = Duration::from_millis(5);
+            config.retry_backoff = Duration::from_millis(2);
+            config.retry_backoff_max = Duration::from_millis(5);
+            config.reconnect_backoff_max = Duration::from_millis(5);
+        });
+        let t = at("t", 0);
+        let config = ConsumerConfig { poll_records_max: 3, ..config() };
+        let consumer = by_hand(&client, config, std::slice::from_ref(&t));
+        let (mut dice, mut epoch, mut next) = (Dice(seed + 1000), 0, 0);
+        let deadline = Instant::now() + PATIENCE;
+        while next < COUNT {
+            assert!(Instant::now() < deadline, "seed {seed}: {next} of {COUNT} came");
+            if dice.roll(4) == 0 {
+                epoch += 1;
+                broker.lock().leaders.insert(t.clone(), (1 + dice.roll(2) as i32, epoch));
+            }
+            if broker.lock().logs.get(&t).map_or(0, Vec::len) < COUNT as usize {
+                broker.append(&t, epoch, dice.roll(3) as usize);
+            }
+            for record in block_on(consumer.poll(Duration::from_millis(dice.roll(20)))).unwrap() {
+                assert_eq!(record.offset, next, "seed {seed}");
+                next += 1;
+            }
+            consumer.commit_in_background().unwrap();
+        }
+        block_on(consumer.commit()).unwrap();
+        let commits = broker.lock().commits.clone();
+        assert!(commits.is_sorted() && commits.last().unwrap().1 == next, "seed {seed}: {commits:?}");
+    }
+}
+
+#[test]
+fn whatever_a_coordinator_does_a_member_skips_nothing_and_commits_do_not_go_back() {
+    const COUNT: i64 = 40;
+    for seed in 0..8 {
+        let mut dice = Dice(seed);
+        let script = move |asked: &Asked| match (asked.api, dice.roll(16)) {
+            (ApiKey::ApiVersions | ApiKey::Metadata | ApiKey::Fetch | ApiKey::ListOffsets, _) => {
+                Fate::Answered
+            }
+            (_, 0) => Fate::Cut,
+            (_, 1) => Fate::After(Duration::from_millis(15)),
+            (ApiKey::SyncGroup, 2..5) => Fate::Refused(ErrorCode::REBALANCE_IN_PROGRESS),
+            (ApiKey::SyncGroup, 5) => Fate::Refused(ErrorCode::UNKNOWN_MEMBER_ID),
+            (ApiKey::OffsetCommit | ApiKey::OffsetFetch, 2..6) => Fate::Refused(ErrorCode::NOT_COORDINATOR),
+            _ => Fate::Answered,
+        };
+        let (client, broker) = start_with(1, script, |config| {
+            config.retry_backoff = Duration::from_millis(2);
+            config.retry_backoff_max = Duration::from_millis(5);
+            config.reconnect_backoff_max = Duration::from_millis(5);
+        });
+        let t = at("t", 0);
+        let assignor = if seed % 2 == 0 { Assignor::Range } else { Assignor::CooperativeSticky };
+        let config = ConsumerConfig {
+            poll_records_max: 3,
+            heartbeat_interval: Duration::from_millis(5),
+            auto_commit: Some(Duration::from_millis(5)),
+            assignors: vec![assignor],
+            ..config()
+        };
+        let consumer = member(&client, config, &["t"]);
+        let (mut dice, mut next) = (Dice(seed + 1000), 0);
+        let deadline = Instant::now() + PATIENCE;
+        while next < COUNT || broker.lock().committed.get(&t) != Some(&(next, 0)) {
+            assert!(Instant::now() < deadline, "seed {seed}: {next} of {COUNT} came");
+            let is_quiet = next >= COUNT;
+            match dice.roll(16) {
+                _ if is_quiet => {}
+                0 => broker.lock().heartbeat = Some(ErrorCode::REBALANCE_IN_PROGRESS),
+                1 => broker.lock().heartbeat = Some(ErrorCode::UNKNOWN_MEMBER_ID),
+                2 => broker.lock().heartbeat = Some(ErrorCode::NOT_COORDINATOR),
+                3 => {
+                    consumer.unsubscribe();
+                    if dice.roll(2) == 0 {
+                        consumer.assign([t.clone()]).unwrap();
+                        let _ = block_on(consumer.poll(Duration::from_millis(dice.roll(10))));
+                        consumer.unsubscribe();
+                    }
+                    consumer.subscribe(["t"]).unwrap();
+                }
+                4 => drop(consumer.commit_in_background()),
+                5 => consumer.subscribe(["t", "u"]).unwrap(),
+                _ => {}
+            }
+            if !is_quiet {
+                broker.append(&t, 0, dice.roll(3) as usize);
+            }
+            // What it is told of its membership is no end.
+            for record in block_on(consumer.poll(Duration::from_millis(dice.roll(20)))).unwrap_or_default() {
+                assert!(record.offset <= next, "seed {seed}: {next} is skipped, {} came", record.offset);
+                next = next.max(record.offset + 1);
+            }
+        }
+        let commits = broker.lock().commits.clone();
+        let commits: Vec<_> = commits.into_iter().filter(|(of, _)| *of == t).collect();
+        assert!(commits.is_sorted(), "seed {seed}: {commits:?}");
+        // In the midst of a rebalance its last commit may fail.
+        let _ = block_on(consumer.close());
+    }
 }

@@ -247,3 +247,57 @@ fn a_broker_that_takes_nothing_is_given_up_also_without_acks() {
         in_time("delivery", producer.send(record()).await.unwrap()).await.unwrap();
     });
 }
+
+#[test]
+fn times_may_be_as_long_as_can_be() {
+    const MAX: Duration = Duration::MAX;
+    let broker = FakeBroker::start(Box::new(|_| Fault::None));
+    block_on(async {
+        let client = connect(&broker).await;
+        let config = ProducerConfig { linger: MAX, send_timeout: MAX, delivery_timeout: MAX, ..config() };
+        let producer = client.producer(config).unwrap();
+        let delivery = in_time("send", producer.send(record())).await.unwrap();
+        in_time("flush", producer.flush()).await.unwrap();
+        in_time("delivery", delivery).await.unwrap();
+    });
+}
+
+#[test]
+fn what_is_written_is_told_so_also_if_its_topic_seems_gone_meanwhile() {
+    let is_writing = Arc::new(AtomicBool::new(false));
+    let (writes, knows) = (is_writing.clone(), is_writing);
+    let broker = FakeBroker::start(Box::new(move |_| {
+        writes.store(true, Ordering::SeqCst);
+        std::thread::sleep(SHORT);
+        Fault::None
+    }));
+    broker.has_ids.store(true, Ordering::SeqCst);
+    block_on(async {
+        let metadata_max_age = Duration::from_millis(20);
+        let client = ClientConfig { metadata_max_age, request_timeout: TOO_LONG, ..broker.client_config() };
+        let client = Client::connect(client).await.unwrap();
+        let producer = prepared(&client, config()).await;
+        // As by a broker that has only just started.
+        *broker.metadata_faults.lock().unwrap() = Box::new(move || match knows.load(Ordering::SeqCst) {
+            true => Fault::Refuse(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+            false => Fault::None,
+        });
+        let delivery = producer.send(record()).await.unwrap();
+        assert_eq!(in_time("delivery", delivery).await.unwrap().offset, Some(0));
+    });
+}
+
+#[test]
+fn an_identity_that_is_refused_is_not_asked_for_without_end() {
+    let broker = FakeBroker::start(Box::new(|_| Fault::Refuse(ErrorCode::INVALID_PRODUCER_EPOCH)));
+    block_on(async {
+        let client = connect(&broker).await;
+        let producer = prepared(&client, config()).await;
+        *broker.identity_refusal.lock().unwrap() = Some(ErrorCode::CLUSTER_AUTHORIZATION_FAILED);
+        let _delivery = producer.send(record()).await.unwrap();
+        let asked = || broker.identities_asked.load(Ordering::SeqCst);
+        eventually("it asks for another", || asked() > 0);
+        std::thread::sleep(SHORT);
+        assert!(asked() < 50, "asked {} times", asked());
+    });
+}

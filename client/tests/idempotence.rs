@@ -63,6 +63,7 @@ fn cut_connections_and_refusals_neither_lose_nor_repeat_nor_reorder() {
             1 => Fault::CutAfter,
             2 => Fault::Refuse(ErrorCode::NOT_LEADER_OR_FOLLOWER),
             3 => Fault::Refuse(ErrorCode::NOT_ENOUGH_REPLICAS),
+            4 => Fault::RefuseAfter(ErrorCode::NOT_LEADER_OR_FOLLOWER),
             _ => Fault::None,
         };
         let broker = FakeBroker::start(Box::new(faults));
@@ -176,6 +177,42 @@ fn what_is_not_answered_in_time_fails_and_what_follows_does_not() {
 }
 
 #[test]
+fn what_the_broker_may_have_does_not_fail_as_if_it_had_not() {
+    let code = ErrorCode::TOPIC_AUTHORIZATION_FAILED;
+    for faults in [[Fault::CutAfter, Fault::Refuse(code)], [Fault::Unnamed, Fault::None]] {
+        let mut left = faults.into_iter();
+        let broker = FakeBroker::start(Box::new(move |_| left.next().unwrap_or(Fault::None)));
+        block_on(async {
+            let client = connect(&broker).await;
+            let producer = client.producer(config()).unwrap();
+            let record = |value: &str| ProducerRecord::to("t").partition(0).value(value.to_owned());
+            let error = producer.send(record("a")).await.unwrap().await.unwrap_err();
+            assert!(matches!(error, Error::NotAcknowledged { .. }), "{faults:?}: {error}");
+            producer.send(record("b")).await.unwrap().await.unwrap();
+            assert_eq!(broker.logs.lock().unwrap()[&0].values, ["a", "b"]);
+        });
+    }
+}
+
+#[test]
+fn what_a_leader_refuses_that_has_written_it_may_be_there() {
+    for code in [ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::KAFKA_STORAGE_ERROR] {
+        let mut faults = [Fault::RefuseAfter(code)].into_iter();
+        let broker = FakeBroker::start(Box::new(move |_| {
+            faults.next().unwrap_or(Fault::Refuse(ErrorCode::NOT_ENOUGH_REPLICAS))
+        }));
+        block_on(async {
+            let client = connect(&broker).await;
+            let config = ProducerConfig { delivery_timeout: Duration::from_millis(300), ..config() };
+            let producer = client.producer(config).unwrap();
+            let record = ProducerRecord::to("t").partition(0).value("a");
+            let error = producer.send(record).await.unwrap().await.unwrap_err();
+            assert!(matches!(error, Error::NotAcknowledged { .. }), "{code}: {error}");
+        });
+    }
+}
+
+#[test]
 fn a_lost_identity_is_replaced_before_anything_is_sent_again() {
     let faults = |batch: &fake_broker::Batch| match batch.producer_id == 7 && batch.sequence >= 40 {
         true => Fault::Refuse(ErrorCode::INVALID_PRODUCER_EPOCH),
@@ -258,6 +295,8 @@ fn what_is_given_up_is_neither_repeated_nor_reordered() {
             1 => Fault::CutAfter,
             2 => Fault::Silence,
             3..6 => Fault::Refuse(ErrorCode::NOT_ENOUGH_REPLICAS),
+            6 => Fault::RefuseAfter(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            7 if dice.roll(4) == 0 => Fault::Unnamed,
             _ => Fault::None,
         };
         let broker = FakeBroker::start(Box::new(faults));

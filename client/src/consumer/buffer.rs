@@ -92,6 +92,8 @@ pub(super) struct Place {
     /// Whether it is among those with something to poll.
     is_ready: bool,
     pub(super) paused: bool,
+    /// Assigned by the application: no affair of the group's, which may just be being left.
+    pub(super) by_hand: bool,
     /// After an error that only seeking can mend.
     pub(super) halted: bool,
     pub(super) retry_at: Option<Instant>,
@@ -198,7 +200,19 @@ impl Buffer {
         self.tell_driver();
     }
 
-    pub(super) fn revoke(&mut self, partitions: &BTreeSet<TopicPartition>) {
+    pub(super) fn assign_by_hand(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) {
+        self.assign(partitions.into_iter().map(|at| (at, None)).collect());
+        self.partitions.values_mut().for_each(|place| place.by_hand = true);
+    }
+
+    /// Takes away what the group had given.
+    pub(super) fn revoke_shared(&mut self, partitions: &BTreeSet<TopicPartition>) {
+        let is_by_hand = |at: &TopicPartition| self.partitions.get(at).is_some_and(|place| place.by_hand);
+        let shared = partitions.iter().filter(|at| !is_by_hand(at)).cloned().collect();
+        self.revoke(&shared);
+    }
+
+    fn revoke(&mut self, partitions: &BTreeSet<TopicPartition>) {
         for at in partitions {
             if let Some(place) = self.partitions.remove(at) {
                 self.bytes -= place.bytes;
@@ -213,8 +227,8 @@ impl Buffer {
         let version = self.next_version();
         let place = self.partitions.get_mut(at).ok_or_else(|| not_assigned(at))?;
         self.bytes -= place.bytes;
-        let paused = place.paused;
-        *place = Place { paused, ..Place::new(version, start) };
+        let (paused, by_hand) = (place.paused, place.by_hand);
+        *place = Place { paused, by_hand, ..Place::new(version, start) };
         if let Start::At(position) = start {
             // Where one seeks to is where one has read up to.
             (place.position, place.processed) = (Some(position), Some(position));
@@ -483,6 +497,7 @@ impl Place {
             records_end: None,
             bytes: 0,
             paused: false,
+            by_hand: false,
             halted: false,
             retry_at: None,
             failures: 0,

@@ -74,6 +74,11 @@ pub(super) fn offsets(positions: BTreeMap<TopicPartition, Position>) -> BTreeMap
 }
 
 impl Commits {
+    /// Whether something is to be committed for it, or just being.
+    pub(super) fn is_pending(&self, at: &TopicPartition) -> bool {
+        self.next.contains_key(at) || self.under_way.contains_key(at)
+    }
+
     /// Lets go of waiters that have gone and, in the background, of those that wait for less than this: so there are no more of them
     /// than callers and partitions. Their patience goes over, or a lasting failure would never be told.
     fn supersede(&mut self, offsets: &BTreeMap<TopicPartition, NewOffset>, manner: Manner) -> Instant {
@@ -144,7 +149,7 @@ impl Buffer {
     }
 
     /// What earlier polls gave, where it is not committed yet, nor about to be.
-    fn uncommitted(&self) -> BTreeMap<TopicPartition, NewOffset> {
+    pub(super) fn uncommitted(&self) -> BTreeMap<TopicPartition, NewOffset> {
         let mut new = self.processed();
         new.retain(|at, position| {
             let queued = self.commits.next.get(at).or(self.commits.under_way.get(at));
@@ -223,6 +228,8 @@ impl Buffer {
                 let wanted = self.commits.waiters.iter().any(|waiter| waiter.left.contains(at));
                 if wanted {
                     self.commits.next.entry(at.clone()).or_insert(entry);
+                } else {
+                    self.tell_driver();
                 }
                 wanted
             }
@@ -242,6 +249,7 @@ impl Buffer {
             }
         }
         self.tell_concluded();
+        self.tell_driver();
     }
 
     fn conclude_unretried(&mut self, at: &TopicPartition, error: &Error) {
@@ -285,8 +293,13 @@ impl Buffer {
         }
         self.tell_concluded();
         let Commits { next, waiters, .. } = &mut self.commits;
+        let before = next.len();
         next.retain(|at, _| waiters.iter().any(|waiter| waiter.left.contains(at)));
-        waiters.iter().map(|waiter| waiter.begun + limit).min()
+        let (is_less, until) = (next.len() < before, waiters.iter().map(|waiter| waiter.begun + limit).min());
+        if is_less {
+            self.tell_driver();
+        }
+        until
     }
 
     fn end_commits(&mut self) {

@@ -2,6 +2,7 @@
 
 use super::assignor::Assignor;
 use super::group::RebalanceEvent;
+use crate::config::{FOREVER, INTERVAL_MIN, bound};
 use crate::error::{Error, Result};
 use crate::leaders::Isolation;
 use std::fmt;
@@ -108,6 +109,19 @@ impl ConsumerConfig {
     /// Begins at the first record where nothing is committed.
     pub fn from_earliest(mut self) -> Self {
         self.offset_reset = OffsetReset::Earliest;
+        self
+    }
+
+    /// With times that can be counted with.
+    pub(super) fn bounded(mut self) -> ConsumerConfig {
+        bound([
+            &mut self.fetch_wait_max,
+            &mut self.session_timeout,
+            &mut self.heartbeat_interval,
+            &mut self.poll_interval_max,
+            &mut self.close_timeout,
+        ]);
+        self.auto_commit = self.auto_commit.map(|interval| interval.clamp(INTERVAL_MIN, FOREVER));
         self
     }
 

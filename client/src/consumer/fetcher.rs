@@ -133,6 +133,10 @@ impl Fetcher {
                 if is_found && leader.is_some_and(|(node, _)| in_flight(node)) {
                     continue;
                 }
+                if place.start == Start::Committed && buffer.commits.is_pending(at) {
+                    // What is committed is known when that is.
+                    continue;
+                }
                 let Some(position) = questions.of(at, place, leader) else { continue };
                 let Some((leader, leader_epoch)) = leader else {
                     leaderless.insert(at.topic.clone());
@@ -207,14 +211,25 @@ impl Fetcher {
             broker.in_flight = false;
             match fetched {
                 Ok(response) => {
-                    (broker.failures, broker.retry_at) = (0, None);
                     let code = ErrorCode(response.error_code);
                     let again = broker.session.answered(code, response.session_id);
-                    drop(nodes);
                     match Error::check(code.code(), || format!("fetch from broker {node}")) {
-                        Err(error) if !again => fetcher.failed(node, error),
-                        Err(_) => fetcher.core.refresh_soon(),
-                        Ok(()) => fetcher.take(node, &asks, response),
+                        Err(_) if again => {
+                            // At once, but once.
+                            let backoff = || Instant::now() + fetcher.core.backoff(broker.failures - 1);
+                            broker.retry_at = (broker.failures > 0).then(backoff);
+                            broker.failures += 1;
+                            fetcher.core.refresh_soon();
+                        }
+                        Err(error) => {
+                            drop(nodes);
+                            fetcher.failed(node, error);
+                        }
+                        Ok(()) => {
+                            (broker.failures, broker.retry_at) = (0, None);
+                            drop(nodes);
+                            fetcher.take(node, &asks, response);
+                        }
                     }
                 }
                 Err(error) => {
@@ -305,6 +320,11 @@ impl Fetcher {
         let Some(place) = buffer.partitions.get_mut(&at).filter(|place| place.version == version) else {
             return;
         };
+        // When leaders change, the next one may have been asked for the same, and may have answered before.
+        let is_awaited = matches!(place.start, Start::At(position) if position.offset == offset);
+        if !is_awaited || place.is_asked {
+            return;
+        }
         let code = ErrorCode(data.error_code);
         if code.is_ok() {
             place.failures = 0;
@@ -313,7 +333,8 @@ impl Fetcher {
             if let EpochEndOffset { epoch: 0.., end_offset: 0.. } = data.diverging_epoch {
                 let EpochEndOffset { epoch, end_offset } = data.diverging_epoch;
                 let end = Position { offset: end_offset, leader_epoch: Some(epoch) };
-                return self.cut(buffer, &at, Some(end));
+                self.cut(buffer, &at, Some(end));
+                return self.rest(buffer, &at);
             }
             let parts = data.records.unwrap_or_default();
             let bytes = match parts.len() {
@@ -342,7 +363,7 @@ impl Fetcher {
                 return self.back_off(place);
             }
             self.out_of_range(buffer, &at, offset);
-            return;
+            return self.rest(buffer, &at);
         }
         self.back_off(place);
         let error = Error::broker(code, format!("fetch {at} from broker {node}"));
@@ -362,6 +383,13 @@ impl Fetcher {
     pub(super) fn back_off(&self, place: &mut Place) {
         place.retry_at = Some(Instant::now() + self.core.backoff(place.failures));
         place.failures += 1;
+    }
+
+    /// Looking for where to go on is not done without end by a leader that says each time that it is elsewhere.
+    fn rest(&self, buffer: &mut Buffer, at: &TopicPartition) {
+        if let Some(place) = buffer.partitions.get_mut(at) {
+            place.retry_at = Some(Instant::now() + self.core.backoff(0));
+        }
     }
 
     fn out_of_range(&self, buffer: &mut Buffer, at: &TopicPartition, offset: i64) {

@@ -17,6 +17,7 @@ pub use group::RebalanceEvent;
 pub use record::ConsumerRecord;
 
 use crate::client::Client;
+use crate::config::FOREVER;
 use crate::core::Core;
 use crate::driver::{self, Event, Handle};
 use crate::error::{Error, Result};
@@ -86,9 +87,6 @@ pub struct Consumer {
     ended: Option<oneshot::Receiver<Result<()>>>,
 }
 
-/// In place of times that are longer than clocks count.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
-
 struct Shared {
     config: ConsumerConfig,
     buffer: Mutex<Buffer>,
@@ -110,6 +108,7 @@ impl Client {
     /// A new consumer. Errors: a config that cannot be.
     pub fn consumer(&self, config: ConsumerConfig) -> Result<Consumer> {
         config.check()?;
+        let config = config.bounded();
         let shared = Arc::new(Shared { config, buffer: Mutex::new(Buffer::new()) });
         let theirs = shared.clone();
         let handle = self.handle.clone();
@@ -136,7 +135,7 @@ async fn run(core: Rc<Core>, shared: Arc<Shared>, ended: oneshot::Sender<Result<
                 }
                 told.await;
             }
-            driver::sleep(limit.min(FOREVER)).await;
+            driver::sleep(limit).await;
         }
     };
     let outcome = match select(pin!(work(core, shared, news)), pin!(overdue)).await {
@@ -172,7 +171,7 @@ async fn work(core: Rc<Core>, shared: Arc<Shared>, news: Event) -> Result<()> {
 
 impl Consumer {
     /// Reads these partitions, and no others, from their committed offsets, or as `offset_reset` says. Partitions that it has
-    /// already go on where they are.
+    /// already go on where they are. If commits are automatic, what was polled before the latest poll is committed.
     pub fn assign(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<()> {
         let mut buffer = self.shared.lock();
         if buffer.subscription.is_some() {
@@ -181,7 +180,8 @@ impl Consumer {
                 "unsubscribe before assigning partitions",
             ));
         }
-        buffer.assign(partitions.into_iter().map(|at| (at, None)).collect());
+        self.commit_processed(&mut buffer);
+        buffer.assign_by_hand(partitions);
         Ok(())
     }
 
@@ -204,9 +204,19 @@ impl Consumer {
     /// Leaves the group, and gives up all partitions. If commits are automatic, what was polled before the latest poll is committed.
     pub fn unsubscribe(&self) {
         let mut buffer = self.shared.lock();
+        self.commit_processed(&mut buffer);
         buffer.subscribe(None);
         if self.shared.config.group.is_none() {
             buffer.assign(BTreeMap::new());
+        }
+    }
+
+    /// Before partitions are given up, as far as commits are automatic.
+    fn commit_processed(&self, buffer: &mut Buffer) {
+        let config = &self.shared.config;
+        if config.group.is_some() && config.auto_commit.is_some() {
+            let uncommitted = buffer.uncommitted();
+            drop(buffer.commit(uncommitted, Manner::Background));
         }
     }
 

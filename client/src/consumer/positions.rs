@@ -182,11 +182,16 @@ impl Fetcher {
         let asked = asked.into_iter().map(|(at, version, _)| (at, version)).collect();
         self.take_answers(asked, listed.await, |at, version, listed| {
             let mut buffer = self.shared.lock();
-            match listed.offset {
+            let Some(place) = buffer.place(at, version) else { return };
+            match (listed.offset, place.start) {
                 // Nothing was read before it that could be compared.
-                Some(offset) => buffer.start_at(at, version, Position::at(offset)),
+                (Some(offset), _) => buffer.start_at(at, version, Position::at(offset)),
+                (None, Start::Seek(OffsetSpec::Earliest | OffsetSpec::Latest)) => {
+                    drop(buffer);
+                    self.unresolved(at, version, &unanswered(at));
+                }
                 // No record is as late as the time asked for: what comes next is.
-                None => buffer.look_up(at, version, OffsetSpec::Latest),
+                (None, _) => buffer.look_up(at, version, OffsetSpec::Latest),
             }
         });
     }
@@ -258,8 +263,12 @@ impl Fetcher {
                 self.core.refresh_soon();
             }
             is_over
-        } else {
+        } else if matches!(error, Error::Config { .. }) {
             place.halted = true;
+            true
+        } else {
+            // Somebody may mend it.
+            self.back_off(place);
             true
         };
         // A client that is closed tells so by itself.

@@ -16,6 +16,8 @@ use std::task::{Context, Poll as TaskPoll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// The kernel counts in milliseconds, and not beyond 24 days.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Events taken from the kernel at a time.
 const EVENTS_MAX: usize = 256;
 /// The token of the waker; sockets count from 0.
@@ -56,7 +58,7 @@ impl Reactor {
     /// Takes what is there, after waiting for it if `wait`, and wakes whom it concerns.
     pub(super) fn turn(&self, wait: bool) {
         let first = self.timers.borrow().keys().next().map(|(at, _)| *at);
-        let until_first = || first.map(|at| at.saturating_duration_since(Instant::now()));
+        let until_first = || first.map(|at| at.saturating_duration_since(Instant::now()).min(WAIT_MAX));
         let timeout = if wait { until_first() } else { Some(Duration::ZERO) };
         let mut events = self.events.borrow_mut();
         match self.poll.borrow_mut().poll(&mut events, timeout) {

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// Room made for an answer at a time, beyond doubling: what it announces is taken only as it comes, or as such have come before.
 const READ_ROOM: usize = 64 << 10;
+/// Deadlines are looked at no more often than this without need.
+const LOOK_MIN: Duration = Duration::from_secs(1);
 /// Slices given to one vectored write.
 const WRITE_SLICES_MAX: usize = 64;
 
@@ -377,7 +379,9 @@ impl Connection {
                 self.close(self.lost(format!("no answer to {api} within {timeout:?}")));
                 return;
             }
-            let _ = driver::timeout_at(deadline, ended).await;
+            // The next one's may come before this one's, if this one is answered.
+            let look = Instant::now() + self.request_timeout.max(LOOK_MIN);
+            let _ = driver::timeout_at(deadline.min(look), ended).await;
         }
     }
 }

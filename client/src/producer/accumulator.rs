@@ -138,6 +138,8 @@ pub(super) enum Verdict {
     /// The sequence is broken at this batch: it goes on under a new epoch.
     Restart,
     Failed(Error),
+    /// It failed, and the broker may have it all the same.
+    Unclear(Error),
 }
 
 impl Accumulator {
@@ -372,6 +374,8 @@ impl Accumulator {
         last_error: &Option<Error>,
     ) -> Work {
         let mut work = Work::default();
+        // When it comes next is not known before it is done: until then it is told of whatever comes.
+        self.sender_comes = None;
         let mut room: HashMap<i32, usize> = HashMap::new();
         let hurry = !self.waiting.is_empty() || self.closed.is_some();
         self.waiting.retain(|(waker, until)| {
@@ -536,6 +540,7 @@ impl Accumulator {
         let Some(at) = queue.batches.iter().position(|batch| batch.number == number) else { return };
         queue.in_flight -= 1;
         queue.batches[at].in_flight = false;
+        queue.batches[at].doubtful |= matches!(verdict, Verdict::Doubt | Verdict::Unclear(_));
         let outcome = match verdict {
             Verdict::Written(written) => {
                 (queue.failures, queue.retry_at) = (0, None);
@@ -548,14 +553,13 @@ impl Accumulator {
             Verdict::Retry | Verdict::Doubt | Verdict::Restart => {
                 queue.retry_at = Some(Instant::now() + backoff(queue.failures));
                 queue.failures += 1;
-                queue.batches[at].doubtful |= matches!(verdict, Verdict::Doubt);
                 if matches!(verdict, Verdict::Restart) {
                     queue.gap = Gap::Certain;
                 }
                 None
             }
-            Verdict::Failed(error) => {
-                // Its sequence numbers will never come.
+            Verdict::Failed(error) | Verdict::Unclear(error) => {
+                // Its sequence numbers will never come, or have come already.
                 queue.gap = Gap::Certain;
                 Some(Err(error))
             }
@@ -565,7 +569,15 @@ impl Accumulator {
             self.incomplete.remove(&number);
             self.buffered -= batch.bytes;
             let failure = outcome.as_ref().err().cloned();
-            batch.outcome.complete(outcome);
+            batch.outcome.complete(match outcome {
+                // That one try was refused says nothing of those before it.
+                Err(error) if batch.doubtful => Err(Error::NotAcknowledged {
+                    what: format!("delivery to {}", queue.at),
+                    after: batch.opened.elapsed(),
+                    last: Some(Box::new(error)),
+                }),
+                outcome => outcome,
+            });
             if let Some(error) = failure {
                 self.record_failed(&error);
             }
@@ -927,6 +939,21 @@ mod tests {
         partition.written(0).append();
         assert_eq!(partition.age(1).append().drain(), [(2, 0, 1)]);
         assert!(matches!(partition.outcome(1), Some(Err(Error::Timeout { .. }))));
+    }
+
+    #[test]
+    fn what_comes_while_the_sender_is_at_work_is_told_to_it() {
+        let config = ProducerConfig { idempotent: false, ..Default::default() };
+        let mut accumulator = Accumulator::new(None);
+        accumulator.set_topic(&"t".into(), &topic(1));
+        let now = Instant::now();
+        // It slept until now, and has not said yet how long it will sleep next.
+        accumulator.sender_comes = Some(now);
+        accumulator.drain(&config, now, 1, |_| Some(1), |_| 1 << 20, &None);
+        accumulator.news = false;
+        let record = ProducerRecord::to("t").partition(0).value("v");
+        assert!(matches!(accumulator.append(&config, &record, 0), Ok(Append::Done(_))));
+        assert!(accumulator.news);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A producer's settings.
 
 use super::partitioner::Partitioner;
+use crate::config::bound;
 use crate::error::{Error, Result};
 use corelog_wire::records::{Compression, Encoding};
 use std::str::FromStr;
@@ -121,6 +122,17 @@ impl ProducerConfig {
     pub fn acks(mut self, acks: Acks) -> Self {
         self.acks = acks;
         self.idempotent = acks == Acks::All;
+        self
+    }
+
+    /// With times that can be counted with.
+    pub(super) fn bounded(mut self) -> ProducerConfig {
+        bound([
+            &mut self.transaction_timeout,
+            &mut self.linger,
+            &mut self.send_timeout,
+            &mut self.delivery_timeout,
+        ]);
         self
     }
 

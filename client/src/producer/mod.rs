@@ -151,6 +151,7 @@ impl Client {
     /// A new producer. Errors: a config that cannot be.
     pub fn producer(&self, config: ProducerConfig) -> Result<Producer> {
         config.check()?;
+        let config = config.bounded();
         let transaction = config.transactional_id.as_deref().map(Transaction::new);
         let accumulator = Mutex::new(Accumulator::new(transaction));
         let shared = Arc::new(Shared { config, accumulator, lane: OnceLock::new() });

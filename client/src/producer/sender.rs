@@ -18,7 +18,7 @@ use corelog_wire::messages::InitProducerIdRequest;
 use corelog_wire::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
 };
-use corelog_wire::{ErrorCode, Str};
+use corelog_wire::{ErrorCode, Str, Uuid};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::future::{Future, poll_fn};
@@ -40,6 +40,8 @@ pub(super) struct Sender {
     in_flight: RefCell<HashMap<i32, usize>>,
     connecting: RefCell<HashSet<i32>>,
     getting_id: Cell<bool>,
+    /// In a row.
+    id_failures: Cell<u32>,
     /// Of a transactional producer.
     coordinator: Option<Rc<Coordinator>>,
     adding: Cell<bool>,
@@ -68,6 +70,7 @@ pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, lane: Lane) {
         in_flight: RefCell::default(),
         connecting: RefCell::default(),
         getting_id: Cell::new(false),
+        id_failures: Cell::new(0),
         last_error: RefCell::default(),
         changed: Event::default(),
     });
@@ -212,8 +215,17 @@ impl Sender {
         let sender = self.clone();
         driver::spawn(async move {
             match producer_id(&sender.core, sender.core.deadline()).await {
-                Ok(identity) => sender.shared.lock().identity = Some(identity),
-                Err(error) => drop(sender.last_error.replace(Some(error))),
+                Ok(identity) => {
+                    sender.id_failures.set(0);
+                    // One who sends may have been quicker.
+                    sender.shared.lock().identity.get_or_insert(identity);
+                }
+                Err(error) => {
+                    sender.last_error.replace(Some(error));
+                    let failures = sender.id_failures.get();
+                    sender.id_failures.set(failures.saturating_add(1));
+                    driver::sleep(sender.core.backoff(failures)).await;
+                }
             }
             sender.getting_id.set(false);
             sender.changed.notify();
@@ -271,10 +283,12 @@ impl Sender {
             Ok(answer) => answer,
             Err(error) => return self.settle_all(node, sent, &error, false),
         };
+        // What metadata says may change meanwhile.
+        let names = request.topic_data.into_iter().map(|topic| (topic.topic_id, topic.name)).collect();
         let sender = self.clone();
         driver::spawn(async move {
             match answer.wait().await {
-                Ok(response) => sender.settle(node, sent, response),
+                Ok(response) => sender.settle(node, sent, &names, response),
                 Err(error) => sender.settle_all(node, sent, &error, true),
             }
         });
@@ -351,12 +365,18 @@ impl Sender {
         });
     }
 
-    fn settle(&self, node: i32, mut sent: HashMap<TopicPartition, (usize, u64)>, response: ProduceResponse) {
+    fn settle(
+        &self,
+        node: i32,
+        mut sent: HashMap<TopicPartition, (usize, u64)>,
+        names: &HashMap<Uuid, Str>,
+        response: ProduceResponse,
+    ) {
         for topic in response.responses {
             let name = match topic.topic_id.is_zero() {
                 true => topic.name,
-                false => match self.name_of(&sent, topic.topic_id) {
-                    Some(name) => name,
+                false => match names.get(&topic.topic_id) {
+                    Some(name) => name.clone(),
                     None => continue,
                 },
             };
@@ -376,13 +396,8 @@ impl Sender {
                 what: format!("produce to broker {node}"),
                 message: Some("its answer does not name all the partitions asked for".into()),
             };
-            self.settle_all(node, sent, &error, false);
+            self.settle_all(node, sent, &error, true);
         }
-    }
-
-    fn name_of(&self, sent: &HashMap<TopicPartition, (usize, u64)>, id: corelog_wire::Uuid) -> Option<Str> {
-        let metadata = self.core.metadata.borrow();
-        sent.keys().find(|at| metadata.topic_id(&at.topic) == id).map(|at| at.topic.clone())
     }
 
     fn verdict(
@@ -421,7 +436,11 @@ impl Sender {
                 self.shared.lock().lose_identity(queue);
                 Verdict::Restart
             }
-            ErrorCode::REQUEST_TIMED_OUT | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND => Verdict::Doubt,
+            ErrorCode::REQUEST_TIMED_OUT
+            | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND
+            | ErrorCode::KAFKA_STORAGE_ERROR => Verdict::Doubt,
+            // It may have written it, and ceased to lead while it waited for the replicas.
+            ErrorCode::NOT_LEADER_OR_FOLLOWER if self.shared.config.acks == Acks::All => Verdict::Doubt,
             _ if code.is_retriable() => Verdict::Retry,
             _ => Verdict::Failed(error.clone()),
         };
@@ -453,6 +472,7 @@ impl Sender {
             let verdict = match (error.is_retriable(), may_have_arrived) {
                 (true, true) => Verdict::Doubt,
                 (true, false) => Verdict::Retry,
+                (false, true) if !matches!(error, Error::Closed) => Verdict::Unclear(error.clone()),
                 (false, _) => Verdict::Failed(error.clone()),
             };
             self.finish(queue, number, verdict);

@@ -24,12 +24,12 @@ use corelog_wire::produce::{
     PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
 use corelog_wire::records::{BatchView, Scratch};
-use corelog_wire::{ApiKey, ErrorCode, Reader, RequestHeader, frame};
+use corelog_wire::{ApiKey, ErrorCode, Reader, RequestHeader, Uuid, frame};
 use reading::{Reading, Script};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,6 +45,10 @@ pub enum Fault {
     Refuse(ErrorCode),
     /// It is written; neither it nor what follows on the connection is answered.
     Silence,
+    /// It is written, and refused with this code.
+    RefuseAfter(ErrorCode),
+    /// It is written, and the answer does not name it.
+    Unnamed,
     /// Nothing more is read from the connection.
     Stall,
 }
@@ -52,7 +56,8 @@ pub enum Fault {
 pub type Faults = Box<dyn FnMut(&Batch) -> Fault + Send>;
 /// What happens to a request of a transaction.
 pub type CoordinatorFaults = Box<dyn FnMut(ApiKey) -> Fault + Send>;
-/// What happens to a request for metadata: the connection is cut, or the partitions have no leader if it is refused.
+/// What happens to a request for metadata: the connection is cut, or if it is refused the partitions have no leader, or the topic is not
+/// known.
 pub type MetadataFaults = Box<dyn FnMut() -> Fault + Send>;
 
 /// A batch as it arrived.
@@ -147,7 +152,12 @@ pub struct FakeBroker {
     pub coordinator: Arc<Mutex<Coordinator>>,
     /// What the next idempotent producer gets, and each one after a new id.
     pub identity: Arc<Mutex<(i64, i16)>>,
+    /// What those who ask for one are refused with.
+    pub identity_refusal: Arc<Mutex<Option<ErrorCode>>>,
+    pub identities_asked: Arc<AtomicUsize>,
     pub metadata_faults: Arc<Mutex<MetadataFaults>>,
+    /// Whether topics go by id.
+    pub has_ids: Arc<AtomicBool>,
     /// Whether new connections wait for the answer to their first request.
     pub holds: Arc<AtomicBool>,
     /// By port and order of coming.
@@ -190,7 +200,10 @@ impl FakeBroker {
             logs: Arc::default(),
             coordinator: Arc::default(),
             identity: Arc::new(Mutex::new((7, 0))),
+            identity_refusal: Arc::default(),
+            identities_asked: Arc::default(),
             metadata_faults: Arc::new(Mutex::new(Box::new(|| Fault::None))),
+            has_ids: Arc::default(),
             holds: Arc::default(),
             connections: Arc::default(),
             has_transactions,
@@ -288,22 +301,38 @@ fn serve(mut stream: TcpStream, port: u16, broker: &FakeBroker) -> Option<()> {
                 while broker.holds.load(Ordering::SeqCst) {
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                encoded(&api_versions(broker.has_transactions), version, id)
+                let has_ids = broker.has_ids.load(Ordering::SeqCst);
+                encoded(&api_versions(broker.has_transactions, has_ids), version, id)
             }
             ApiKey::Metadata => {
                 let request = MetadataRequest::decode(&mut reader, version).unwrap();
                 let fault = (broker.metadata_faults.lock().unwrap())();
-                let leader = match fault {
-                    Fault::None => 1,
-                    Fault::Refuse(_) => -1,
+                let (leader, code) = match fault {
+                    Fault::None => (1, ErrorCode::NONE),
+                    Fault::Refuse(code @ ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => (-1, code),
+                    Fault::Refuse(_) => (-1, ErrorCode::NONE),
                     _ => return None,
                 };
-                encoded(&metadata(request, port, leader), version, id)
+                let mut response = metadata(request, port, leader);
+                for topic in &mut response.topics {
+                    topic.error_code = code.code();
+                    if broker.has_ids.load(Ordering::SeqCst) && code.is_ok() {
+                        topic.topic_id = Uuid([1; 16]);
+                    }
+                }
+                encoded(&response, version, id)
             }
             ApiKey::InitProducerId => {
                 let request = InitProducerIdRequest::decode(&mut reader, version).unwrap();
                 match request.transactional_id.is_some() {
                     true => broker.transactional(api, |it, logs| it.init(request, logs), (version, id))?,
+                    false if broker.identity_refusal.lock().unwrap().is_some() => {
+                        broker.identities_asked.fetch_add(1, Ordering::SeqCst);
+                        let code = broker.identity_refusal.lock().unwrap().unwrap();
+                        let response =
+                            InitProducerIdResponse { error_code: code.code(), ..Default::default() };
+                        encoded(&response, version, id)
+                    }
                     false => {
                         let (producer_id, producer_epoch) = *broker.identity.lock().unwrap();
                         *broker.identity.lock().unwrap() = (producer_id + 1, 0);
@@ -376,7 +405,12 @@ impl FakeBroker {
         coordinator.refusal = match fault {
             Fault::CutBefore => return None,
             Fault::Refuse(code) => Some(code),
-            Fault::None | Fault::CutAfter | Fault::Silence | Fault::Stall => None,
+            Fault::None
+            | Fault::CutAfter
+            | Fault::Silence
+            | Fault::Stall
+            | Fault::Unnamed
+            | Fault::RefuseAfter(_) => None,
         };
         let response = work(&mut coordinator, &mut self.logs.lock().unwrap());
         (fault == Fault::None || coordinator.refusal.is_some()).then(|| encoded(&response, version, id))
@@ -387,15 +421,15 @@ fn encoded<R: Response>(response: &R, version: i16, correlation_id: i32) -> Vec<
     frame::response(response, version, correlation_id).unwrap().concat()
 }
 
-fn api_versions(has_transactions: bool) -> ApiVersionsResponse {
+fn api_versions(has_transactions: bool, has_ids: bool) -> ApiVersionsResponse {
     let api = |(api_key, max_version): (ApiKey, i16)| ApiVersion {
         api_key: api_key.into(),
         min_version: 0,
         max_version,
     };
     let mut apis = vec![
-        (ApiKey::Produce, 9),
-        (ApiKey::Metadata, 8),
+        (ApiKey::Produce, if has_ids { 13 } else { 9 }),
+        (ApiKey::Metadata, if has_ids { 12 } else { 8 }),
         (ApiKey::ApiVersions, 3),
         (ApiKey::InitProducerId, 4),
         (ApiKey::FindCoordinator, 3),
@@ -447,7 +481,8 @@ fn produce(request: ProduceRequest, broker: &FakeBroker) -> Outcome {
     let (mut cut, mut silence) = (false, false);
     let mut responses = Vec::new();
     for topic in request.topic_data {
-        let mut answer = TopicProduceResponse { name: topic.name, ..Default::default() };
+        let mut answer =
+            TopicProduceResponse { name: topic.name, topic_id: topic.topic_id, ..Default::default() };
         for data in topic.partition_data {
             let batch = parse(data.index, data.records.unwrap());
             assert_eq!(batch.transactional, request.transactional_id.is_some());
@@ -456,15 +491,22 @@ fn produce(request: ProduceRequest, broker: &FakeBroker) -> Outcome {
                 Fault::CutBefore => return Outcome::Cut,
                 Fault::Stall => return Outcome::Stall,
                 Fault::Refuse(code) => Err(code),
-                Fault::None | Fault::CutAfter | Fault::Silence => {
+                Fault::None | Fault::CutAfter | Fault::Silence | Fault::Unnamed | Fault::RefuseAfter(_) => {
                     let coordinator = broker.coordinator.lock().unwrap();
                     coordinator.verify(request.transactional_id.as_deref(), &batch).and_then(|()| {
                         broker.logs.lock().unwrap().entry(data.index).or_default().append(&batch)
                     })
                 }
             };
+            let appended = match fault {
+                Fault::RefuseAfter(code) => Err(code),
+                _ => appended,
+            };
             cut |= fault == Fault::CutAfter;
             silence |= fault == Fault::Silence;
+            if fault == Fault::Unnamed {
+                continue;
+            }
             answer.partition_responses.push(PartitionProduceResponse {
                 index: data.index,
                 error_code: appended.err().map_or(0, ErrorCode::code),

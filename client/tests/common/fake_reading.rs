@@ -47,8 +47,15 @@ pub enum Fate {
     Answered,
     /// Looked at, and answered, only once the test says so.
     Held,
+    /// Answered as things are now, but only once the test says so.
+    Late,
+    /// Answered as things are now, after this time.
+    After(Duration),
     Cut,
+    /// Of a fetch: for each of its partitions.
     Refused(ErrorCode),
+    /// Of a fetch: as a whole.
+    SessionRefused(ErrorCode),
     /// For this partition; the others are answered.
     RefusedFor(TopicPartition, ErrorCode),
 }
@@ -73,12 +80,16 @@ pub struct State {
     /// What the next heartbeat says.
     pub heartbeat: Option<ErrorCode>,
     pub connections: usize,
+    /// Nodes that the cluster's metadata does not name.
+    pub gone: BTreeSet<i32>,
+    /// What ListOffsets answers, in place of what is there.
+    pub listed: Option<i64>,
     /// Refuses and cuts all connections.
     pub is_down: bool,
     /// Speaks no OffsetForLeaderEpoch.
     pub hides_epochs: bool,
     open: bool,
-    pub(super) ports: Vec<u16>,
+    pub ports: Vec<u16>,
 }
 
 impl State {
@@ -211,8 +222,11 @@ impl Reading {
             std::thread::sleep(FETCH_WAIT);
             state = self.lock();
         }
-        let (version, id) = (version, id);
-        Some(match request {
+        let refused = match &fate {
+            Fate::Refused(code) => *code,
+            _ => ErrorCode::NONE,
+        };
+        let answer = match request {
             Request::ApiVersions => encoded(&api_versions(&state), version, id),
             Request::Metadata(request) => encoded(&metadata(&state, request), version, id),
             Request::FindCoordinator => {
@@ -224,7 +238,12 @@ impl Reading {
                 };
                 encoded(&response, version, id)
             }
-            Request::Fetch(request) => encoded(&fetch(&mut state, node, request, refusal), version, id),
+            Request::Fetch(request) => match fate {
+                Fate::SessionRefused(code) => {
+                    encoded(&FetchResponse { error_code: code.code(), ..Default::default() }, version, id)
+                }
+                _ => encoded(&fetch(&mut state, node, request, refusal), version, id),
+            },
             Request::ListOffsets(request) => encoded(&list(&state, node, request, refusal), version, id),
             Request::OffsetForLeaderEpoch(request) => {
                 encoded(&epoch_ends(&state, node, request, refusal), version, id)
@@ -235,7 +254,8 @@ impl Reading {
             Request::Sync(request) => {
                 let own = request.assignments.into_iter().find(|it| it.member_id == request.member_id);
                 let assignment = own.map(|own| own.assignment).unwrap_or_default();
-                encoded(&SyncGroupResponse { assignment, ..Default::default() }, version, id)
+                let error_code = refused.code();
+                encoded(&SyncGroupResponse { assignment, error_code, ..Default::default() }, version, id)
             }
             Request::Heartbeat => {
                 let code = state.heartbeat.take().unwrap_or(ErrorCode::NONE);
@@ -247,7 +267,16 @@ impl Reading {
                 }
                 encoded(&LeaveGroupResponse::default(), version, id)
             }
-        })
+        };
+        match fate {
+            Fate::Late => drop(self.gate.wait_while(state, |state| !state.open)),
+            Fate::After(time) => {
+                drop(state);
+                std::thread::sleep(time);
+            }
+            _ => {}
+        }
+        Some(answer)
     }
 }
 
@@ -382,7 +411,13 @@ fn metadata(state: &State, request: MetadataRequest) -> MetadataResponse {
         rack: None,
     };
     MetadataResponse {
-        brokers: state.ports.iter().enumerate().map(broker).collect(),
+        brokers: state
+            .ports
+            .iter()
+            .enumerate()
+            .map(broker)
+            .filter(|broker| !state.gone.contains(&broker.node_id))
+            .collect(),
         topics: topics.collect(),
         ..Default::default()
     }
@@ -470,7 +505,7 @@ fn list(
             list_offsets_response::PartitionResponse {
                 partition_index: it.partition_index,
                 error_code: code.code(),
-                offset: if it.timestamp == -2 { 0 } else { end },
+                offset: state.listed.unwrap_or(if it.timestamp == -2 { 0 } else { end }),
                 ..Default::default()
             }
         });

@@ -50,7 +50,11 @@ impl Membership {
             let response = self.unless_unwanted(call).await?;
             match ErrorCode(response.error_code) {
                 ErrorCode::NONE => return Ok(response),
-                ErrorCode::MEMBER_ID_REQUIRED => self.member_id = response.member_id.detach(),
+                ErrorCode::MEMBER_ID_REQUIRED
+                    if self.member_id.is_empty() && !response.member_id.is_empty() =>
+                {
+                    self.member_id = response.member_id.detach();
+                }
                 ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION => return Err(Change::Lost),
                 code => return Err(self.failed(Error::broker(code, what))),
             }

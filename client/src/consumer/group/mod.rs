@@ -44,6 +44,7 @@ pub(super) struct Membership {
     counts: Option<BTreeMap<Str, i32>>,
     /// The subscription that was joined with.
     joined: u64,
+    /// Tries to join since it was a member.
     failures: u32,
     heartbeat_at: Instant,
     /// Of the coordinator's last word.
@@ -139,7 +140,9 @@ impl Membership {
             self.shared.lock().end_rebalance();
         }
         topics.iter().for_each(|topic| self.core.want(topic));
+        self.failures += 1;
         let response = self.join_once(topics).await?;
+        self.heard_at = Instant::now();
         self.member_id = response.member_id.detach();
         self.generation = response.generation_id;
         let is_leader = response.leader == response.member_id && !response.skip_assignment;
@@ -206,6 +209,10 @@ impl Membership {
         added.iter().for_each(|at| self.core.want(&at.topic));
         {
             let mut buffer = self.shared.lock();
+            if buffer.closed.is_some() || buffer.subscription.is_none() {
+                // What is there by now was assigned by hand.
+                return Err(Change::Unsubscribed);
+            }
             let all = assigned
                 .iter()
                 .map(|at| (at.clone(), (!buffer.partitions.contains_key(at)).then_some(Start::Committed)));
@@ -257,7 +264,7 @@ impl Membership {
         self.owned.retain(|at| !partitions.contains(at));
         {
             let mut buffer = self.shared.lock();
-            buffer.revoke(partitions);
+            buffer.revoke_shared(partitions);
             buffer.revoke_commits(partitions, &self.group);
         }
         if !partitions.is_empty() {
@@ -391,11 +398,11 @@ impl Membership {
     async fn settle(&mut self, change: Change) {
         match change {
             // Seen, and acted on, before joining again.
-            Change::Unsubscribed | Change::Rebalance => {}
+            Change::Unsubscribed => {}
+            Change::Rebalance => self.hold_back().await,
             Change::Lost => {
-                let all = self.owned.clone();
-                self.revoke(&all, RebalanceEvent::Lost);
-                self.forget_membership();
+                self.lose();
+                self.hold_back().await;
             }
             Change::Idle => {
                 let limit = self.shared.config.poll_interval_max;
@@ -425,21 +432,39 @@ impl Membership {
                 if !error.is_retriable() {
                     self.shared.lock().fail(error);
                 }
-                let until = Instant::now() + self.core.backoff(self.failures);
-                self.failures += 1;
-                while Instant::now() < until && self.unwanted().is_none() {
-                    let news = self.news.listen();
-                    let _ = driver::timeout_at(until, news).await;
+                if !self.owned.is_empty() && self.heard_at.elapsed() > self.shared.config.session_timeout {
+                    // By now the coordinator has taken us for dead, and others have what was ours.
+                    self.lose();
                 }
+                self.pause(self.failures.saturating_sub(1)).await;
             }
+        }
+    }
+
+    fn lose(&mut self) {
+        let all = self.owned.clone();
+        self.revoke(&all, RebalanceEvent::Lost);
+        self.forget_membership();
+    }
+
+    /// Whoever tries to join again and again in vain waits between.
+    async fn hold_back(&self) {
+        if let Some(failures) = self.failures.checked_sub(2) {
+            self.pause(failures).await;
+        }
+    }
+
+    async fn pause(&self, failures: u32) {
+        let until = Instant::now() + self.core.backoff(failures);
+        while Instant::now() < until && self.unwanted().is_none() {
+            let news = self.news.listen();
+            let _ = driver::timeout_at(until, news).await;
         }
     }
 
     /// Another process goes by the same instance id. It is the rightful one, since it came later.
     async fn fenced(&mut self, error: Error) {
-        let all = self.owned.clone();
-        self.revoke(&all, RebalanceEvent::Lost);
-        self.forget_membership();
+        self.lose();
         let reason = format!("{error}: another consumer has its instance_id; give each its own");
         {
             let mut buffer = self.shared.lock();
