@@ -185,9 +185,14 @@ pub async fn remove(data_dir: &Path, log: LogId, before: u64) -> Result<(), Stor
     Ok(())
 }
 
-/// The topics of which something is put aside.
+/// The topics of which something is put aside. That nothing is of others is durable.
 pub async fn refused_topics(data_dir: &Path) -> Result<BTreeSet<Uuid>, StorageError> {
-    let entries = list(&paths::refused_dir(data_dir)).await?;
+    let refused = paths::refused_dir(data_dir);
+    let entries = list(&refused).await?;
+    match fs::sync_dir(&refused).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        synced => synced.map_err(StorageError::io("sync", &refused))?,
+    }
     let of = |entry: &fs::DirEntry| entry.name.to_str().and_then(paths::parse_refused_log_dir);
     Ok(entries.iter().filter_map(of).map(|(_, log)| log.topic).collect())
 }

@@ -155,9 +155,13 @@ pub async fn gone(shard: &Rc<Shard>, deleted: &BTreeSet<Uuid>) -> anyhow::Result
         }
     }
     let data_dir = shard.config().data_dir.clone();
-    let mut gone = deleted.clone();
-    for id in dirs(&topics_dir(&data_dir)).await?.iter().filter_map(|name| topic_of_dir(name)) {
+    let (topics_dir, mut gone) = (topics_dir(&data_dir), deleted.clone());
+    for id in dirs(&topics_dir).await?.iter().filter_map(|name| topic_of_dir(name)) {
         gone.remove(&id);
+    }
+    // What is not there any more does not come back when power fails.
+    if fs::exists(&topics_dir).await? {
+        fs::sync_dir(&topics_dir).await?;
     }
     for id in refused_topics(&data_dir).await? {
         gone.remove(&id);

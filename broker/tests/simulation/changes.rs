@@ -314,3 +314,45 @@ fn a_snapshot_tells_of_deleted_topics_whose_files_are_there() {
     assert!(!left("topics/tailed"), "the start knows that they are a deleted topic's");
     broker.machine.kill();
 }
+
+/// A directory that is not there any more comes back with a power cut, until its removal is durable.
+#[test]
+fn a_snapshot_forgets_a_deleted_topic_when_it_is_gone_for_good() {
+    let mut forgot = 0;
+    for seed in 1..=20 {
+        let sim = Sim::new(seed);
+        let mut broker = Broker::new(&sim);
+        let plan = Plan { metadata_bytes: 1_000, ..Plan::from_seed(1, Faults::Crashes) };
+        ready(&sim, &mut broker, &plan, 2);
+        let (address, disk) = (broker.address(), broker.machine.disk());
+        let left = || disk.files().iter().any(|file| file.to_string_lossy().contains("topics/tailed"));
+        sim.block_on(async move {
+            let mut connection = connect(address).await;
+            let topic = create_topic(&mut connection, 2).await;
+            produce(&mut connection, topic, 0..2, 3, 100).await;
+        });
+        // Into its segments, and the former journals out of the way.
+        broker.stop(&sim);
+        ready(&sim, &mut broker, &plan, 2);
+        sim.run_for(Duration::from_secs(2));
+        assert!(left());
+        let address = broker.address();
+        sim.block_on(async move {
+            let mut connection = connect(address).await;
+            delete(&mut connection, "tailed").await;
+            for number in 0..20 {
+                create(&mut connection, &format!("topic-{number}")).await;
+                delete(&mut connection, &format!("topic-{number}")).await;
+            }
+        });
+        sim.run_for(Duration::from_secs(2));
+        assert!(!left() && snapshots(&sim, &broker) > 0, "seed {seed}");
+        broker.machine.crash();
+        forgot += i32::from(!left());
+        ready(&sim, &mut broker, &plan, 2);
+        sim.run_for(Duration::from_secs(5));
+        assert!(!left(), "seed {seed}: nobody knows that these files are a deleted topic's");
+        broker.machine.kill();
+    }
+    assert!(forgot > 0, "a power cut left it removed");
+}
