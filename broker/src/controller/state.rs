@@ -154,6 +154,10 @@ impl Controller {
         self.snapshot_is_due = true;
         let (shard, deleted) = (shard.clone(), self.deleted.clone());
         spawn(Queue::Background, async move {
+            // What is left of a full disk is for what frees space.
+            while shard.storage.metrics().disk_full && !shard.is_stopping() {
+                sleep(SNAPSHOT_RETRY).await;
+            }
             let mut gone = snapshot::gone(&shard, &deleted).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "a snapshot of the metadata tells of all topics that were deleted");
                 BTreeSet::new()
@@ -181,7 +185,7 @@ impl Controller {
         let (began, before) = (corelog_io::now(), self.bytes);
         let (mut first, mut bytes, mut records) = (None, 0, 0);
         while let Some(batch) = batches.next() {
-            let written = match self.write(&batch).await {
+            let written = match self.write(&batch, BatchKind::Coordinator).await {
                 Ok(written) => written,
                 Err(error) => {
                     self.bytes = self.bytes_max / 2;
@@ -228,7 +232,7 @@ impl Controller {
         if validate_only {
             return Ok(Arc::new(next));
         }
-        next.end_offset = self.write(&records).await?.end;
+        next.end_offset = self.write(&records, BatchKind::Controller).await?.end;
         if planted(Fault::ChangeGivenUpHalfway) && asker.is_closed() {
             return Ok(self.image.clone());
         }
@@ -243,14 +247,14 @@ impl Controller {
         Ok(self.image.clone())
     }
 
-    /// Makes `records` durable, as one batch.
-    async fn write(&mut self, records: &[MetadataRecord]) -> Result<Written, ChangeError> {
+    /// Makes `records` durable, as one batch. `kind`: whether a full disk refuses it.
+    async fn write(&mut self, records: &[MetadataRecord], kind: BatchKind) -> Result<Written, ChangeError> {
         let storage = |error: &dyn std::fmt::Display| {
             ChangeError::new(ErrorCode::KAFKA_STORAGE_ERROR, format!("the controller's log: {error}"))
         };
         let bytes = encode_batch(records, corelog_io::wall_clock_ms()).map_err(|error| storage(&error))?;
         let len = bytes.len() as u64;
-        let batch = AppendBatch { bytes, kind: BatchKind::Controller, leader_epoch: 0 };
+        let batch = AppendBatch { bytes, kind, leader_epoch: 0 };
         // Refused here, it is not in the log.
         let appended = self.log.append(batch).await.map_err(|error| storage(&error))?;
         if let Err(error) = appended.durable.await {

@@ -356,3 +356,54 @@ fn a_snapshot_forgets_a_deleted_topic_when_it_is_gone_for_good() {
     }
     assert!(forgot > 0, "a power cut left it removed");
 }
+
+/// What is left of a full disk is for what frees space. A snapshot takes it all, and can wait.
+#[test]
+fn a_snapshot_leaves_a_full_disk_to_deletions() {
+    for metadata_bytes in [u64::MAX, 1_000] {
+        let sim = Sim::new(1);
+        let mut broker = Broker::new(&sim);
+        let plan = Plan {
+            metadata_bytes: u64::MAX,
+            memory_bytes: 1 << 30,
+            journal_file_bytes: 128 << 10,
+            journal_files: 2,
+            ..Plan::from_seed(1, Faults::FullDisk)
+        };
+        ready(&sim, &mut broker, &plan, 1);
+        let (address, disk) = (broker.address(), broker.machine.disk());
+        sim.block_on(async move {
+            let mut connection = connect(address).await;
+            let topics = (0..60).map(|number| CreatableTopic {
+                name: format!("topic-{number}").into(),
+                num_partitions: 60,
+                replication_factor: 1,
+                ..Default::default()
+            });
+            let request =
+                CreateTopicsRequest { topics: topics.collect(), timeout_ms: 30_000, ..Default::default() };
+            let answer = connection.call(&request, 7).await.expect("an answer");
+            for topic in &answer.topics {
+                assert!(ErrorCode(topic.error_code).is_ok(), "{:?}", topic.error_message);
+            }
+        });
+        broker.stop(&sim);
+        let used: u64 = disk.files().iter().map(|f| disk.contents(f).map_or(0, |c| c.len() as u64)).sum();
+        disk.set_capacity(used / 4096 * 4096);
+        let full = Plan { metadata_bytes, ..plan.clone() };
+        ready(&sim, &mut broker, &full, 1);
+        sim.run_for(Duration::from_secs(10));
+        let address = broker.address();
+        let deleted = sim.block_on(async move {
+            let mut connection = connect(address).await;
+            timeout(Duration::from_secs(30), delete(&mut connection, "topic-1")).await
+        });
+        assert!(deleted.is_ok(), "with snapshots from {metadata_bytes} bytes on: a deletion is carried out");
+        disk.set_capacity(1 << 40);
+        sim.run_for(Duration::from_secs(60));
+        if metadata_bytes < u64::MAX {
+            assert!(snapshots(&sim, &broker) > 0, "it is made when there is space");
+        }
+        broker.machine.kill();
+    }
+}
