@@ -15,6 +15,7 @@ use corelog_wire::messages::incremental_alter_configs_request::{AlterConfigsReso
 use corelog_wire::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
     FindCoordinatorRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, MetadataRequest,
+    metadata_request,
 };
 use corelog_wire::{ErrorCode, Request, Str, Uuid};
 
@@ -406,4 +407,47 @@ fn a_snapshot_leaves_a_full_disk_to_deletions() {
         }
         broker.machine.kill();
     }
+}
+
+/// The controller makes changes one after the other, on a slow disk for minutes: other requests do not wait for them.
+#[test]
+fn who_creates_many_topics_keeps_nobody_waiting() {
+    let sim = Sim::new(1);
+    let mut broker = Broker::new(&sim);
+    let plan = Plan { memory_bytes: 64 << 20, ..Plan::from_seed(1, Faults::Crashes) };
+    ready(&sim, &mut broker, &plan, 1);
+    let address = broker.address();
+    broker.machine.disk().set_extra_latency(Duration::from_millis(100));
+    let clients = sim.process("clients");
+    clients.start(1, move |_| async move {
+        let create = async |client: usize| {
+            let mut connection = connect(address).await;
+            let topics = (0..1_000).map(|number| CreatableTopic {
+                name: format!("{client}-{number:_<230}").into(),
+                num_partitions: 1,
+                replication_factor: 1,
+                ..Default::default()
+            });
+            let request = CreateTopicsRequest { topics: topics.collect(), ..Default::default() };
+            let _ = connection.call(&request, 7).await;
+        };
+        futures_util::future::join_all((0..4).map(create)).await;
+    });
+    sim.run_for(Duration::from_secs(5));
+    sim.block_on(async move {
+        let mut connection = connect(address).await;
+        let topics = (0..100).map(|number| metadata_request::Topic {
+            name: Some(format!("{number:_<200}").into()),
+            ..Default::default()
+        });
+        let request = MetadataRequest {
+            topics: Some(topics.collect()),
+            allow_auto_topic_creation: false,
+            ..Default::default()
+        };
+        let answer = timeout(Duration::from_secs(10), connection.call(&request, 12)).await;
+        assert_eq!(answer.expect("within a moment").expect("an answer").topics.len(), 100);
+    });
+    clients.kill();
+    broker.machine.kill();
 }
