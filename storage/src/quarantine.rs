@@ -128,8 +128,8 @@ async fn write_entries(place: &Place<'_>, dir: &Path, held: &Held) -> Result<(u6
     Ok((if held.covered == 0 { 0 } else { last_covered }, last))
 }
 
-/// The newest of each log that has one: its generation and where it is. One that was never finished is removed, since it
-/// does not count: what it was to hold is still where it was.
+/// The newest of each log that has one: its generation and where it is. One that was never finished does not count: what it
+/// was to hold is still where it was.
 pub async fn find(data_dir: &Path) -> Result<BTreeMap<LogId, (u64, PathBuf)>, StorageError> {
     let refused = paths::refused_dir(data_dir);
     let mut newest: BTreeMap<LogId, (u64, PathBuf)> = BTreeMap::new();
@@ -138,13 +138,26 @@ pub async fn find(data_dir: &Path) -> Result<BTreeMap<LogId, (u64, PathBuf)>, St
             continue;
         };
         let dir = refused.join(&entry.name);
-        if !list(&dir).await?.iter().any(is_checkpoint) {
-            remove_dir(&dir).await?;
-        } else if newest.get(&log).is_none_or(|(known, _)| *known < generation) {
+        if list(&dir).await?.iter().any(is_checkpoint)
+            && newest.get(&log).is_none_or(|(known, _)| *known < generation)
+        {
             newest.insert(log, (generation, dir));
         }
     }
     Ok(newest)
+}
+
+/// Removes what was never finished in generations before `generation`. A start that may still be refused removes nothing.
+pub async fn sweep(data_dir: &Path, generation: u64) -> Result<(), StorageError> {
+    let refused = paths::refused_dir(data_dir);
+    for entry in list(&refused).await? {
+        let of = entry.name.to_str().and_then(paths::parse_refused_log_dir);
+        let dir = refused.join(&entry.name);
+        if of.is_some_and(|(of, _)| of < generation) && !list(&dir).await?.iter().any(is_checkpoint) {
+            remove_dir(&dir).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What was put aside of `log` in `dir`. Damage to it concerns this log alone.
