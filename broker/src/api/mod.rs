@@ -256,6 +256,21 @@ where
     }
 }
 
+/// Before a request of another API asks the controller for changes: gives up the room that others need, and waits among those
+/// that do the same; meanwhile it is what it came in as, for which it has room.
+async fn wait_for_changes<R: Request>(context: &Context, request: R) -> R {
+    let version = context.api_version;
+    let Some(decoded) = context.room.take_decoded() else { return request };
+    let count = decoded.count();
+    let Ok(bytes) = request.to_bytes(version) else {
+        context.room.add(decoded);
+        return request;
+    };
+    drop((request, decoded));
+    context.room.add(context.shard.decoded_changes.acquire(count).await);
+    R::decode(&mut Reader::new(bytes), version).expect("it was just encoded")
+}
+
 /// Decodes a request. Bytes behind it are let pass, as Kafka does: librdkafka 2.16 sends three behind a Metadata v13.
 fn decode<R: Request>(reader: &mut Reader, version: i16) -> Result<R, DecodeError> {
     let request = R::decode(reader, version)?;

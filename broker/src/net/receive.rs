@@ -242,18 +242,28 @@ impl Drop for Room {
 /// The room of a request's bytes, and of what they decode to, while it is processed: given back when it is answered, or
 /// sooner by a handler that keeps none of them while it waits.
 #[derive(Clone)]
-pub struct RequestRoom(Rc<RefCell<Option<(Room, Option<Permit>)>>>);
+pub struct RequestRoom(Rc<RefCell<Option<Holding>>>);
+
+struct Holding {
+    _room: Room,
+    decoded: Option<Permit>,
+}
 
 impl RequestRoom {
     pub fn new(room: Room) -> RequestRoom {
-        RequestRoom(Rc::new(RefCell::new(Some((room, None)))))
+        RequestRoom(Rc::new(RefCell::new(Some(Holding { _room: room, decoded: None }))))
     }
 
     /// The request decodes to what `decoded` stands for.
     pub fn add(&self, decoded: Permit) {
-        if let Some((_, held)) = &mut *self.0.borrow_mut() {
-            *held = Some(decoded);
+        if let Some(holding) = &mut *self.0.borrow_mut() {
+            holding.decoded = Some(decoded);
         }
+    }
+
+    /// What it decodes to is gone, or stands for itself.
+    pub fn take_decoded(&self) -> Option<Permit> {
+        self.0.borrow_mut().as_mut()?.decoded.take()
     }
 
     pub fn give_back(&self) {

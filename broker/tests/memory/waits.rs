@@ -8,7 +8,8 @@ use corelog_io::{Queue, sleep, spawn};
 use corelog_wire::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use corelog_wire::messages::create_topics_request::CreatableTopic;
 use corelog_wire::messages::{
-    CreateTopicsRequest, FindCoordinatorRequest, JoinGroupRequest, SyncGroupRequest, join_group_request, sync_group_request,
+    CreateTopicsRequest, FindCoordinatorRequest, JoinGroupRequest, SyncGroupRequest, join_group_request,
+    sync_group_request,
 };
 
 use super::*;

@@ -451,3 +451,38 @@ fn who_creates_many_topics_keeps_nobody_waiting() {
     clients.kill();
     broker.machine.kill();
 }
+
+/// As with CreateTopics, where Metadata creates the topics that it names.
+#[test]
+fn who_has_many_topics_created_by_metadata_keeps_nobody_waiting() {
+    let sim = Sim::new(1);
+    let mut broker = Broker::new(&sim);
+    let plan = Plan { memory_bytes: 64 << 20, auto_create: true, ..Plan::from_seed(1, Faults::Crashes) };
+    ready(&sim, &mut broker, &plan, 1);
+    let address = broker.address();
+    broker.machine.disk().set_extra_latency(Duration::from_millis(100));
+    let named = |client: usize, count: usize| {
+        let topics = (0..count).map(|number| metadata_request::Topic {
+            name: Some(format!("{client}-{number:_<230}").into()),
+            ..Default::default()
+        });
+        let topics = Some(topics.collect());
+        MetadataRequest { topics, allow_auto_topic_creation: false, ..Default::default() }
+    };
+    let clients = sim.process("clients");
+    clients.start(1, move |_| async move {
+        let ask = async |client: usize| {
+            let request = MetadataRequest { allow_auto_topic_creation: true, ..named(client, 1_000) };
+            let _ = connect(address).await.call(&request, 12).await;
+        };
+        futures_util::future::join_all((0..4).map(ask)).await;
+    });
+    sim.run_for(Duration::from_secs(5));
+    sim.block_on(async move {
+        let mut connection = connect(address).await;
+        let answer = timeout(Duration::from_secs(10), connection.call(&named(9, 100), 12)).await;
+        assert_eq!(answer.expect("within a moment").expect("an answer").topics.len(), 100);
+    });
+    clients.kill();
+    broker.machine.kill();
+}
