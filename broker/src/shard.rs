@@ -50,6 +50,8 @@ pub struct Shard {
     pub large_fetches: Semaphore,
     /// Bytes that other requests decode to.
     pub decoded: Semaphore,
+    /// Bytes that requests decode to which ask the controller for changes.
+    pub decoded_changes: Semaphore,
     /// For other answers that are not sent yet.
     pub answers: AnswerRoom,
     /// Held while a request's batches get their order, so that those of a later request do not get in between.
@@ -124,6 +126,7 @@ impl Shard {
             fetch_room: FetchRoom::new(budgets.fetch_bytes),
             large_fetches: Semaphore::new(budgets.sessions_bytes),
             decoded: Semaphore::new(budgets.receive_bytes / api::ALL_DECODED_SHARE),
+            decoded_changes: Semaphore::new(budgets.receive_bytes / api::ALL_CHANGES_SHARE),
             answers: AnswerRoom::new(budgets.answers_bytes),
             append_turn: Semaphore::new(1),
             sessions: Sessions::new(

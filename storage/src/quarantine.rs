@@ -128,8 +128,8 @@ async fn write_entries(place: &Place<'_>, dir: &Path, held: &Held) -> Result<(u6
     Ok((if held.covered == 0 { 0 } else { last_covered }, last))
 }
 
-/// The newest of each log that has one: its generation and where it is. One that was never finished is removed, since it
-/// does not count: what it was to hold is still where it was.
+/// The newest of each log that has one: its generation and where it is. One that was never finished does not count: what it
+/// was to hold is still where it was.
 pub async fn find(data_dir: &Path) -> Result<BTreeMap<LogId, (u64, PathBuf)>, StorageError> {
     let refused = paths::refused_dir(data_dir);
     let mut newest: BTreeMap<LogId, (u64, PathBuf)> = BTreeMap::new();
@@ -138,13 +138,26 @@ pub async fn find(data_dir: &Path) -> Result<BTreeMap<LogId, (u64, PathBuf)>, St
             continue;
         };
         let dir = refused.join(&entry.name);
-        if !list(&dir).await?.iter().any(is_checkpoint) {
-            remove_dir(&dir).await?;
-        } else if newest.get(&log).is_none_or(|(known, _)| *known < generation) {
+        if list(&dir).await?.iter().any(is_checkpoint)
+            && newest.get(&log).is_none_or(|(known, _)| *known < generation)
+        {
             newest.insert(log, (generation, dir));
         }
     }
     Ok(newest)
+}
+
+/// Removes what was never finished in generations before `generation`. A start that may still be refused removes nothing.
+pub async fn sweep(data_dir: &Path, generation: u64) -> Result<(), StorageError> {
+    let refused = paths::refused_dir(data_dir);
+    for entry in list(&refused).await? {
+        let of = entry.name.to_str().and_then(paths::parse_refused_log_dir);
+        let dir = refused.join(&entry.name);
+        if of.is_some_and(|(of, _)| of < generation) && !list(&dir).await?.iter().any(is_checkpoint) {
+            remove_dir(&dir).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What was put aside of `log` in `dir`. Damage to it concerns this log alone.
@@ -185,9 +198,14 @@ pub async fn remove(data_dir: &Path, log: LogId, before: u64) -> Result<(), Stor
     Ok(())
 }
 
-/// The topics of which something is put aside.
+/// The topics of which something is put aside. That nothing is of others is durable.
 pub async fn refused_topics(data_dir: &Path) -> Result<BTreeSet<Uuid>, StorageError> {
-    let entries = list(&paths::refused_dir(data_dir)).await?;
+    let refused = paths::refused_dir(data_dir);
+    let entries = list(&refused).await?;
+    match fs::sync_dir(&refused).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        synced => synced.map_err(StorageError::io("sync", &refused))?,
+    }
     let of = |entry: &fs::DirEntry| entry.name.to_str().and_then(paths::parse_refused_log_dir);
     Ok(entries.iter().filter_map(of).map(|(_, log)| log.topic).collect())
 }

@@ -276,8 +276,12 @@ impl ShardStorage {
             forgotten.retain(|_, log| log.forget_state());
             aside
         };
-        let data_dir = self.shard.config.data_dir.clone();
+        let (data_dir, generation) = (self.shard.config.data_dir.clone(), self.shard.generation);
+        let sweeps = self.shard.config.shard == 0;
         spawn(Queue::Background, async move {
+            if sweeps && let Err(error) = quarantine::sweep(&data_dir, generation).await {
+                tracing::warn!(%error, "what was never put aside to the end stays");
+            }
             for id in aside {
                 if let Err(error) = quarantine::remove(&data_dir, id, u64::MAX).await {
                     tracing::warn!(log = %id, %error, "what was put aside of a deleted log stays");

@@ -5,9 +5,10 @@ mod world;
 
 use bytes::Bytes;
 use corelog_io::sim::{Process, Sim};
-use corelog_io::{File, OpenOptions, Queue, sleep, spawn};
+use corelog_io::{File, OpenOptions, Queue, fs, sleep, spawn};
 use corelog_storage::{
-    AppendBatch, AppendError, BatchKind, Log, LogConfig, ReadError, ShardStorage, StorageConfig, StorageError,
+    AppendBatch, AppendError, BatchKind, Log, LogConfig, ReadError, ShardStorage, StorageConfig,
+    StorageError, paths,
 };
 use corelog_wire::records::{BatchBuilder, BatchOptions, split_batches};
 use std::cell::RefCell;
@@ -87,6 +88,35 @@ async fn fill(log: &Log, from: usize, n: usize) {
 
 fn expected(n: usize) -> Vec<u8> {
     (0..n).map(|i| i as u8).collect()
+}
+
+/// A crash leaves what was put aside half written or half removed. A start that others may still refuse takes nothing away.
+#[test]
+fn what_was_not_put_aside_to_the_end_goes_when_a_start_has_come_to_its_end() {
+    let sim = Sim::new(1);
+    let machine = sim.process("broker");
+    run(&sim, &machine, async {
+        let storage = open().await;
+        storage.settle_recovery();
+        append(&log_of(&storage, 1), value(0, 300)).await.unwrap();
+        let dir = paths::refused_dir(Path::new(DIR)).join(paths::refused_log_dir(1, log_id(1)));
+        fs::create_dir_all(&dir).await.unwrap();
+        fs::write_atomic(&dir.join(paths::journal_file(1, 0, 0)), &[1; 100]).await.unwrap();
+    });
+    machine.kill();
+    for is_settled in [false, true] {
+        run(&sim, &machine, async move {
+            let storage = open().await;
+            let log = log_of(&storage, 1);
+            if is_settled {
+                storage.settle_recovery();
+            }
+            assert_eq!(read_all(&log).await.unwrap(), expected(1));
+            sleep(Duration::from_millis(200)).await;
+        });
+        machine.kill();
+        assert_eq!(files_of(&machine, "/refused/").is_empty(), is_settled);
+    }
 }
 
 #[test]

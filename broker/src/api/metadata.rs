@@ -9,7 +9,7 @@ use corelog_wire::messages::metadata_response::{Broker, Partition, Topic};
 use corelog_wire::messages::{MetadataRequest, MetadataResponse};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
-use super::Context;
+use super::{Context, wait_for_changes};
 use crate::controller::{Image, TopicImage, is_internal};
 use crate::{topic_creation, topic_name};
 
@@ -31,9 +31,12 @@ const fn bits(operations: &[u8]) -> i32 {
     bits
 }
 
-pub async fn handle(context: Context, request: MetadataRequest) -> MetadataResponse {
+pub async fn handle(context: Context, mut request: MetadataRequest) -> MetadataResponse {
     let shard = &context.shard;
     let version = context.api_version;
+    if may_create(&context, request.allow_auto_topic_creation) && names_unknown(&shard.image(), &request) {
+        request = wait_for_changes(&context, request).await;
+    }
     // Version 0 had no null: an empty list asked for all topics.
     let wanted = request.topics.filter(|topics| version > 0 || !topics.is_empty());
     if version < NULL_NAMES_FROM
@@ -99,6 +102,16 @@ fn refuse(topics: &[metadata_request::Topic], code: ErrorCode) -> MetadataRespon
     MetadataResponse { topics: topics.collect(), ..Default::default() }
 }
 
+/// Before version 4 a request could not say: the broker's config alone decided.
+fn may_create(context: &Context, asked: bool) -> bool {
+    context.shard.config().auto_create_topics && (asked || context.api_version < 4)
+}
+
+fn names_unknown(image: &Image, request: &MetadataRequest) -> bool {
+    let mut named = request.topics.iter().flatten().filter_map(|topic| topic.name.as_ref());
+    named.any(|name| image.topic(name).is_none())
+}
+
 async fn one(context: &Context, wanted: metadata_request::Topic, create: bool) -> Topic {
     let shard = &context.shard;
     let image: Arc<Image> = shard.image();
@@ -127,9 +140,7 @@ async fn one(context: &Context, wanted: metadata_request::Topic, create: bool) -
     if topic_name::check(&name).is_err() {
         return refuse(ErrorCode::INVALID_TOPIC_EXCEPTION, Some(name), Uuid::default());
     }
-    // Before version 4 a request could not say: the broker's config alone decided.
-    let may_create = shard.config().auto_create_topics && (create || context.api_version < 4);
-    if !may_create {
+    if !may_create(context, create) {
         return refuse(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, Some(name), Uuid::default());
     }
     match topic_creation::auto_create(shard, &context.asker(), name.clone()).await {

@@ -37,6 +37,8 @@ mod unbuilt;
 const DECODED_SHARE: u64 = 8;
 /// All together may, but for small ones.
 pub const ALL_DECODED_SHARE: u64 = 4;
+/// All that ask the controller for changes may, beside the others.
+pub const ALL_CHANGES_SHARE: u64 = 8;
 /// Requests up to this are small: what they decode to is not counted.
 const DECODED_UNCOUNTED: usize = 4 << 10;
 /// Arrays decode to so many times their bytes at the most.
@@ -146,6 +148,20 @@ pub fn waits_for_others(api_key: i16) -> bool {
     [ApiKey::Fetch, ApiKey::JoinGroup, ApiKey::SyncGroup].iter().any(|waits| i16::from(*waits) == api_key)
 }
 
+/// Whether a request of this API is answered when the controller has made its changes one after the other, which takes
+/// minutes where they are many and the disk is slow. What these decode to has a room of its own, so that nobody else waits
+/// as long.
+fn waits_for_changes(api_key: ApiKey) -> bool {
+    matches!(
+        api_key,
+        ApiKey::CreateTopics
+            | ApiKey::DeleteTopics
+            | ApiKey::CreatePartitions
+            | ApiKey::AlterConfigs
+            | ApiKey::IncrementalAlterConfigs
+    )
+}
+
 /// A request that was taken in.
 pub struct Begun {
     pub api_key: i16,
@@ -221,7 +237,8 @@ where
         let shard = &context.shard;
         let most = shard.receive_budget.total() / DECODED_SHARE;
         let bytes = most.min(reader.remaining() as u64 * DECODED_TIMES);
-        context.room.add(shard.decoded.acquire(bytes).await);
+        let room = if waits_for_changes(R::API_KEY) { &shard.decoded_changes } else { &shard.decoded };
+        context.room.add(room.acquire(bytes).await);
     }
     let request = decode::<R>(&mut reader, version);
     // What is left of the frame is the request's affair: one that waits keeps none of it.
@@ -237,6 +254,21 @@ where
             Outcome::Close(CloseReason::Malformed { api: R::NAME, version, error: error.to_string() })
         }
     }
+}
+
+/// Before a request of another API asks the controller for changes: gives up the room that others need, and waits among those
+/// that do the same; meanwhile it is what it came in as, for which it has room.
+async fn wait_for_changes<R: Request>(context: &Context, request: R) -> R {
+    let version = context.api_version;
+    let Some(decoded) = context.room.take_decoded() else { return request };
+    let count = decoded.count();
+    let Ok(bytes) = request.to_bytes(version) else {
+        context.room.add(decoded);
+        return request;
+    };
+    drop((request, decoded));
+    context.room.add(context.shard.decoded_changes.acquire(count).await);
+    R::decode(&mut Reader::new(bytes), version).expect("it was just encoded")
 }
 
 /// Decodes a request. Bytes behind it are let pass, as Kafka does: librdkafka 2.16 sends three behind a Metadata v13.

@@ -24,6 +24,8 @@ use crate::shard::Shard;
 
 /// Records of one batch, beside its mark. Few without optimization, so that simulations have snapshots of several batches.
 const RECORDS_PER_BATCH: usize = if cfg!(debug_assertions) { 10 } else { 2_000 };
+/// Bytes of configs of one batch, if it is more than one of them: a batch must fit into the smallest journal.
+const CONFIG_BYTES_PER_BATCH: usize = if cfg!(debug_assertions) { 16 << 10 } else { 1 << 20 };
 
 /// A build that does not know it refuses the log, as it does any feature that is unknown to it.
 const FEATURE: &str = "corelog.metadata.snapshot";
@@ -118,13 +120,25 @@ impl Batches {
         if self.records.is_empty() {
             return None;
         }
-        let rest = self.records.split_off(self.records.len().min(RECORDS_PER_BATCH));
+        let rest = self.records.split_off(first_batch(&self.records));
         let is_last = rest.is_empty() && self.next == self.image.topics.len();
         let mark = Mark { is_first: std::mem::take(&mut self.is_first), is_last };
         let mut batch = vec![mark.record()];
         batch.append(&mut std::mem::replace(&mut self.records, rest));
         Some(batch)
     }
+}
+
+/// How many of the records are a batch.
+fn first_batch(records: &[MetadataRecord]) -> usize {
+    let mut bytes = 0;
+    let fits = |record: &&MetadataRecord| {
+        let MetadataRecord::ConfigRecord(config) = record else { return true };
+        let before = bytes;
+        bytes += config.value.as_deref().unwrap_or_default().len();
+        before == 0 || bytes <= CONFIG_BYTES_PER_BATCH
+    };
+    records.iter().take(RECORDS_PER_BATCH).take_while(fits).count()
 }
 
 fn configs(
@@ -155,9 +169,13 @@ pub async fn gone(shard: &Rc<Shard>, deleted: &BTreeSet<Uuid>) -> anyhow::Result
         }
     }
     let data_dir = shard.config().data_dir.clone();
-    let mut gone = deleted.clone();
-    for id in dirs(&topics_dir(&data_dir)).await?.iter().filter_map(|name| topic_of_dir(name)) {
+    let (topics_dir, mut gone) = (topics_dir(&data_dir), deleted.clone());
+    for id in dirs(&topics_dir).await?.iter().filter_map(|name| topic_of_dir(name)) {
         gone.remove(&id);
+    }
+    // What is not there any more does not come back when power fails.
+    if fs::exists(&topics_dir).await? {
+        fs::sync_dir(&topics_dir).await?;
     }
     for id in refused_topics(&data_dir).await? {
         gone.remove(&id);
@@ -173,13 +191,13 @@ async fn dirs(path: &Path) -> std::io::Result<Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::config::Machine;
     use crate::config::StaticConfig;
     use crate::settings::Settings;
 
-    fn settings() -> Settings {
+    pub fn settings() -> Settings {
         let machine =
             Machine { cpus: vec![0], cpu_quota: None, memory_bytes: 8 << 30, host_name: "h".into() };
         Settings { fixed: StaticConfig::of([]).expect("no configs"), machine }
@@ -189,7 +207,7 @@ mod tests {
         Uuid((n as u128 + 1).to_be_bytes())
     }
 
-    fn image(topics: usize, partitions: i32) -> Image {
+    pub fn image(topics: usize, partitions: i32) -> Image {
         let mut image = Image::new(&settings());
         let mut apply = |record| image.apply(&record).expect("it fits");
         for topic in 0..topics {
@@ -234,6 +252,28 @@ mod tests {
                 assert_eq!(found.partitions, topic.partitions);
             }
         }
+    }
+
+    /// Lists in configs may have 32 KiB each; no batch of the log may be larger than a journal's file.
+    #[test]
+    fn batches_of_long_configs_are_small() {
+        let mut image = image(20, 1);
+        for (name, topic) in &mut image.topics {
+            let topic = std::sync::Arc::make_mut(topic);
+            topic.overrides.insert("a".into(), name.repeat(30_000 / name.len()));
+            topic.overrides.insert("b".into(), name.repeat(30_000 / name.len()));
+        }
+        let (mut batches, mut configs) = (Batches::new(&image, &BTreeSet::new(), 1), 0);
+        while let Some(batch) = batches.next() {
+            let value = |record: &MetadataRecord| match record {
+                MetadataRecord::ConfigRecord(config) => config.value.as_deref().map_or(0, str::len),
+                _ => 0,
+            };
+            let bytes: usize = batch.iter().map(value).sum();
+            assert!(bytes < 50_000, "{bytes} bytes in one batch");
+            configs += bytes;
+        }
+        assert!(configs > 40 * 29_000, "all are told");
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Controller {
             return Err(damage.into());
         }
         let start = log.log_start_offset();
-        let mut loaded = Loaded::new(&settings);
+        let mut loaded = Loaded::new(&settings, start > 0);
         let mut offset = start;
         while offset < log.high_watermark() {
             let read = log.read(offset, LOAD_STEP_BYTES, true).await?;
@@ -99,7 +99,7 @@ impl Controller {
             offset = read.next_offset;
         }
         anyhow::ensure!(
-            start == 0 || loaded.has_snapshot,
+            !loaded.lacks_beginning,
             "controller log: it begins at offset {start}, and holds no whole snapshot"
         );
         let Loaded { mut image, deleted, bytes, .. } = loaded;
@@ -154,6 +154,10 @@ impl Controller {
         self.snapshot_is_due = true;
         let (shard, deleted) = (shard.clone(), self.deleted.clone());
         spawn(Queue::Background, async move {
+            // What is left of a full disk is for what frees space.
+            while shard.storage.metrics().disk_full && !shard.is_stopping() {
+                sleep(SNAPSHOT_RETRY).await;
+            }
             let mut gone = snapshot::gone(&shard, &deleted).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "a snapshot of the metadata tells of all topics that were deleted");
                 BTreeSet::new()
@@ -181,7 +185,7 @@ impl Controller {
         let (began, before) = (corelog_io::now(), self.bytes);
         let (mut first, mut bytes, mut records) = (None, 0, 0);
         while let Some(batch) = batches.next() {
-            let written = match self.write(&batch).await {
+            let written = match self.write(&batch, BatchKind::Coordinator).await {
                 Ok(written) => written,
                 Err(error) => {
                     self.bytes = self.bytes_max / 2;
@@ -228,7 +232,7 @@ impl Controller {
         if validate_only {
             return Ok(Arc::new(next));
         }
-        next.end_offset = self.write(&records).await?.end;
+        next.end_offset = self.write(&records, BatchKind::Controller).await?.end;
         if planted(Fault::ChangeGivenUpHalfway) && asker.is_closed() {
             return Ok(self.image.clone());
         }
@@ -243,14 +247,14 @@ impl Controller {
         Ok(self.image.clone())
     }
 
-    /// Makes `records` durable, as one batch.
-    async fn write(&mut self, records: &[MetadataRecord]) -> Result<Written, ChangeError> {
+    /// Makes `records` durable, as one batch. `kind`: whether a full disk refuses it.
+    async fn write(&mut self, records: &[MetadataRecord], kind: BatchKind) -> Result<Written, ChangeError> {
         let storage = |error: &dyn std::fmt::Display| {
             ChangeError::new(ErrorCode::KAFKA_STORAGE_ERROR, format!("the controller's log: {error}"))
         };
         let bytes = encode_batch(records, corelog_io::wall_clock_ms()).map_err(|error| storage(&error))?;
         let len = bytes.len() as u64;
-        let batch = AppendBatch { bytes, kind: BatchKind::Controller, leader_epoch: 0 };
+        let batch = AppendBatch { bytes, kind, leader_epoch: 0 };
         // Refused here, it is not in the log.
         let appended = self.log.append(batch).await.map_err(|error| storage(&error))?;
         if let Err(error) = appended.durable.await {
@@ -284,18 +288,20 @@ struct Loaded {
     deleted: BTreeSet<Uuid>,
     /// A snapshot that is not whole yet.
     beginning: Option<Image>,
-    has_snapshot: bool,
+    /// The log has been cut off in front: changes say nothing until there is a whole snapshot. (Where its true start is not
+    /// known any more, a log begins with the oldest segment.)
+    lacks_beginning: bool,
     /// Behind the last snapshot.
     bytes: u64,
 }
 
 impl Loaded {
-    fn new(settings: &Settings) -> Loaded {
+    fn new(settings: &Settings, lacks_beginning: bool) -> Loaded {
         Loaded {
             image: Image::new(settings),
             deleted: BTreeSet::new(),
             beginning: None,
-            has_snapshot: false,
+            lacks_beginning,
             bytes: 0,
         }
     }
@@ -307,7 +313,9 @@ impl Loaded {
             // Of one that was not finished nothing holds.
             None => self.beginning = None,
             Some(mark) if mark.is_first => self.beginning = Some(Image::new(settings)),
-            Some(_) if self.beginning.is_none() => return Err("a snapshot goes on that has not begun".into()),
+            Some(_) if self.beginning.is_none() && !self.lacks_beginning => {
+                return Err("a snapshot goes on that has not begun".into());
+            }
             Some(_) => {}
         }
         for record in records.iter().skip(usize::from(mark.is_some())) {
@@ -319,12 +327,16 @@ impl Loaded {
                     continue;
                 }
             }
-            self.beginning.as_mut().unwrap_or(&mut self.image).apply(record)?;
+            match &mut self.beginning {
+                Some(image) => image.apply(record)?,
+                None if self.lacks_beginning => {}
+                None => self.image.apply(record)?,
+            }
         }
         if mark.is_some_and(|mark| mark.is_last)
             && let Some(whole) = self.beginning.take()
         {
-            (self.image, self.has_snapshot, self.bytes) = (whole, true, 0);
+            (self.image, self.lacks_beginning, self.bytes) = (whole, false, 0);
         }
         Ok(())
     }
@@ -392,4 +404,42 @@ fn touched(image: &Image, records: &[MetadataRecord]) -> Vec<Str> {
         _ => None,
     };
     records.iter().filter_map(named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use corelog_io::sim::Sim;
+    use corelog_wire::metadata_records::{RemoveTopicRecord, TopicRecord};
+
+    use super::super::snapshot::tests::{image, settings};
+    use super::*;
+
+    /// Who does not know where the log begins reads it from its oldest segment on, which may begin with changes of what
+    /// is not in it any more, and with the end of a snapshot.
+    #[test]
+    fn what_is_before_the_first_snapshot_of_a_log_without_its_beginning_does_not_count() {
+        Sim::new(1).block_on(async {
+            let (settings, image, gone) = (settings(), image(30, 2), Uuid([9; 16]));
+            let removal = || MetadataRecord::RemoveTopicRecord(RemoveTopicRecord { topic_id: gone });
+            let mut loaded = Loaded::new(&settings, true);
+            loaded.take(&[removal()], &settings).await.expect("a change of what was before");
+            let mut batches = Batches::new(&image, &BTreeSet::new(), 1);
+            batches.next();
+            let rest = batches.next().expect("it has several");
+            loaded.take(&rest, &settings).await.expect("a snapshot that began before");
+            assert!(loaded.lacks_beginning);
+            let mut batches = Batches::new(&image, &BTreeSet::new(), 1);
+            while let Some(batch) = batches.next() {
+                loaded.take(&batch, &settings).await.expect("it is whole");
+            }
+            assert!(!loaded.lacks_beginning && loaded.deleted.contains(&gone));
+            assert_eq!(loaded.image.topics.len(), 30);
+            assert!(loaded.take(&[removal()], &settings).await.is_err(), "now each change must fit");
+            let name: Str = "new".into();
+            let topic =
+                MetadataRecord::TopicRecord(TopicRecord { name: name.clone(), topic_id: Uuid([8; 16]) });
+            loaded.take(&[topic], &settings).await.expect("it fits");
+            assert!(loaded.image.topic(&name).is_some());
+        });
+    }
 }

@@ -261,6 +261,11 @@ impl RequestRoom {
         }
     }
 
+    /// What it decodes to is gone, or stands for itself.
+    pub fn take_decoded(&self) -> Option<Permit> {
+        self.0.borrow_mut().as_mut()?.decoded.take()
+    }
+
     pub fn give_back(&self) {
         let room = self.0.borrow_mut().take();
         drop(room);

@@ -15,6 +15,7 @@ use corelog_wire::messages::incremental_alter_configs_request::{AlterConfigsReso
 use corelog_wire::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest,
     FindCoordinatorRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, MetadataRequest,
+    metadata_request,
 };
 use corelog_wire::{ErrorCode, Request, Str, Uuid};
 
@@ -312,5 +313,176 @@ fn a_snapshot_tells_of_deleted_topics_whose_files_are_there() {
     ready(&sim, &mut broker, &plan, 2);
     sim.run_for(Duration::from_secs(5));
     assert!(!left("topics/tailed"), "the start knows that they are a deleted topic's");
+    broker.machine.kill();
+}
+
+/// A directory that is not there any more comes back with a power cut, until its removal is durable.
+#[test]
+fn a_snapshot_forgets_a_deleted_topic_when_it_is_gone_for_good() {
+    let mut forgot = 0;
+    for seed in 1..=20 {
+        let sim = Sim::new(seed);
+        let mut broker = Broker::new(&sim);
+        let plan = Plan { metadata_bytes: 1_000, ..Plan::from_seed(1, Faults::Crashes) };
+        ready(&sim, &mut broker, &plan, 2);
+        let (address, disk) = (broker.address(), broker.machine.disk());
+        let left = || disk.files().iter().any(|file| file.to_string_lossy().contains("topics/tailed"));
+        sim.block_on(async move {
+            let mut connection = connect(address).await;
+            let topic = create_topic(&mut connection, 2).await;
+            produce(&mut connection, topic, 0..2, 3, 100).await;
+        });
+        // Into its segments, and the former journals out of the way.
+        broker.stop(&sim);
+        ready(&sim, &mut broker, &plan, 2);
+        sim.run_for(Duration::from_secs(2));
+        assert!(left());
+        let address = broker.address();
+        sim.block_on(async move {
+            let mut connection = connect(address).await;
+            delete(&mut connection, "tailed").await;
+            for number in 0..20 {
+                create(&mut connection, &format!("topic-{number}")).await;
+                delete(&mut connection, &format!("topic-{number}")).await;
+            }
+        });
+        sim.run_for(Duration::from_secs(2));
+        assert!(!left() && snapshots(&sim, &broker) > 0, "seed {seed}");
+        broker.machine.crash();
+        forgot += i32::from(!left());
+        ready(&sim, &mut broker, &plan, 2);
+        sim.run_for(Duration::from_secs(5));
+        assert!(!left(), "seed {seed}: nobody knows that these files are a deleted topic's");
+        broker.machine.kill();
+    }
+    assert!(forgot > 0, "a power cut left it removed");
+}
+
+/// What is left of a full disk is for what frees space. A snapshot takes it all, and can wait.
+#[test]
+fn a_snapshot_leaves_a_full_disk_to_deletions() {
+    for metadata_bytes in [u64::MAX, 1_000] {
+        let sim = Sim::new(1);
+        let mut broker = Broker::new(&sim);
+        let plan = Plan {
+            metadata_bytes: u64::MAX,
+            memory_bytes: 1 << 30,
+            journal_file_bytes: 128 << 10,
+            journal_files: 2,
+            ..Plan::from_seed(1, Faults::FullDisk)
+        };
+        ready(&sim, &mut broker, &plan, 1);
+        let (address, disk) = (broker.address(), broker.machine.disk());
+        sim.block_on(async move {
+            let mut connection = connect(address).await;
+            let topics = (0..60).map(|number| CreatableTopic {
+                name: format!("topic-{number}").into(),
+                num_partitions: 60,
+                replication_factor: 1,
+                ..Default::default()
+            });
+            let request =
+                CreateTopicsRequest { topics: topics.collect(), timeout_ms: 30_000, ..Default::default() };
+            let answer = connection.call(&request, 7).await.expect("an answer");
+            for topic in &answer.topics {
+                assert!(ErrorCode(topic.error_code).is_ok(), "{:?}", topic.error_message);
+            }
+        });
+        broker.stop(&sim);
+        let used: u64 = disk.files().iter().map(|f| disk.contents(f).map_or(0, |c| c.len() as u64)).sum();
+        disk.set_capacity(used / 4096 * 4096);
+        let full = Plan { metadata_bytes, ..plan.clone() };
+        ready(&sim, &mut broker, &full, 1);
+        sim.run_for(Duration::from_secs(10));
+        let address = broker.address();
+        let deleted = sim.block_on(async move {
+            let mut connection = connect(address).await;
+            timeout(Duration::from_secs(30), delete(&mut connection, "topic-1")).await
+        });
+        assert!(deleted.is_ok(), "with snapshots from {metadata_bytes} bytes on: a deletion is carried out");
+        disk.set_capacity(1 << 40);
+        sim.run_for(Duration::from_secs(60));
+        if metadata_bytes < u64::MAX {
+            assert!(snapshots(&sim, &broker) > 0, "it is made when there is space");
+        }
+        broker.machine.kill();
+    }
+}
+
+/// The controller makes changes one after the other, on a slow disk for minutes: other requests do not wait for them.
+#[test]
+fn who_creates_many_topics_keeps_nobody_waiting() {
+    let sim = Sim::new(1);
+    let mut broker = Broker::new(&sim);
+    let plan = Plan { memory_bytes: 64 << 20, ..Plan::from_seed(1, Faults::Crashes) };
+    ready(&sim, &mut broker, &plan, 1);
+    let address = broker.address();
+    broker.machine.disk().set_extra_latency(Duration::from_millis(100));
+    let clients = sim.process("clients");
+    clients.start(1, move |_| async move {
+        let create = async |client: usize| {
+            let mut connection = connect(address).await;
+            let topics = (0..1_000).map(|number| CreatableTopic {
+                name: format!("{client}-{number:_<230}").into(),
+                num_partitions: 1,
+                replication_factor: 1,
+                ..Default::default()
+            });
+            let request = CreateTopicsRequest { topics: topics.collect(), ..Default::default() };
+            let _ = connection.call(&request, 7).await;
+        };
+        futures_util::future::join_all((0..4).map(create)).await;
+    });
+    sim.run_for(Duration::from_secs(5));
+    sim.block_on(async move {
+        let mut connection = connect(address).await;
+        let topics = (0..100).map(|number| metadata_request::Topic {
+            name: Some(format!("{number:_<200}").into()),
+            ..Default::default()
+        });
+        let request = MetadataRequest {
+            topics: Some(topics.collect()),
+            allow_auto_topic_creation: false,
+            ..Default::default()
+        };
+        let answer = timeout(Duration::from_secs(10), connection.call(&request, 12)).await;
+        assert_eq!(answer.expect("within a moment").expect("an answer").topics.len(), 100);
+    });
+    clients.kill();
+    broker.machine.kill();
+}
+
+/// As with CreateTopics, where Metadata creates the topics that it names.
+#[test]
+fn who_has_many_topics_created_by_metadata_keeps_nobody_waiting() {
+    let sim = Sim::new(1);
+    let mut broker = Broker::new(&sim);
+    let plan = Plan { memory_bytes: 64 << 20, auto_create: true, ..Plan::from_seed(1, Faults::Crashes) };
+    ready(&sim, &mut broker, &plan, 1);
+    let address = broker.address();
+    broker.machine.disk().set_extra_latency(Duration::from_millis(100));
+    let named = |client: usize, count: usize| {
+        let topics = (0..count).map(|number| metadata_request::Topic {
+            name: Some(format!("{client}-{number:_<230}").into()),
+            ..Default::default()
+        });
+        let topics = Some(topics.collect());
+        MetadataRequest { topics, allow_auto_topic_creation: false, ..Default::default() }
+    };
+    let clients = sim.process("clients");
+    clients.start(1, move |_| async move {
+        let ask = async |client: usize| {
+            let request = MetadataRequest { allow_auto_topic_creation: true, ..named(client, 1_000) };
+            let _ = connect(address).await.call(&request, 12).await;
+        };
+        futures_util::future::join_all((0..4).map(ask)).await;
+    });
+    sim.run_for(Duration::from_secs(5));
+    sim.block_on(async move {
+        let mut connection = connect(address).await;
+        let answer = timeout(Duration::from_secs(10), connection.call(&named(9, 100), 12)).await;
+        assert_eq!(answer.expect("within a moment").expect("an answer").topics.len(), 100);
+    });
+    clients.kill();
     broker.machine.kill();
 }

@@ -73,6 +73,8 @@ pub struct Plan {
     /// Virtual time between a client's requests.
     pub pace: Duration,
     pub reset_one_in: u64,
+    /// Topics that somebody names come into being.
+    pub auto_create: bool,
     /// Files that the process may have open, beside what each core takes for certain.
     pub descriptors: Option<usize>,
 }
@@ -134,6 +136,7 @@ impl Plan {
             passing: dice.pick(&[0, 0, 1]),
             large: 0,
             guests: Guests { leavers: dice.pick(&[0, 0, 1]), ..Guests::default() },
+            auto_create: false,
             descriptors: None,
         };
         plan.for_faults(&mut dice)
@@ -200,7 +203,7 @@ impl Plan {
         let listen = format!("{ip}:{PORT}");
         let fixed = StaticConfig::of([
             ("listen", listen.as_str()),
-            ("auto.create.topics.enable", "false"),
+            ("auto.create.topics.enable", if self.auto_create { "true" } else { "false" }),
             ("offsets.topic.num.partitions", "3"),
             ("group.initial.rebalance.delay.ms", "100"),
             ("group.min.session.timeout.ms", "500"),

@@ -432,6 +432,22 @@ impl Story {
                 assert_eq!(before, offsets, "committed offsets after a restart");
             }
         }
+        if !flips && self.plan().faults != Faults::OneDamage {
+            self.expect_no_leftovers();
+        }
+    }
+
+    /// What is on disk is of topics that there are: starts know what is left of deleted ones.
+    fn expect_no_leftovers(&self) {
+        self.sim.run_for(SETTLED);
+        let served = self.sim.block_on(changes::look(self.shared.address));
+        let controller = Uuid(1_u128.to_be_bytes());
+        let is_known = |id: Uuid| id == controller || served.values().any(|(known, ..)| *known == id);
+        for file in self.broker.machine.disk().files() {
+            let names = file.iter().filter_map(|name| name.to_str());
+            let topic = names.filter_map(corelog_storage::topic_of_dir).next();
+            assert!(topic.is_none_or(is_known), "{} is of no topic", file.display());
+        }
     }
 
     fn flip_bits(&mut self) {

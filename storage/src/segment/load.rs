@@ -65,12 +65,6 @@ pub async fn load(dir: &Path, files: &FileCache, expected: &Expected) -> Result<
         let what = format!("it is the log's, and the log's state ends at offset {}", expected.found_end);
         return Err(StorageError::corrupt(&path, 0, what));
     }
-    for (base, _) in leftovers {
-        remove(dir, files, base, SegmentFileKind::Data).await?;
-    }
-    for base in indexes.into_iter().filter(|base| *base >= beyond) {
-        remove(dir, files, base, SegmentFileKind::Index).await?;
-    }
     let active = match expected_active {
         None => None,
         Some(state) => {
@@ -104,6 +98,13 @@ pub async fn load(dir: &Path, files: &FileCache, expected: &Expected) -> Result<
     {
         let what = format!("no segment holds the log start offset {}", expected.log_start_offset);
         return Err(StorageError::corrupt(dir, 0, what));
+    }
+    // Last: of a log that is refused they stay.
+    for (base, _) in leftovers {
+        remove(dir, files, base, SegmentFileKind::Data).await?;
+    }
+    for base in indexes.into_iter().filter(|base| *base >= beyond) {
+        remove(dir, files, base, SegmentFileKind::Index).await?;
     }
     Ok(segments)
 }

@@ -264,11 +264,13 @@ async fn gather(
             }
             Some(bytes) => {
                 let late = std::pin::pin!(corelog_io::sleep_until(wait_for_room_until));
+                turn.leave();
                 match select(std::pin::pin!(room.wait(bytes)), select(late, stopping)).await {
                     Either::Left((room, _)) => granted = Some(room),
                     // There is none: what could be said without records is the answer.
                     Either::Right(_) => return (got, None),
                 }
+                turn.enter().await;
             }
         }
         now = corelog_io::now();
