@@ -5,8 +5,8 @@ use crate::core::{Core, Lane, Node};
 use crate::error::{Error, Result};
 use crate::metadata::Broker;
 use crate::topic_partition::TopicPartition;
-use corelog_wire::ApiKey;
 use corelog_wire::messages::DescribeLogDirsRequest;
+use corelog_wire::{ApiKey, ErrorCode};
 use futures_util::future::join_all;
 use std::rc::Rc;
 
@@ -102,9 +102,17 @@ impl Admin {
     }
 }
 
-async fn known(core: &Rc<Core>, broker: i32) -> Result<Rc<crate::net::Connection>> {
+/// The broker of this id. Who is named is there, or is not: nothing waits for it.
+pub(super) async fn known(core: &Rc<Core>, broker: i32) -> Result<Rc<crate::net::Connection>> {
     if !core.metadata.borrow().brokers.contains_key(&broker) {
         core.refresh(Some(&[])).await?;
+    }
+    if !core.metadata.borrow().brokers.contains_key(&broker) {
+        return Err(Error::Broker {
+            code: ErrorCode::BROKER_NOT_AVAILABLE,
+            what: format!("connect to broker {broker}"),
+            message: Some("it is not among the cluster's brokers".into()),
+        });
     }
     core.connection(Node::Id(broker), Lane::SHARED).await
 }

@@ -1,7 +1,8 @@
 //! Configs of topics and brokers: describe, change one by one (KIP-339).
 
+use super::cluster::known;
 use super::{Admin, Outcomes, only};
-use crate::core::{Core, Lane, Node};
+use crate::core::{Core, Lane};
 use crate::error::{Error, Result};
 use crate::net::Connection;
 use corelog_wire::messages::describe_configs_request::Resource;
@@ -170,10 +171,7 @@ async fn connection(core: &Rc<Core>, resource: &ConfigResource, controller: bool
         let id = resource.name.parse().map_err(|_| {
             Error::config(format!("{:?} is no broker", resource.name), "give its node id, a number")
         })?;
-        if !core.metadata.borrow().brokers.contains_key(&id) {
-            core.refresh(Some(&[])).await?;
-        }
-        return core.connection(Node::Id(id), Lane::SHARED).await;
+        return known(core, id).await;
     }
     if controller { core.controller().await } else { core.any(Lane::SHARED).await }
 }

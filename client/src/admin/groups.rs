@@ -1,7 +1,8 @@
 //! Consumer groups: list, describe, offsets, delete.
 
+use super::cluster::known;
 use super::{Admin, Outcomes, only};
-use crate::core::{CoordinatorType, Core, Lane, Node};
+use crate::core::{CoordinatorType, Core};
 use crate::error::{Error, Result};
 use crate::groups::{self, Committer};
 use crate::topic_partition::{TopicPartition, by_topic};
@@ -128,7 +129,7 @@ async fn list(core: &Rc<Core>) -> Result<Vec<GroupListing>> {
     let listed = join_all(brokers.into_iter().map(async |broker| {
         let what = format!("list the groups of broker {broker}");
         core.retry(&what, core.deadline(), async || {
-            let connection = core.connection(Node::Id(broker), Lane::SHARED).await?;
+            let connection = known(core, broker).await?;
             let response = connection.call(&ListGroupsRequest::default()).await?;
             Error::check(response.error_code, || what.clone())?;
             Ok(response.groups)
