@@ -263,14 +263,13 @@ async fn gather(
                 turn.enter().await;
             }
             Some(bytes) => {
+                // In its turn: what it has found out is as much as it works with.
                 let late = std::pin::pin!(corelog_io::sleep_until(wait_for_room_until));
-                turn.leave();
                 match select(std::pin::pin!(room.wait(bytes)), select(late, stopping)).await {
                     Either::Left((room, _)) => granted = Some(room),
                     // There is none: what could be said without records is the answer.
                     Either::Right(_) => return (got, None),
                 }
-                turn.enter().await;
             }
         }
         now = corelog_io::now();
