@@ -113,14 +113,7 @@ fn create_topic(image: &Image, limits: &Limits, new: NewTopic) -> Result<Vec<Met
     let name = new.name.detach();
     let mut records = vec![MetadataRecord::TopicRecord(TopicRecord { name: name.clone(), topic_id: id })];
     records.extend((0..new.partitions).map(|partition| partition_record(id, partition, limits.node_id, 0)));
-    records.extend(new.overrides.iter().map(|(key, value)| {
-        MetadataRecord::ConfigRecord(ConfigRecord {
-            resource_type: RESOURCE_TOPIC,
-            resource_name: name.clone(),
-            name: key.as_str().into(),
-            value: Some(value.as_str().into()),
-        })
-    }));
+    records.extend(config_records(RESOURCE_TOPIC, name, &new.overrides));
     Ok(records)
 }
 
@@ -206,6 +199,22 @@ fn check_room(image: &Image, limits: &Limits, more: i32) -> Result<(), ChangeErr
         ));
     }
     Ok(())
+}
+
+/// What sets `overrides` on a resource.
+pub fn config_records(
+    resource_type: i8,
+    resource_name: Str,
+    overrides: &ConfigMap,
+) -> impl Iterator<Item = MetadataRecord> + use<'_> {
+    overrides.iter().map(move |(name, value)| {
+        MetadataRecord::ConfigRecord(ConfigRecord {
+            resource_type,
+            resource_name: resource_name.clone(),
+            name: name.as_str().into(),
+            value: Some(value.as_str().into()),
+        })
+    })
 }
 
 pub fn partition_record(topic_id: Uuid, partition_id: i32, node: i32, leader_epoch: i32) -> MetadataRecord {

@@ -9,17 +9,17 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use corelog_io::fs;
 use corelog_storage::{refused_topics, topic_of_dir, topics_dir};
+use corelog_wire::Uuid;
 use corelog_wire::metadata_records::{
-    ConfigRecord, FeatureLevelRecord, MetadataRecord, ProducerIdsRecord, RemoveTopicRecord, TopicRecord,
+    FeatureLevelRecord, MetadataRecord, ProducerIdsRecord, RemoveTopicRecord, TopicRecord,
 };
-use corelog_wire::{Str, Uuid};
 
-use super::change::partition_record;
+use super::change::{config_records, partition_record};
 use super::image::{Image, RESOURCE_BROKER, RESOURCE_TOPIC, TopicImage};
-use crate::config::ConfigMap;
 use crate::shard::Shard;
 
 /// Records of one batch, beside its mark. Few without optimization, so that simulations have snapshots of several batches.
@@ -69,17 +69,11 @@ impl Mark {
 
 /// The batches of a snapshot, one after the other: an image of thousands of partitions is never there twice.
 pub struct Batches {
-    image: Rc<ImageParts>,
     node_id: i32,
-    next: usize,
     is_first: bool,
+    /// Not in a batch yet: of the broker first, then topic by topic, in the order of their names.
     records: Vec<MetadataRecord>,
-}
-
-/// What is told: of the broker first, then topic by topic, in the order of their names.
-struct ImageParts {
-    broker: Vec<MetadataRecord>,
-    topics: Vec<std::sync::Arc<TopicImage>>,
+    topics: std::vec::IntoIter<Arc<TopicImage>>,
 }
 
 impl Batches {
@@ -89,25 +83,23 @@ impl Batches {
             broker_epoch: -1,
             next_producer_id: image.next_producer_id,
         };
-        let mut broker = vec![MetadataRecord::ProducerIdsRecord(ids)];
+        let mut records = vec![MetadataRecord::ProducerIdsRecord(ids)];
         for (name, overrides) in &image.broker_overrides {
-            broker.extend(configs(RESOURCE_BROKER, name.as_str().into(), overrides));
+            records.extend(config_records(RESOURCE_BROKER, name.as_str().into(), overrides));
         }
-        broker.extend(
+        records.extend(
             deleted.iter().map(|id| MetadataRecord::RemoveTopicRecord(RemoveTopicRecord { topic_id: *id })),
         );
         let mut topics: Vec<_> = image.topics.values().cloned().collect();
         topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let image = Rc::new(ImageParts { broker, topics });
-        let records = image.broker.clone();
-        Batches { image, node_id, next: 0, is_first: true, records }
+        Batches { node_id, is_first: true, records, topics: topics.into_iter() }
     }
 
     /// The next one, with its mark; `None` after the last.
     pub fn next(&mut self) -> Option<Vec<MetadataRecord>> {
-        while self.records.len() < RECORDS_PER_BATCH && self.next < self.image.topics.len() {
-            let topic = &self.image.topics[self.next];
-            self.next += 1;
+        while self.records.len() < RECORDS_PER_BATCH
+            && let Some(topic) = self.topics.next()
+        {
             self.records.push(MetadataRecord::TopicRecord(TopicRecord {
                 name: topic.name.clone(),
                 topic_id: topic.id,
@@ -115,13 +107,13 @@ impl Batches {
             for (partition, known) in (0..).zip(&topic.partitions) {
                 self.records.push(partition_record(topic.id, partition, self.node_id, known.leader_epoch));
             }
-            self.records.extend(configs(RESOURCE_TOPIC, topic.name.clone(), &topic.overrides));
+            self.records.extend(config_records(RESOURCE_TOPIC, topic.name.clone(), &topic.overrides));
         }
         if self.records.is_empty() {
             return None;
         }
         let rest = self.records.split_off(first_batch(&self.records));
-        let is_last = rest.is_empty() && self.next == self.image.topics.len();
+        let is_last = rest.is_empty() && self.topics.len() == 0;
         let mark = Mark { is_first: std::mem::take(&mut self.is_first), is_last };
         let mut batch = vec![mark.record()];
         batch.append(&mut std::mem::replace(&mut self.records, rest));
@@ -139,21 +131,6 @@ fn first_batch(records: &[MetadataRecord]) -> usize {
         before == 0 || bytes <= CONFIG_BYTES_PER_BATCH
     };
     records.iter().take(RECORDS_PER_BATCH).take_while(fits).count()
-}
-
-fn configs(
-    resource_type: i8,
-    resource_name: Str,
-    overrides: &ConfigMap,
-) -> impl Iterator<Item = MetadataRecord> + use<'_> {
-    overrides.iter().map(move |(name, value)| {
-        MetadataRecord::ConfigRecord(ConfigRecord {
-            resource_type,
-            resource_name: resource_name.clone(),
-            name: name.as_str().into(),
-            value: Some(value.as_str().into()),
-        })
-    })
 }
 
 /// Those of `deleted`, whose deletion is durable, of which nothing is left that a start could find: no directory, and in the
@@ -211,15 +188,15 @@ pub mod tests {
         let mut image = Image::new(&settings());
         let mut apply = |record| image.apply(&record).expect("it fits");
         for topic in 0..topics {
-            let name: Str = format!("topic-{topic}").into();
+            let name: corelog_wire::Str = format!("topic-{topic}").into();
             apply(MetadataRecord::TopicRecord(TopicRecord { name: name.clone(), topic_id: id(topic) }));
             (0..partitions)
                 .for_each(|partition| apply(partition_record(id(topic), partition, 1, topic as i32)));
             let set = [("retention.ms".to_owned(), topic.to_string())].into();
-            configs(RESOURCE_TOPIC, name, &set).for_each(&mut apply);
+            config_records(RESOURCE_TOPIC, name, &set).for_each(&mut apply);
         }
         let set = [("max.connections".to_owned(), "17".to_owned())].into();
-        configs(RESOURCE_BROKER, "".into(), &set).for_each(&mut apply);
+        config_records(RESOURCE_BROKER, "".into(), &set).for_each(&mut apply);
         image.next_producer_id = 4_000;
         image
     }

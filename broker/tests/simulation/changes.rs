@@ -21,6 +21,7 @@ use corelog_wire::{ErrorCode, Request, Str, Uuid};
 
 use crate::broker::{Broker, Start};
 use crate::connection::Connection;
+use crate::groups::create;
 use crate::plan::{Dice, Faults, Plan};
 use crate::story::below;
 use crate::tailer::{connect, create_topic, produce};
@@ -206,14 +207,6 @@ fn a_change_that_may_be_in_the_log_is_the_last_one() {
         assert!(replayed.keys().all(|name| **name == *"first"), "{replayed:?}");
         broker.machine.kill();
     }
-}
-
-async fn create(connection: &mut Connection, name: &str) {
-    let topic =
-        CreatableTopic { name: name.into(), num_partitions: 2, replication_factor: 1, ..Default::default() };
-    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
-    let answer = connection.call(&request, 7).await.expect("an answer");
-    assert!(ErrorCode(answer.topics[0].error_code).is_ok(), "{:?}", answer.topics[0].error_message);
 }
 
 async fn delete(connection: &mut Connection, name: &str) {
