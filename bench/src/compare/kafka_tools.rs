@@ -3,6 +3,7 @@
 //! They are started as they ship and their output is read as it comes, so that what the broker used can be told for the very stretch that
 //! they told. Their MB are mebibytes; here they are millions of bytes, as everywhere else.
 
+use super::subject::JAVA;
 use crate::host::cost::{Cost, Moment, Watched};
 use anyhow::{Context, Result, bail};
 use corelog_conformance::broker::Kafka;
@@ -12,17 +13,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// As bin/kafka-run-class.sh runs tools, where nothing else is said.
-const JAVA: [&str; 7] = [
-    "-Xmx256M",
-    "-server",
-    "-XX:+UseG1GC",
-    "-XX:MaxGCPauseMillis=20",
-    "-XX:InitiatingHeapOccupancyPercent=35",
-    "-XX:+ExplicitGCInvokesConcurrent",
-    "-Djava.awt.headless=true",
-];
-/// bin/kafka-producer-perf-test.sh and bin/kafka-consumer-perf-test.sh have this in place of the first.
+/// As bin/kafka-run-class.sh runs tools.
+const HEAP: &str = "-Xmx256M";
+/// bin/kafka-producer-perf-test.sh and bin/kafka-consumer-perf-test.sh have this in its place.
 const PERF_HEAP: &str = "-Xmx512M";
 const MIB: f64 = (1 << 20) as f64;
 
@@ -45,9 +38,10 @@ impl Tool {
     fn command(self, kafka: &Kafka, arguments: &[String]) -> Command {
         let mut command = Command::new("java");
         match self {
-            Tool::ProducerPerformance | Tool::ConsumerPerformance => command.arg(PERF_HEAP).args(&JAVA[1..]),
-            Tool::EndToEndLatency => command.args(JAVA),
+            Tool::ProducerPerformance | Tool::ConsumerPerformance => command.arg(PERF_HEAP),
+            Tool::EndToEndLatency => command.arg(HEAP),
         };
+        command.args(JAVA);
         command.arg(format!("-Dlog4j2.configurationFile={}", kafka.logging.display()));
         command.arg("-cp").arg(format!("{}/*", kafka.libs.display()));
         command.arg(format!("org.apache.kafka.tools.{}", self.name())).args(arguments);

@@ -53,10 +53,10 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// As bin/kafka-server-start.sh and bin/kafka-run-class.sh run it.
-const JAVA: [&str; 8] = [
-    "-Xmx1G",
-    "-Xms1G",
+/// As bin/kafka-server-start.sh runs it.
+const SERVER_HEAP: [&str; 2] = ["-Xmx1G", "-Xms1G"];
+/// As bin/kafka-run-class.sh runs whatever it is, where nothing else is said.
+pub const JAVA: [&str; 6] = [
     "-server",
     "-XX:+UseG1GC",
     "-XX:MaxGCPauseMillis=20",
@@ -92,7 +92,7 @@ impl Subjects {
                 let logging = directory.join("log4j2.yaml");
                 fs::write(&logging, include_str!("../../kafka/log4j2.yaml"))?;
                 let properties = include_str!("../../kafka/server.properties").to_owned();
-                let java = JAVA.map(str::to_owned).to_vec();
+                let java = [&SERVER_HEAP[..], &JAVA].concat().into_iter().map(str::to_owned).collect();
                 Some(Kafka { libs: found.libs.canonicalize()?, properties, logging, java })
             }
             false => None,
