@@ -6,6 +6,7 @@ mod audit;
 mod call;
 pub mod config;
 mod controller;
+mod coordinator;
 mod disk;
 mod groups;
 pub mod identity;

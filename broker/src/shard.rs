@@ -18,7 +18,8 @@ use crate::controller::{
     CONTROLLER_SHARD, CONTROLLER_TOPIC, Change, ChangeError, ControllerHandle, Image, OFFSETS_TOPIC,
     PRODUCER_ID_BLOCK, TopicImage,
 };
-use crate::groups::{GroupConfig, GroupShard, StorageLog, TopicIds};
+use crate::coordinator::StorageLog;
+use crate::groups::{GroupConfig, GroupShard, TopicIds};
 use crate::identity::Identity;
 use crate::lifecycle::Stopping;
 use crate::logging::sparing::Sparing;

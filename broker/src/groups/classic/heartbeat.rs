@@ -4,13 +4,13 @@ use corelog_wire::ErrorCode;
 use corelog_wire::messages::heartbeat_request::HeartbeatRequest;
 use corelog_wire::messages::heartbeat_response::HeartbeatResponse;
 
-use super::coordinator::GroupCoordinator;
 use super::group::GroupState;
-use super::parked::Ticket;
-use super::request::GroupResponse;
+use crate::coordinator::Ticket;
+use crate::groups::machine::Groups;
+use crate::groups::request::GroupResponse;
 
-impl GroupCoordinator {
-    pub(super) fn heartbeat(&mut self, ticket: Ticket, request: &HeartbeatRequest) {
+impl Groups {
+    pub(in crate::groups) fn heartbeat(&mut self, ticket: Ticket, request: &HeartbeatRequest) {
         let error_code = self.heartbeat_error(request).code();
         self.env.respond(
             ticket,
@@ -22,9 +22,7 @@ impl GroupCoordinator {
         if request.group_id.is_empty() {
             return ErrorCode::INVALID_GROUP_ID;
         }
-        let Some(group) = self.groups.get(&request.group_id).filter(|group| group.deleting.is_none()) else {
-            return ErrorCode::UNKNOWN_MEMBER_ID;
-        };
+        let Some(group) = self.group(&request.group_id) else { return ErrorCode::UNKNOWN_MEMBER_ID };
         if let Err(refusal) = group.check_member(&request.member_id, request.group_instance_id.as_ref()) {
             return refusal.error();
         }
@@ -32,8 +30,11 @@ impl GroupCoordinator {
             return ErrorCode::ILLEGAL_GENERATION;
         }
         let Some(member) = group.member(&request.member_id) else { return ErrorCode::UNKNOWN_MEMBER_ID };
-        self.env.touch(&group.id, member);
-        match group.state() {
+        let state = group.state();
+        let (group_id, member_id, timeout_ms) =
+            (group.id.clone(), member.id.clone(), member.session_timeout_ms);
+        self.env.schedule_session(&group_id, &member_id, timeout_ms);
+        match state {
             GroupState::PreparingRebalance => ErrorCode::REBALANCE_IN_PROGRESS,
             // Members heartbeat from the moment they have joined, before there is an assignment.
             GroupState::CompletingRebalance | GroupState::Stable => ErrorCode::NONE,

@@ -5,13 +5,13 @@ use corelog_wire::messages::sync_group_response::SyncGroupResponse;
 use corelog_wire::{ErrorCode, Str};
 use tracing::{debug, info};
 
-use super::effect::WriteId;
-use super::env::Env;
 use super::group::{Group, GroupState, JoinPhase};
 use super::join::respond_join;
-use super::records;
-use super::request::GroupResponse;
-use super::written::{GroupChange, OnWritten};
+use crate::coordinator::WriteId;
+use crate::groups::env::Env;
+use crate::groups::records;
+use crate::groups::request::GroupResponse;
+use crate::groups::then::GroupChange;
 
 /// Starts a rebalance where one can start, or sees whether the one under way is complete.
 /// Gives the write that this led to.
@@ -50,7 +50,7 @@ pub fn prepare_rebalance(group: &mut Group, env: &mut Env, reason: &str) -> Opti
             "group rebalances"
         )
     });
-    group.transition(GroupState::PreparingRebalance, env.now.wall_ms);
+    group.transition(GroupState::PreparingRebalance, env.desk.now.wall_ms);
     if initial {
         let delay_ms = env.config.initial_rebalance_delay_ms;
         let remaining_ms = (group.rebalance_timeout_ms() - delay_ms).max(0);
@@ -116,14 +116,14 @@ pub fn complete_join(group: &mut Group, env: &mut Env) -> Option<WriteId> {
         return None;
     }
 
-    group.init_next_generation(env.now.wall_ms);
+    group.init_next_generation(env.desk.now.wall_ms);
     if group.is(GroupState::Empty) {
         env.tell(|left_out| {
             info!(left_out, group = &*group.id, generation = group.generation, "group is empty")
         });
         let record = records::group_record(group, None);
         let change = GroupChange::Emptied { group: group.id.clone() };
-        return Some(env.append(vec![record], OnWritten { offsets: Vec::new(), change }, None));
+        return Some(env.write(vec![record], change, None));
     }
 
     env.tell(|left_out| {
