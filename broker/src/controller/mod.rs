@@ -20,13 +20,9 @@ pub use change::{
 pub use image::{Image, TopicImage};
 pub use state::{Controller, ControllerHandle};
 
-use corelog_wire::Uuid;
+pub use crate::ids::{CONTROLLER_SHARD, CONTROLLER_TOPIC};
 
-/// The controller's log has the well-known id of Kafka's `__cluster_metadata`.
-pub const CONTROLLER_TOPIC: Uuid = Uuid([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 pub const CONTROLLER_TOPIC_NAME: &str = "__cluster_metadata";
-/// The shard that runs the controller.
-pub const CONTROLLER_SHARD: crate::shard::ShardId = crate::shard::ShardId(0);
 
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
