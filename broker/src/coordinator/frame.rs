@@ -62,15 +62,18 @@ impl<M: StateMachine> Coordinator<M> {
     /// Does what is due. To be called at [`next_deadline`](Coordinator::next_deadline), and harmless at any time.
     pub fn expire(&mut self, now: Now) {
         self.machine.desk().now = now;
+        if self.loading {
+            return;
+        }
         while let Some(timer) = self.machine.desk().timers.pop_expired(now.mono_ms) {
             self.machine.due(timer);
         }
     }
 
     /// When [`expire`](Coordinator::expire) is to be called next, in milliseconds of the monotonic clock. It may be too
-    /// early by then; it is never too late.
+    /// early by then; it is never too late. Nothing is due before the log is loaded.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.machine.desk_ref().timers.next_ms()
+        self.machine.desk_ref().timers.next_ms().filter(|_| !self.loading)
     }
 
     /// What is to be done, in order.

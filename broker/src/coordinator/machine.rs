@@ -78,7 +78,6 @@ impl WriteFailure {
 
 /// What the log lines of a coordinator say.
 pub struct Lines {
-    pub loaded: &'static str,
     pub damaged: &'static str,
     pub begins_anew: &'static str,
     pub large_record: &'static str,
@@ -132,8 +131,8 @@ pub trait StateMachine: Sized + 'static {
     /// The state goes: refuses with `error` whoever waits for something other than a write.
     fn unload(&mut self, error: ErrorCode);
 
-    /// The things it holds, for the line about its loading.
-    fn count(&self) -> usize;
+    /// The line about what was loaded: of which partition, from how many records, up to which offset.
+    fn tell_loaded(&self, partition: i32, records: usize, end: i64);
 
     // ---- answers
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use corelog_io::sync::{Event, Notify, OneshotSender, Permit, QueueReceiver, QueueSender, bounded, oneshot};
 use corelog_io::{Queue, Task, spawn, timeout};
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::desk::{Effect, Now, Ticket, WriteId};
 use super::frame::Coordinator;
@@ -157,7 +157,7 @@ impl<M: StateMachine, L: CoordinatorLog> CoordinatorPartition<M, L> {
 
     /// Looks at the machine as it is, also while it is loading.
     pub fn look<T>(&self, look: impl FnOnce(&M) -> T) -> T {
-        look(&self.shared.state.borrow().coordinator.machine)
+        self.shared.look(look)
     }
 
     pub fn is_serving(&self) -> bool {
@@ -225,6 +225,10 @@ impl<M: StateMachine, L: CoordinatorLog> Shared<M, L> {
         }
     }
 
+    fn look<T>(&self, look: impl FnOnce(&M) -> T) -> T {
+        look(&self.state.borrow().coordinator.machine)
+    }
+
     fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.phase_changed.notify_all();
@@ -277,9 +281,7 @@ impl<M: StateMachine, L: CoordinatorLog> Shared<M, L> {
         }
         // There are dozens of coordinators, and most have nothing yet.
         if loaded.records > 0 {
-            let (partition, load::Loaded { records, end }) = (self.partition, loaded);
-            let count = self.state.borrow().coordinator.machine.count();
-            info!(partition, records, end, groups = count, "{}", M::LINES.loaded);
+            self.look(|machine| machine.tell_loaded(self.partition, loaded.records, loaded.end));
         }
         Ok(())
     }

@@ -5,8 +5,9 @@ use std::ops::Bound;
 use std::rc::Rc;
 
 use corelog_wire::{ErrorCode, Str};
+use tracing::info;
 
-use super::classic::{Group, GroupState};
+use super::classic::{Group, GroupState, prepare_rebalance, refuse_waiting};
 use super::config::GroupConfig;
 use super::env::Env;
 use super::memory::GroupMemory;
@@ -119,7 +120,7 @@ impl Groups {
         }
         if group.member_count() > self.env.config.group_members_max {
             let reason = "loaded with more members than group.max.size allows";
-            super::classic::prepare_rebalance(group, &mut self.env, reason);
+            prepare_rebalance(group, &mut self.env, reason);
         }
     }
 }
@@ -133,7 +134,6 @@ impl StateMachine for Groups {
     type Then = Then;
 
     const LINES: Lines = Lines {
-        loaded: "group coordinator is loaded",
         damaged: "group coordinator is not available: its log cannot be loaded. Its groups are refused, those of \
                   other partitions are served. Restore the partition of __consumer_offsets from a copy; or, to give \
                   up the groups and offsets that were stored before the damage, delete its records up to behind the \
@@ -215,13 +215,14 @@ impl StateMachine for Groups {
 
     fn unload(&mut self, error: ErrorCode) {
         for group in self.groups.values_mut() {
-            group.refuse_waiting(&mut self.env, error);
+            refuse_waiting(group, &mut self.env, error);
         }
         self.refuse_waiting_fetches(error);
     }
 
-    fn count(&self) -> usize {
-        self.groups.len()
+    fn tell_loaded(&self, partition: i32, records: usize, end: i64) {
+        let groups = self.groups.len();
+        info!(partition, records, end, groups, "group coordinator is loaded");
     }
 
     fn refuse(request: GroupRequest, context: &RequestContext, why: NotServing) -> GroupResponse {

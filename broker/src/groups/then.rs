@@ -3,7 +3,7 @@
 use corelog_wire::{ErrorCode, Str};
 use tracing::warn;
 
-use super::classic::{AwaitedAssignment, StaticReturn};
+use super::classic::{AwaitedAssignment, StaticReturn, refuse_waiting};
 use super::machine::Groups;
 use super::memory::Account;
 use crate::coordinator::{WriteFailure, WriteId};
@@ -102,7 +102,7 @@ impl Groups {
             return;
         }
         if let Some(group) = self.groups.get_mut(group_id) {
-            group.refuse_waiting(&mut self.env, error);
+            refuse_waiting(group, &mut self.env, error);
         }
         self.drop_group(group_id);
     }

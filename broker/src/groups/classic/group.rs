@@ -1,75 +1,20 @@
 //! One classic group: its members, generation and state. No time, no I/O: the coordinator drives it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use bytes::Bytes;
+use corelog_wire::Str;
 use corelog_wire::coordinator_records::GroupMetadataValue;
-use corelog_wire::{ErrorCode, Str};
 
 use super::member::{Member, Protocol};
 use super::parked::Parked;
+use super::state::{GroupState, JoinPhase};
 use super::subscription::{TOPICS_MAX, subscribed_topics, topic_cost};
 use crate::coordinator::WriteId;
-use crate::groups::env::Env;
 use crate::groups::memory::{Account, GroupMemory};
 
 /// The protocol type of Kafka's consumers; the coordinator reads the subscriptions of such groups.
 pub const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
-
-/// The states of a classic group, as DescribeGroups and ListGroups name them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum GroupState {
-    /// No members. Offsets may be committed from outside; they expire.
-    Empty,
-    /// Waiting for members to (re)join.
-    PreparingRebalance,
-    /// Members have joined; waiting for the leader's assignment to arrive and to be durable.
-    CompletingRebalance,
-    /// Every member has, or can get, its assignment.
-    Stable,
-    /// Not there. No group rests in this state: it is what a group that does not exist is described as.
-    Dead,
-}
-
-impl GroupState {
-    pub fn name(self) -> &'static str {
-        match self {
-            GroupState::Empty => "Empty",
-            GroupState::PreparingRebalance => "PreparingRebalance",
-            GroupState::CompletingRebalance => "CompletingRebalance",
-            GroupState::Stable => "Stable",
-            GroupState::Dead => "Dead",
-        }
-    }
-
-    fn may_follow(self, from: GroupState) -> bool {
-        use GroupState::{CompletingRebalance, Dead, Empty, PreparingRebalance, Stable};
-        match self {
-            Empty => from == PreparingRebalance,
-            PreparingRebalance => matches!(from, Stable | CompletingRebalance | Empty),
-            CompletingRebalance => from == PreparingRebalance,
-            Stable => from == CompletingRebalance,
-            Dead => true,
-        }
-    }
-}
-
-impl fmt::Display for GroupState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// What ends the join phase that is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JoinPhase {
-    /// The first rebalance of an empty group: it waits for the initial delay, again for each delay in which a member
-    /// came, at most for the rebalance timeout in all.
-    Initial { delay_ms: i32, remaining_ms: i32 },
-    /// Ends when every member has rejoined, or at the rebalance timeout.
-    Rejoin,
-}
 
 #[derive(Debug)]
 pub struct Group {
@@ -348,38 +293,6 @@ impl Group {
         self.count_in(&member);
         self.members.insert(new_id, member);
         parked
-    }
-
-    /// Lets the static member `id` be again as its record has it, under the id that it has there. What it has parked is
-    /// answered before.
-    pub fn restore_static_member(&mut self, id: &str, stored: Member) {
-        let (led, is_to_sync) = (self.is_leader(id), self.pending_sync.contains(id));
-        let protocol_type = self.protocol_type.clone().unwrap_or_default();
-        let stored_id = stored.id.clone();
-        let former = self.remove_member(id);
-        assert!(
-            former.is_some_and(|member| member.join.is_none()),
-            "group {}: a parked join is lost",
-            &*self.id
-        );
-        self.add_member(stored, protocol_type);
-        if led {
-            self.leader = Some(stored_id.clone());
-        }
-        if is_to_sync {
-            self.pending_sync.insert(stored_id);
-        }
-    }
-
-    /// Refuses whoever waits in the group.
-    pub fn refuse_waiting(&mut self, env: &mut Env, error: ErrorCode) {
-        for member_id in self.member_ids() {
-            let join = self.take_join(&member_id);
-            env.refuse_join(join, &member_id, error);
-            if let Some(parked) = self.take_sync(&member_id) {
-                env.refuse_sync(parked, error);
-            }
-        }
     }
 
     pub fn take_join(&mut self, id: &str) -> Option<Parked> {

@@ -4,7 +4,7 @@ use corelog_wire::ErrorCode;
 use corelog_wire::messages::heartbeat_request::HeartbeatRequest;
 use corelog_wire::messages::heartbeat_response::HeartbeatResponse;
 
-use super::group::GroupState;
+use super::state::GroupState;
 use crate::coordinator::Ticket;
 use crate::groups::machine::Groups;
 use crate::groups::request::GroupResponse;
@@ -22,7 +22,10 @@ impl Groups {
         if request.group_id.is_empty() {
             return ErrorCode::INVALID_GROUP_ID;
         }
-        let Some(group) = self.group(&request.group_id) else { return ErrorCode::UNKNOWN_MEMBER_ID };
+        let group = self.groups.get(&request.group_id);
+        let Some(group) = group.filter(|group| !self.env.is_pending(group.removal)) else {
+            return ErrorCode::UNKNOWN_MEMBER_ID;
+        };
         if let Err(refusal) = group.check_member(&request.member_id, request.group_instance_id.as_ref()) {
             return refusal.error();
         }
@@ -30,11 +33,8 @@ impl Groups {
             return ErrorCode::ILLEGAL_GENERATION;
         }
         let Some(member) = group.member(&request.member_id) else { return ErrorCode::UNKNOWN_MEMBER_ID };
-        let state = group.state();
-        let (group_id, member_id, timeout_ms) =
-            (group.id.clone(), member.id.clone(), member.session_timeout_ms);
-        self.env.schedule_session(&group_id, &member_id, timeout_ms);
-        match state {
+        self.env.touch(&group.id, member);
+        match group.state() {
             GroupState::PreparingRebalance => ErrorCode::REBALANCE_IN_PROGRESS,
             // Members heartbeat from the moment they have joined, before there is an assignment.
             GroupState::CompletingRebalance | GroupState::Stable => ErrorCode::NONE,

@@ -5,13 +5,13 @@ use corelog_wire::messages::join_group_response::JoinGroupResponse;
 use corelog_wire::{ErrorCode, Str};
 use tracing::info;
 
-use super::group::{Group, GroupState, MemberRefusal};
+use super::group::{Group, MemberRefusal};
 use super::member::{Member, Protocol, protocols_cost};
 use super::parked::Parked;
 use super::rebalance::{current_generation, rebalance_or_complete, remove_member};
+use super::state::GroupState;
 use super::static_member::rejoin_static_member;
-use crate::coordinator::Ticket;
-use crate::coordinator::WriteId;
+use crate::coordinator::{Ticket, WriteId};
 use crate::groups::config::NEW_MEMBER_JOIN_TIMEOUT_MS;
 use crate::groups::env::{Env, detached_bytes};
 use crate::groups::machine::Groups;

@@ -5,8 +5,9 @@ use corelog_wire::messages::leave_group_request::{LeaveGroupRequest, MemberIdent
 use corelog_wire::messages::leave_group_response::{LeaveGroupResponse, MemberResponse};
 use tracing::info;
 
-use super::group::{Group, GroupState};
+use super::group::Group;
 use super::rebalance::{complete_join_if_ready, prepare_rebalance, remove_member};
+use super::state::GroupState;
 use crate::coordinator::Ticket;
 use crate::groups::env::Env;
 use crate::groups::machine::Groups;

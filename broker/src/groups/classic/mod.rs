@@ -15,6 +15,7 @@ mod leave;
 mod member;
 mod parked;
 mod rebalance;
+mod state;
 mod static_member;
 mod subscription;
 mod sync;
@@ -23,12 +24,13 @@ use corelog_wire::Str;
 
 use super::machine::Groups;
 
-pub use group::{Group, GroupState};
+pub use group::Group;
 pub use join::refusal as join_refusal;
 pub use leave::refusal as leave_refusal;
 pub use member::Member;
 pub use parked::Parked;
-pub use rebalance::prepare_rebalance;
+pub use rebalance::{prepare_rebalance, refuse_waiting};
+pub use state::GroupState;
 pub use static_member::StaticReturn;
 pub use sync::AwaitedAssignment;
 

@@ -5,8 +5,9 @@ use corelog_wire::messages::sync_group_response::SyncGroupResponse;
 use corelog_wire::{ErrorCode, Str};
 use tracing::{debug, info};
 
-use super::group::{Group, GroupState, JoinPhase};
+use super::group::Group;
 use super::join::respond_join;
+use super::state::{GroupState, JoinPhase};
 use crate::coordinator::WriteId;
 use crate::groups::env::Env;
 use crate::groups::records;
@@ -257,5 +258,16 @@ fn complete_join_after_removal(group: &mut Group, env: &mut Env) -> Option<Write
         complete_join(group, env)
     } else {
         None
+    }
+}
+
+/// Refuses whoever waits in the group.
+pub fn refuse_waiting(group: &mut Group, env: &mut Env, error: ErrorCode) {
+    for member_id in group.member_ids() {
+        let join = group.take_join(&member_id);
+        env.refuse_join(join, &member_id, error);
+        if let Some(parked) = group.take_sync(&member_id) {
+            env.refuse_sync(parked, error);
+        }
     }
 }

@@ -5,13 +5,14 @@ use corelog_wire::messages::join_group_response::JoinGroupResponse;
 use corelog_wire::{ErrorCode, Str};
 use tracing::{info, warn};
 
-use super::group::{Group, GroupState};
+use super::group::Group;
 use super::join::{Join, respond_join, update_and_park};
 use super::member::Member;
 use super::parked::Parked;
 use super::rebalance::{
     complete_join_if_ready, current_generation, joined_members, prepare_rebalance, rebalance_or_complete,
 };
+use super::state::GroupState;
 use crate::coordinator::{WriteFailure, WriteId};
 use crate::groups::env::Env;
 use crate::groups::records;
@@ -154,6 +155,26 @@ impl StaticReturn {
         let former = Member::loaded(former, group.protocol.as_ref());
         env.cancel_session(&group.id, &self.new_id);
         env.touch(&group.id, &former);
-        group.restore_static_member(&self.new_id, former);
+        restore(group, &self.new_id, former);
+    }
+}
+
+/// Lets the member `id` be again as its record has it, under the id that it has there. What it had parked is answered.
+fn restore(group: &mut Group, id: &str, former: Member) {
+    let (led, is_to_sync) = (group.is_leader(id), group.pending_sync.contains(id));
+    let protocol_type = group.protocol_type.clone().unwrap_or_default();
+    let former_id = former.id.clone();
+    let replaced = group.remove_member(id);
+    assert!(
+        replaced.is_some_and(|member| member.join.is_none()),
+        "group {}: a parked join is lost",
+        &*group.id
+    );
+    group.add_member(former, protocol_type);
+    if led {
+        group.leader = Some(former_id.clone());
+    }
+    if is_to_sync {
+        group.pending_sync.insert(former_id);
     }
 }

@@ -9,11 +9,11 @@ use corelog_wire::messages::sync_group_response::SyncGroupResponse;
 use corelog_wire::{ErrorCode, Str};
 use tracing::{info, warn};
 
-use super::group::{Group, GroupState};
+use super::group::Group;
 use super::parked::Parked;
 use super::rebalance::{answer_syncs, rebalance_or_complete, refuse_assignment};
-use crate::coordinator::Ticket;
-use crate::coordinator::{Record, WriteFailure, WriteId};
+use super::state::GroupState;
+use crate::coordinator::{Record, Ticket, WriteFailure, WriteId};
 use crate::groups::env::{Env, detached_bytes};
 use crate::groups::machine::Groups;
 use crate::groups::records;

@@ -28,7 +28,8 @@ impl Groups {
         if request.topics.is_empty() {
             return self.env.respond(ticket, GroupResponse::OffsetCommit(OffsetCommitResponse::default()));
         }
-        let group = self.group(&request.group_id);
+        let group = self.groups.get(&request.group_id);
+        let group = group.filter(|group| !self.env.is_pending(group.removal));
         let exists = group.is_some();
         let refusal = match group {
             Some(group) => check(group, &request).err(),
@@ -42,8 +43,7 @@ impl Groups {
         }
 
         // A commit is a sign of life of the member.
-        if let Some(group) = self.groups.get(&request.group_id)
-            && exists
+        if let Some(group) = group
             && matches!(group.state(), GroupState::Stable | GroupState::PreparingRebalance)
             && let Some(member) = group.member(&request.member_id)
         {

@@ -80,14 +80,10 @@ impl Groups {
         group: &Str,
     ) -> impl Iterator<Item = (&OffsetKey, WriteId, Option<&CommittedOffset>)> {
         let first = GroupRecordKey::Offset(OffsetKey::first_of(group.clone()));
-        let of_group =
-            self.env.desk.pending().latest_from(first..).map_while(move |(_, write, record)| match record {
-                GroupRecord::Offset(key, offset) if key.group == *group => {
-                    Some((key, write, offset.as_ref()))
-                }
-                _ => None,
-            });
-        of_group
+        self.env.desk.pending().latest_from(first..).map_while(move |(_, write, record)| match record {
+            GroupRecord::Offset(key, offset) if key.group == *group => Some((key, write, offset.as_ref())),
+            _ => None,
+        })
     }
 
     /// Whether any record of the group is on its way.

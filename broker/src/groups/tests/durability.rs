@@ -424,3 +424,20 @@ fn records_are_read_as_they_were_written() {
     }
     assert!(bench.log.len() >= 7, "{} records", bench.log.len());
 }
+
+/// More than get their soft state in one turn.
+#[test]
+fn many_groups_come_back_with_their_sessions() {
+    let mut bench = Bench::new(config());
+    let (ids, generation) = bench.stable(1);
+    for index in 0..1_200 {
+        let request = commit_request(&format!("simple-{index}"), "", -1, "t", 1);
+        bench.send(8, GroupRequest::OffsetCommit(request));
+    }
+    let mut again = bench.restarted(config());
+    assert_eq!(again.groups().groups.len(), 1_201);
+    assert_eq!(again.groups().env.memory.used(), bench.groups().env.memory.used());
+    assert_eq!(again.heartbeat(&ids[0], generation), ErrorCode::NONE);
+    again.pass(SESSION_MS as u64);
+    assert_eq!(again.state(), "Empty");
+}
