@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use corelog_io::sim::Sim;
 use corelog_io::{Queue, Task, sleep, spawn};
+use corelog_wire::records::{BatchBuilder, BatchOptions, patch_base_offset};
 
 use super::*;
 
@@ -159,26 +160,42 @@ fn closing_answers_whoever_waits_and_gives_room_back() {
     });
 }
 
-/// A batch whose bytes have changed, and a record that makes no sense, are told from each other and from an empty log.
+fn changed(batch: &Bytes) -> Bytes {
+    let mut bytes = batch.to_vec();
+    *bytes.last_mut().expect("a batch") ^= 1;
+    bytes.into()
+}
+
+fn cut_short(batch: &Bytes) -> Bytes {
+    batch.slice(..batch.len() - 1)
+}
+
+/// A sound batch of a record that is no number.
+fn senseless(_: &Bytes) -> Bytes {
+    let mut batch = BatchBuilder::new(BatchOptions::default());
+    batch.append(0, Some(b"a"), Some(b"short"), &[]).expect("a record");
+    let mut bytes = batch.build().expect("a batch").to_vec();
+    patch_base_offset(&mut bytes, 1);
+    bytes.into()
+}
+
 #[test]
 fn a_damaged_log_is_refused_until_it_is_mended() {
     Sim::new(6).block_on(async {
-        for damage in
-            [|bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1, |bytes: &mut Vec<u8>| bytes.truncate(70)]
-        {
+        for damaged in [changed, cut_short, senseless] {
             let log = Rc::new(FakeLog::default());
             let (partition, _) = start(&log);
-            assert_eq!(ask(&partition, Request::Add("a", 1)).await, is(1));
+            for name in ["b", "a"] {
+                assert_eq!(ask(&partition, Request::Add(name, 1)).await, is(1));
+            }
             partition.close();
-            let sound = log.batches.borrow()[0].clone();
-            let mut bytes = sound.0.to_vec();
-            damage(&mut bytes);
-            log.batches.borrow_mut()[0].0 = bytes.into();
+            let sound = log.batches.borrow()[1].clone();
+            log.batches.borrow_mut()[1].0 = damaged(&sound.0);
             let (again, _) = start(&log);
-            assert_eq!(ask(&again, Request::Get("a")).await, NOT_AVAILABLE);
+            assert_eq!(ask(&again, Request::Get("b")).await, NOT_AVAILABLE);
             assert!(again.has_failed());
             assert_eq!(again.look(|numbers| numbers.state.len()), 0, "nothing is kept of what was read");
-            log.batches.borrow_mut()[0] = sound;
+            log.batches.borrow_mut()[1] = sound;
             again.load_again();
             sleep(Duration::from_millis(10)).await;
             assert_eq!(ask(&again, Request::Add("a", 1)).await, is(2));
