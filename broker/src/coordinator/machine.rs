@@ -111,8 +111,8 @@ pub trait StateMachine: Sized + 'static {
 
     // ---- soft state
 
-    /// The log is loaded: puts soft state (deadlines, sessions) beside what was replayed, for as many things as fit into
-    /// a turn of the core. False: there is more to do.
+    /// The log is loaded: puts soft state (deadlines, sessions) beside what was replayed, for as many things as fit
+    /// into a turn of the core. False: there is more to do.
     fn wake(&mut self) -> bool;
 
     /// A request: it is answered through the desk, at once, with a write, or when others have come.
@@ -124,8 +124,8 @@ pub trait StateMachine: Sized + 'static {
     /// A write is committed: its records are replayed, its answer is given.
     fn committed(&mut self, id: WriteId, then: Self::Then);
 
-    /// A write is not in the log, nor is any that was decided after it: all their records are dropped by now, its answer is
-    /// a refusal. Soft state that awaited it goes back to what is replicated.
+    /// A write is not in the log, nor is any that was decided after it: all their records are dropped by now, its
+    /// answer is a refusal. Soft state that awaited it goes back to what is replicated.
     fn refused(&mut self, id: WriteId, then: Self::Then, failure: WriteFailure);
 
     /// The state goes: refuses with `error` whoever waits for something other than a write.

@@ -86,8 +86,8 @@ impl Groups {
         self.groups.get(id).filter(|group| !self.env.is_pending(group.removal))
     }
 
-    /// Whether readers see the group. Until the write that makes it is committed they do not, but for members: these may
-    /// have their answer already, and look.
+    /// Whether readers see the group. Until the write that makes it is committed they do not, but for members: these
+    /// may have their answer already, and look.
     pub(super) fn is_shown(&self, group: &Group) -> bool {
         group.member_count() > 0 || !self.env.is_pending(group.creation)
     }
@@ -106,8 +106,8 @@ impl Groups {
         }
     }
 
-    /// Puts the soft state of a group beside its replicated one. Members of stable groups have their whole session timeout
-    /// to be heard of.
+    /// Puts the soft state of a group beside its replicated one. Members of stable groups have their whole session
+    /// timeout to be heard of.
     fn wake_group(&mut self, id: Str) {
         let group = match self.state.stored.get(&id) {
             Some(stored) => Group::loaded(id.clone(), &self.env.memory, stored),

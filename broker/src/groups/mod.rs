@@ -19,9 +19,9 @@
 //! - A member gets its assignment, and a static member its new id, when the record of it is committed.
 //!
 //! # Soft state
-//! The members of a group as they come and go, the rebalance under way, requests that wait, member ids handed out and not
-//! yet used, sessions and other deadlines. It is made of the last record when the log is loaded: members that had joined
-//! and not synced join again, the others have their whole session to be heard of. When a record is refused:
+//! The members of a group as they come and go, the rebalance under way, requests that wait, member ids handed out and
+//! not yet used, sessions and other deadlines. It is made of the last record when the log is loaded: members that had
+//! joined and not synced join again, the others have their whole session to be heard of. When a record is refused:
 //! - a group whose first record it was ends, and whoever waits in it is refused;
 //! - a generation whose assignment it was joins again;
 //! - a static member is again as the record before has it;
@@ -34,9 +34,9 @@
 //! logs, and those with an expiry of their own, whose record has no room for it) go by the name alone.
 //!
 //! # Bounds
-//! Groups, members, handed-out member ids, offsets and writes on their way of all coordinators of a shard count into one
-//! [`GroupMemory`]; when that is used up, additions are refused. What is kept is copied out of the request it came in, so
-//! that no receive buffer lives on. Group records are bounded by what a batch of the topic may be.
+//! Groups, members, handed-out member ids, offsets and writes on their way of all coordinators of a shard count into
+//! one [`GroupMemory`]; when that is used up, additions are refused. What is kept is copied out of the request it
+//! came in, so that no receive buffer lives on. Group records are bounded by what a batch of the topic may be.
 //!
 //! Sources: KIP-62, 134, 345, 394, 447, 496, 518, 559, 709, 800, 814, 1043; behaviour as of Apache Kafka 4.
 //!

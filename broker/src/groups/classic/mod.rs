@@ -1,12 +1,12 @@
 //! The classic protocol: members join, the one that leads assigns, all sync and send heartbeats (KIP-62, 345, 394, 559,
 //! 800, 814).
 //!
-//! A [`Group`] is soft state: its members as they come and go, the rebalance under way, who waits. Its record is written
-//! when a generation has its assignment, when a static member has a new id, and when the last member is gone; what a
-//! record says is handed out when it is committed.
+//! A [`Group`] is soft state: its members as they come and go, the rebalance under way, who waits. Its record is
+//! written when a generation has its assignment, when a static member has a new id, and when the last member is gone;
+//! what a record says is handed out when it is committed.
 //!
-//! JoinGroup and SyncGroup are parked until other members, the leader or a deadline resolve them. A member has at most one
-//! of each; a later one supersedes an earlier one, which is answered with REBALANCE_IN_PROGRESS.
+//! JoinGroup and SyncGroup are parked until other members, the leader or a deadline resolve them. A member has at
+//! most one of each; a later one supersedes an earlier one, which is answered with REBALANCE_IN_PROGRESS.
 
 mod group;
 mod heartbeat;
