@@ -45,7 +45,8 @@ impl<L: CoordinatorLog> GroupPartition<L> {
         let GroupSettings { config, memory, topics, lines, append_bytes_max, .. } = settings.clone();
         let of_machine = lines.clone();
         let machine = Box::new(move || {
-            let random = Box::new(corelog_io::random_u64);
+            // Who knows a member's id may leave, or go on, in its name.
+            let random = Box::new(|| u64::from_ne_bytes(corelog_io::random_secret()));
             Groups::new(config.clone(), memory.clone(), topics.clone(), of_machine.clone(), random)
         });
         let frame = CoordinatorSettings { machine, append_bytes_max, lines };
