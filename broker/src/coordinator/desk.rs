@@ -120,15 +120,19 @@ impl<M: StateMachine> Desk<M> {
         std::mem::take(&mut self.effects)
     }
 
-    /// Takes the write that is committed, and its records.
+    /// Takes the write that is committed.
     ///
     /// # Panics
     /// When writes are reported out of their order: the state would then differ from the log.
-    pub(super) fn take_committed(&mut self, id: WriteId) -> (Vec<M::Record>, Write<M>) {
+    pub(super) fn take_committed(&mut self, id: WriteId) -> Write<M> {
         let write = self.writes.pop_front().expect("a write that is reported on is on its way");
         assert_eq!(write.id, id, "writes are reported on in their order");
-        let records = write.keys.iter().map(|key| self.pending.take_first(key, id)).collect();
-        (records, write)
+        write
+    }
+
+    /// Takes the next record of the key, which is one of the committed write.
+    pub(super) fn take_record(&mut self, key: <M::Record as Record>::Key, committed: WriteId) -> M::Record {
+        self.pending.take_first(key, committed)
     }
 
     /// Takes the writes from `first` on, in their order, and drops their records.

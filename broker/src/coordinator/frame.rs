@@ -93,8 +93,9 @@ impl<M: StateMachine> Coordinator<M> {
     /// When called out of order.
     pub fn committed(&mut self, id: WriteId, now: Now) {
         self.machine.desk().now = now;
-        let (records, write) = self.machine.desk().take_committed(id);
-        for record in records {
+        let write = self.machine.desk().take_committed(id);
+        for key in write.keys {
+            let record = self.machine.desk().take_record(key, id);
             self.machine.replay(record);
         }
         if let Some((ticket, answer)) = write.answer {

@@ -1,5 +1,6 @@
 //! Records on their way to the log: what will be, beside the state, which is what is committed.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeFrom;
 
@@ -46,12 +47,14 @@ impl<R: Record> Pending<R> {
     }
 
     /// Takes the first record of the key, which is one of `write`.
-    pub(super) fn take_first(&mut self, key: &R::Key, write: WriteId) -> R {
-        let of_key = self.records.get_mut(key).expect("a record on its way is pending");
-        let (of_write, record) = of_key.pop_front().expect("no key without records is kept");
+    pub(super) fn take_first(&mut self, key: R::Key, write: WriteId) -> R {
+        let Entry::Occupied(mut of_key) = self.records.entry(key) else {
+            panic!("a record on its way is pending")
+        };
+        let (of_write, record) = of_key.get_mut().pop_front().expect("no key without records is kept");
         assert_eq!(of_write, write, "records are committed in their order");
-        if of_key.is_empty() {
-            self.records.remove(key);
+        if of_key.get().is_empty() {
+            of_key.remove();
         }
         record
     }

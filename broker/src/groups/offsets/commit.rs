@@ -79,7 +79,8 @@ impl Groups {
             .then(|| self.env.desk.now.wall_ms.saturating_add(request.retention_time_ms))
             // Which is how a record says that there is none.
             .filter(|at| *at != -1);
-        let (mut records, mut taken_bytes) = (Vec::new(), 0);
+        let partitions = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+        let (mut records, mut taken_bytes) = (Vec::with_capacity(partitions), 0);
         let mut answer = OffsetCommitResponse::default();
         let mut out_of_memory = false;
         for topic in request.topics {
