@@ -22,9 +22,12 @@ pub async fn run(shard: Rc<Shard>) {
                 if shard.owner(id) != shard.id {
                     continue;
                 }
-                let Ok(log) = shard.sound_log(id) else { continue };
-                if let Err(error) = log.apply_retention(wall_clock_ms()).await {
-                    tracing::error!(topic = %topic.name, partition, %error, "retention");
+                let Ok(partition) = shard.partitions.get(id) else { continue };
+                if partition.check_sound().is_err() {
+                    continue;
+                }
+                if let Err(error) = partition.apply_retention(wall_clock_ms()).await {
+                    tracing::error!(topic = %topic.name, partition = id.partition, %error, "retention");
                 }
             }
         }

@@ -23,7 +23,7 @@ use crate::leftovers::{self, KEEP_ALL};
 use crate::lifecycle::{Barrier, Stopping};
 use crate::metrics::{Snapshot, families};
 use crate::net::accept;
-use crate::placement;
+use crate::partition::placement;
 use crate::settings::Settings;
 use crate::shard::Shard;
 use crate::told::told;

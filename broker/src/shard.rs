@@ -2,12 +2,13 @@
 //! thread; other shards are reached by calls (`call.rs`).
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use corelog_io::sync::Semaphore;
 use corelog_io::{Queue, spawn, yield_if_needed};
-use corelog_storage::{Log, LogId, ReadError, ShardStorage};
+use corelog_storage::{LogId, ReadError, ShardStorage};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
 use crate::call::Calls;
@@ -18,15 +19,14 @@ use crate::controller::{
 use crate::fetch::{Fetching, Given, Host, ListId};
 use crate::groups::{GroupConfig, GroupShard, StorageLog, TopicIds};
 use crate::identity::Identity;
-use crate::ids::ShardId;
+use crate::ids::{BrokerId, ShardId};
 use crate::lifecycle::Stopping;
 use crate::logging::sparing::Sparing;
 use crate::metrics::ShardMetrics;
 use crate::net::admission::{Admission, Descriptors};
 use crate::net::answers::AnswerRoom;
 use crate::net::receive::ReceiveBudget;
-use crate::partition::{Route, Router};
-use crate::placement;
+use crate::partition::{Partition, Partitions, Role, Route, Router, placement};
 use crate::producer_ids::ProducerIds;
 use crate::settings::Settings;
 
@@ -41,6 +41,7 @@ pub struct Shard {
     pub settings: Arc<Settings>,
     pub identity: Arc<Identity>,
     pub storage: Rc<ShardStorage>,
+    pub partitions: Partitions,
     pub calls: Calls,
     pub metrics: ShardMetrics,
     /// Bytes of requests that are being received or processed.
@@ -83,6 +84,8 @@ impl Shard {
         let shards = corelog_io::cores();
         let budgets = config.budgets(shards);
         let image = Rc::new(RefCell::new(Arc::new(Image::new(&settings))));
+        let broker = BrokerId(identity.node_id);
+        let partitions = Partitions::new(broker, storage.clone(), image.clone());
         let topics = {
             let image = image.clone();
             TopicIds::new(move |name| image.borrow().topic(name).map(|topic| topic.id))
@@ -103,6 +106,7 @@ impl Shard {
             settings,
             identity,
             storage,
+            partitions,
             calls,
             metrics: ShardMetrics::new(),
             receive_budget: Rc::new(ReceiveBudget::new(
@@ -130,6 +134,10 @@ impl Shard {
         })
     }
 
+    pub fn broker(&self) -> BrokerId {
+        BrokerId(self.identity.node_id)
+    }
+
     pub fn image(&self) -> Arc<Image> {
         self.image.borrow().clone()
     }
@@ -137,7 +145,7 @@ impl Shard {
     /// Finds partitions by the metadata as they are.
     pub fn with_router<T>(&self, find: impl FnOnce(&Router) -> T) -> T {
         let image = self.image.borrow();
-        find(&Router { image: &image, shards: self.shards })
+        find(&Router { image: &image, broker: self.broker(), shards: self.shards })
     }
 
     pub fn route(&self, topic: &str, partition: i32) -> Result<Route, ErrorCode> {
@@ -163,7 +171,7 @@ impl Shard {
             // Sessions expire and offsets age whether or not somebody asks.
             for index in 0..topic.partitions.len() as i32 {
                 if self.owner(LogId { topic: topic.id, partition: index }) == self.id {
-                    self.groups.start(index, || self.group_log(index));
+                    self.follow_leadership(topic, index);
                 }
             }
         }
@@ -180,7 +188,7 @@ impl Shard {
                 (0..topic.partitions.len() as i32).map(|partition| LogId { topic: topic.id, partition });
             let removals: Vec<_> = ids
                 .filter(|id| self.owner(*id) == self.id)
-                .map(|id| (id.partition, self.storage.delete(id)))
+                .map(|id| (id.partition, self.partitions.delete(id)))
                 .collect();
             let name = topic.name.clone();
             // The topic is gone now; its files may take seconds, and nobody need wait for them. A restart sweeps up what is left.
@@ -193,53 +201,56 @@ impl Shard {
             })
             .detach();
         }
-        // There may be thousands of logs; meanwhile another image may come, and what it says counts.
-        for log in self.storage.logs() {
+        // There may be thousands; meanwhile another image may come, and what it says counts.
+        for partition in self.partitions.all_opened() {
             yield_if_needed().await;
-            let (was, image) = (before.topic_by_id(log.id().topic), self.image());
-            let Some(now) = image.topic_by_id(log.id().topic) else { continue };
-            if was.is_none_or(|was| !Arc::ptr_eq(&was.config, &now.config)) {
-                log.set_config(now.config.log_config(seed(log.id())));
+            let topic = partition.id().topic;
+            let (was, image) = (before.topic_by_id(topic), self.image());
+            let Some(now) = image.topic_by_id(topic) else { continue };
+            if was.is_none_or(|was| !Arc::ptr_eq(was, now)) {
+                self.partitions.update(&partition, now);
             }
         }
     }
 
-    /// The log of a partition of `__consumer_offsets` that this shard owns.
+    /// The coordinator of a partition of `__consumer_offsets` is where its leader is.
+    fn follow_leadership(&self, topic: &TopicImage, index: i32) {
+        let Ok(partition) = self.partitions.get(LogId { topic: topic.id, partition: index }) else {
+            return self.groups.stop(index);
+        };
+        self.partitions.update(&partition, topic);
+        match partition.leadership().role {
+            Role::Leader => drop(self.groups.start(index, || self.group_log(index))),
+            _ => self.groups.stop(index),
+        }
+    }
+
+    /// The log of a partition of `__consumer_offsets` that this shard owns, if this broker leads it.
     pub fn group_log(&self, index: i32) -> Option<StorageLog> {
-        let image = self.image();
-        let topic = image.topic(OFFSETS_TOPIC)?;
-        let id = LogId { topic: topic.id, partition: index };
+        let id = LogId { topic: self.image().topic(OFFSETS_TOPIC)?.id, partition: index };
         if self.owner(id) != self.id {
             return None;
         }
-        let leader_epoch = topic.partitions.get(usize::try_from(index).ok()?)?.leader_epoch;
-        Some(StorageLog::new(self.log(id)?, leader_epoch, Rc::clone(&self.sparing)))
+        let (log, epoch) = self.partitions.get(id).ok()?.coordinators()?;
+        Some(StorageLog::new(log, epoch.0, Rc::clone(&self.sparing)))
     }
 
     pub fn owner(&self, log: LogId) -> ShardId {
         placement::owner(log, self.shards)
     }
 
-    /// The log of a partition that this shard owns, if there is such a partition.
-    pub fn log(&self, id: LogId) -> Option<Rc<Log>> {
-        debug_assert_eq!(self.owner(id), self.id);
-        // Open logs are of partitions that there are: a deleted topic's are taken out with it.
-        if let Some(log) = self.storage.opened(id) {
-            return Some(log);
-        }
-        let image = self.image.borrow();
-        let topic = image.topic_by_id(id.topic)?;
-        if usize::try_from(id.partition).ok()? >= topic.partitions.len() {
-            return None;
-        }
-        Some(self.storage.log(id, &topic.name, topic.config.log_config(seed(id))))
-    }
-
-    /// The log of a partition that this shard owns, to be read or looked at. One that was found damaged at the start
-    /// knows less than it told clients before: nothing it says may reach them.
-    pub fn sound_log(&self, id: LogId) -> Result<Rc<Log>, ErrorCode> {
-        let log = self.log(id).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-        if log.refused().is_some() { Err(ErrorCode::KAFKA_STORAGE_ERROR) } else { Ok(log) }
+    /// A partition's files could not be read or written: a person is to know, and `what` was to be done. The code for it.
+    pub fn storage_failed(
+        self: &Rc<Self>,
+        what: &'static str,
+        partition: LogId,
+        error: impl Display + Send + 'static,
+    ) -> ErrorCode {
+        self.sparingly(
+            what,
+            move |left_out| tracing::error!(log = ?partition, %error, left_out, "{what} failed"),
+        );
+        ErrorCode::KAFKA_STORAGE_ERROR
     }
 
     /// The controller; only shard 0 has it.
@@ -308,14 +319,12 @@ impl Host for Shard {
         &self.fetching
     }
 
-    fn log(&self, id: LogId) -> Result<Rc<Log>, ErrorCode> {
-        self.sound_log(id)
+    fn partition(&self, id: LogId) -> Result<Rc<Partition>, ErrorCode> {
+        self.partitions.get(id)
     }
 
-    fn read_failed(self: Rc<Self>, log: LogId, error: ReadError) {
-        self.sparingly("fetch failed", move |left_out| {
-            tracing::error!(?log, %error, left_out, "fetch");
-        });
+    fn read_failed(self: Rc<Self>, partition: LogId, error: ReadError) -> ErrorCode {
+        self.storage_failed("Fetch", partition, error)
     }
 
     fn ring(self: Rc<Self>, (home, number): ListId) {
@@ -325,13 +334,6 @@ impl Host for Shard {
     fn unwatch(self: Rc<Self>, owner: ShardId, list: ListId, given: Vec<Given>) {
         self.post(owner, move |owner| owner.fetching.watches.remove(list, &given));
     }
-}
-
-/// Tells partitions apart where chance should.
-fn seed(log: LogId) -> u64 {
-    let mut half = [0; 8];
-    half.copy_from_slice(&log.topic.0[..8]);
-    u64::from_be_bytes(half) ^ u64::from(log.partition as u32)
 }
 
 fn group_config(config: &BrokerConfig) -> GroupConfig {

@@ -107,10 +107,10 @@ impl Scraper {
 /// Of a log that was never touched there is nothing in memory, and one that is refused says nothing.
 fn stats(shard: &Shard, logs: Vec<LogId>) -> Vec<(LogId, LogStats)> {
     corelog_io::worked(logs.len() * size_of::<LogStats>());
-    let known = logs.into_iter().filter_map(|id| match shard.storage.opened(id) {
+    let known = logs.into_iter().filter_map(|id| match shard.partitions.opened(id) {
         None => Some((id, LogStats::EMPTY)),
-        Some(log) if log.refused().is_some() => None,
-        Some(log) => Some((id, log.stats())),
+        Some(partition) if partition.check_sound().is_err() => None,
+        Some(partition) => Some((id, partition.stats())),
     });
     known.collect()
 }

@@ -16,9 +16,11 @@ use corelog_wire::records::{self, DownConvertLimits, LegacyFormat};
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader, frame};
 use futures_util::future::{Either, join_all, select};
 
-use super::{Context, READ_COMMITTED, decode, is_isolation_level};
+use super::brokers::LeaderHints;
+use super::{Context, decode};
 use crate::fetch::{self, Asked, GRANT_MIN, Got, Host, List, Plan, ReadRoom};
 use crate::net::connection::{CloseReason, Outcome};
+use crate::partition::Isolation;
 use crate::shard::Shard;
 
 /// With something to read and no room for it a response waits at the least this long, whatever `max_wait_ms` says: an
@@ -38,6 +40,8 @@ const V2_BATCHES_FROM: i16 = 4;
 const V1_MESSAGES_FROM: i16 = 2;
 /// From this version on topics are named by id (KIP-516).
 const TOPIC_IDS_FROM: i16 = 13;
+/// First version whose answer says who leads the partitions that it refuses (KIP-951).
+const LEADER_HINTS_FROM: i16 = 16;
 /// Clients fetch with this id. Greater ones are of brokers, and none copies its log by Fetch here.
 const CONSUMER_REPLICA_ID: i32 = -1;
 /// What down-conversion may make of one partition's batches when it decompresses them.
@@ -79,13 +83,11 @@ async fn fetch(
     let shard = &context.shard;
     let by_id = context.api_version >= TOPIC_IDS_FROM;
     let replica = request.replica_id.max(request.replica_state.replica_id);
-    let isolation = request.isolation_level;
-    let refusal = if replica > CONSUMER_REPLICA_ID {
-        Some(ErrorCode::NOT_LEADER_OR_FOLLOWER)
-    } else if !is_isolation_level(isolation) {
-        Some(ErrorCode::INVALID_REQUEST)
-    } else {
-        None
+    let isolation = Isolation::from_level(request.isolation_level);
+    let asked = match isolation {
+        _ if replica > CONSUMER_REPLICA_ID => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+        None => Err(ErrorCode::INVALID_REQUEST),
+        Some(isolation) => Ok(isolation),
     };
     let now = corelog_io::now();
     let mut limits = Limits {
@@ -94,7 +96,7 @@ async fn fetch(
         begun: now,
         deadline: now + Duration::from_millis(request.max_wait_ms.max(0) as u64),
     };
-    if refusal.is_some() {
+    if asked.is_err() {
         request.session_epoch = fetch::EPOCH_FINAL;
     }
     let client: Rc<dyn Any> = context.connection.clone();
@@ -107,12 +109,13 @@ async fn fetch(
     }
     drop(request);
     context.room.give_back();
-    let (got, held) = match refusal {
+    let (got, held) = match asked {
         // In each partition: before version 7 there is no error for the whole.
-        Some(code) => (plan.list.iter().map(|(place, _)| Got::refused(place, code)).collect(), None),
-        None => gather(shard, &mut plan.list, limits, turn).await,
+        Err(code) => (plan.list.iter().map(|(place, _)| Got::refused(place, code)).collect(), None),
+        Ok(isolation) => gather(shard, &mut plan.list, isolation, limits, turn).await,
     };
-    let response = respond(context, &mut plan, got, isolation == READ_COMMITTED).await;
+    let isolation = asked.unwrap_or(Isolation::ReadUncommitted);
+    let response = respond(context, &mut plan, got, isolation).await;
     plan.finish();
     (response, held)
 }
@@ -169,6 +172,7 @@ struct Limits {
 async fn gather(
     shard: &Rc<Shard>,
     list: &mut List,
+    isolation: Isolation,
     limits: Limits,
     turn: &mut Turn,
 ) -> (Vec<Got>, Option<Permit>) {
@@ -197,7 +201,8 @@ async fn gather(
             let given = std::mem::take(&mut part.given);
             let most = most.map(|most| ReadRoom { bytes: share(most, part.bytes, all), first_batch });
             async move {
-                let read = shard.on(owner, move |shard| fetch::read(shard, id, given, changes, most, enough));
+                let read = shard
+                    .on(owner, move |shard| fetch::read(shard, id, given, changes, isolation, most, enough));
                 (owner, read.await)
             }
         });
@@ -277,9 +282,10 @@ fn share(grant: u64, own: u64, all: u64) -> usize {
 }
 
 /// Puts the answer together: for a session only what is new to the client.
-async fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bool) -> FetchResponse {
+async fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, isolation: Isolation) -> FetchResponse {
     let mut topics: Vec<FetchableTopicResponse> = Vec::new();
     let mut records_bytes = 0;
+    let mut hints = LeaderHints::new(&context.shard, context.connection.listener);
     for got in got {
         let (place, len, records) = (got.place, got.len, got.records);
         let asked = plan.list.get_mut(place);
@@ -289,7 +295,11 @@ async fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committ
         }
         asked.told = Some(news);
         records_bytes += len;
-        let partition = answer(context, asked, got, read_committed).await;
+        let mut partition = answer(context, asked, got, isolation).await;
+        if context.api_version >= LEADER_HINTS_FROM {
+            partition.current_leader =
+                hints.beside(partition.error_code, &asked.topic, asked.topic_id, asked.partition);
+        }
         match topics.last_mut() {
             Some(last) if last.topic == asked.topic && last.topic_id == asked.topic_id => {
                 last.partitions.push(partition);
@@ -307,10 +317,11 @@ async fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committ
         }
     }
     context.shard.metrics.fetched(records_bytes as u64);
-    FetchResponse { session_id: plan.session_id, responses: topics, ..Default::default() }
+    let node_endpoints = hints.endpoints;
+    FetchResponse { session_id: plan.session_id, responses: topics, node_endpoints, ..Default::default() }
 }
 
-async fn answer(context: &Context, asked: &Asked, got: Got, read_committed: bool) -> PartitionData {
+async fn answer(context: &Context, asked: &Asked, got: Got, isolation: Isolation) -> PartitionData {
     let mut error = got.error;
     let mut records = got.parts;
     if context.api_version < V2_BATCHES_FROM && !records.is_empty() {
@@ -335,7 +346,7 @@ async fn answer(context: &Context, asked: &Asked, got: Got, read_committed: bool
             .diverging
             .map_or_else(Default::default, |(epoch, end_offset)| EpochEndOffset { epoch, end_offset }),
         // None are aborted; who reads what is not committed is not told of any.
-        aborted_transactions: read_committed.then(Vec::new),
+        aborted_transactions: (isolation == Isolation::ReadCommitted).then(Vec::new),
         records: Some(records),
         ..Default::default()
     }

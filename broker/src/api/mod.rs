@@ -14,6 +14,7 @@ use crate::shard::Shard;
 
 mod alter_configs;
 mod api_versions;
+mod brokers;
 mod create_partitions;
 mod create_topics;
 mod delete_records;
@@ -42,13 +43,6 @@ const DECODED_TIMES: u64 = 24;
 
 /// Of an error message; the longest names and values that a request can carry are 32767 bytes.
 const MESSAGE_BYTES_MAX: usize = 2048;
-
-const READ_UNCOMMITTED: i8 = 0;
-const READ_COMMITTED: i8 = 1;
-
-fn is_isolation_level(level: i8) -> bool {
-    matches!(level, READ_UNCOMMITTED | READ_COMMITTED)
-}
 
 /// What a handler knows besides its request.
 #[derive(Clone)]

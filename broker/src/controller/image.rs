@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use corelog_wire::metadata_records::MetadataRecord;
+use corelog_wire::metadata_records::{MetadataRecord, PartitionRecord};
 use corelog_wire::{Str, Uuid};
 
 use crate::config::{ConfigMap, TopicConfig};
@@ -15,7 +15,23 @@ pub const RESOURCE_BROKER: i8 = 4;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartitionImage {
+    pub leader: i32,
     pub leader_epoch: i32,
+    pub replicas: Arc<[i32]>,
+    pub isr: Arc<[i32]>,
+}
+
+impl PartitionImage {
+    fn new(record: &PartitionRecord) -> PartitionImage {
+        let replicas: Arc<[i32]> = record.replicas.as_slice().into();
+        let is_whole = record.isr == record.replicas;
+        PartitionImage {
+            leader: record.leader,
+            leader_epoch: record.leader_epoch,
+            isr: if is_whole { replicas.clone() } else { record.isr.as_slice().into() },
+            replicas,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -27,6 +43,12 @@ pub struct TopicImage {
     pub overrides: ConfigMap,
     /// Overrides over the broker's defaults.
     pub config: Arc<TopicConfig>,
+}
+
+impl TopicImage {
+    pub fn partition(&self, partition: i32) -> Option<&PartitionImage> {
+        self.partitions.get(usize::try_from(partition).ok()?)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -103,7 +125,7 @@ impl Image {
                         r.partition_id
                     ));
                 }
-                topic.partitions.push(PartitionImage { leader_epoch: r.leader_epoch });
+                topic.partitions.push(PartitionImage::new(r));
             }
             MetadataRecord::RemoveTopicRecord(r) => {
                 let name = self

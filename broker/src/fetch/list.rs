@@ -14,7 +14,7 @@ use slab::Slab;
 use super::Host;
 use super::watch::{Change, Given, Got, ListId, Place, Wanted};
 use crate::ids::ShardId;
-use crate::partition::{self, Route, Router};
+use crate::partition::{Route, Router};
 
 /// A partition as its consumer last asked for it.
 #[derive(Debug)]
@@ -267,12 +267,7 @@ impl List {
     /// Has the owner of a partition read it from now on as its client asks, and no other.
     fn direct(&mut self, place: Place, found: Result<Route, ErrorCode>) {
         let asked = &mut self.asked[place as usize];
-        let checked = found.and_then(|route| {
-            // As Kafka does, any negative epoch is taken for "does not say" here, and here alone.
-            let epoch = asked.current_leader_epoch.max(-1);
-            partition::check_epoch(epoch, route.leader_epoch).map(|()| route)
-        });
-        let owner = checked.ok().map(|route| route.owner);
+        let owner = found.ok().map(|route| route.owner);
         if asked.watched_by != owner {
             leave(&mut self.shares, place, asked);
             asked.watched_by = owner;
@@ -282,17 +277,19 @@ impl List {
                 share.bytes += asked.bytes_max() as u64;
             }
         }
-        if let Ok(route) = checked {
+        if let Ok(route) = found {
             let wanted = Wanted {
                 log: route.log,
                 offset: asked.fetch_offset,
                 max_bytes: asked.bytes_max(),
+                // As Kafka does, any negative epoch is taken for "does not say" here, and here alone.
+                leader_epoch: asked.current_leader_epoch.max(-1),
                 last_fetched_epoch: asked.last_fetched_epoch,
             };
             share(&mut self.shares, route.owner).changes.push((place, Some(wanted)));
         }
         self.refused -= usize::from(asked.refusal.is_some());
-        asked.refusal = checked.err();
+        asked.refusal = found.err();
         self.refused += usize::from(asked.refusal.is_some());
     }
 

@@ -15,7 +15,7 @@ use super::text;
 use crate::config::MetricsLimits;
 use crate::controller::{Image, TopicImage};
 use crate::groups::GroupRow;
-use crate::placement;
+use crate::partition::placement;
 
 /// Lines of one family that are written at once.
 const LINES_A_PIECE: usize = 512;
