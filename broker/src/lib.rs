@@ -1,11 +1,13 @@
 //! The Corelog broker. `ARCHITECTURE.md` beside this crate tells the shape and the path of a request.
 
+mod access;
 pub mod admin;
 pub mod api;
 mod audit;
 mod call;
 pub mod config;
 mod controller;
+mod coordinator;
 mod disk;
 mod fetch;
 mod groups;

@@ -16,8 +16,9 @@ use crate::config::{BrokerConfig, Endpoint};
 use crate::controller::{
     CONTROLLER_SHARD, Change, ChangeError, ControllerHandle, Image, OFFSETS_TOPIC, TopicImage,
 };
+use crate::coordinator::StorageLog;
 use crate::fetch::{Fetching, Given, Host, ListId};
-use crate::groups::{GroupConfig, GroupShard, StorageLog, TopicIds};
+use crate::groups::{GroupConfig, GroupShard, TopicIds};
 use crate::identity::Identity;
 use crate::ids::{BrokerId, ShardId};
 use crate::lifecycle::Stopping;

@@ -10,7 +10,7 @@ use corelog_wire::{ErrorCode, Str};
 
 use super::Context;
 use super::brokers::{NO_LEADER, Node};
-use super::metadata::TOPIC_OPERATIONS;
+use crate::access::Resource;
 use crate::controller::is_internal;
 use crate::topic_name;
 
@@ -53,7 +53,7 @@ pub async fn handle(
             topics.push(Topic {
                 error_code: code.0,
                 name: Some(name),
-                topic_authorized_operations: TOPIC_OPERATIONS,
+                topic_authorized_operations: Resource::Topic.operations(),
                 ..Default::default()
             });
             continue;
@@ -82,7 +82,7 @@ pub async fn handle(
             topic_id: topic.id,
             is_internal: is_internal(&name),
             partitions,
-            topic_authorized_operations: TOPIC_OPERATIONS,
+            topic_authorized_operations: Resource::Topic.operations(),
             ..Default::default()
         });
         if end < count {

@@ -10,4 +10,5 @@ mod edges;
 mod elsewhere;
 mod every_request;
 mod large;
+mod strangers;
 mod world;
