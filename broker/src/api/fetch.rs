@@ -19,7 +19,7 @@ use futures_util::future::{Either, join_all, select};
 use super::brokers::LeaderHints;
 use super::{Context, decode};
 use crate::fetch::{self, Asked, GRANT_MIN, Got, Host, List, Plan, ReadRoom};
-use crate::net::connection::{CloseReason, Outcome};
+use crate::net::request::{CloseReason, Outcome};
 use crate::partition::Isolation;
 use crate::shard::Shard;
 

@@ -18,11 +18,11 @@ use corelog_wire::{ErrorCode, Message, Reader, RequestHeader};
 
 use super::brokers::LeaderHints;
 use super::unbuilt::Unbuilt;
-use super::{Begun, Context, decode, encode};
+use super::{Context, decode, encode};
 use crate::call::Reply;
 use crate::controller::{TopicImage, is_internal};
 use crate::ids::ShardId;
-use crate::net::connection::{CloseReason, Outcome};
+use crate::net::request::{Begun, CloseReason, Outcome};
 use crate::partition::{Committed, Refusal, Route};
 use crate::shard::Shard;
 

@@ -210,7 +210,8 @@ fn who_knows_another_epoch_is_told_that_first() {
 fn a_session_tells_of_a_refused_partition_each_time() {
     world().run(|client| async move {
         let mut connection = client.connect().await;
-        let response = connection.call(&fetch(-1, 0), 12).await.unwrap();
+        let begin = FetchRequest { session_epoch: 0, ..fetch(-1, 0) };
+        let response = connection.call(&begin, 12).await.unwrap();
         assert_ne!(response.session_id, 0);
         for epoch in 1..4 {
             let request = FetchRequest {
