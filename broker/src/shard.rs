@@ -15,8 +15,8 @@ use crate::api::fetch::{Bells, FetchRoom, Sessions, Watches};
 use crate::call::Calls;
 use crate::config::{BrokerConfig, Endpoint};
 use crate::controller::{
-    CONTROLLER_SHARD, CONTROLLER_TOPIC, Change, ChangeError, ControllerHandle, Image, OFFSETS_TOPIC,
-    PRODUCER_ID_BLOCK, TopicImage,
+    CONTROLLER_SHARD, CONTROLLER_TOPIC, ChangeError, ControllerHandle, Delta, Image, OFFSETS_TOPIC,
+    ProducerIds, RecentChanges, TopicImage, Update, View, Viewer,
 };
 use crate::groups::{GroupConfig, GroupShard, StorageLog, TopicIds};
 use crate::identity::Identity;
@@ -70,18 +70,13 @@ pub struct Shard {
     pub stopping: Rc<Stopping>,
     /// The effective config, dynamic values included.
     config: RefCell<Arc<BrokerConfig>>,
-    image: Rc<RefCell<Arc<Image>>>,
+    view: Rc<RefCell<Arc<View>>>,
+    /// Of its image.
+    pub recent_changes: RefCell<RecentChanges>,
     controller: OnceCell<ControllerHandle>,
     /// Of each listener, in the configuration's order: known once they are bound.
     ports: RefCell<Vec<u16>>,
-    producer_ids: ProducerIds,
-}
-
-/// What is left of the block of producer ids that this shard took from the controller.
-struct ProducerIds {
-    next: Cell<i64>,
-    end: Cell<i64>,
-    turn: Semaphore,
+    pub producer_ids: ProducerIds,
 }
 
 impl Shard {
@@ -96,10 +91,11 @@ impl Shard {
     ) -> Rc<Shard> {
         let shards = corelog_io::cores();
         let budgets = config.budgets(shards);
-        let image = Rc::new(RefCell::new(Arc::new(Image::new(&settings))));
+        let viewer = Viewer { settings: &settings, node_id: identity.node_id };
+        let view = Rc::new(RefCell::new(Arc::new(View::new(Arc::default(), viewer))));
         let topics = {
-            let image = image.clone();
-            TopicIds::new(move |name| image.borrow().topic(name).map(|topic| topic.id))
+            let view = view.clone();
+            TopicIds::new(move |name| view.borrow().image.topic(name).map(|topic| topic.id))
         };
         let sparing = Rc::new(Sparing::default());
         let groups = GroupShard::new(
@@ -113,7 +109,8 @@ impl Shard {
         Rc::new(Shard {
             id,
             shards,
-            image,
+            view,
+            recent_changes: RefCell::default(),
             settings,
             identity,
             storage,
@@ -142,78 +139,131 @@ impl Shard {
             controller: OnceCell::new(),
             ports: RefCell::default(),
             admission: Admission::new(descriptors),
-            producer_ids: ProducerIds { next: Cell::new(0), end: Cell::new(0), turn: Semaphore::new(1) },
+            producer_ids: ProducerIds::default(),
             config: RefCell::new(config),
         })
     }
 
     pub fn image(&self) -> Arc<Image> {
-        self.image.borrow().clone()
+        self.view.borrow().image.clone()
+    }
+
+    pub fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
     }
 
     /// The offset of the controller's log that tells the image from others.
     pub fn image_offset(&self) -> i64 {
-        self.image.borrow().end_offset
+        self.view.borrow().image.end_offset
     }
 
     pub fn config(&self) -> Arc<BrokerConfig> {
         self.config.borrow().clone()
     }
 
-    /// Takes over a new image: logs of topics that are gone are deleted, changed configs take effect.
-    pub async fn install(self: &Rc<Self>, image: Arc<Image>, removed: &[Arc<TopicImage>]) {
-        let before = self.image.replace(image.clone());
-        if before.broker_overrides != image.broker_overrides {
-            let (own, cluster) = image.broker_layers(self.identity.node_id);
+    /// Takes over a change of metadata, at once but for the logs' configs: logs of topics that are gone are deleted, changed
+    /// configs take effect. Looks only at what has changed.
+    pub async fn install(self: &Rc<Self>, update: &Update) {
+        let Update { view, delta } = update;
+        let before = self.view.replace(view.clone());
+        self.recent_changes.borrow_mut().note(&view.image, delta);
+        let touches_all = delta.touches_broker(self.identity.node_id);
+        if touches_all {
+            let (own, cluster) = view.image.broker_layers(self.identity.node_id);
             match self.settings.broker(own, cluster) {
                 Ok(config) => *self.config.borrow_mut() = Arc::new(config),
                 Err(error) => tracing::error!(%error, "dynamic broker configs do not take effect"),
             }
         }
-        if let Some(topic) = image.topic(OFFSETS_TOPIC) {
-            self.groups.set_append_bytes_max(topic.config.max_message_bytes);
-            // Sessions expire and offsets age whether or not somebody asks.
-            for index in 0..topic.partitions.len() as i32 {
-                if self.owner(LogId { topic: topic.id, partition: index }) == self.id {
-                    self.groups.start(index, || self.group_log(index));
-                }
-            }
+        self.follow_groups(view, delta);
+        for topic in &delta.removed {
+            self.remove_logs(topic);
         }
-        if removed.iter().any(|topic| &*topic.name == OFFSETS_TOPIC) {
+        if touches_all {
+            self.reconfigure_all_logs(&before).await;
+        } else {
+            self.reconfigure_logs(delta).await;
+        }
+    }
+
+    /// What the coordinators of groups must know of a change.
+    fn follow_groups(self: &Rc<Self>, view: &View, delta: &Delta) {
+        if delta.removed.iter().any(|topic| &*topic.name == OFFSETS_TOPIC) {
             self.groups.stop_all();
         }
-        if !removed.is_empty() {
-            let topics: Vec<(Str, Uuid)> =
-                removed.iter().map(|topic| (topic.name.clone(), topic.id)).collect();
-            self.groups.topics_deleted(&topics);
-        }
-        for topic in removed {
-            let ids =
-                (0..topic.partitions.len() as i32).map(|partition| LogId { topic: topic.id, partition });
-            let removals: Vec<_> = ids
-                .filter(|id| self.owner(*id) == self.id)
-                .map(|id| (id.partition, self.storage.delete(id)))
-                .collect();
-            let name = topic.name.clone();
-            // The topic is gone now; its files may take seconds, and nobody need wait for them. A restart sweeps up what is left.
-            spawn(Queue::Background, async move {
-                for (partition, removal) in removals {
-                    if let Err(error) = removal.await {
-                        tracing::error!(topic = %name, partition, %error, "files of a deleted partition stay");
-                    }
-                }
-            })
-            .detach();
-        }
-        // There may be thousands of logs; meanwhile another image may come, and what it says counts.
-        for log in self.storage.logs() {
-            yield_if_needed().await;
-            let (was, image) = (before.topic_by_id(log.id().topic), self.image());
-            let Some(now) = image.topic_by_id(log.id().topic) else { continue };
-            if was.is_none_or(|was| !Arc::ptr_eq(&was.config, &now.config)) {
-                log.set_config(now.config.log_config(seed(log.id())));
+        if let Some(topic) = view.image.topic(OFFSETS_TOPIC)
+            && (delta.topics.contains_key(&topic.id) || !delta.brokers.is_empty())
+        {
+            self.groups.set_append_bytes_max(view.config(topic).max_message_bytes);
+            // Sessions expire and offsets age whether or not somebody asks.
+            for index in self.owned(topic).map(|id| id.partition) {
+                self.groups.start(index, || self.group_log(index));
             }
         }
+        if !delta.removed.is_empty() {
+            let topics: Vec<(Str, Uuid)> =
+                delta.removed.iter().map(|topic| (topic.name.clone(), topic.id)).collect();
+            self.groups.topics_deleted(&topics);
+        }
+    }
+
+    fn remove_logs(&self, topic: &TopicImage) {
+        let removals: Vec<_> = self.owned(topic).map(|id| (id.partition, self.storage.delete(id))).collect();
+        let name = topic.name.clone();
+        // The topic is gone now; its files may take seconds, and nobody need wait for them. A restart sweeps up what is left.
+        spawn(Queue::Background, async move {
+            for (partition, removal) in removals {
+                if let Err(error) = removal.await {
+                    tracing::error!(topic = %name, partition, %error, "files of a deleted partition stay");
+                }
+            }
+        })
+        .detach();
+    }
+
+    /// The configs of topics that have changed take effect. There may be thousands of logs; meanwhile another image may come,
+    /// and what it says counts.
+    async fn reconfigure_logs(&self, delta: &Delta) {
+        for id in delta.topics.iter().filter(|(_, topic)| topic.configs).map(|(id, _)| *id) {
+            let view = self.view();
+            let Some(topic) = view.image.topic_by_id(id) else { continue };
+            for id in self.owned(topic) {
+                yield_if_needed().await;
+                if let Some(log) = self.storage.opened(id) {
+                    self.configure(&log);
+                }
+            }
+        }
+    }
+
+    /// The configs that all topics' rest on have changed, since the view `before`.
+    async fn reconfigure_all_logs(&self, before: &View) {
+        for log in self.storage.logs() {
+            yield_if_needed().await;
+            let view = self.view();
+            let config = |view: &View| {
+                let topic = view.image.topic_by_id(log.id().topic)?;
+                Some(Arc::as_ptr(view.config(topic)))
+            };
+            if config(before) != config(&view) {
+                self.configure(&log);
+            }
+        }
+    }
+
+    /// Has a log take the config that its topic has now.
+    fn configure(&self, log: &Log) {
+        let view = self.view.borrow();
+        if let Some(topic) = view.image.topic_by_id(log.id().topic) {
+            log.set_config(view.config(topic).log_config(seed(log.id())));
+        }
+    }
+
+    /// The partitions of a topic that are this shard's.
+    fn owned(&self, topic: &TopicImage) -> impl Iterator<Item = LogId> + use<'_> {
+        let id = topic.id;
+        let all = (0..topic.partition_count()).map(move |partition| LogId { topic: id, partition });
+        all.filter(|log| self.owner(*log) == self.id)
     }
 
     /// The log of a partition of `__consumer_offsets` that this shard owns.
@@ -224,7 +274,7 @@ impl Shard {
         if self.owner(id) != self.id {
             return None;
         }
-        let leader_epoch = topic.partitions.get(usize::try_from(index).ok()?)?.leader_epoch;
+        let leader_epoch = topic.partition(index)?.leader_epoch;
         Some(StorageLog::new(self.log(id)?, leader_epoch, Rc::clone(&self.sparing)))
     }
 
@@ -239,12 +289,10 @@ impl Shard {
         if let Some(log) = self.storage.opened(id) {
             return Some(log);
         }
-        let image = self.image.borrow();
-        let topic = image.topic_by_id(id.topic)?;
-        if usize::try_from(id.partition).ok()? >= topic.partitions.len() {
-            return None;
-        }
-        Some(self.storage.log(id, &topic.name, topic.config.log_config(seed(id))))
+        let view = self.view.borrow();
+        let topic = view.image.topic_by_id(id.topic)?;
+        topic.partition(id.partition)?;
+        Some(self.storage.log(id, &topic.name, view.config(topic).log_config(seed(id))))
     }
 
     /// The log of a partition that this shard owns, to be read or looked at. One that was found damaged at the start
@@ -267,22 +315,6 @@ impl Shard {
     pub fn set_controller(&self, controller: ControllerHandle) {
         assert_eq!(self.id, CONTROLLER_SHARD, "the controller lives on one shard");
         assert!(self.controller.set(controller).is_ok(), "the controller is loaded once");
-    }
-
-    /// A producer id that was never given out. Each shard takes blocks of them, so this rarely needs the controller.
-    pub async fn next_producer_id(self: &Rc<Self>) -> Result<i64, ChangeError> {
-        let ids = &self.producer_ids;
-        if ids.next.get() == ids.end.get() {
-            let _turn = ids.turn.acquire(1).await;
-            if ids.next.get() == ids.end.get() {
-                let end = self.change(Change::TakeProducerIds, false).await?.next_producer_id;
-                ids.next.set(end - PRODUCER_ID_BLOCK);
-                ids.end.set(end);
-            }
-        }
-        let id = ids.next.get();
-        ids.next.set(id + 1);
-        Ok(id)
     }
 
     /// Host and port that clients are told to connect to: of the listener that they came in through.

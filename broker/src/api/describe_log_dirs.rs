@@ -15,7 +15,7 @@ pub async fn handle(context: Context, request: DescribeLogDirsRequest) -> Descri
     let mut wanted: Vec<(LogId, Str)> = Vec::new();
     match &request.topics {
         None => {
-            for topic in image.topics.values() {
+            for topic in image.topics() {
                 for partition in 0..topic.partitions.len() as i32 {
                     wanted.push((LogId { topic: topic.id, partition }, topic.name.clone()));
                 }

@@ -12,6 +12,7 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 use slab::Slab;
 
 use super::watch::{Change, Given, Got, ListId, Place, Wanted};
+use crate::controller::Changed;
 use crate::partition::{self, Route};
 use crate::shard::{Shard, ShardId};
 
@@ -239,16 +240,13 @@ impl List {
         }
     }
 
-    /// Finds where the partitions are that are new or, if the cluster's metadata have changed, all are.
+    /// Finds where the partitions are that are new, or that the cluster's metadata say something new of.
     pub fn resolve(&mut self, shard: &Shard) {
-        let version = shard.image_offset();
-        let mut unresolved = std::mem::take(&mut self.unresolved);
-        let again = self.resolved_with.replace(version) != Some(version);
-        if again {
-            unresolved = self.iter().map(|(place, _)| place).collect();
-        }
-        corelog_io::worked(unresolved.len() * size_of::<Asked>());
-        for place in unresolved {
+        let changed = self.changed(shard);
+        let unresolved = std::mem::take(&mut self.unresolved);
+        corelog_io::worked((changed.len() + unresolved.len()) * size_of::<Asked>());
+        let changed = changed.into_iter().map(|place| (place, true));
+        for (place, again) in changed.chain(unresolved.into_iter().map(|place| (place, false))) {
             // One that was forgotten since is not there, or another is.
             let Some(asked) = self.asked.get_mut(place as usize) else { continue };
             let found = match asked.found {
@@ -261,6 +259,30 @@ impl List {
                 self.direct(place, found);
             }
         }
+    }
+
+    /// Places of which the metadata have changed since the list was last resolved.
+    fn changed(&mut self, shard: &Shard) -> Vec<Place> {
+        let version = shard.image_offset();
+        match self.resolved_with.replace(version) {
+            Some(before) if before != version => {
+                let changes = shard.recent_changes.borrow();
+                match changes.since(before) {
+                    Some(changes) => changes.flat_map(|(changed, name)| self.places(changed, name)).collect(),
+                    None => self.iter().map(|(place, _)| place).collect(),
+                }
+            }
+            // At first all are new.
+            _ => Vec::new(),
+        }
+    }
+
+    fn places(&self, changed: Changed, name: &Str) -> impl Iterator<Item = Place> + use<'_> {
+        let places = self.topics.get(&Topic::new(name, changed.topic, self.by_id));
+        places.into_iter().flat_map(move |places| {
+            let range = changed.partition.map_or(i32::MIN..=i32::MAX, |partition| partition..=partition);
+            places.range(range).map(|(_, place)| *place)
+        })
     }
 
     /// Has the owner of a partition read it from now on as its client asks, and no other.
