@@ -3,8 +3,9 @@
 use corelog_storage::LogId;
 use corelog_wire::{ErrorCode, Uuid};
 
-use crate::controller::TopicImage;
-use crate::shard::{Shard, ShardId};
+use crate::controller::{Image, RecentChanges, TopicImage};
+use crate::ids::ShardId;
+use crate::placement;
 
 /// Where a partition's log is, and the epoch of its leader, this broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,25 +15,30 @@ pub struct Route {
     pub leader_epoch: i32,
 }
 
-pub fn route(shard: &Shard, topic: &str, partition: i32) -> Result<Route, ErrorCode> {
-    let image = shard.image();
-    let topic = image.topic(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-    route_in(shard, topic, partition)
+/// Finds partitions by the metadata of one moment.
+pub struct Router<'a> {
+    pub image: &'a Image,
+    pub changes: &'a RecentChanges,
+    pub shards: usize,
 }
 
-pub fn route_by_id(shard: &Shard, topic: Uuid, partition: i32) -> Result<Route, ErrorCode> {
-    let image = shard.image();
-    let topic = image.topic_by_id(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_ID)?;
-    route_in(shard, topic, partition)
-}
+impl Router<'_> {
+    pub fn route(&self, topic: &str, partition: i32) -> Result<Route, ErrorCode> {
+        let topic = self.image.topic(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        self.route_in(topic, partition)
+    }
 
-fn route_in(shard: &Shard, topic: &TopicImage, partition: i32) -> Result<Route, ErrorCode> {
-    let image = usize::try_from(partition)
-        .ok()
-        .and_then(|index| topic.partitions.get(index))
-        .ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-    let log = LogId { topic: topic.id, partition };
-    Ok(Route { log, owner: shard.owner(log), leader_epoch: image.leader_epoch })
+    pub fn route_by_id(&self, topic: Uuid, partition: i32) -> Result<Route, ErrorCode> {
+        let topic = self.image.topic_by_id(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_ID)?;
+        self.route_in(topic, partition)
+    }
+
+    fn route_in(&self, topic: &TopicImage, partition: i32) -> Result<Route, ErrorCode> {
+        let found = topic.partition(partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        let log = LogId { topic: topic.id, partition };
+        let owner = placement::owner(log, self.shards);
+        Ok(Route { log, owner, leader_epoch: found.leader_epoch })
+    }
 }
 
 /// Compares the leader epoch that a client knows with the partition's (KIP-320); -1 is "does not say".

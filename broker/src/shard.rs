@@ -7,32 +7,34 @@ use std::sync::Arc;
 
 use corelog_io::sync::Semaphore;
 use corelog_io::{Queue, spawn, yield_if_needed};
-use corelog_storage::{Log, LogId, ShardStorage};
+use corelog_storage::{Log, LogId, ReadError, ShardStorage};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
-use crate::api;
-use crate::api::fetch::{Bells, FetchRoom, Sessions, Watches};
 use crate::call::Calls;
 use crate::config::{BrokerConfig, Endpoint};
 use crate::controller::{
-    CONTROLLER_SHARD, CONTROLLER_TOPIC, ChangeError, ControllerHandle, Delta, Image, OFFSETS_TOPIC,
-    ProducerIds, RecentChanges, TopicImage, Update, View, Viewer,
+    CONTROLLER_SHARD, Change, ChangeError, ControllerHandle, Delta, Image, OFFSETS_TOPIC, RecentChanges,
+    Terms, TopicImage, Update, View, Viewer,
 };
+use crate::fetch::{Fetching, Given, Host, ListId};
 use crate::groups::{GroupConfig, GroupShard, StorageLog, TopicIds};
 use crate::identity::Identity;
+use crate::ids::ShardId;
 use crate::lifecycle::Stopping;
 use crate::logging::sparing::Sparing;
 use crate::metrics::ShardMetrics;
 use crate::net::admission::{Admission, Descriptors};
 use crate::net::answers::AnswerRoom;
-use crate::net::connection::Connection;
 use crate::net::receive::ReceiveBudget;
+use crate::partition::{Route, Router};
 use crate::placement;
+use crate::producer_ids::ProducerIds;
 use crate::settings::Settings;
 
-/// A shard of this process: 0 to the number of shards less one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ShardId(pub usize);
+/// What other requests decode to may take this part of the receive budget, but for small ones.
+const DECODED_SHARE: u64 = 4;
+/// And what those decode to that ask the controller for changes, beside the others.
+const DECODED_CHANGES_SHARE: u64 = 8;
 
 pub struct Shard {
     pub id: ShardId,
@@ -44,10 +46,6 @@ pub struct Shard {
     pub metrics: ShardMetrics,
     /// Bytes of requests that are being received or processed.
     pub receive_budget: Rc<ReceiveBudget>,
-    /// Bytes of records in fetch responses that are not sent yet.
-    pub fetch_room: FetchRoom,
-    /// Bytes that fetches of thousands of partitions work with.
-    pub large_fetches: Semaphore,
     /// Bytes that other requests decode to.
     pub decoded: Semaphore,
     /// Bytes that requests decode to which ask the controller for changes.
@@ -56,11 +54,7 @@ pub struct Shard {
     pub answers: AnswerRoom,
     /// Held while a request's batches get their order, so that those of a later request do not get in between.
     pub append_turn: Semaphore,
-    pub sessions: Rc<Sessions>,
-    /// Of the partitions of this shard, for the fetch lists of all shards.
-    pub watches: Watches,
-    /// Of the fetch lists of this shard.
-    pub bells: Bells,
+    pub fetching: Fetching,
     pub groups: GroupShard<StorageLog>,
     pub connections: Cell<usize>,
     /// Counts the connections of all shards; used on shard 0.
@@ -72,11 +66,11 @@ pub struct Shard {
     config: RefCell<Arc<BrokerConfig>>,
     view: Rc<RefCell<Arc<View>>>,
     /// Of its image.
-    pub recent_changes: RefCell<RecentChanges>,
+    recent_changes: RefCell<RecentChanges>,
     controller: OnceCell<ControllerHandle>,
     /// Of each listener, in the configuration's order: known once they are bound.
     ports: RefCell<Vec<u16>>,
-    pub producer_ids: ProducerIds,
+    producer_ids: ProducerIds,
 }
 
 impl Shard {
@@ -120,18 +114,15 @@ impl Shard {
                 budgets.receive_bytes,
                 config.connections.request_bytes_max,
             )),
-            fetch_room: FetchRoom::new(budgets.fetch_bytes),
-            large_fetches: Semaphore::new(budgets.sessions_bytes),
-            decoded: Semaphore::new(budgets.receive_bytes / api::ALL_DECODED_SHARE),
-            decoded_changes: Semaphore::new(budgets.receive_bytes / api::ALL_CHANGES_SHARE),
+            decoded: Semaphore::new(budgets.receive_bytes / DECODED_SHARE),
+            decoded_changes: Semaphore::new(budgets.receive_bytes / DECODED_CHANGES_SHARE),
             answers: AnswerRoom::new(budgets.answers_bytes),
             append_turn: Semaphore::new(1),
-            sessions: Sessions::new(
+            fetching: Fetching::new(
                 config.fetch_sessions_max.div_ceil(shards),
-                budgets.sessions_bytes as usize,
+                budgets.fetch_bytes,
+                budgets.sessions_bytes,
             ),
-            watches: Watches::default(),
-            bells: Bells::default(),
             groups,
             connections: Cell::new(0),
             sparing,
@@ -139,7 +130,7 @@ impl Shard {
             controller: OnceCell::new(),
             ports: RefCell::default(),
             admission: Admission::new(descriptors),
-            producer_ids: ProducerIds::default(),
+            producer_ids: ProducerIds::new(),
             config: RefCell::new(config),
         })
     }
@@ -152,9 +143,14 @@ impl Shard {
         self.view.borrow().clone()
     }
 
-    /// The offset of the controller's log that tells the image from others.
-    pub fn image_offset(&self) -> i64 {
-        self.view.borrow().image.end_offset
+    /// Finds partitions by the metadata as they are.
+    pub fn with_router<T>(&self, find: impl FnOnce(&Router) -> T) -> T {
+        let (view, changes) = (self.view.borrow(), self.recent_changes.borrow());
+        find(&Router { image: &view.image, changes: &changes, shards: self.shards })
+    }
+
+    pub fn route(&self, topic: &str, partition: i32) -> Result<Route, ErrorCode> {
+        self.with_router(|router| router.route(topic, partition))
     }
 
     pub fn config(&self) -> Arc<BrokerConfig> {
@@ -279,7 +275,7 @@ impl Shard {
     }
 
     pub fn owner(&self, log: LogId) -> ShardId {
-        owner(log, self.shards)
+        placement::owner(log, self.shards)
     }
 
     /// The log of a partition that this shard owns, if there is such a partition.
@@ -317,11 +313,18 @@ impl Shard {
         assert!(self.controller.set(controller).is_ok(), "the controller is loaded once");
     }
 
-    /// Host and port that clients are told to connect to: of the listener that they came in through.
-    pub fn advertised(&self, connection: &Connection) -> (Str, i32) {
+    /// A producer id that was never given out.
+    pub async fn next_producer_id(self: &Rc<Self>) -> Result<i64, ChangeError> {
+        let take_block =
+            async || Ok(self.change(Change::TakeProducerIds, Terms::MAKE).await?.image.next_producer_id);
+        self.producer_ids.next(take_block).await
+    }
+
+    /// Host and port that clients are told to connect to which came in through `listener`.
+    pub fn advertised(&self, listener: usize) -> (Str, i32) {
         let config = self.config();
-        let port = self.ports.borrow()[connection.listener];
-        let Endpoint { host, port } = config.listeners[connection.listener].advertised(port);
+        let port = self.ports.borrow()[listener];
+        let Endpoint { host, port } = config.listeners[listener].advertised(port);
         (host.into(), i32::from(port))
     }
 
@@ -353,12 +356,32 @@ impl Shard {
     }
 }
 
-/// The owner of a log: the controller's is on shard 0, all others by `placement`.
-pub fn owner(log: LogId, shards: usize) -> ShardId {
-    if log.topic == CONTROLLER_TOPIC {
-        return CONTROLLER_SHARD;
+impl Host for Shard {
+    fn id(&self) -> ShardId {
+        self.id
     }
-    placement::owner(log.topic, log.partition, shards)
+
+    fn fetching(&self) -> &Fetching {
+        &self.fetching
+    }
+
+    fn log(&self, id: LogId) -> Result<Rc<Log>, ErrorCode> {
+        self.sound_log(id)
+    }
+
+    fn read_failed(self: Rc<Self>, log: LogId, error: ReadError) {
+        self.sparingly("fetch failed", move |left_out| {
+            tracing::error!(?log, %error, left_out, "fetch");
+        });
+    }
+
+    fn ring(self: Rc<Self>, (home, number): ListId) {
+        self.post(home, move |home| home.fetching.bells.ring(number));
+    }
+
+    fn unwatch(self: Rc<Self>, owner: ShardId, list: ListId, given: Vec<Given>) {
+        self.post(owner, move |owner| owner.fetching.watches.remove(list, &given));
+    }
 }
 
 /// Tells partitions apart where chance should.

@@ -7,7 +7,6 @@ use corelog_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 use super::Context;
 use crate::audit;
 use crate::controller::is_internal;
-use crate::partition;
 
 /// "Up to the high watermark".
 const HIGH_WATERMARK: i64 = -1;
@@ -39,7 +38,7 @@ pub async fn handle(context: Context, request: DeleteRecordsRequest) -> DeleteRe
 
 async fn delete(context: &Context, topic: &str, index: i32, offset: i64) -> Result<i64, ErrorCode> {
     let shard = &context.shard;
-    let route = partition::route(shard, topic, index)?;
+    let route = shard.route(topic, index)?;
     let internal = is_internal(topic);
     let view = shard.view();
     let topic = view.image.topic(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;

@@ -29,7 +29,7 @@ pub async fn handle(context: Context, request: DescribeClusterRequest) -> Descri
             ..Default::default()
         };
     }
-    let (host, port) = shard.advertised(&context.connection);
+    let (host, port) = shard.advertised(context.connection.listener);
     DescribeClusterResponse {
         cluster_id: shard.identity.cluster_id.as_str().into(),
         controller_id: shard.identity.node_id,

@@ -8,6 +8,7 @@ use corelog_wire::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use corelog_wire::{ErrorCode, Str};
 
 use super::Context;
+use crate::ids::ShardId;
 
 pub async fn handle(context: Context, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
     let shard = &context.shard;
@@ -39,7 +40,7 @@ pub async fn handle(context: Context, request: DescribeLogDirsRequest) -> Descri
         by_owner[shard.owner(*id).0].push(*id);
     }
     let sizes = by_owner.into_iter().enumerate().filter(|(_, ids)| !ids.is_empty()).map(|(owner, ids)| {
-        shard.on(crate::shard::ShardId(owner), move |shard| async move {
+        shard.on(ShardId(owner), move |shard| async move {
             let mut sizes = Vec::with_capacity(ids.len());
             for id in ids {
                 if let Some(log) = shard.log(id) {

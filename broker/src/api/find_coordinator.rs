@@ -15,7 +15,7 @@ pub async fn handle(context: Context, request: FindCoordinatorRequest) -> FindCo
     let shard = &context.shard;
     let batched = context.api_version >= 4;
     let keys = if batched { request.coordinator_keys } else { vec![request.key] };
-    let (host, port) = shard.advertised(&context.connection);
+    let (host, port) = shard.advertised(context.connection.listener);
     let refusal: Option<(ErrorCode, String)> = if request.key_type == KEY_TRANSACTION {
         Unbuilt::Transactions.tell(&context);
         let code = unbuilt::no_transaction_coordinator(context.api_version);

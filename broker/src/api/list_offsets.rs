@@ -110,7 +110,7 @@ async fn one(
     // Thousands may be asked for at once.
     worked(size_of::<Route>());
     yield_if_needed().await;
-    let route: Route = partition::route(shard, topic, index)?;
+    let route: Route = shard.route(topic, index)?;
     partition::check_epoch(epoch, route.leader_epoch)?;
     if timestamp < EARLIEST_PENDING_UPLOAD || version < known_from(timestamp) {
         return Err(ErrorCode::UNSUPPORTED_VERSION);

@@ -69,7 +69,7 @@ pub async fn handle(context: Context, mut request: MetadataRequest) -> MetadataR
             topic.topic_authorized_operations = TOPIC_OPERATIONS;
         }
     }
-    let (host, port) = shard.advertised(&context.connection);
+    let (host, port) = shard.advertised(context.connection.listener);
     MetadataResponse {
         brokers: vec![Broker {
             node_id: shard.identity.node_id,

@@ -22,7 +22,7 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_log_dirs;
 mod describe_topic_partitions;
-pub mod fetch;
+mod fetch;
 mod find_coordinator;
 mod group;
 mod init_producer_id;
@@ -35,10 +35,6 @@ mod unbuilt;
 
 /// One request may decode to this part of the shard's receive budget, beside the bytes it came in.
 const DECODED_SHARE: u64 = 8;
-/// All together may, but for small ones.
-pub const ALL_DECODED_SHARE: u64 = 4;
-/// All that ask the controller for changes may, beside the others.
-pub const ALL_CHANGES_SHARE: u64 = 8;
 /// Requests up to this are small: what they decode to is not counted.
 const DECODED_UNCOUNTED: usize = 4 << 10;
 /// Arrays decode to so many times their bytes at the most.

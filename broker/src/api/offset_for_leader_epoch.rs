@@ -22,7 +22,7 @@ pub async fn handle(context: Context, request: OffsetForLeaderEpochRequest) -> O
                 end_offset: -1,
                 ..Default::default()
             };
-            let found = match partition::route(shard, &topic.topic, asked.partition) {
+            let found = match shard.route(&topic.topic, asked.partition) {
                 Err(code) => Err(code),
                 Ok(route) => match partition::check_epoch(asked.current_leader_epoch, route.leader_epoch) {
                     Err(code) => Err(code),

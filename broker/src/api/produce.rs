@@ -21,8 +21,9 @@ use super::unbuilt::Unbuilt;
 use super::{Begun, Context, decode, encode};
 use crate::call::Reply;
 use crate::controller::{TopicImage, is_internal};
+use crate::ids::ShardId;
 use crate::net::connection::{CloseReason, Outcome};
-use crate::shard::{Shard, ShardId};
+use crate::shard::Shard;
 
 /// The client id of Kafka's own administration, which alone may write internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";

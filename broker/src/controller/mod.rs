@@ -15,7 +15,6 @@ mod handle;
 pub mod image;
 mod load;
 mod log;
-mod producer_ids;
 mod recent;
 pub mod records;
 mod snapshot;
@@ -25,23 +24,19 @@ mod tests;
 mod view;
 
 pub use change::{
-    Change, ChangeError, ConfigChange, NewTopic, ResourceKey, TOPIC_PARTITIONS_MAX, too_many_partitions,
+    Change, ChangeError, ConfigChange, NewTopic, PRODUCER_ID_BLOCK, ResourceKey, TOPIC_PARTITIONS_MAX,
+    too_many_partitions,
 };
 pub use delta::Delta;
 pub use handle::Terms;
 pub use image::{Image, TopicImage};
-pub use producer_ids::ProducerIds;
 pub use recent::{Changed, RecentChanges};
 pub use task::{Controller, ControllerHandle, Update};
 pub use view::{View, Viewer};
 
-use corelog_wire::Uuid;
+pub use crate::ids::{CONTROLLER_SHARD, CONTROLLER_TOPIC};
 
-/// The controller's log has the well-known id of Kafka's `__cluster_metadata`.
-pub const CONTROLLER_TOPIC: Uuid = Uuid([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 pub const CONTROLLER_TOPIC_NAME: &str = "__cluster_metadata";
-/// The shard that runs the controller.
-pub const CONTROLLER_SHARD: crate::shard::ShardId = crate::shard::ShardId(0);
 
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 

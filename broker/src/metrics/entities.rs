@@ -15,7 +15,7 @@ use super::text;
 use crate::config::MetricsLimits;
 use crate::controller::{Image, TopicImage};
 use crate::groups::GroupRow;
-use crate::shard;
+use crate::placement;
 
 /// Lines of one family that are written at once.
 const LINES_A_PIECE: usize = 512;
@@ -138,7 +138,7 @@ impl Entities {
         let all: HashSet<LogId> = told.chain(lagging).collect();
         let mut by_owner = vec![Vec::new(); shards];
         for log in all {
-            by_owner[shard::owner(log, shards).0].push(log);
+            by_owner[placement::owner(log, shards).0].push(log);
         }
         by_owner
     }
@@ -157,7 +157,7 @@ impl Entities {
         let mut owned = vec![0; shards];
         for topic in &self.topics {
             for partition in 0..topic.partitions.len() as i32 {
-                owned[shard::owner(LogId { topic: topic.id, partition }, shards).0] += 1;
+                owned[placement::owner(LogId { topic: topic.id, partition }, shards).0] += 1;
             }
         }
         owned

@@ -254,7 +254,7 @@ async fn write(
                     })?,
                 };
                 let contended = || {
-                    held.is_some() && shard.fetch_room.waiting() > 0
+                    held.is_some() && shard.fetching.room.waiting() > 0
                         || counted.is_some() && shard.answers.is_contended()
                 };
                 send(stream, frame, contended, keeps_out, &mut kept_out).await?;

@@ -92,9 +92,19 @@ pub async fn change_something(address: SocketAddr) {
     }
 }
 
+/// What is served of topics, over connections that may be reset.
 pub async fn look(address: SocketAddr) -> Seen {
+    for _ in 0..100 {
+        if let Ok(seen) = look_once(address).await {
+            return seen;
+        }
+    }
+    panic!("the broker does not answer");
+}
+
+async fn look_once(address: SocketAddr) -> std::io::Result<Seen> {
     let mut connection = connect(address).await;
-    let all = connection.call(&MetadataRequest::default(), 12).await.expect("the broker answers");
+    let all = connection.call(&MetadataRequest::default(), 12).await?;
     let mut seen = Seen::new();
     for topic in all.topics {
         let name = topic.name.expect("a topic has a name");
@@ -104,11 +114,11 @@ pub async fn look(address: SocketAddr) -> Seen {
             configuration_keys: Some(vec!["retention.ms".into()]),
         };
         let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
-        let described = connection.call(&request, 4).await.expect("the broker answers");
+        let described = connection.call(&request, 4).await?;
         let retention = described.results[0].configs[0].value.clone();
         seen.insert(name, (topic.topic_id, topic.partitions.len(), retention));
     }
-    seen
+    Ok(seen)
 }
 
 async fn producer_id(connection: &mut Connection) -> (ErrorCode, i64) {

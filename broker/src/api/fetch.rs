@@ -2,11 +2,7 @@
 //! `min_bytes`, waits until an owner has news and reads again, until `max_wait_ms` have passed. Neither an idle consumer
 //! nor an idle partition costs anything.
 
-mod list;
-mod room;
-mod session;
-mod watch;
-
+use std::any::Any;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,16 +16,8 @@ use corelog_wire::records::{self, DownConvertLimits, LegacyFormat};
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader, frame};
 use futures_util::future::{Either, join_all, select};
 
-pub use list::Bells;
-use list::{Asked, List};
-pub use room::FetchRoom;
-use room::GRANT_MIN;
-use session::Plan;
-pub use session::Sessions;
-use watch::Got;
-pub use watch::Watches;
-
 use super::{Context, READ_COMMITTED, decode, is_isolation_level};
+use crate::fetch::{self, Asked, GRANT_MIN, Got, Host, List, Plan, ReadRoom};
 use crate::net::connection::{CloseReason, Outcome};
 use crate::shard::Shard;
 
@@ -107,9 +95,10 @@ async fn fetch(
         deadline: now + Duration::from_millis(request.max_wait_ms.max(0) as u64),
     };
     if refusal.is_some() {
-        request.session_epoch = session::EPOCH_FINAL;
+        request.session_epoch = fetch::EPOCH_FINAL;
     }
-    let mut plan = match shard.sessions.begin(&request, by_id, &context.connection, now) {
+    let client: Rc<dyn Any> = context.connection.clone();
+    let mut plan = match shard.fetching.sessions.begin(&request, by_id, &client, now) {
         Ok(plan) => plan,
         Err(code) => return (FetchResponse { error_code: code.0, ..Default::default() }, None),
     };
@@ -139,7 +128,7 @@ struct Turn {
 impl Turn {
     /// Of a fetch that names so many at the most.
     fn new(shard: &Shard, named: usize) -> Turn {
-        Turn { line: shard.large_fetches.clone(), bytes: Turn::bytes(named), held: None }
+        Turn { line: shard.fetching.large.clone(), bytes: Turn::bytes(named), held: None }
     }
 
     fn bytes(named: usize) -> u64 {
@@ -175,7 +164,7 @@ struct Limits {
 
 /// Reads until there is enough, an error to tell, or no time left. In the list's order; of what was looked at.
 ///
-/// What is read holds room of the shard's fetch budget ([`FetchRoom`]) until it is sent. Without room it is still found out whether there
+/// What is read holds room of the shard's fetch budget ([`fetch::FetchRoom`]) until it is sent. Without room it is still found out whether there
 /// is something to read: who polls and has nothing to get waits for no one, and who waits for room holds none.
 async fn gather(
     shard: &Rc<Shard>,
@@ -183,8 +172,9 @@ async fn gather(
     limits: Limits,
     turn: &mut Turn,
 ) -> (Vec<Got>, Option<Permit>) {
-    let (id, bell) = list.at_home(shard);
-    let room = &shard.fetch_room;
+    let host: Rc<dyn Host> = shard.clone();
+    let (id, bell) = list.at_home(&host);
+    let room = &shard.fetching.room;
     let wait_for_room_until = limits.deadline.max(limits.begun + ROOM_WAIT_MIN);
     let mut now = limits.begun;
     let mut got: Vec<Got> = Vec::new();
@@ -193,7 +183,7 @@ async fn gather(
     loop {
         let may_wait = now < limits.deadline && !shard.is_stopping();
         let news = bell.listen();
-        list.resolve(shard);
+        shard.with_router(|router| list.resolve(router));
         let mut new = list.refusals();
         let held = granted.take().or_else(|| room.grant(limits.max_bytes));
         let most = held.as_ref().map(|held| held.count().min(limits.max_bytes as u64));
@@ -205,9 +195,9 @@ async fn gather(
         let reads = list.shares().map(|part| {
             let (owner, changes) = (part.owner, std::mem::take(&mut part.changes));
             let given = std::mem::take(&mut part.given);
-            let most = most.map(|most| watch::Room { bytes: share(most, part.bytes, all), first_batch });
+            let most = most.map(|most| ReadRoom { bytes: share(most, part.bytes, all), first_batch });
             async move {
-                let read = shard.on(owner, move |shard| watch::read(shard, id, given, changes, most, enough));
+                let read = shard.on(owner, move |shard| fetch::read(shard, id, given, changes, most, enough));
                 (owner, read.await)
             }
         });

@@ -4,6 +4,7 @@
 //! The cache belongs to one shard, since a client fetches over one connection; a client that reconnects elsewhere is
 //! told that its session is unknown and begins a new one, as after a broker's restart.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
@@ -14,7 +15,6 @@ use corelog_wire::ErrorCode;
 use corelog_wire::fetch::FetchRequest;
 
 use super::list::{List, ListMemory};
-use crate::net::connection::Connection;
 
 /// Kafka's `MIN_INCREMENTAL_FETCH_SESSION_EVICTION_MS`: a session that was not used for this long may be given up for any
 /// other, and one that is this old for a larger one, which saves more.
@@ -31,12 +31,15 @@ const OVERDRAWN: usize = 2;
 const EPOCH_INITIAL: i32 = 0;
 pub const EPOCH_FINAL: i32 = -1;
 
+/// Whoever a session is for: all that is known of it is whether it is still there.
+pub type Client = dyn Any;
+
 struct Session {
     epoch: i32,
     used: Instant,
     created: Instant,
-    /// The connection that it was last used on. A client that is gone begins a new session when it comes back.
-    connection: Weak<Connection>,
+    /// The connection that it was last used on: a client that is gone begins a new session when it comes back.
+    client: Weak<Client>,
     /// Away while an answer is made from it.
     list: Option<List>,
     /// What its list took when it was last answered, in bytes.
@@ -88,7 +91,7 @@ impl Sessions {
         self: &Rc<Self>,
         request: &FetchRequest,
         by_id: bool,
-        connection: &Rc<Connection>,
+        client: &Rc<Client>,
         now: Instant,
     ) -> Result<Plan, ErrorCode> {
         let (id, epoch) = (request.session_id, request.session_epoch);
@@ -96,8 +99,7 @@ impl Sessions {
             self.remove(id);
             let mut list = List::new(by_id, self.memory.clone());
             list.update(request);
-            let session_id =
-                if epoch == EPOCH_INITIAL { self.create(list.bytes(), connection, now) } else { 0 };
+            let session_id = if epoch == EPOCH_INITIAL { self.create(list.bytes(), client, now) } else { 0 };
             let wait_max = if session_id == 0 { self.wait_max(now) } else { None };
             let lent = (session_id != 0).then(|| Lent { sessions: self.clone(), id: session_id });
             return Ok(Plan { session_id, list, incremental: false, wait_max, lent });
@@ -113,7 +115,7 @@ impl Sessions {
         }
         session.epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
         session.used = now;
-        session.connection = Rc::downgrade(connection);
+        session.client = Rc::downgrade(client);
         let before = session.bytes;
         drop(sessions);
         let lent = Some(Lent { sessions: self.clone(), id });
@@ -141,7 +143,7 @@ impl Sessions {
     }
 
     /// Makes a session whose list is away until its first answer; 0 if there is no room.
-    fn create(&self, bytes: usize, connection: &Rc<Connection>, now: Instant) -> i32 {
+    fn create(&self, bytes: usize, client: &Rc<Client>, now: Instant) -> i32 {
         // Without a slot (max.incremental.fetch.session.cache.slots=0) there is no session.
         let Some(others) = self.slots.checked_sub(1) else { return 0 };
         if !self.make_room(bytes, others, now) {
@@ -151,8 +153,8 @@ impl Sessions {
         loop {
             let id = (corelog_io::random_u64() & 0x7fff_ffff) as i32;
             if id != 0 && !sessions.contains_key(&id) {
-                let connection = Rc::downgrade(connection);
-                let session = Session { epoch: 1, used: now, created: now, connection, list: None, bytes };
+                let client = Rc::downgrade(client);
+                let session = Session { epoch: 1, used: now, created: now, client, list: None, bytes };
                 sessions.insert(id, session);
                 return id;
             }
@@ -177,7 +179,7 @@ impl Sessions {
     fn least_valuable(&self, bytes: usize, now: Instant) -> Option<i32> {
         let sessions = self.sessions.borrow();
         let idle = || sessions.iter().filter(|(_, session)| session.list.is_some());
-        let is_gone = |session: &Session| session.connection.strong_count() == 0;
+        let is_gone = |session: &Session| session.client.strong_count() == 0;
         let gone = idle().filter(|(_, session)| is_gone(session)).min_by_key(|(_, session)| session.used);
         let unused = || {
             let oldest = idle().min_by_key(|(_, session)| session.used);

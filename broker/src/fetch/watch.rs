@@ -14,7 +14,8 @@ use corelog_io::yield_if_needed;
 use corelog_storage::{EpochEnd, Log, LogId, ReadError};
 use corelog_wire::ErrorCode;
 
-use crate::shard::{Shard, ShardId};
+use super::Host;
+use crate::ids::ShardId;
 
 /// A partition's number in its fetch list.
 pub type Place = u32;
@@ -54,7 +55,7 @@ pub struct Got {
 
 /// What an owner may read.
 #[derive(Debug, Clone, Copy)]
-pub struct Room {
+pub struct ReadRoom {
     pub bytes: usize,
     /// The first batch of the first partition that has one may be larger: up to this (KIP-74).
     pub first_batch: usize,
@@ -112,9 +113,9 @@ pub type ListId = (ShardId, u64);
 pub struct Watches(RefCell<BTreeMap<ListId, Option<Watch>>>);
 
 impl Watches {
-    fn take(&self, shard: &Rc<Shard>, id: ListId) -> Watch {
+    fn take(&self, host: &Rc<dyn Host>, id: ListId) -> Watch {
         let known = self.0.borrow_mut().insert(id, None);
-        known.flatten().unwrap_or_else(|| Watch::new(shard, id))
+        known.flatten().unwrap_or_else(|| Watch::new(host, id))
     }
 
     fn put_back(&self, id: ListId, watch: Watch) {
@@ -152,29 +153,29 @@ struct Entry {
 ///
 /// The watch is taken when this is called, not when it is polled: calls of one list come in their order.
 pub fn read(
-    shard: Rc<Shard>,
+    host: Rc<dyn Host>,
     id: ListId,
     given: Vec<Given>,
     changes: Vec<Change>,
-    room: Option<Room>,
+    room: Option<ReadRoom>,
     enough: usize,
 ) -> impl Future<Output = Vec<Got>> {
-    let mut watch = shard.watches.take(&shard, id);
+    let mut watch = host.fetching().watches.take(&host, id);
     async move {
         watch.note_given(&given);
         watch.change(changes);
-        let got = watch.read(&shard, room, enough).await;
-        shard.watches.put_back(id, watch);
+        let got = watch.read(&host, room, enough).await;
+        host.fetching().watches.put_back(id, watch);
         got
     }
 }
 
 impl Watch {
-    fn new(shard: &Rc<Shard>, id: ListId) -> Watch {
-        let shard = Rc::downgrade(shard);
+    fn new(host: &Rc<dyn Host>, id: ListId) -> Watch {
+        let host = Rc::downgrade(host);
         let bell = move || {
-            if let Some(shard) = shard.upgrade() {
-                shard.post(id.0, move |home| home.bells.ring(id.1));
+            if let Some(host) = host.upgrade() {
+                host.ring(id);
             }
         };
         Watch { entries: BTreeMap::new(), line: Inbox::new(bell) }
@@ -209,8 +210,9 @@ impl Watch {
         }
     }
 
-    async fn read(&mut self, shard: &Rc<Shard>, room: Option<Room>, enough: usize) -> Vec<Got> {
-        let Room { bytes: mut budget, mut first_batch } = room.unwrap_or(Room { bytes: 0, first_batch: 0 });
+    async fn read(&mut self, host: &Rc<dyn Host>, room: Option<ReadRoom>, enough: usize) -> Vec<Got> {
+        let ReadRoom { bytes: mut budget, mut first_batch } =
+            room.unwrap_or(ReadRoom { bytes: 0, first_batch: 0 });
         self.line.arm();
         let line = self.line.take();
         let mut got = Vec::with_capacity(line.len());
@@ -220,7 +222,7 @@ impl Watch {
             let Some(entry) = self.entries.get_mut(&place).filter(|entry| entry.mark.take()) else {
                 continue;
             };
-            let read = entry.read(shard, place, budget, first_batch).await;
+            let read = entry.read(host, place, budget, first_batch).await;
             budget = budget.saturating_sub(read.len);
             len += read.len;
             if read.len > 0 {
@@ -257,19 +259,19 @@ impl Watch {
 }
 
 impl Entry {
-    fn log(&mut self, shard: &Shard) -> Result<Rc<Log>, ErrorCode> {
+    fn log(&mut self, host: &Rc<dyn Host>) -> Result<Rc<Log>, ErrorCode> {
         if let Some((log, _)) = &self.log
             && let Some(log) = log.upgrade().filter(|log| !log.is_deleted() && log.refused().is_none())
         {
             return Ok(log);
         }
-        let log = shard.sound_log(self.wanted.log)?;
+        let log = host.log(self.wanted.log)?;
         self.log = Some((Rc::downgrade(&log), log.news().follow(&self.mark)));
         Ok(log)
     }
 
-    async fn read(&mut self, shard: &Rc<Shard>, place: Place, budget: usize, first_batch: usize) -> Got {
-        let log = match self.log(shard) {
+    async fn read(&mut self, host: &Rc<dyn Host>, place: Place, budget: usize, first_batch: usize) -> Got {
+        let log = match self.log(host) {
             Ok(log) => log,
             Err(error) => return Got::refused(place, error),
         };
@@ -317,10 +319,7 @@ impl Entry {
             }
             Err(ReadError::OffsetOutOfRange { .. }) => Got::refused(place, ErrorCode::OFFSET_OUT_OF_RANGE),
             Err(error) => {
-                let log = wanted.log;
-                shard.sparingly("fetch failed", move |left_out| {
-                    tracing::error!(?log, %error, left_out, "fetch");
-                });
+                host.clone().read_failed(wanted.log, error);
                 Got::refused(place, ErrorCode::KAFKA_STORAGE_ERROR)
             }
         }

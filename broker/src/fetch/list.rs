@@ -11,10 +11,11 @@ use corelog_wire::fetch::{FetchPartition, FetchRequest};
 use corelog_wire::{ErrorCode, Str, Uuid};
 use slab::Slab;
 
+use super::Host;
 use super::watch::{Change, Given, Got, ListId, Place, Wanted};
 use crate::controller::Changed;
-use crate::partition::{self, Route};
-use crate::shard::{Shard, ShardId};
+use crate::ids::ShardId;
+use crate::partition::{self, Route, Router};
 
 /// A partition as its consumer last asked for it.
 #[derive(Debug)]
@@ -133,7 +134,7 @@ pub struct List {
 
 /// What a list has on the shard that it belongs to, from its first fetch on.
 struct Home {
-    shard: Weak<Shard>,
+    host: Weak<dyn Host>,
     number: u64,
     bell: Rc<Event>,
 }
@@ -241,8 +242,8 @@ impl List {
     }
 
     /// Finds where the partitions are that are new, or that the cluster's metadata say something new of.
-    pub fn resolve(&mut self, shard: &Shard) {
-        let changed = self.changed(shard);
+    pub fn resolve(&mut self, router: &Router) {
+        let changed = self.changed(router);
         let unresolved = std::mem::take(&mut self.unresolved);
         corelog_io::worked((changed.len() + unresolved.len()) * size_of::<Asked>());
         let changed = changed.into_iter().map(|place| (place, true));
@@ -251,8 +252,8 @@ impl List {
             let Some(asked) = self.asked.get_mut(place as usize) else { continue };
             let found = match asked.found {
                 Some(found) if !again => found,
-                _ if self.by_id => partition::route_by_id(shard, asked.topic_id, asked.partition),
-                _ => partition::route(shard, &asked.topic, asked.partition),
+                _ if self.by_id => router.route_by_id(asked.topic_id, asked.partition),
+                _ => router.route(&asked.topic, asked.partition),
             };
             let has_moved = asked.found.replace(found) != Some(found);
             if std::mem::take(&mut asked.is_new) || has_moved {
@@ -262,16 +263,13 @@ impl List {
     }
 
     /// Places of which the metadata have changed since the list was last resolved.
-    fn changed(&mut self, shard: &Shard) -> Vec<Place> {
-        let version = shard.image_offset();
+    fn changed(&mut self, router: &Router) -> Vec<Place> {
+        let version = router.image.end_offset;
         match self.resolved_with.replace(version) {
-            Some(before) if before != version => {
-                let changes = shard.recent_changes.borrow();
-                match changes.since(before) {
-                    Some(changes) => changes.flat_map(|(changed, name)| self.places(changed, name)).collect(),
-                    None => self.iter().map(|(place, _)| place).collect(),
-                }
-            }
+            Some(before) if before != version => match router.changes.since(before) {
+                Some(changes) => changes.flat_map(|(changed, name)| self.places(changed, name)).collect(),
+                None => self.iter().map(|(place, _)| place).collect(),
+            },
             // At first all are new.
             _ => Vec::new(),
         }
@@ -352,12 +350,12 @@ impl List {
     }
 
     /// The name under which owners know the list, and the bell that they ring.
-    pub fn at_home(&mut self, shard: &Rc<Shard>) -> (ListId, Rc<Event>) {
+    pub fn at_home(&mut self, host: &Rc<dyn Host>) -> (ListId, Rc<Event>) {
         let home = self.home.get_or_insert_with(|| {
-            let (number, bell) = shard.bells.hang();
-            Home { shard: Rc::downgrade(shard), number, bell }
+            let (number, bell) = host.fetching().bells.hang();
+            Home { host: Rc::downgrade(host), number, bell }
         });
-        ((shard.id, home.number), home.bell.clone())
+        ((host.id(), home.number), home.bell.clone())
     }
 }
 
@@ -365,12 +363,12 @@ impl Drop for List {
     fn drop(&mut self) {
         self.memory.0.set(self.memory.0.get() - self.counted);
         let Some(home) = &self.home else { return };
-        let Some(shard) = home.shard.upgrade() else { return };
-        shard.bells.take_down(home.number);
-        let id = (shard.id, home.number);
+        let Some(host) = home.host.upgrade() else { return };
+        host.fetching().bells.take_down(home.number);
+        let id = (host.id(), home.number);
         for share in &mut self.shares {
             let given = std::mem::take(&mut share.given);
-            shard.post(share.owner, move |owner| owner.watches.remove(id, &given));
+            host.clone().unwatch(share.owner, id, given);
         }
     }
 }
