@@ -1,5 +1,6 @@
 //! The Corelog broker. `ARCHITECTURE.md` beside this crate tells the shape and the path of a request.
 
+mod access;
 pub mod admin;
 pub mod api;
 mod audit;

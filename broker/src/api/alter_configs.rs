@@ -12,7 +12,7 @@ use super::{Context, unbuilt};
 use crate::audit;
 use crate::config::alter::{self, Op};
 use crate::config::resource::{self, Resource};
-use crate::config::split_list;
+use crate::config::{Kind, rows, split_list};
 use crate::controller::{Change, ChangeError, ConfigChange, ResourceKey, Terms};
 use crate::logging;
 
@@ -48,7 +48,8 @@ impl ConfigChange {
     /// What is to be done, for the audit.
     fn details(&self) -> String {
         let set = |name: &str, value: Option<&str>| match value {
-            Some(value) => format!("{name}={value}"),
+            Some(value) if may_be_told(name) => format!("{name}={value}"),
+            Some(_) => format!("{name}=[hidden]"),
             None => name.to_owned(),
         };
         match self {
@@ -62,6 +63,13 @@ impl ConfigChange {
             }
         }
     }
+}
+
+/// Whether the log may have a value of this config: nobody knows what a config is about that is not known here.
+fn may_be_told(name: &str) -> bool {
+    let spec = rows::broker_named(name).or_else(|| rows::topic_named(name).map(|row| &row.spec));
+    spec.is_some_and(|spec| spec.kind != Kind::Password)
+        || logging::levels().iter().any(|(logger, _)| *logger == name)
 }
 
 pub async fn handle(context: Context, request: AlterConfigsRequest) -> AlterConfigsResponse {
@@ -175,4 +183,19 @@ fn alter_loggers(asked: &ConfigChange, validate_only: bool) -> Result<(), Change
         .map(|(name, op, value)| alter::Change { name, op: *op, value: value.as_deref() })
         .collect();
     Ok(logging::alter_levels(&changes, validate_only)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_audit_has_no_values_of_what_is_not_known() {
+        let set = |name: &str| (Str::from(name), 0, Some(Str::from("hunter2")));
+        let details = ConfigChange::Incremental(vec![set("retention.ms"), set("ssl.key.password")]).details();
+        assert_eq!(details, "SET retention.ms=hunter2, SET ssl.key.password=[hidden]");
+        let replaced =
+            ConfigChange::Replace(vec![("sasl.jaas.config".into(), Some("hunter2".into()))]).details();
+        assert_eq!(replaced, "all: sasl.jaas.config=[hidden]");
+    }
 }

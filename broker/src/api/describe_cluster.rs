@@ -5,7 +5,8 @@ use corelog_wire::messages::{DescribeClusterRequest, DescribeClusterResponse};
 use corelog_wire::{ErrorCode, Str};
 
 use super::Context;
-use super::metadata::{CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN};
+use super::metadata::OPERATIONS_UNKNOWN;
+use crate::access::Resource;
 
 /// `endpoint_type` of KIP-919: this listener is the brokers'.
 const ENDPOINT_BROKERS: i8 = 1;
@@ -41,7 +42,7 @@ pub async fn handle(context: Context, request: DescribeClusterRequest) -> Descri
             ..Default::default()
         }],
         cluster_authorized_operations: if request.include_cluster_authorized_operations {
-            CLUSTER_OPERATIONS
+            Resource::Cluster.operations()
         } else {
             OPERATIONS_UNKNOWN
         },

@@ -9,10 +9,10 @@ use corelog_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use corelog_wire::{ErrorCode, Str};
 
 use super::Context;
-use crate::config::Source;
 use crate::config::alter::Refusal;
 use crate::config::describe::{self, Entry, Wanted};
 use crate::config::resource::Resource;
+use crate::config::{Kind, Source};
 use crate::logging;
 use crate::topic_name;
 
@@ -90,14 +90,16 @@ fn entries(context: &Context, asked: &Asked) -> Result<Vec<Entry>, (ErrorCode, S
 
 impl Shown {
     fn result(self, entry: Entry) -> ResourceResult {
+        let is_secret = entry.kind == Some(Kind::Password);
         let synonyms = entry.synonyms.into_iter().map(|synonym| Synonym {
             name: synonym.name.into(),
-            value: Some(synonym.value.into()),
+            value: Some(synonym.value.into()).filter(|_| !is_secret),
             source: synonym.source as i8,
         });
         ResourceResult {
             name: entry.name.into(),
-            value: entry.value.map(Into::into),
+            value: entry.value.map(Into::into).filter(|_| !is_secret),
+            is_sensitive: is_secret,
             read_only: entry.read_only,
             // Later versions tell the source instead, and have no place for this.
             is_default: self.version == 0 && entry.source == Source::Default,
@@ -116,6 +118,25 @@ mod tests {
 
     use super::*;
     use crate::config::{ConfigMap, Layers, StaticConfig};
+
+    #[test]
+    fn a_secret_is_told_to_nobody() {
+        let synonym = describe::Synonym { name: "x", value: "hunter2".into(), source: Source::Static };
+        let entry = |kind| Entry {
+            name: "x",
+            value: Some("hunter2".into()),
+            source: Source::Static,
+            synonyms: vec![synonym.clone()],
+            kind: Some(kind),
+            documentation: None,
+            read_only: true,
+        };
+        let shown = Shown { version: 4, synonyms: true, documentation: true };
+        let open = shown.result(entry(Kind::String));
+        assert!(!open.is_sensitive && open.value.is_some() && open.synonyms[0].value.is_some());
+        let secret = shown.result(entry(Kind::Password));
+        assert!(secret.is_sensitive && secret.value.is_none() && secret.synonyms[0].value.is_none());
+    }
 
     /// A field that is set but absent from a version makes the whole answer impossible to encode.
     #[test]

@@ -9,7 +9,7 @@ use corelog_wire::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartit
 use corelog_wire::{ErrorCode, Str};
 
 use super::Context;
-use super::metadata::TOPIC_OPERATIONS;
+use crate::access::Resource;
 use crate::controller::is_internal;
 use crate::topic_name;
 
@@ -52,7 +52,7 @@ pub async fn handle(
             topics.push(Topic {
                 error_code: code.0,
                 name: Some(name),
-                topic_authorized_operations: TOPIC_OPERATIONS,
+                topic_authorized_operations: Resource::Topic.operations(),
                 ..Default::default()
             });
             continue;
@@ -77,7 +77,7 @@ pub async fn handle(
             topic_id: topic.id,
             is_internal: is_internal(&name),
             partitions,
-            topic_authorized_operations: TOPIC_OPERATIONS,
+            topic_authorized_operations: Resource::Topic.operations(),
             ..Default::default()
         });
         if end < count {

@@ -10,26 +10,15 @@ use corelog_wire::messages::{MetadataRequest, MetadataResponse};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
 use super::{Context, wait_for_changes};
+use crate::access::Resource;
 use crate::controller::{Image, TopicImage, is_internal};
 use crate::{topic_creation, topic_name};
 
-/// "Operations were not asked for", and all that a client may do on a broker without authorization: bits by
-/// Kafka's AclOperation codes (KIP-430).
+/// Authorized operations were not asked for (KIP-430).
 pub const OPERATIONS_UNKNOWN: i32 = i32::MIN;
-pub const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
-pub const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
 
 /// First version that asks for topics by id alone, and can answer without a name.
 const NULL_NAMES_FROM: i16 = 12;
-
-const fn bits(operations: &[u8]) -> i32 {
-    let (mut bits, mut n) = (0, 0);
-    while n < operations.len() {
-        bits |= 1 << operations[n];
-        n += 1;
-    }
-    bits
-}
 
 pub async fn handle(context: Context, mut request: MetadataRequest) -> MetadataResponse {
     let shard = &context.shard;
@@ -66,7 +55,7 @@ pub async fn handle(context: Context, mut request: MetadataRequest) -> MetadataR
     }
     if request.include_topic_authorized_operations {
         for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
-            topic.topic_authorized_operations = TOPIC_OPERATIONS;
+            topic.topic_authorized_operations = Resource::Topic.operations();
         }
     }
     let (host, port) = shard.advertised(context.connection.listener);
@@ -81,7 +70,7 @@ pub async fn handle(context: Context, mut request: MetadataRequest) -> MetadataR
         controller_id: shard.identity.node_id,
         topics,
         cluster_authorized_operations: if request.include_cluster_authorized_operations {
-            CLUSTER_OPERATIONS
+            Resource::Cluster.operations()
         } else {
             OPERATIONS_UNKNOWN
         },

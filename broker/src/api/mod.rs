@@ -1,11 +1,11 @@
-//! The APIs: one table drives what ApiVersions advertises, how requests are routed, and the page of what is
-//! supported. One file per API holds its handler.
+//! The APIs: one table drives what ApiVersions advertises, how requests are routed, and what each is allowed on. One file per API holds its handler.
 
 use std::rc::Rc;
 
 use corelog_wire::{ApiKey, DecodeError, ErrorCode, Reader, Request, RequestHeader, Str, frame};
 use futures_util::future::LocalBoxFuture;
 
+use crate::access::{Access, Operation, Resource};
 use crate::audit::{Asker, Audited};
 use crate::net::connection::{CloseReason, Connection, Outcome};
 use crate::net::frame::Frame;
@@ -69,7 +69,11 @@ impl Context {
 
     /// Who asks, for the audit.
     fn asker(&self) -> Asker {
-        Asker { client_id: self.client_id.clone(), address: self.connection.peer }
+        Asker {
+            principal: self.connection.principal().clone(),
+            client_id: self.client_id.clone(),
+            address: self.connection.peer,
+        }
     }
 
     fn change(&self, what: &'static str, on: &str, details: String) -> Audited {
@@ -83,15 +87,40 @@ pub struct Api {
     pub key: ApiKey,
     pub min_version: i16,
     pub max_version: i16,
+    /// What it may do, to what it names: rules allow or forbid each. What needs none may be asked before it is known who asks.
+    pub access: &'static [Access],
+}
+
+impl Api {
+    /// Whether a client may ask for it that has not said who it is.
+    pub fn is_for_strangers(&self) -> bool {
+        self.access.is_empty()
+    }
 }
 
 macro_rules! apis {
-    ($($key:ident $min:literal - $max:literal => $handler:path;)*) => {
+    (@access $($operation:ident $resource:ident),*) => {
+        &[$(Access { operation: Operation::$operation, resource: Resource::$resource }),*]
+    };
+    (
+        $($own_key:ident $own_min:literal - $own_max:literal [$($own_access:tt)*];)*
+        --
+        $($key:ident $min:literal - $max:literal [$($access:tt)*] => $handler:path;)*
+    ) => {
         /// Every API that this broker speaks, in all of its behaviour.
         pub const APIS: &[Api] = &[
-            Api { key: ApiKey::Produce, min_version: 0, max_version: 13 },
-            Api { key: ApiKey::Fetch, min_version: 0, max_version: 18 },
-            $(Api { key: ApiKey::$key, min_version: $min, max_version: $max },)*
+            $(Api {
+                key: ApiKey::$own_key,
+                min_version: $own_min,
+                max_version: $own_max,
+                access: apis!(@access $($own_access)*),
+            },)*
+            $(Api {
+                key: ApiKey::$key,
+                min_version: $min,
+                max_version: $max,
+                access: apis!(@access $($access)*),
+            },)*
         ];
 
         /// Runs a request of an API other than Produce and Fetch, whose envelopes are their own.
@@ -108,34 +137,39 @@ macro_rules! apis {
 }
 
 apis! {
-    ListOffsets 0 - 11 => list_offsets::handle;
-    Metadata 0 - 13 => metadata::handle;
-    OffsetCommit 0 - 10 => group::offset_commit;
-    OffsetFetch 0 - 10 => group::offset_fetch;
-    FindCoordinator 0 - 6 => find_coordinator::handle;
-    JoinGroup 0 - 9 => group::join;
-    Heartbeat 0 - 4 => group::heartbeat;
-    LeaveGroup 0 - 5 => group::leave;
-    SyncGroup 0 - 5 => group::sync;
-    DescribeGroups 0 - 6 => group::describe;
-    ListGroups 0 - 5 => group::list;
-    ApiVersions 0 - 4 => api_versions::handle;
-    CreateTopics 0 - 7 => create_topics::handle;
-    DeleteTopics 0 - 6 => delete_topics::handle;
-    DeleteRecords 0 - 2 => delete_records::handle;
-    InitProducerId 0 - 5 => init_producer_id::handle;
-    OffsetForLeaderEpoch 0 - 4 => offset_for_leader_epoch::handle;
-    DescribeConfigs 0 - 4 => describe_configs::handle;
-    AlterConfigs 0 - 2 => alter_configs::handle;
-    DescribeLogDirs 0 - 5 => describe_log_dirs::handle;
-    CreatePartitions 0 - 3 => create_partitions::handle;
-    DeleteGroups 0 - 2 => group::delete;
-    IncrementalAlterConfigs 0 - 1 => alter_configs::handle_incremental;
-    OffsetDelete 0 - 0 => group::offset_delete;
-    DescribeCluster 0 - 2 => describe_cluster::handle;
-    ListConfigResources 0 - 1 => list_config_resources::handle;
-    ConsumerGroupHeartbeat 0 - 1 => unbuilt::consumer_group_heartbeat;
-    DescribeTopicPartitions 0 - 0 => describe_topic_partitions::handle;
+    Produce 0 - 13 [Write Topic, IdempotentWrite Cluster, Write TransactionalId];
+    Fetch 0 - 18 [Read Topic, ClusterAction Cluster];
+    --
+    ListOffsets 0 - 11 [Describe Topic] => list_offsets::handle;
+    Metadata 0 - 13 [Describe Topic, Create Topic, Create Cluster] => metadata::handle;
+    OffsetCommit 0 - 10 [Read Group, Read Topic] => group::offset_commit;
+    OffsetFetch 0 - 10 [Describe Group, Describe Topic] => group::offset_fetch;
+    FindCoordinator 0 - 6 [Describe Group, Describe TransactionalId] => find_coordinator::handle;
+    JoinGroup 0 - 9 [Read Group] => group::join;
+    Heartbeat 0 - 4 [Read Group] => group::heartbeat;
+    LeaveGroup 0 - 5 [Read Group] => group::leave;
+    SyncGroup 0 - 5 [Read Group] => group::sync;
+    DescribeGroups 0 - 6 [Describe Group] => group::describe;
+    ListGroups 0 - 5 [Describe Cluster, Describe Group] => group::list;
+    SaslHandshake 0 - 1 [] => unbuilt::sasl_handshake;
+    ApiVersions 0 - 4 [] => api_versions::handle;
+    CreateTopics 0 - 7 [Create Cluster, Create Topic, DescribeConfigs Topic] => create_topics::handle;
+    DeleteTopics 0 - 6 [Delete Topic, Describe Topic] => delete_topics::handle;
+    DeleteRecords 0 - 2 [Delete Topic] => delete_records::handle;
+    InitProducerId 0 - 5 [Write TransactionalId, IdempotentWrite Cluster] => init_producer_id::handle;
+    OffsetForLeaderEpoch 0 - 4 [Describe Topic] => offset_for_leader_epoch::handle;
+    DescribeConfigs 0 - 4 [DescribeConfigs Cluster, DescribeConfigs Topic] => describe_configs::handle;
+    AlterConfigs 0 - 2 [AlterConfigs Cluster, AlterConfigs Topic] => alter_configs::handle;
+    DescribeLogDirs 0 - 5 [Describe Cluster] => describe_log_dirs::handle;
+    SaslAuthenticate 0 - 2 [] => unbuilt::sasl_authenticate;
+    CreatePartitions 0 - 3 [Alter Topic] => create_partitions::handle;
+    DeleteGroups 0 - 2 [Delete Group] => group::delete;
+    IncrementalAlterConfigs 0 - 1 [AlterConfigs Cluster, AlterConfigs Topic] => alter_configs::handle_incremental;
+    OffsetDelete 0 - 0 [Delete Group, Read Topic] => group::offset_delete;
+    DescribeCluster 0 - 2 [Describe Cluster] => describe_cluster::handle;
+    ListConfigResources 0 - 1 [DescribeConfigs Cluster] => list_config_resources::handle;
+    ConsumerGroupHeartbeat 0 - 1 [Read Group, Describe Topic] => unbuilt::consumer_group_heartbeat;
+    DescribeTopicPartitions 0 - 0 [Describe Topic] => describe_topic_partitions::handle;
 }
 
 /// Whether the answer to a request of this API may wait for what other clients do. Its handler gives the request's room
@@ -197,6 +231,9 @@ pub async fn begin(shard: &Rc<Shard>, connection: &Rc<Connection>, frame: Frame)
             return Begun::new(key, async move { encode(&response, 0, header.correlation_id) });
         }
         return Begun::close(key, CloseReason::Unsupported { key, version: header.api_version });
+    }
+    if !connection.is_authenticated() && !api.is_for_strangers() {
+        return Begun::close(key, CloseReason::NotAuthenticated { key, version: header.api_version });
     }
     let context = Context {
         shard: shard.clone(),

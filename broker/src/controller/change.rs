@@ -57,7 +57,7 @@ pub enum ResourceKey {
 }
 
 /// What is to change of a resource's configs.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum ConfigChange {
     /// Name, operation and value of each (KIP-339).
     Incremental(Vec<(Str, i8, Option<Str>)>),
@@ -85,7 +85,7 @@ impl ConfigChange {
 }
 
 /// One change. It is whole or not there, and is carried out whether or not anybody waits for it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Change {
     CreateTopic(NewTopic),
     DeleteTopic {

@@ -12,8 +12,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use corelog_io::Instant;
 use corelog_io::sync::{Event, Permit, QueueReceiver, QueueSender, bounded};
-use corelog_io::{Instant, Part, Stream};
 use corelog_wire::Str;
 use futures_util::future::{Either, LocalBoxFuture, select};
 use tracing::{debug, warn};
@@ -21,6 +21,8 @@ use tracing::{debug, warn};
 use super::frame::{FrameError, FrameReader};
 use super::patience::{Patience, Progress};
 use super::receive::RequestRoom;
+use super::transport::Transport;
+use crate::access::Principal;
 use crate::api::{self, Begun};
 use crate::shard::Shard;
 
@@ -48,11 +50,25 @@ pub struct Connection {
     pub listener: usize,
     /// Name and version of the client's software, once it has told them (KIP-511).
     pub software: OnceCell<(Str, Str)>,
+    /// Who the client is, once that is known.
+    principal: OnceCell<Principal>,
 }
 
 impl Connection {
-    pub fn new(peer: SocketAddr, listener: usize) -> Connection {
-        Connection { peer, listener, software: OnceCell::new() }
+    /// `principal`: who it is, where the listener need not be told.
+    pub fn new(peer: SocketAddr, listener: usize, principal: Option<Principal>) -> Connection {
+        let principal = principal.map_or_else(OnceCell::new, OnceCell::from);
+        Connection { peer, listener, software: OnceCell::new(), principal }
+    }
+
+    /// Before it is, requests are answered strictly one after the other, since each decides what the next one may be; and
+    /// only those for strangers ([`api::Api::is_for_strangers`]).
+    pub fn is_authenticated(&self) -> bool {
+        self.principal.get().is_some()
+    }
+
+    pub fn principal(&self) -> &Principal {
+        self.principal.get().expect("strangers' requests ask nobody's name")
     }
 
     /// Who is at the other end, for the log.
@@ -84,6 +100,8 @@ pub enum CloseReason {
     Malformed { api: &'static str, version: i16, error: String },
     #[error("API key {key} v{version} is not supported")]
     Unsupported { key: i16, version: i16 },
+    #[error("API key {key} v{version} was asked for before authentication")]
+    NotAuthenticated { key: i16, version: i16 },
     #[error("produce with acks=0 failed: {0}")]
     SilentProduceFailed(String),
     #[error("an answer could not be encoded: {0}")]
@@ -98,6 +116,7 @@ impl CloseReason {
         match self {
             CloseReason::Header(_) | CloseReason::Malformed { .. } => Some("malformed request"),
             CloseReason::Unsupported { .. } => Some("unsupported request"),
+            CloseReason::NotAuthenticated { .. } => Some("request before authentication"),
             CloseReason::SilentProduceFailed(_) => Some("failed produce with acks=0"),
             CloseReason::Encode(_) => Some("answer that cannot be encoded"),
             CloseReason::Shutdown => None,
@@ -162,6 +181,13 @@ impl Owed {
         self.answered.notify_all();
     }
 
+    /// Completes when every request is answered.
+    async fn is_nothing(&self) {
+        while self.count.get() > 0 {
+            self.answered.listen().await;
+        }
+    }
+
     /// Completes when nothing is owed whose answer may be long in coming, nor too much that is made.
     async fn is_prompt(&self) {
         while self.waits.get() || self.made_bytes.get() > MADE_MAX {
@@ -171,12 +197,12 @@ impl Owed {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usize) {
-    let connection = Rc::new(Connection::new(peer, listener));
+pub async fn serve(shard: Rc<Shard>, transport: Transport, connection: Connection) {
+    let (peer, connection) = (connection.peer, Rc::new(connection));
     let (sender, receiver) = bounded::<Pending>(PIPELINE_DEPTH);
     let owed = Owed::default();
-    let reader = std::pin::pin!(read(&shard, connection, stream.clone(), sender, &owed));
-    let writer = std::pin::pin!(write(&shard, &stream, peer, receiver, &owed));
+    let reader = std::pin::pin!(read(&shard, connection, transport.clone(), sender, &owed));
+    let writer = std::pin::pin!(write(&shard, &transport, peer, receiver, &owed));
     // What was read is carried out: the reader's end lets the writer finish. The writer's end is the connection's.
     match select(reader, writer).await {
         Either::Left((reason, writer)) => {
@@ -189,26 +215,29 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener:
         Either::Right((Err(reason), _)) => debug!(%peer, "closing: {reason}"),
         Either::Right((Ok(()), _)) => {}
     }
-    stream.shutdown();
+    transport.shutdown();
 }
 
 async fn read(
     shard: &Rc<Shard>,
     connection: Rc<Connection>,
-    stream: Stream,
+    transport: Transport,
     pending: QueueSender<Pending>,
     owed: &Owed,
 ) -> FrameError {
     let config = shard.config();
-    let mut frames = FrameReader::new(stream, shard.receive_budget.clone(), config.idle_max());
+    let mut frames = FrameReader::new(transport, shard.receive_budget.clone(), config.idle_max());
     loop {
         let frame = {
             // A client that never pauses is to be stopped too: that is looked at first.
             let stopping = std::pin::pin!(shard.stopping());
             let next = std::pin::pin!(async {
                 frames.begin(|| owed.count.get() > 0).await?;
-                // Behind a request that waits, another would hold its room for as long.
-                owed.is_prompt().await;
+                match connection.is_authenticated() {
+                    // Behind a request that waits, another would hold its room for as long.
+                    true => owed.is_prompt().await,
+                    false => owed.is_nothing().await,
+                }
                 frames.finish().await
             });
             match select(stopping, next).await {
@@ -231,7 +260,7 @@ async fn read(
 
 async fn write(
     shard: &Rc<Shard>,
-    stream: &Stream,
+    transport: &Transport,
     peer: SocketAddr,
     mut pending: QueueReceiver<Pending>,
     owed: &Owed,
@@ -257,7 +286,7 @@ async fn write(
                     held.is_some() && shard.fetching.room.waiting() > 0
                         || counted.is_some() && shard.answers.is_contended()
                 };
-                send(stream, frame, contended, keeps_out, &mut kept_out).await?;
+                send(transport, frame, contended, keeps_out, &mut kept_out).await?;
                 drop((held, counted));
                 shard.metrics.request_answered(request.api_key, bytes, corelog_io::now() - request.started);
             }
@@ -283,13 +312,13 @@ async fn write(
 /// Sends an answer. A peer that takes none of it, or too little, loses its connection: the sooner when others wait for
 /// what the answer holds of the shard's memory, or for what the requests behind it hold.
 async fn send(
-    stream: &Stream,
+    transport: &Transport,
     frame: Vec<Bytes>,
     contended: impl Fn() -> bool,
     keeps_out: impl Fn() -> bool,
     kept_out: &mut KeptOut,
 ) -> Result<(), String> {
-    let mut sending = std::pin::pin!(stream.send(frame.into_iter().map(Part::Bytes).collect()));
+    let mut sending = std::pin::pin!(transport.send(frame));
     // Most are taken at once.
     if let Poll::Ready(sent) = futures_util::poll!(sending.as_mut()) {
         return sent.map_err(|error| error.to_string());
@@ -307,7 +336,7 @@ async fn send(
                 "requests behind answers that the peer does not take keep out those of others, for {KEEP_OUT_MAX:?}"
             ));
         }
-        let taken = stream.taken();
+        let taken = transport.taken();
         let taken = taken - *taken_before.get_or_insert(taken);
         let patience = if contended() { PATIENCE_CONTENDED } else { PATIENCE };
         if progress.is_over(&patience, taken, &mut since, corelog_io::now()) {

@@ -7,3 +7,4 @@ pub mod connection;
 pub mod frame;
 mod patience;
 pub mod receive;
+pub mod transport;

@@ -9,4 +9,5 @@ mod connection;
 mod edges;
 mod every_request;
 mod large;
+mod strangers;
 mod world;

@@ -15,6 +15,8 @@ pub enum Fault {
     PartialFrameIsWaitedFor,
     /// Room for requests goes bit by bit to whoever comes first, and is waited for without a limit.
     RoomIsTakenBitByBit,
+    /// Listeners wait to be told who their clients are, though nothing can tell them yet: so it shows what strangers may do.
+    EveryoneIsAStranger,
 }
 
 #[cfg(debug_assertions)]
