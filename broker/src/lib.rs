@@ -7,6 +7,7 @@ mod audit;
 mod call;
 pub mod config;
 mod controller;
+mod coordinator;
 mod disk;
 mod fetch;
 mod groups;

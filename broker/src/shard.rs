@@ -16,8 +16,9 @@ use crate::controller::{
     CONTROLLER_SHARD, Change, ChangeError, ControllerHandle, Delta, Image, OFFSETS_TOPIC, RecentChanges,
     Terms, TopicImage, Update, View, Viewer,
 };
+use crate::coordinator::StorageLog;
 use crate::fetch::{Fetching, Given, Host, ListId};
-use crate::groups::{GroupConfig, GroupShard, StorageLog, TopicIds};
+use crate::groups::{GroupConfig, GroupShard, TopicIds};
 use crate::identity::Identity;
 use crate::ids::ShardId;
 use crate::lifecycle::Stopping;

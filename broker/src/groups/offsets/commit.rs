@@ -4,13 +4,13 @@ use corelog_wire::messages::offset_commit_request::{self, OffsetCommitRequest};
 use corelog_wire::messages::offset_commit_response::{self, OffsetCommitResponse};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
-use super::coordinator::GroupCoordinator;
-use super::group::{Group, GroupState};
-use super::offsets::{CommittedOffset, OffsetKey, OffsetStore};
-use super::parked::Ticket;
-use super::records;
-use super::request::{GroupResponse, RequestContext, refuse_commit};
-use super::written::{GroupChange, OnWritten};
+use super::store::{CommittedOffset, OffsetKey, OffsetStore};
+use crate::coordinator::Ticket;
+use crate::groups::classic::{Group, GroupState};
+use crate::groups::machine::Groups;
+use crate::groups::records::GroupRecord;
+use crate::groups::request::{GroupResponse, RequestContext, refuse_commit};
+use crate::groups::then::GroupChange;
 
 /// From this version on a generation of a group that does not exist is GROUP_ID_NOT_FOUND, and ILLEGAL_GENERATION
 /// before (KIP-848).
@@ -18,8 +18,8 @@ const GROUP_ID_NOT_FOUND_FROM: i16 = 9;
 /// From this version on topics are named by their ids (KIP-848).
 const TOPIC_IDS_FROM: i16 = 10;
 
-impl GroupCoordinator {
-    pub(super) fn offset_commit(
+impl Groups {
+    pub(in crate::groups) fn offset_commit(
         &mut self,
         ticket: Ticket,
         context: &RequestContext,
@@ -28,7 +28,8 @@ impl GroupCoordinator {
         if request.topics.is_empty() {
             return self.env.respond(ticket, GroupResponse::OffsetCommit(OffsetCommitResponse::default()));
         }
-        let group = self.groups.get(&request.group_id).filter(|group| group.deleting.is_none());
+        let group = self.groups.get(&request.group_id);
+        let group = group.filter(|group| !self.env.is_pending(group.removal));
         let exists = group.is_some();
         let refusal = match group {
             Some(group) => check(group, &request).err(),
@@ -42,18 +43,43 @@ impl GroupCoordinator {
         }
 
         // A commit is a sign of life of the member.
-        if let Some(group) =
-            group.filter(|group| matches!(group.state(), GroupState::Stable | GroupState::PreparingRebalance))
+        if let Some(group) = group
+            && matches!(group.state(), GroupState::Stable | GroupState::PreparingRebalance)
             && let Some(member) = group.member(&request.member_id)
         {
             self.env.touch(&group.id, member);
         }
 
         let group_id = request.group_id.detach();
+        let (records, answer) = self.decide_offsets(context, &group_id, request);
+        let answer = GroupResponse::OffsetCommit(answer);
+        if records.is_empty() {
+            return self.env.respond(ticket, answer);
+        }
+        let answer = Some((ticket, answer));
+        if exists {
+            self.env.write(records, GroupChange::None, answer);
+            return;
+        }
+        self.put_new_group(group_id.clone());
+        let write = self.env.write(records, GroupChange::Created { group: group_id.clone() }, answer);
+        if let Some(group) = self.groups.get_mut(&group_id) {
+            group.creation = Some(write);
+        }
+    }
+
+    /// The records of the partitions that are accepted, and what is said of each.
+    fn decide_offsets(
+        &self,
+        context: &RequestContext,
+        group_id: &Str,
+        request: OffsetCommitRequest,
+    ) -> (Vec<GroupRecord>, OffsetCommitResponse) {
         let expire_timestamp_ms = (request.retention_time_ms != -1)
-            .then(|| self.env.now.wall_ms.saturating_add(request.retention_time_ms));
-        let write = self.env.next_write_id();
-        let mut writing = Vec::new();
+            .then(|| self.env.desk.now.wall_ms.saturating_add(request.retention_time_ms))
+            // Which is how a record says that there is none.
+            .filter(|at| *at != -1);
+        let (mut records, mut taken_bytes) = (Vec::new(), 0);
         let mut answer = OffsetCommitResponse::default();
         let mut out_of_memory = false;
         for topic in request.topics {
@@ -68,57 +94,43 @@ impl GroupCoordinator {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for partition in topic.partitions {
                 let partition_index = partition.partition_index;
-                let key = OffsetKey {
-                    group: group_id.clone(),
-                    topic: topic_name.clone(),
-                    partition: partition_index,
-                };
-                let error = stranger.unwrap_or_else(|| self.commit_error(&key, &partition));
+                let (group, topic) = (group_id.clone(), topic_name.clone());
+                let key = OffsetKey { group, topic, partition: partition_index };
+                let error = stranger.unwrap_or_else(|| self.commit_error(&key, &partition, taken_bytes));
                 out_of_memory |= error == ErrorCode::INVALID_COMMIT_OFFSET_SIZE;
                 if error.is_ok() {
                     let offset = self.committed(partition, topic_id, expire_timestamp_ms);
-                    let record = records::offset_record(&key, &offset);
-                    self.offsets.begin(&key, write, Some(offset));
-                    writing.push((key, record));
+                    taken_bytes += OffsetStore::cost(offset.metadata.len());
+                    records.push(GroupRecord::Offset(key, Some(offset)));
                 }
-                partitions
-                    .push(offset_commit_response::Partition { partition_index, error_code: error.code() });
+                let error_code = error.code();
+                partitions.push(offset_commit_response::Partition { partition_index, error_code });
             }
-            answer.topics.push(offset_commit_response::Topic {
-                name: topic.name,
-                topic_id: topic.topic_id,
-                partitions,
-            });
+            let (name, topic_id) = (topic.name, topic.topic_id);
+            answer.topics.push(offset_commit_response::Topic { name, topic_id, partitions });
         }
         if out_of_memory {
-            self.env.memory_is_full(&group_id, "offsets are");
+            self.env.memory_is_full(group_id, "offsets are");
         }
-        let answer = GroupResponse::OffsetCommit(answer);
-        if writing.is_empty() {
-            return self.env.respond(ticket, answer);
-        }
-        let (offsets, records): (Vec<_>, Vec<_>) = writing.into_iter().unzip();
-        let change =
-            if exists { GroupChange::None } else { GroupChange::Created { group: group_id.clone() } };
-        if !exists {
-            self.put_new_group(group_id.clone());
-        }
-        let appended = self.env.append(records, OnWritten { offsets, change }, Some((ticket, answer)));
-        debug_assert_eq!(appended, write);
-        if !exists && let Some(group) = self.groups.get_mut(&group_id) {
-            group.creating = Some(write);
-        }
+        (records, answer)
     }
 
-    fn commit_error(&self, key: &OffsetKey, partition: &offset_commit_request::Partition) -> ErrorCode {
+    /// `taken_bytes`: what the commit takes with the partitions before this one.
+    fn commit_error(
+        &self,
+        key: &OffsetKey,
+        partition: &offset_commit_request::Partition,
+        taken_bytes: usize,
+    ) -> ErrorCode {
         let metadata = partition.committed_metadata.as_deref().unwrap_or("");
         if is_longer(metadata, self.env.config.offset_metadata_max) {
             return ErrorCode::OFFSET_METADATA_TOO_LARGE;
         }
-        let known = self.offsets.latest_metadata_bytes(key);
+        let known = self.latest_offset(key).map(|offset| offset.metadata.len());
         // Until it is durable both are there; those are bounded by what may wait for the log.
         let grows = known.is_none_or(|known| metadata.len() > known);
-        if grows && !self.has_room_for_commit(key, OffsetStore::cost(metadata.len())) {
+        let bytes = taken_bytes + OffsetStore::cost(metadata.len());
+        if grows && !self.has_room_for_commit(key, bytes) {
             return ErrorCode::INVALID_COMMIT_OFFSET_SIZE;
         }
         ErrorCode::NONE
@@ -143,11 +155,12 @@ impl GroupCoordinator {
     ) -> CommittedOffset {
         CommittedOffset {
             offset: partition.committed_offset,
-            topic_id,
+            // The record of one with an expiry has no room for it.
+            topic_id: topic_id.filter(|_| expire_timestamp_ms.is_none()),
             leader_epoch: partition.committed_leader_epoch.max(-1),
             metadata: partition.committed_metadata.as_ref().map(Str::detach).unwrap_or_default(),
             commit_timestamp_ms: match partition.commit_timestamp {
-                -1 => self.env.now.wall_ms,
+                -1 => self.env.desk.now.wall_ms,
                 timestamp => timestamp,
             },
             expire_timestamp_ms,

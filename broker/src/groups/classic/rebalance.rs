@@ -5,13 +5,14 @@ use corelog_wire::messages::sync_group_response::SyncGroupResponse;
 use corelog_wire::{ErrorCode, Str};
 use tracing::{debug, info};
 
-use super::effect::WriteId;
-use super::env::Env;
-use super::group::{Group, GroupState, JoinPhase};
+use super::group::Group;
 use super::join::respond_join;
-use super::records;
-use super::request::GroupResponse;
-use super::written::{GroupChange, OnWritten};
+use super::state::{GroupState, JoinPhase};
+use crate::coordinator::WriteId;
+use crate::groups::env::Env;
+use crate::groups::records;
+use crate::groups::request::GroupResponse;
+use crate::groups::then::GroupChange;
 
 /// Starts a rebalance where one can start, or sees whether the one under way is complete.
 /// Gives the write that this led to.
@@ -50,7 +51,7 @@ pub fn prepare_rebalance(group: &mut Group, env: &mut Env, reason: &str) -> Opti
             "group rebalances"
         )
     });
-    group.transition(GroupState::PreparingRebalance, env.now.wall_ms);
+    group.transition(GroupState::PreparingRebalance, env.desk.now.wall_ms);
     if initial {
         let delay_ms = env.config.initial_rebalance_delay_ms;
         let remaining_ms = (group.rebalance_timeout_ms() - delay_ms).max(0);
@@ -116,14 +117,14 @@ pub fn complete_join(group: &mut Group, env: &mut Env) -> Option<WriteId> {
         return None;
     }
 
-    group.init_next_generation(env.now.wall_ms);
+    group.init_next_generation(env.desk.now.wall_ms);
     if group.is(GroupState::Empty) {
         env.tell(|left_out| {
             info!(left_out, group = &*group.id, generation = group.generation, "group is empty")
         });
         let record = records::group_record(group, None);
         let change = GroupChange::Emptied { group: group.id.clone() };
-        return Some(env.append(vec![record], OnWritten { offsets: Vec::new(), change }, None));
+        return Some(env.write(vec![record], change, None));
     }
 
     env.tell(|left_out| {
@@ -257,5 +258,16 @@ fn complete_join_after_removal(group: &mut Group, env: &mut Env) -> Option<Write
         complete_join(group, env)
     } else {
         None
+    }
+}
+
+/// Refuses whoever waits in the group.
+pub fn refuse_waiting(group: &mut Group, env: &mut Env, error: ErrorCode) {
+    for member_id in group.member_ids() {
+        let join = group.take_join(&member_id);
+        env.refuse_join(join, &member_id, error);
+        if let Some(parked) = group.take_sync(&member_id) {
+            env.refuse_sync(parked, error);
+        }
     }
 }

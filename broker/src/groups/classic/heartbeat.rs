@@ -4,13 +4,13 @@ use corelog_wire::ErrorCode;
 use corelog_wire::messages::heartbeat_request::HeartbeatRequest;
 use corelog_wire::messages::heartbeat_response::HeartbeatResponse;
 
-use super::coordinator::GroupCoordinator;
-use super::group::GroupState;
-use super::parked::Ticket;
-use super::request::GroupResponse;
+use super::state::GroupState;
+use crate::coordinator::Ticket;
+use crate::groups::machine::Groups;
+use crate::groups::request::GroupResponse;
 
-impl GroupCoordinator {
-    pub(super) fn heartbeat(&mut self, ticket: Ticket, request: &HeartbeatRequest) {
+impl Groups {
+    pub(in crate::groups) fn heartbeat(&mut self, ticket: Ticket, request: &HeartbeatRequest) {
         let error_code = self.heartbeat_error(request).code();
         self.env.respond(
             ticket,
@@ -22,7 +22,8 @@ impl GroupCoordinator {
         if request.group_id.is_empty() {
             return ErrorCode::INVALID_GROUP_ID;
         }
-        let Some(group) = self.groups.get(&request.group_id).filter(|group| group.deleting.is_none()) else {
+        let group = self.groups.get(&request.group_id);
+        let Some(group) = group.filter(|group| !self.env.is_pending(group.removal)) else {
             return ErrorCode::UNKNOWN_MEMBER_ID;
         };
         if let Err(refusal) = group.check_member(&request.member_id, request.group_instance_id.as_ref()) {

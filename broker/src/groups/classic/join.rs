@@ -5,17 +5,19 @@ use corelog_wire::messages::join_group_response::JoinGroupResponse;
 use corelog_wire::{ErrorCode, Str};
 use tracing::info;
 
-use super::coordinator::GroupCoordinator;
-use super::effect::WriteId;
-use super::env::{Env, detached_bytes};
-use super::group::{Group, GroupState, MemberRefusal};
+use super::group::{Group, MemberRefusal};
 use super::member::{Member, Protocol, protocols_cost};
-use super::parked::{Parked, Ticket};
+use super::parked::Parked;
 use super::rebalance::{current_generation, rebalance_or_complete, remove_member};
-use super::records;
-use super::request::{GroupResponse, RequestContext};
+use super::state::GroupState;
 use super::static_member::rejoin_static_member;
-use super::written::{GroupChange, OnWritten};
+use crate::coordinator::{Ticket, WriteId};
+use crate::groups::config::NEW_MEMBER_JOIN_TIMEOUT_MS;
+use crate::groups::env::{Env, detached_bytes};
+use crate::groups::machine::Groups;
+use crate::groups::records;
+use crate::groups::request::{GroupResponse, RequestContext};
+use crate::groups::then::GroupChange;
 
 /// From this version on a dynamic member joins in two steps: it is given an id first (KIP-394).
 const MEMBER_ID_REQUIRED_FROM: i16 = 4;
@@ -34,8 +36,13 @@ pub struct Join<'a> {
     pub reason: Str,
 }
 
-impl GroupCoordinator {
-    pub(super) fn join(&mut self, ticket: Ticket, context: &RequestContext, request: JoinGroupRequest) {
+impl Groups {
+    pub(in crate::groups) fn join(
+        &mut self,
+        ticket: Ticket,
+        context: &RequestContext,
+        request: JoinGroupRequest,
+    ) {
         let version = context.api_version;
         let parked = Parked { ticket, version };
         let env = &mut self.env;
@@ -51,7 +58,7 @@ impl GroupCoordinator {
         let group_id = request.group_id.detach();
         let join = Join::new(parked, context, request);
 
-        let exists = self.groups.get(&group_id).is_some_and(|group| group.deleting.is_none());
+        let exists = self.groups.get(&group_id).is_some_and(|group| !env.is_pending(group.removal));
         if !exists {
             if !join.member_id.is_empty() {
                 return refuse(env, &join.member_id, ErrorCode::UNKNOWN_MEMBER_ID);
@@ -77,7 +84,7 @@ impl GroupCoordinator {
         let env = &mut self.env;
         let group = self.groups.get_mut(&group_id).expect("the group is there by now");
 
-        let writes_before = env.next_write_id();
+        let writes_before = env.desk.next_write_id();
         if !accepts(group, &join.member_id, env.config.group_members_max) {
             remove_member(group, env, &join.member_id);
             refuse(env, &Str::default(), ErrorCode::GROUP_MAX_SIZE_REACHED);
@@ -86,11 +93,10 @@ impl GroupCoordinator {
         } else {
             join_known(group, env, join);
         }
-        if !exists && env.next_write_id() == writes_before {
+        if !exists && env.desk.next_write_id() == writes_before {
             let change = GroupChange::Created { group: group_id };
             let record = records::new_group_record(group);
-            let write = env.append(vec![record], OnWritten { offsets: Vec::new(), change }, None);
-            group.creating = Some(write);
+            group.creation = Some(env.write(vec![record], change, None));
         }
     }
 }
@@ -264,7 +270,7 @@ fn add_member(group: &mut Group, env: &mut Env, join: Join<'_>, id: Str) -> Opti
     }
     let protocol_type = join.protocol_type.clone();
     group.add_member(join.into_member(id.clone()), protocol_type);
-    env.schedule_session(&group.id, &id, super::config::NEW_MEMBER_JOIN_TIMEOUT_MS);
+    env.schedule_session(&group.id, &id, NEW_MEMBER_JOIN_TIMEOUT_MS);
     rebalance_or_complete(group, env, "a member joined")
 }
 

@@ -3,23 +3,30 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use corelog_wire::coordinator_records::GroupMetadataValue;
 use corelog_wire::messages::sync_group_request::SyncGroupRequest;
 use corelog_wire::messages::sync_group_response::SyncGroupResponse;
 use corelog_wire::{ErrorCode, Str};
 use tracing::{info, warn};
 
-use super::coordinator::GroupCoordinator;
-use super::effect::{WriteFailure, WriteId};
-use super::env::{Env, detached_bytes};
-use super::group::{Group, GroupState};
-use super::parked::{Parked, Ticket};
+use super::group::Group;
+use super::parked::Parked;
 use super::rebalance::{answer_syncs, rebalance_or_complete, refuse_assignment};
-use super::records;
-use super::request::{GroupResponse, RequestContext};
-use super::written::{GroupChange, OnWritten};
+use super::state::GroupState;
+use crate::coordinator::{Record, Ticket, WriteFailure, WriteId};
+use crate::groups::env::{Env, detached_bytes};
+use crate::groups::machine::Groups;
+use crate::groups::records;
+use crate::groups::request::{GroupResponse, RequestContext};
+use crate::groups::then::GroupChange;
 
-impl GroupCoordinator {
-    pub(super) fn sync(&mut self, ticket: Ticket, context: &RequestContext, request: SyncGroupRequest) {
+impl Groups {
+    pub(in crate::groups) fn sync(
+        &mut self,
+        ticket: Ticket,
+        context: &RequestContext,
+        request: SyncGroupRequest,
+    ) {
         let env = &mut self.env;
         let refuse = |env: &mut Env, error: ErrorCode| {
             let response = SyncGroupResponse { error_code: error.code(), ..Default::default() };
@@ -31,7 +38,7 @@ impl GroupCoordinator {
         if request.group_id.is_empty() {
             return refuse(env, ErrorCode::INVALID_GROUP_ID);
         }
-        let group = self.groups.get_mut(&request.group_id).filter(|group| group.deleting.is_none());
+        let group = self.groups.get_mut(&request.group_id).filter(|group| !env.is_pending(group.removal));
         let Some(group) = group.filter(|group| !group.is(GroupState::Empty)) else {
             return refuse(env, ErrorCode::UNKNOWN_MEMBER_ID);
         };
@@ -49,7 +56,7 @@ impl GroupCoordinator {
                 }
                 synced(group, env, &request.member_id);
                 // A leader that asks again has the assignment of its first request stored: that one is on its way.
-                if group.is_leader(&request.member_id) && group.assigning.is_none() {
+                if group.is_leader(&request.member_id) && !env.is_pending(group.assignment) {
                     store_assignment(group, env, &request);
                 }
             }
@@ -130,53 +137,56 @@ fn store_assignment(group: &mut Group, env: &mut Env, request: &SyncGroupRequest
     let growth = after.saturating_sub(before);
     // The record is let go when it is written; what the members get stays.
     if !group.has_room(&env.memory, growth)
-        || (growth > 0 && !env.memory.has_room_for_members(growth + record.bytes()))
+        || (growth > 0 && !env.memory.has_room_for_members(growth + record.encode().bytes()))
     {
         env.memory_is_full(&group.id, "an assignment is");
         refuse_assignment(group, env, ErrorCode::COORDINATOR_NOT_AVAILABLE);
         rebalance_or_complete(group, env, "there is no room for the assignment");
         return;
     }
-    let change = GroupChange::Assigned(Assignment {
-        group: group.id.clone(),
-        generation: group.generation,
-        assignments,
-    });
-    group.assigning = Some(env.append(vec![record], OnWritten { offsets: Vec::new(), change }, None));
+    let awaited = AwaitedAssignment { group: group.id.clone(), generation: group.generation };
+    group.assignment = Some(env.write(vec![record], GroupChange::Assigned(awaited), None));
 }
 
 /// A generation's assignment that is on its way to the log.
 #[derive(Debug)]
-pub struct Assignment {
-    pub group: Str,
+pub struct AwaitedAssignment {
+    group: Str,
     generation: i32,
-    assignments: BTreeMap<Str, Bytes>,
 }
 
-impl Assignment {
-    /// The log has it, or has refused it. If another rebalance has begun meanwhile, it is of no use any more.
-    pub fn written(self, group: &mut Group, env: &mut Env, write: WriteId, result: Result<(), WriteFailure>) {
-        let waits = group.is(GroupState::CompletingRebalance)
+impl AwaitedAssignment {
+    pub fn group_id(&self) -> &Str {
+        &self.group
+    }
+
+    /// If another rebalance has begun meanwhile, the assignment is of no use any more.
+    fn is_awaited(&self, group: &Group, write: WriteId) -> bool {
+        group.is(GroupState::CompletingRebalance)
             && group.generation == self.generation
-            && group.assigning == Some(write);
-        if !waits {
-            return;
+            && group.assignment == Some(write)
+    }
+
+    /// Everybody gets what the record has for them.
+    pub fn committed(self, group: &mut Group, env: &mut Env, write: WriteId, stored: &GroupMetadataValue) {
+        if self.is_awaited(group, write) {
+            let assignments =
+                stored.members.iter().map(|member| (member.member_id.clone(), member.assignment.clone()));
+            group.set_assignments(assignments.collect());
+            answer_syncs(group, env, ErrorCode::NONE);
+            group.transition(GroupState::Stable, env.desk.now.wall_ms);
         }
-        group.assigning = None;
-        match result {
-            Ok(()) => {
-                group.set_assignments(self.assignments);
-                answer_syncs(group, env, ErrorCode::NONE);
-                group.transition(GroupState::Stable, env.now.wall_ms);
-            }
-            Err(failure) => {
-                env.sparingly("assignment not stored", |left_out| {
-                    let generation = group.generation;
-                    warn!(group = &*group.id, generation, ?failure, left_out, "assignment not stored");
-                });
-                refuse_assignment(group, env, failure.error());
-                rebalance_or_complete(group, env, "the assignment could not be stored");
-            }
+    }
+
+    pub fn refused(self, group: &mut Group, env: &mut Env, write: WriteId, failure: WriteFailure) {
+        if self.is_awaited(group, write) {
+            group.assignment = None;
+            env.sparingly("assignment not stored", |left_out| {
+                let generation = group.generation;
+                warn!(group = &*group.id, generation, ?failure, left_out, "assignment not stored");
+            });
+            refuse_assignment(group, env, failure.error());
+            rebalance_or_complete(group, env, "the assignment could not be stored");
         }
     }
 }

@@ -1,73 +1,20 @@
 //! One classic group: its members, generation and state. No time, no I/O: the coordinator drives it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use bytes::Bytes;
 use corelog_wire::Str;
+use corelog_wire::coordinator_records::GroupMetadataValue;
 
-use super::effect::WriteId;
 use super::member::{Member, Protocol};
-use super::memory::{Account, GroupMemory};
 use super::parked::Parked;
+use super::state::{GroupState, JoinPhase};
 use super::subscription::{TOPICS_MAX, subscribed_topics, topic_cost};
+use crate::coordinator::WriteId;
+use crate::groups::memory::{Account, GroupMemory};
 
 /// The protocol type of Kafka's consumers; the coordinator reads the subscriptions of such groups.
 pub const CONSUMER_PROTOCOL_TYPE: &str = "consumer";
-
-/// The states of a classic group, as DescribeGroups and ListGroups name them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum GroupState {
-    /// No members. Offsets may be committed from outside; they expire.
-    Empty,
-    /// Waiting for members to (re)join.
-    PreparingRebalance,
-    /// Members have joined; waiting for the leader's assignment to arrive and to be durable.
-    CompletingRebalance,
-    /// Every member has, or can get, its assignment.
-    Stable,
-    /// Not there. No group rests in this state: it is what a group that does not exist is described as.
-    Dead,
-}
-
-impl GroupState {
-    pub fn name(self) -> &'static str {
-        match self {
-            GroupState::Empty => "Empty",
-            GroupState::PreparingRebalance => "PreparingRebalance",
-            GroupState::CompletingRebalance => "CompletingRebalance",
-            GroupState::Stable => "Stable",
-            GroupState::Dead => "Dead",
-        }
-    }
-
-    fn may_follow(self, from: GroupState) -> bool {
-        use GroupState::{CompletingRebalance, Dead, Empty, PreparingRebalance, Stable};
-        match self {
-            Empty => from == PreparingRebalance,
-            PreparingRebalance => matches!(from, Stable | CompletingRebalance | Empty),
-            CompletingRebalance => from == PreparingRebalance,
-            Stable => from == CompletingRebalance,
-            Dead => true,
-        }
-    }
-}
-
-impl fmt::Display for GroupState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// What ends the join phase that is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JoinPhase {
-    /// The first rebalance of an empty group: it waits for the initial delay, again for each delay in which a member
-    /// came, at most for the rebalance timeout in all.
-    Initial { delay_ms: i32, remaining_ms: i32 },
-    /// Ends when every member has rejoined, or at the rebalance timeout.
-    Rejoin,
-}
 
 #[derive(Debug)]
 pub struct Group {
@@ -95,12 +42,12 @@ pub struct Group {
     pub join_phase: Option<JoinPhase>,
     /// A member came since the initial delay was last set.
     pub new_member_added: bool,
-    /// The write that makes the group exist, while it is on its way; see [`Group::is_shown`].
-    pub creating: Option<WriteId>,
-    /// The write that removes the group, while it is on its way: until then readers see it, and writers don't.
-    pub deleting: Option<WriteId>,
-    /// The write of this generation's assignment, while it is on its way.
-    pub assigning: Option<WriteId>,
+    /// The write that makes the group exist. Of this and the next two counts only whether they are on their way.
+    pub creation: Option<WriteId>,
+    /// The write that removes the group: as long as it is on its way readers see the group, and who decides doesn't.
+    pub removal: Option<WriteId>,
+    /// The write of this generation's assignment.
+    pub assignment: Option<WriteId>,
     account: Account,
 }
 
@@ -136,34 +83,37 @@ impl Group {
             subscribed: None,
             join_phase: None,
             new_member_added: false,
-            creating: None,
-            deleting: None,
-            assigning: None,
+            creation: None,
+            removal: None,
+            assignment: None,
             account,
         }
     }
 
-    /// A group as its last record in the log has it.
-    pub fn loaded(id: Str, memory: &GroupMemory, loaded: LoadedGroup) -> Group {
+    /// A group as its record has it.
+    pub fn loaded(id: Str, memory: &GroupMemory, stored: &GroupMetadataValue) -> Group {
         let mut group = Group::new(id, memory, 0);
-        group.generation = loaded.generation;
-        group.set_protocol_type(loaded.protocol_type);
-        group.protocol = loaded.protocol;
-        group.state_since_ms = loaded.state_since_ms;
-        if !loaded.members.is_empty() {
+        group.generation = stored.generation;
+        let protocol_type = &stored.protocol_type;
+        group.set_protocol_type(Some(protocol_type.clone()).filter(|name| !name.is_empty()));
+        group.protocol = stored.protocol.clone();
+        group.state_since_ms =
+            (stored.current_state_timestamp != -1).then_some(stored.current_state_timestamp);
+        if !stored.members.is_empty() {
             group.state = GroupState::Stable;
         }
-        let protocol_type = group.protocol_type.clone();
-        for member in loaded.members {
-            let instance_is_known =
-                member.instance_id.as_ref().is_some_and(|id| group.static_members.contains_key(id));
-            if instance_is_known || group.has_member(&member.id) {
+        for member in &stored.members {
+            let instance_id = member.group_instance_id.as_ref();
+            if instance_id.is_some_and(|id| group.static_members.contains_key(id))
+                || group.has_member(&member.member_id)
+            {
                 // No coordinator writes such a record; whoever did, it is no reason to stop.
                 continue;
             }
-            group.add_member(member, protocol_type.clone().unwrap_or_default());
+            group.add_member(Member::loaded(member, stored.protocol.as_ref()), protocol_type.clone());
         }
-        group.leader = loaded.leader.filter(|leader| group.members.contains_key(leader)).or(group.leader);
+        let leader = stored.leader.clone().filter(|leader| group.members.contains_key(leader));
+        group.leader = leader.or(group.leader);
         group.find_subscribed();
         group
     }
@@ -192,7 +142,7 @@ impl Group {
         self.previous_state = self.state;
         self.state = to;
         self.state_since_ms = Some(wall_ms);
-        self.assigning = None;
+        self.assignment = None;
         if to != GroupState::PreparingRebalance {
             self.join_phase = None;
         }
@@ -225,12 +175,6 @@ impl Group {
 
     pub fn member(&self, id: &str) -> Option<&Member> {
         self.members.get(id)
-    }
-
-    /// Whether readers see the group. Until the write that makes it is durable they do not, but for members: these may
-    /// have their answer already, and look.
-    pub fn is_shown(&self) -> bool {
-        self.creating.is_none() || !self.members.is_empty()
     }
 
     pub fn member_count(&self) -> usize {
@@ -515,17 +459,6 @@ impl Group {
             }
         }
     }
-}
-
-/// What a group record of the log says.
-#[derive(Debug, Default)]
-pub struct LoadedGroup {
-    pub generation: i32,
-    pub protocol_type: Option<Str>,
-    pub protocol: Option<Str>,
-    pub leader: Option<Str>,
-    pub state_since_ms: Option<i64>,
-    pub members: Vec<Member>,
 }
 
 fn text_bytes(text: Option<&Str>) -> usize {

@@ -5,18 +5,24 @@ use corelog_wire::messages::leave_group_request::{LeaveGroupRequest, MemberIdent
 use corelog_wire::messages::leave_group_response::{LeaveGroupResponse, MemberResponse};
 use tracing::info;
 
-use super::coordinator::GroupCoordinator;
-use super::env::Env;
-use super::group::{Group, GroupState};
-use super::parked::Ticket;
+use super::group::Group;
 use super::rebalance::{complete_join_if_ready, prepare_rebalance, remove_member};
-use super::request::{GroupResponse, RequestContext};
+use super::state::GroupState;
+use crate::coordinator::Ticket;
+use crate::groups::env::Env;
+use crate::groups::machine::Groups;
+use crate::groups::request::{GroupResponse, RequestContext};
 
 /// From this version on several members leave by one request, each with its own error.
 const BATCH_FROM: i16 = 3;
 
-impl GroupCoordinator {
-    pub(super) fn leave(&mut self, ticket: Ticket, context: &RequestContext, request: LeaveGroupRequest) {
+impl Groups {
+    pub(in crate::groups) fn leave(
+        &mut self,
+        ticket: Ticket,
+        context: &RequestContext,
+        request: LeaveGroupRequest,
+    ) {
         let version = context.api_version;
         let env = &mut self.env;
         if request.group_id.is_empty() {
@@ -27,8 +33,8 @@ impl GroupCoordinator {
         } else {
             vec![MemberIdentity { member_id: request.member_id, ..Default::default() }]
         };
-        let Some(group) = self.groups.get_mut(&request.group_id).filter(|group| group.deleting.is_none())
-        else {
+        let group = self.groups.get_mut(&request.group_id);
+        let Some(group) = group.filter(|group| !env.is_pending(group.removal)) else {
             let members =
                 leaving.into_iter().map(|member| answer(member, ErrorCode::UNKNOWN_MEMBER_ID)).collect();
             return env.respond(ticket, GroupResponse::Leave(response(members, version)));
@@ -49,7 +55,7 @@ impl GroupCoordinator {
             _ => None,
         };
         let response = GroupResponse::Leave(response(members, version));
-        env.respond_when_written(write, ticket, response);
+        env.desk.respond_when_written(write, ticket, response);
     }
 }
 

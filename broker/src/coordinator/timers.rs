@@ -1,30 +1,15 @@
-//! The coordinator's deadlines: set, moved and cancelled by key, expired in time order.
+//! A coordinator's deadlines: set, moved and cancelled by key, expired in time order.
 
 use std::collections::{BTreeMap, BTreeSet};
-
-use corelog_wire::Str;
-
-/// What a deadline is for. One deadline per key.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TimerKey {
-    /// The join phase of a rebalance ends (initial delay, or rebalance timeout).
-    Join(Str),
-    /// Members that have not synced since the join phase ended are put out.
-    Sync(Str),
-    /// A member, or a member id handed out and not yet used, has not been heard of for its session timeout.
-    Session { group: Str, member: Str },
-    /// Offsets past their retention are looked for.
-    Retention,
-}
 
 /// Deadlines in milliseconds of the caller's monotonic clock.
 ///
 /// A deadline that moves later (each heartbeat does that) only notes its new time; the queue entry follows when it
 /// comes up. So a heartbeat costs one map look-up, and `next` may be early but never late.
-#[derive(Debug, Default)]
-pub struct Timers {
-    armed: BTreeMap<TimerKey, Armed>,
-    queue: BTreeSet<(u64, TimerKey)>,
+#[derive(Debug)]
+pub struct Timers<K> {
+    armed: BTreeMap<K, Armed>,
+    queue: BTreeSet<(u64, K)>,
 }
 
 #[derive(Debug)]
@@ -33,9 +18,15 @@ struct Armed {
     queued_ms: u64,
 }
 
-impl Timers {
+impl<K> Default for Timers<K> {
+    fn default() -> Timers<K> {
+        Timers { armed: BTreeMap::new(), queue: BTreeSet::new() }
+    }
+}
+
+impl<K: Clone + Ord> Timers<K> {
     /// Sets or moves the deadline of `key`.
-    pub fn schedule(&mut self, key: TimerKey, due_ms: u64) {
+    pub fn schedule(&mut self, key: K, due_ms: u64) {
         if let Some(armed) = self.armed.get_mut(&key) {
             armed.due_ms = due_ms;
             if due_ms < armed.queued_ms {
@@ -51,14 +42,14 @@ impl Timers {
         }
     }
 
-    pub fn cancel(&mut self, key: &TimerKey) {
+    pub fn cancel(&mut self, key: &K) {
         if let Some(armed) = self.armed.remove(key) {
             self.queue.remove(&(armed.queued_ms, key.clone()));
         }
     }
 
     /// Takes the earliest deadline at or before `now_ms`.
-    pub fn pop_expired(&mut self, now_ms: u64) -> Option<TimerKey> {
+    pub fn pop_expired(&mut self, now_ms: u64) -> Option<K> {
         while self.queue.first()?.0 <= now_ms {
             let (_, key) = self.queue.pop_first()?;
             let armed = self.armed.get_mut(&key).expect("a queued deadline is armed");
@@ -79,8 +70,8 @@ impl Timers {
 }
 
 #[cfg(test)]
-impl Timers {
-    pub fn is_armed(&self, key: &TimerKey) -> bool {
+impl<K: Clone + Ord> Timers<K> {
+    pub fn is_armed(&self, key: &K) -> bool {
         self.armed.contains_key(key)
     }
 }
@@ -89,40 +80,36 @@ impl Timers {
 mod tests {
     use super::*;
 
-    fn session(member: &str) -> TimerKey {
-        TimerKey::Session { group: Str::from("g"), member: Str::from(member) }
-    }
-
     #[test]
     fn a_deadline_moved_later_fires_at_its_new_time_only() {
         let mut timers = Timers::default();
-        timers.schedule(session("a"), 10);
-        timers.schedule(session("b"), 12);
-        timers.schedule(session("a"), 20);
+        timers.schedule("a", 10);
+        timers.schedule("b", 12);
+        timers.schedule("a", 20);
         assert_eq!(timers.pop_expired(10), None);
-        assert_eq!(timers.pop_expired(15), Some(session("b")));
+        assert_eq!(timers.pop_expired(15), Some("b"));
         assert_eq!(timers.pop_expired(15), None);
         assert_eq!(timers.next_ms(), Some(20));
-        assert_eq!(timers.pop_expired(20), Some(session("a")));
+        assert_eq!(timers.pop_expired(20), Some("a"));
         assert_eq!(timers.next_ms(), None);
     }
 
     #[test]
     fn a_deadline_moved_earlier_fires_early_and_once() {
         let mut timers = Timers::default();
-        timers.schedule(session("a"), 50);
-        timers.schedule(session("a"), 5);
+        timers.schedule("a", 50);
+        timers.schedule("a", 5);
         assert_eq!(timers.next_ms(), Some(5));
-        assert_eq!(timers.pop_expired(60), Some(session("a")));
+        assert_eq!(timers.pop_expired(60), Some("a"));
         assert_eq!(timers.pop_expired(60), None);
     }
 
     #[test]
     fn a_cancelled_deadline_never_fires() {
         let mut timers = Timers::default();
-        timers.schedule(session("a"), 5);
-        timers.schedule(session("a"), 9);
-        timers.cancel(&session("a"));
+        timers.schedule("a", 5);
+        timers.schedule("a", 9);
+        timers.cancel(&"a");
         assert_eq!(timers.next_ms(), None);
         assert_eq!(timers.pop_expired(100), None);
     }

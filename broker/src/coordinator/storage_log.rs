@@ -1,4 +1,4 @@
-//! The coordinator's log in this shard's storage.
+//! A coordinator's log in this shard's storage.
 
 use std::rc::Rc;
 
@@ -6,11 +6,11 @@ use bytes::Bytes;
 use corelog_storage::{AppendBatch, AppendError, BatchKind, Durable, Log, ReadError};
 use tracing::warn;
 
-use super::effect::WriteFailure;
-use super::group_log::{GroupLog, LogRead, ReadFailed, WriteLost};
+use super::log::{CoordinatorLog, LogRead, ReadFailed, WriteLost};
+use super::machine::WriteFailure;
 use crate::logging::sparing::Sparing;
 
-/// A partition of `__consumer_offsets`, and the epoch in which this broker leads it.
+/// A partition of an internal topic, and the epoch in which this broker leads it.
 pub struct StorageLog {
     log: Rc<Log>,
     leader_epoch: i32,
@@ -23,7 +23,7 @@ impl StorageLog {
     }
 }
 
-impl GroupLog for StorageLog {
+impl CoordinatorLog for StorageLog {
     type Durable = DurableWrite;
 
     async fn append(&self, batch: Bytes) -> Result<DurableWrite, WriteFailure> {

@@ -1,34 +1,35 @@
 //! A static member that comes back under a new member id (KIP-345, KIP-814).
 
+use corelog_wire::coordinator_records::GroupMetadataValue;
 use corelog_wire::messages::join_group_response::JoinGroupResponse;
 use corelog_wire::{ErrorCode, Str};
 use tracing::{info, warn};
 
-use super::effect::{WriteFailure, WriteId};
-use super::env::Env;
-use super::group::{Group, GroupState};
+use super::group::Group;
 use super::join::{Join, respond_join, update_and_park};
-use super::member::Protocol;
+use super::member::Member;
 use super::parked::Parked;
-use super::rebalance::{complete_join_if_ready, joined_members, prepare_rebalance, rebalance_or_complete};
-use super::records;
-use super::written::{GroupChange, OnWritten};
+use super::rebalance::{
+    complete_join_if_ready, current_generation, joined_members, prepare_rebalance, rebalance_or_complete,
+};
+use super::state::GroupState;
+use crate::coordinator::{WriteFailure, WriteId};
+use crate::groups::env::Env;
+use crate::groups::records;
+use crate::groups::then::GroupChange;
 
 /// From this version on a returning leader gets the members and is told not to assign (KIP-814).
 const SKIP_ASSIGNMENT_FROM: i16 = 9;
 
-/// The change of a static member's id that a write records, with what it takes to go back on it.
+/// A static member that is back: it has its new id when the record of it is committed.
 #[derive(Debug)]
-pub struct StaticMemberChange {
+pub struct StaticReturn {
     group: Str,
     generation: i32,
-    old_id: Str,
+    instance_id: Str,
     new_id: Str,
     /// The leader as members knew it before.
     old_leader: Option<Str>,
-    old_protocols: Vec<Protocol>,
-    old_rebalance_timeout_ms: i32,
-    old_session_timeout_ms: i32,
     parked: Parked,
 }
 
@@ -48,28 +49,15 @@ pub fn rejoin_static_member(
     env.cancel_session(&group.id, &old_id);
     let member = group.member(&new_id)?;
     env.touch(&group.id, member);
-    let old_protocols = member.protocols.clone();
-    let (old_rebalance_timeout_ms, old_session_timeout_ms) =
-        (member.rebalance_timeout_ms, member.session_timeout_ms);
-
+    let instance_id = member.instance_id.clone()?;
     let parked = join.parked;
     update_and_park(group, env, &new_id, join);
     match group.state() {
         GroupState::Stable if group.protocol.is_some() && group.select_protocol() == group.protocol => {
-            let change = StaticMemberChange {
-                group: group.id.clone(),
-                generation: group.generation,
-                old_id,
-                new_id,
-                old_leader,
-                old_protocols,
-                old_rebalance_timeout_ms,
-                old_session_timeout_ms,
-                parked,
-            };
+            let (id, generation) = (group.id.clone(), group.generation);
+            let back = StaticReturn { group: id, generation, instance_id, new_id, old_leader, parked };
             let record = records::group_record(group, None);
-            let on_written = OnWritten { offsets: Vec::new(), change: GroupChange::StaticMember(change) };
-            Some(env.append(vec![record], on_written, None))
+            Some(env.write(vec![record], GroupChange::StaticMember(back), None))
         }
         GroupState::Stable => rebalance_or_complete(
             group,
@@ -91,24 +79,22 @@ fn fence(env: &mut Env, old_id: &Str, join: Option<Parked>, sync: Option<Parked>
     }
 }
 
-impl StaticMemberChange {
+impl StaticReturn {
     pub fn group_id(&self) -> &Str {
         &self.group
     }
 
-    /// The log has the new id, or has refused it. If the group has moved on meanwhile, the member's join is part of the
-    /// rebalance that did it, and is answered there.
-    pub fn written(self, group: &mut Group, env: &mut Env, result: Result<(), WriteFailure>) {
-        let waits = group.is(GroupState::Stable)
+    /// If the group has moved on meanwhile, the member's join is part of the rebalance that did it, and is answered there.
+    fn is_awaited(&self, group: &Group) -> bool {
+        group.is(GroupState::Stable)
             && group.generation == self.generation
-            && group.member(&self.new_id).is_some_and(|member| member.join == Some(self.parked));
-        if !waits {
-            return;
-        }
-        group.take_join(&self.new_id);
-        match result {
-            Ok(()) => self.welcome(group, env),
-            Err(failure) => self.revert(group, env, failure),
+            && group.member(&self.new_id).is_some_and(|member| member.join == Some(self.parked))
+    }
+
+    pub fn committed(self, group: &mut Group, env: &mut Env) {
+        if self.is_awaited(group) {
+            group.take_join(&self.new_id);
+            self.welcome(group, env);
         }
     }
 
@@ -117,7 +103,7 @@ impl StaticMemberChange {
         if let Some(member) = group.member(&self.new_id) {
             env.touch(&group.id, member);
         }
-        let mut response = super::rebalance::current_generation(group, &self.new_id);
+        let mut response = current_generation(group, &self.new_id);
         if self.parked.version >= SKIP_ASSIGNMENT_FROM {
             response.skip_assignment = group.is_leader(&self.new_id);
             if response.skip_assignment {
@@ -131,7 +117,17 @@ impl StaticMemberChange {
         respond_join(env, self.parked, response);
     }
 
-    fn revert(self, group: &mut Group, env: &mut Env, failure: WriteFailure) {
+    /// The member is again what the group's record has of it, under its former id.
+    pub fn refused(
+        self,
+        group: &mut Group,
+        env: &mut Env,
+        stored: Option<&GroupMetadataValue>,
+        failure: WriteFailure,
+    ) {
+        if !self.is_awaited(group) {
+            return;
+        }
         env.sparingly("static member not stored", |left_out| {
             let member = &*self.new_id;
             warn!(
@@ -142,17 +138,7 @@ impl StaticMemberChange {
                 "static member not stored; its former id stays"
             );
         });
-        let (parked_join, parked_sync) = group.replace_static_member(&self.new_id, self.old_id.clone());
-        fence(env, &self.new_id, parked_join, parked_sync);
-        env.cancel_session(&group.id, &self.new_id);
-        group.update_member(&self.old_id, |member| {
-            member.protocols = self.old_protocols;
-            member.rebalance_timeout_ms = self.old_rebalance_timeout_ms;
-            member.session_timeout_ms = self.old_session_timeout_ms;
-        });
-        if let Some(member) = group.member(&self.old_id) {
-            env.touch(&group.id, member);
-        }
+        group.take_join(&self.new_id);
         let response = JoinGroupResponse {
             error_code: failure.error().code(),
             generation_id: group.generation,
@@ -162,5 +148,33 @@ impl StaticMemberChange {
             ..Default::default()
         };
         respond_join(env, self.parked, response);
+        let stored = stored.into_iter().flat_map(|stored| &stored.members);
+        let mut of_instance =
+            stored.filter(|member| member.group_instance_id.as_ref() == Some(&self.instance_id));
+        let Some(former) = of_instance.next() else { return };
+        let former = Member::loaded(former, group.protocol.as_ref());
+        env.cancel_session(&group.id, &self.new_id);
+        env.touch(&group.id, &former);
+        restore(group, &self.new_id, former);
+    }
+}
+
+/// Lets the member `id` be again as its record has it, under the id that it has there. What it had parked is answered.
+fn restore(group: &mut Group, id: &str, former: Member) {
+    let (led, is_to_sync) = (group.is_leader(id), group.pending_sync.contains(id));
+    let protocol_type = group.protocol_type.clone().unwrap_or_default();
+    let former_id = former.id.clone();
+    let replaced = group.remove_member(id);
+    assert!(
+        replaced.is_some_and(|member| member.join.is_none()),
+        "group {}: a parked join is lost",
+        &*group.id
+    );
+    group.add_member(former, protocol_type);
+    if led {
+        group.leader = Some(former_id.clone());
+    }
+    if is_to_sync {
+        group.pending_sync.insert(former_id);
     }
 }

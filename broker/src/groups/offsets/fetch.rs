@@ -3,11 +3,10 @@
 use corelog_wire::messages::{offset_fetch_request, offset_fetch_response};
 use corelog_wire::{ErrorCode, Str};
 
-use super::coordinator::GroupCoordinator;
-use super::effect::WriteId;
-use super::offsets::CommittedOffset;
-use super::parked::Ticket;
-use super::request::GroupResponse;
+use super::store::{CommittedOffset, OffsetKey};
+use crate::coordinator::{Ticket, WriteId};
+use crate::groups::machine::Groups;
+use crate::groups::request::GroupResponse;
 
 /// OffsetFetches of one coordinator that may wait for writes; more are told to come again, as Kafka tells all.
 const WAITING_FETCHES_MAX: usize = 1_000;
@@ -20,10 +19,10 @@ pub struct WaitingFetch {
     group: offset_fetch_request::Group,
 }
 
-impl GroupCoordinator {
+impl Groups {
     /// Members are not checked: as in Kafka, anyone may read the offsets of a classic group, also by the versions that
     /// name a member and its epoch.
-    pub(super) fn offset_fetch(
+    pub(in crate::groups) fn offset_fetch(
         &mut self,
         ticket: Ticket,
         group: offset_fetch_request::Group,
@@ -49,29 +48,42 @@ impl GroupCoordinator {
     }
 
     fn last_pending_write(&self, group: &offset_fetch_request::Group) -> Option<WriteId> {
-        let Some(topics) = &group.topics else { return self.offsets.last_pending_of(&group.group_id) };
+        if self.env.desk.pending().is_empty() {
+            return None;
+        }
+        let Some(topics) = &group.topics else {
+            return self.pending_offsets_of(&group.group_id).map(|(_, write, _)| write).max();
+        };
         let partitions = topics
             .iter()
             .flat_map(|topic| topic.partition_indexes.iter().map(move |partition| (&topic.name, *partition)));
-        partitions
-            .filter_map(|(topic, partition)| self.offsets.last_pending(&group.group_id, topic, partition))
-            .max()
+        let keys = partitions.map(|(topic, partition)| OffsetKey {
+            group: group.group_id.clone(),
+            topic: topic.clone(),
+            partition,
+        });
+        keys.filter_map(|key| self.last_write_to(key)).max()
     }
 
-    /// A write has been reported on; those that waited for it are answered, from what is durable now.
-    pub(super) fn answer_waiting_fetches(&mut self, reported: WriteId) {
-        let waiting = std::mem::take(&mut self.waiting_fetches);
-        for fetch in waiting {
-            if fetch.until <= reported {
-                let response = self.fetch(fetch.group);
-                self.env.respond(fetch.ticket, GroupResponse::OffsetFetch(response));
-            } else {
-                self.waiting_fetches.push(fetch);
+    /// Writes have been reported on; those that waited for them are answered, from what is committed now.
+    pub(in crate::groups) fn answer_waiting_fetches(&mut self) {
+        for mut fetch in std::mem::take(&mut self.waiting_fetches) {
+            if !self.env.is_pending(Some(fetch.until)) {
+                // If it was refused, one before it may be on its way still.
+                match self.last_pending_write(&fetch.group).filter(|write| *write < fetch.until) {
+                    Some(before) => fetch.until = before,
+                    None => {
+                        let response = self.fetch(fetch.group);
+                        self.env.respond(fetch.ticket, GroupResponse::OffsetFetch(response));
+                        continue;
+                    }
+                }
             }
+            self.waiting_fetches.push(fetch);
         }
     }
 
-    pub(super) fn refuse_waiting_fetches(&mut self, error: ErrorCode) {
+    pub(in crate::groups) fn refuse_waiting_fetches(&mut self, error: ErrorCode) {
         for waiting in std::mem::take(&mut self.waiting_fetches) {
             let response = offset_fetch_response::Group {
                 group_id: waiting.group.group_id,
@@ -98,7 +110,7 @@ impl GroupCoordinator {
                 .into_iter()
                 .map(|topic| {
                     let read = |index: &i32| {
-                        let offset = self.offsets.durable(&group.group_id, &topic.name, *index);
+                        let offset = self.state.offsets.get(&group.group_id, &topic.name, *index);
                         answer(*index, offset.filter(|offset| self.is_current(&topic.name, offset)))
                     };
                     let partitions = topic.partition_indexes.iter().map(read).collect();
@@ -107,7 +119,7 @@ impl GroupCoordinator {
                 .collect(),
             None => {
                 let mut topics: Vec<offset_fetch_response::Topics> = Vec::new();
-                for (topic, partition, offset) in self.offsets.durable_of(&group.group_id) {
+                for (topic, partition, offset) in self.state.offsets.of(&group.group_id) {
                     if !self.is_current(topic, offset) {
                         continue;
                     }
@@ -128,7 +140,7 @@ impl GroupCoordinator {
     }
 }
 
-impl GroupCoordinator {
+impl Groups {
     /// Whether the offset was committed for the topic that bears the name now.
     fn is_current(&self, topic: &Str, offset: &CommittedOffset) -> bool {
         offset.topic_id.is_none_or(|id| self.topics.id(topic) == Some(id))

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use corelog_wire::Str;
+use corelog_wire::coordinator_records::group_metadata_value::MemberMetadata;
 
 use super::parked::Parked;
 
@@ -36,6 +37,31 @@ pub struct Member {
 }
 
 impl Member {
+    /// As its group's record has it.
+    pub fn loaded(stored: &MemberMetadata, protocol: Option<&Str>) -> Member {
+        Member {
+            id: stored.member_id.clone(),
+            instance_id: stored.group_instance_id.clone(),
+            client_id: stored.client_id.clone(),
+            client_host: stored.client_host.clone(),
+            // Version 0 has none.
+            rebalance_timeout_ms: match stored.rebalance_timeout {
+                -1 => stored.session_timeout,
+                timeout => timeout,
+            },
+            session_timeout_ms: stored.session_timeout,
+            // The others that the member knew are not in the record; it names them when it joins next.
+            protocols: vec![Protocol {
+                name: protocol.cloned().unwrap_or_default(),
+                metadata: stored.subscription.clone(),
+            }],
+            assignment: stored.assignment.clone(),
+            join: None,
+            sync: None,
+            is_new: false,
+        }
+    }
+
     pub fn is_static(&self) -> bool {
         self.instance_id.is_some()
     }
@@ -53,7 +79,7 @@ impl Member {
             .unwrap_or_default()
     }
 
-    /// Bytes the member holds, for [`super::memory::GroupMemory`].
+    /// Bytes the member holds, for [`crate::groups::memory::GroupMemory`].
     pub fn cost(&self) -> usize {
         const FIXED: usize = 512;
         FIXED

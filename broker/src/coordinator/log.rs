@@ -1,13 +1,13 @@
-//! What the coordinator needs of its log: one partition of `__consumer_offsets`.
+//! What a coordinator needs of its log: one partition of an internal topic.
 
 use std::future::Future;
 
 use bytes::Bytes;
 
-use super::effect::WriteFailure;
+use super::machine::WriteFailure;
 
 /// The log of one coordinator. Its owner is the only one who appends to it.
-pub trait GroupLog: 'static {
+pub trait CoordinatorLog: 'static {
     /// Completes when the batch is on stable storage. An error says that it is not known to be.
     type Durable: Future<Output = Result<(), WriteLost>> + 'static;
 

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use corelog_wire::records::{BatchBuilder, BatchOptions, BuildError};
 
-use super::effect::{CoordinatorRecord, WriteFailure, WriteId};
+use super::desk::WriteId;
+use super::machine::{RawRecord, WriteFailure};
 
 /// Bytes of a record beside its key and value, at most: lengths, deltas, attributes, header count.
 const RECORD_OVERHEAD: usize = 32;
@@ -15,7 +16,7 @@ const BATCH_OVERHEAD: usize = 61;
 #[derive(Debug)]
 struct QueuedWrite {
     id: WriteId,
-    records: Vec<CoordinatorRecord>,
+    records: Vec<RawRecord>,
     timestamp_ms: i64,
     /// What the records take in a batch, at most.
     bytes: usize,
@@ -36,16 +37,21 @@ pub struct NextAppend {
 }
 
 impl WriteQueue {
-    pub fn push(&mut self, id: WriteId, records: Vec<CoordinatorRecord>, timestamp_ms: i64) {
+    pub fn push(&mut self, id: WriteId, records: Vec<RawRecord>, timestamp_ms: i64) {
         let bytes = records.iter().map(record_bytes).sum();
         self.writes.push_back(QueuedWrite { id, records, timestamp_ms, bytes });
+    }
+
+    /// Drops the writes from `first` on.
+    pub fn drop_from(&mut self, first: WriteId) {
+        while self.writes.pop_back_if(|write| write.id >= first).is_some() {}
     }
 
     /// Takes the next write, and those behind it which go into the same batch of at most `batch_bytes_max` bytes.
     pub fn next_append(&mut self, batch_bytes_max: usize) -> Option<NextAppend> {
         let room = batch_bytes_max.saturating_sub(BATCH_OVERHEAD);
         let mut taken = vec![self.writes.pop_front()?];
-        if taken[0].records.iter().any(|record| record_bytes(record) > room) {
+        if !fit(&taken[0].records, batch_bytes_max) {
             return Some(NextAppend { ids: vec![taken[0].id], batches: Err(WriteFailure::TooLarge) });
         }
         let mut bytes = taken[0].bytes;
@@ -58,7 +64,13 @@ impl WriteQueue {
     }
 }
 
-fn record_bytes(record: &CoordinatorRecord) -> usize {
+/// Whether every record fits into a batch of at most `batch_bytes_max` bytes.
+pub fn fit(records: &[RawRecord], batch_bytes_max: usize) -> bool {
+    let room = batch_bytes_max.saturating_sub(BATCH_OVERHEAD);
+    records.iter().all(|record| record_bytes(record) <= room)
+}
+
+fn record_bytes(record: &RawRecord) -> usize {
     RECORD_OVERHEAD + record.key.len() + record.value.as_ref().map_or(0, Bytes::len)
 }
 
@@ -92,11 +104,8 @@ mod tests {
     use super::*;
     use corelog_wire::records::{BatchView, with_scratch};
 
-    fn record(key: &str, value_bytes: usize) -> CoordinatorRecord {
-        CoordinatorRecord {
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            value: Some(vec![7; value_bytes].into()),
-        }
+    fn record(key: &str, value_bytes: usize) -> RawRecord {
+        RawRecord { key: Bytes::copy_from_slice(key.as_bytes()), value: Some(vec![7; value_bytes].into()) }
     }
 
     fn keys(batch: &Bytes) -> Vec<String> {

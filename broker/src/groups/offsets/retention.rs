@@ -4,11 +4,9 @@ use std::ops::Bound;
 
 use tracing::info;
 
-use super::coordinator::GroupCoordinator;
-use super::group::{Group, GroupState};
-use super::offsets::{CommittedOffset, OffsetKey};
-use super::timers::TimerKey;
-use super::written::GroupChange;
+use super::store::{CommittedOffset, OffsetKey};
+use crate::groups::classic::{Group, GroupState};
+use crate::groups::machine::{Groups, TimerKey};
 
 /// What one step looks at and removes, at most: the core has other things to do. The next step goes on from there.
 const GROUPS_A_STEP: usize = 500;
@@ -53,15 +51,15 @@ impl RetentionFrom {
     }
 }
 
-impl GroupCoordinator {
-    pub(super) fn schedule_retention(&mut self, in_ms: u64) {
-        let due = self.env.now.mono_ms.saturating_add(in_ms);
-        self.env.timers.schedule(TimerKey::Retention, due);
+impl Groups {
+    pub(in crate::groups) fn schedule_retention(&mut self, in_ms: u64) {
+        let due = self.env.desk.now.mono_ms.saturating_add(in_ms);
+        self.env.desk.timers.schedule(TimerKey::Retention, due);
     }
 
     /// One step of a run through all groups.
-    pub(super) fn apply_retention(&mut self) {
-        let now_ms = self.env.now.wall_ms;
+    pub(in crate::groups) fn apply_retention(&mut self) {
+        let now_ms = self.env.desk.now.wall_ms;
         let retention_ms = self.env.config.offsets_retention_ms;
         let from_group = self.retention_from.take().map_or(Bound::Unbounded, Bound::Included);
         let mut removals = Vec::new();
@@ -71,13 +69,13 @@ impl GroupCoordinator {
                 self.retention_from = Some(id.clone());
                 break;
             }
-            if group.creating.is_some() || group.deleting.is_some() {
+            if self.env.is_pending(group.creation) || self.env.is_pending(group.removal) {
                 continue;
             }
             let from = RetentionFrom::of(group);
             let mut keys = Vec::new();
             let mut all_go = true;
-            for (topic, partition, offset, is_pending) in self.offsets.latest_of(id) {
+            for (topic, partition, offset, is_pending) in self.latest_offsets_of(id) {
                 let ended = from.has_ended(offset, now_ms, retention_ms);
                 if ended && !is_pending && !group.is_subscribed_to(topic) {
                     keys.push(OffsetKey { group: id.clone(), topic: topic.clone(), partition });
@@ -95,9 +93,8 @@ impl GroupCoordinator {
             info!(groups = removals.len(), offsets = tombstones, "removing offsets past their retention");
         }
         for (group, keys, group_goes) in removals {
-            let change =
-                if group_goes { GroupChange::Removed { groups: vec![group] } } else { GroupChange::None };
-            self.remove_offsets(keys, change, None);
+            let groups = if group_goes { vec![group] } else { Vec::new() };
+            self.remove_offsets(keys, groups, None);
         }
         let unfinished = self.retention_from.is_some();
         let next =
