@@ -15,7 +15,7 @@ pub async fn run(shard: Rc<Shard>) {
             return;
         }
         let image = shard.image();
-        for topic in image.topics.values() {
+        for topic in image.topics() {
             for partition in 0..topic.partitions.len() as i32 {
                 yield_if_needed().await;
                 let id = LogId { topic: topic.id, partition };

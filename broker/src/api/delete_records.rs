@@ -41,10 +41,9 @@ async fn delete(context: &Context, topic: &str, index: i32, offset: i64) -> Resu
     let shard = &context.shard;
     let route = shard.route(topic, index)?;
     let internal = is_internal(topic);
-    let image = shard.image();
-    let deletes =
-        image.topic(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?.config.cleanup_policy.delete;
-    if !internal && !deletes {
+    let view = shard.view();
+    let topic = view.image.topic(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+    if !internal && !view.config(topic).cleanup_policy.delete {
         return Err(ErrorCode::POLICY_VIOLATION);
     }
     shard

@@ -26,7 +26,7 @@ pub async fn handle(context: Context, request: DescribeLogDirsRequest) -> Descri
     };
     match &request.topics {
         None => {
-            for topic in image.topics.values() {
+            for topic in image.topics() {
                 for partition in 0..topic.partitions.len() as i32 {
                     find(topic, partition);
                 }

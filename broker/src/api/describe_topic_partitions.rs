@@ -33,7 +33,7 @@ pub async fn handle(
     };
     // All topics, if none is named; in the order of their names, so that a cursor means something.
     let names: BTreeSet<Str> = if request.topics.is_empty() {
-        image.topics.keys().filter(|name| **name >= first_topic).cloned().collect()
+        image.topics_from(&first_topic).map(|topic| topic.name.clone()).collect()
     } else {
         request.topics.into_iter().map(|topic| topic.name).filter(|name| *name >= first_topic).collect()
     };

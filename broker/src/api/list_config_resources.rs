@@ -35,9 +35,7 @@ pub async fn handle(context: Context, request: ListConfigResourcesRequest) -> Li
         match kind {
             TOPIC => {
                 let image = shard.image();
-                let mut names: Vec<Str> = image.topics.keys().cloned().collect();
-                names.sort();
-                config_resources.extend(names.into_iter().map(|name| resource(TOPIC, name)));
+                config_resources.extend(image.topics().map(|topic| resource(TOPIC, topic.name.clone())));
             }
             BROKER | BROKER_LOGGER => config_resources.push(resource(kind, node.clone())),
             // Client metrics subscriptions and group configs come with the APIs that use them.

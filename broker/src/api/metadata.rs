@@ -40,9 +40,7 @@ pub async fn handle(context: Context, mut request: MetadataRequest) -> MetadataR
     match wanted {
         None => {
             let image = shard.image();
-            let mut all: Vec<_> = image.topics.values().collect();
-            all.sort_by(|a, b| a.name.cmp(&b.name));
-            topics.extend(all.into_iter().map(|topic| describe(topic, &nodes)));
+            topics.extend(image.topics().map(|topic| describe(topic, &nodes)));
         }
         Some(wanted) => {
             let mut seen = BTreeSet::new();

@@ -118,7 +118,8 @@ fn memory(response: &ProduceResponse) -> usize {
 /// Checks every batch of the request. What is refused is in the answer already. A request may be 100 MB: the core goes on
 /// with other things between its batches, and while one is checked that takes long.
 async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Batch>) {
-    let image = context.shard.image();
+    let view = context.shard.view();
+    let image = &view.image;
     // A batch may not become more than a request could be.
     let decompressed_bytes_max = context.shard.receive_budget.frame_bytes_max();
     let mut batches = Vec::new();
@@ -130,7 +131,7 @@ async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, 
         let topic = if by_id { image.topic_by_id(data.topic_id) } else { image.topic(&data.name) };
         let rules = topic.map(|topic| ProduceRules {
             decompressed_bytes_max,
-            ..topic.config.produce_rules(context.api_version, wall_clock_ms())
+            ..view.config(topic).produce_rules(context.api_version, wall_clock_ms())
         });
         let mut partitions = Vec::with_capacity(data.partition_data.len());
         for (partition_index, partition) in data.partition_data.into_iter().enumerate() {

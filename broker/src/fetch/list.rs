@@ -13,6 +13,7 @@ use slab::Slab;
 
 use super::Host;
 use super::watch::{Change, Given, Got, ListId, Place, Wanted};
+use crate::controller::Changed;
 use crate::ids::ShardId;
 use crate::partition::{Route, Router};
 
@@ -240,16 +241,13 @@ impl List {
         }
     }
 
-    /// Finds where the partitions are that are new or, if the cluster's metadata have changed, all are.
+    /// Finds where the partitions are that are new, or that the cluster's metadata say something new of.
     pub fn resolve(&mut self, router: &Router) {
-        let version = router.image.end_offset;
-        let mut unresolved = std::mem::take(&mut self.unresolved);
-        let again = self.resolved_with.replace(version) != Some(version);
-        if again {
-            unresolved = self.iter().map(|(place, _)| place).collect();
-        }
-        corelog_io::worked(unresolved.len() * size_of::<Asked>());
-        for place in unresolved {
+        let changed = self.changed(router);
+        let unresolved = std::mem::take(&mut self.unresolved);
+        corelog_io::worked((changed.len() + unresolved.len()) * size_of::<Asked>());
+        let changed = changed.into_iter().map(|place| (place, true));
+        for (place, again) in changed.chain(unresolved.into_iter().map(|place| (place, false))) {
             // One that was forgotten since is not there, or another is.
             let Some(asked) = self.asked.get_mut(place as usize) else { continue };
             let found = match asked.found {
@@ -262,6 +260,27 @@ impl List {
                 self.direct(place, found);
             }
         }
+    }
+
+    /// Places of which the metadata have changed since the list was last resolved.
+    fn changed(&mut self, router: &Router) -> Vec<Place> {
+        let version = router.image.end_offset;
+        match self.resolved_with.replace(version) {
+            Some(before) if before != version => match router.changes.since(before) {
+                Some(changes) => changes.flat_map(|(changed, name)| self.places(changed, name)).collect(),
+                None => self.iter().map(|(place, _)| place).collect(),
+            },
+            // At first all are new.
+            _ => Vec::new(),
+        }
+    }
+
+    fn places(&self, changed: Changed, name: &Str) -> impl Iterator<Item = Place> + use<'_> {
+        let places = self.topics.get(&Topic::new(name, changed.topic, self.by_id));
+        places.into_iter().flat_map(move |places| {
+            let range = changed.partition.map_or(i32::MIN..=i32::MAX, |partition| partition..=partition);
+            places.range(range).map(|(_, place)| *place)
+        })
     }
 
     /// Has the owner of a partition read it from now on as its client asks, and no other.

@@ -65,9 +65,7 @@ struct GroupPartition {
 impl Entities {
     /// `image`: the topics there are.
     pub fn new(image: Arc<Image>, limits: MetricsLimits) -> Entities {
-        let mut topics: Vec<Arc<TopicImage>> = image.topics.values().cloned().collect();
-        // The first by name: the same ones at each scrape.
-        topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let topics: Vec<Arc<TopicImage>> = image.topics().cloned().collect();
         let partitions_left_out = image.partition_count().saturating_sub(limits.partitions_max);
         Entities {
             image,
@@ -271,22 +269,19 @@ mod tests {
     use corelog_wire::metadata_records::{MetadataRecord, PartitionRecord, TopicRecord};
 
     use super::*;
-    use crate::config::{Machine, StaticConfig};
-    use crate::settings::Settings;
+    use crate::controller::Delta;
 
     /// Topics a with 3 partitions and b with 2.
     fn image() -> Arc<Image> {
-        let fixed = StaticConfig::of([("num.partitions", "1")]).unwrap();
-        let machine =
-            Machine { cpus: vec![0], cpu_quota: None, memory_bytes: 4 << 30, host_name: "box".into() };
-        let mut image = Image::new(&Settings { fixed, machine });
+        let mut image = Image::default();
+        let mut apply = |record| image.apply(&record, &mut Delta::default()).unwrap();
         for (name, number, partitions) in [("b", 2, 2), ("a", 1, 3)] {
             let topic_id = Uuid::from_random(number << 64 | number);
             let topic = TopicRecord { name: name.into(), topic_id };
-            image.apply(&MetadataRecord::TopicRecord(topic)).unwrap();
+            apply(MetadataRecord::TopicRecord(topic));
             for partition_id in 0..partitions {
                 let record = PartitionRecord { partition_id, topic_id, ..Default::default() };
-                image.apply(&MetadataRecord::PartitionRecord(record)).unwrap();
+                apply(MetadataRecord::PartitionRecord(record));
             }
         }
         Arc::new(image)

@@ -59,7 +59,7 @@ mod tests {
     fn the_epoch_is_looked_at_before_the_role() {
         use ErrorCode as Code;
         let (replicas, isr) = ([1, 2].into(), [1, 2].into());
-        let partition = PartitionImage { leader: 1, leader_epoch: 5, replicas, isr };
+        let partition = PartitionImage { leader: 1, leader_epoch: 5, replicas, isr, partition_epoch: 0 };
         let of = |broker| Leadership::of(&partition, BrokerId(broker));
         assert_eq!([1, 2, 3].map(|broker| of(broker).role), [Role::Leader, Role::Follower, Role::None]);
         assert_eq!(of(2).leader, Some(BrokerId(1)));

@@ -9,21 +9,22 @@ use corelog_storage::{HashLogId, LogConfig, LogId, ShardStorage, StorageError};
 use corelog_wire::ErrorCode;
 
 use super::{Leadership, Partition, Role};
-use crate::controller::{Image, TopicImage};
+use crate::controller::image::PartitionImage;
+use crate::controller::{TopicImage, View};
 use crate::ids::BrokerId;
 
 pub struct Partitions {
     broker: BrokerId,
     storage: Rc<ShardStorage>,
-    image: Rc<RefCell<Arc<Image>>>,
+    view: Rc<RefCell<Arc<View>>>,
     /// Those that were asked for since the start.
     open: RefCell<HashMap<LogId, Rc<Partition>, HashLogId>>,
 }
 
 impl Partitions {
-    /// `broker`: this one; `image`: the metadata, as they are at each moment.
-    pub fn new(broker: BrokerId, storage: Rc<ShardStorage>, image: Rc<RefCell<Arc<Image>>>) -> Partitions {
-        Partitions { broker, storage, image, open: RefCell::default() }
+    /// `broker`: this one; `view`: of the metadata, as they are at each moment.
+    pub fn new(broker: BrokerId, storage: Rc<ShardStorage>, view: Rc<RefCell<Arc<View>>>) -> Partitions {
+        Partitions { broker, storage, view, open: RefCell::default() }
     }
 
     /// The replica that this shard has of a partition, whatever it is to it.
@@ -32,14 +33,14 @@ impl Partitions {
         if let Some(partition) = self.opened(id) {
             return Ok(partition);
         }
-        let image = self.image.borrow();
-        let topic = image.topic_by_id(id.topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        let view = self.view.borrow();
+        let topic = view.image.topic_by_id(id.topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         let found = topic.partition(id.partition).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
         let leadership = Leadership::of(found, self.broker);
         if leadership.role == Role::None {
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
-        let log = self.storage.log(id, &topic.name, log_config(topic, id));
+        let log = self.storage.log(id, &topic.name, log_config(&view, topic, id));
         let partition = Partition::new(log, leadership);
         self.open.borrow_mut().insert(id, partition.clone());
         Ok(partition)
@@ -61,13 +62,19 @@ impl Partitions {
         self.open.borrow().values().cloned().collect()
     }
 
-    /// Takes over what the metadata say of an open partition now.
-    pub fn update(&self, partition: &Partition, topic: &TopicImage) {
-        let id = partition.id();
-        if let Some(now) = topic.partition(id.partition) {
-            partition.set_leadership(Leadership::of(now, self.broker));
+    /// Who leads a partition may have changed.
+    pub fn follow_leadership(&self, id: LogId, image: &PartitionImage) {
+        if let Some(partition) = self.opened(id) {
+            partition.set_leadership(Leadership::of(image, self.broker));
         }
-        partition.log.set_config(log_config(topic, id));
+    }
+
+    /// Has a partition take the config that its topic has now.
+    pub fn configure(&self, partition: &Partition) {
+        let (view, id) = (self.view.borrow(), partition.id());
+        if let Some(topic) = view.image.topic_by_id(id.topic) {
+            partition.log.set_config(log_config(&view, topic, id));
+        }
     }
 
     /// Takes a partition of a deleted topic out, here and now; what is returned removes its files.
@@ -77,8 +84,8 @@ impl Partitions {
     }
 }
 
-fn log_config(topic: &TopicImage, id: LogId) -> LogConfig {
-    topic.config.log_config(seed(id))
+fn log_config(view: &View, topic: &TopicImage, id: LogId) -> LogConfig {
+    view.config(topic).log_config(seed(id))
 }
 
 /// Tells partitions apart where chance should.

@@ -5,7 +5,7 @@ use corelog_wire::{ErrorCode, Uuid};
 
 use super::leadership::{Leadership, Role};
 use super::placement;
-use crate::controller::{Image, TopicImage};
+use crate::controller::{Image, RecentChanges, TopicImage};
 use crate::ids::{BrokerId, ShardId};
 
 /// Where this broker has its replica of a partition. Whether it leads there, and in which epoch, the partition says.
@@ -18,6 +18,7 @@ pub struct Route {
 /// Finds partitions by the metadata of one moment.
 pub struct Router<'a> {
     pub image: &'a Image,
+    pub changes: &'a RecentChanges,
     /// This one.
     pub broker: BrokerId,
     pub shards: usize,
