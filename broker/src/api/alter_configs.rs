@@ -8,7 +8,8 @@ use corelog_wire::messages::{
 };
 use corelog_wire::{ErrorCode, Str};
 
-use super::{Context, unbuilt};
+use super::context::{Context, told};
+use super::unbuilt;
 use crate::audit;
 use crate::config::alter::{self, Op};
 use crate::config::resource::{self, Resource};
@@ -141,7 +142,7 @@ async fn alter_all(
         };
         let (code, message) = match result {
             Ok(remark) => (ErrorCode::NONE, remark.map(Str::from)),
-            Err(error) => (error.code, super::told(error.message)),
+            Err(error) => (error.code, told(error.message)),
         };
         answers.push(Answer { resource_type, resource_name, code, message });
     }

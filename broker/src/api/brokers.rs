@@ -3,7 +3,7 @@
 use corelog_wire::fetch::{LeaderIdAndEpoch, NodeEndpoint};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
-use super::Context;
+use super::context::Context;
 use crate::controller::image::PartitionImage;
 use crate::ids::BrokerId;
 use crate::partition::Leadership;

@@ -7,7 +7,7 @@ use corelog_wire::messages::create_partitions_response::TopicResult;
 use corelog_wire::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
+use super::context::{Context, told};
 use crate::controller::{Change, ChangeError, Terms};
 
 pub async fn handle(context: Context, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
@@ -27,9 +27,7 @@ pub async fn handle(context: Context, request: CreatePartitionsRequest) -> Creat
         };
         results.push(match result {
             Ok(()) => TopicResult { name, ..Default::default() },
-            Err(error) => {
-                TopicResult { name, error_code: error.code.0, error_message: super::told(error.message) }
-            }
+            Err(error) => TopicResult { name, error_code: error.code.0, error_message: told(error.message) },
         });
     }
     CreatePartitionsResponse { results, ..Default::default() }

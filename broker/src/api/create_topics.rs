@@ -7,7 +7,8 @@ use corelog_wire::messages::create_topics_response::{CreatableTopicConfigs, Crea
 use corelog_wire::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::{Context, unbuilt};
+use super::context::{Context, told};
+use super::unbuilt;
 use crate::config::TopicConfig;
 use crate::config::describe::{self, Wanted};
 use crate::controller::{ChangeError, TOPIC_PARTITIONS_MAX, Terms, TopicImage, too_many_partitions};
@@ -128,7 +129,7 @@ fn refused(name: Str, error: ChangeError) -> CreatableTopicResult {
     CreatableTopicResult {
         name,
         error_code: error.code.0,
-        error_message: super::told(error.message),
+        error_message: told(error.message),
         configs: Some(Vec::new()),
         ..Default::default()
     }

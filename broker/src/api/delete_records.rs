@@ -5,7 +5,7 @@ use corelog_wire::ErrorCode;
 use corelog_wire::messages::delete_records_response::{PartitionResult, TopicResult};
 use corelog_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
-use super::Context;
+use super::context::Context;
 use crate::audit;
 use crate::controller::is_internal;
 

@@ -7,7 +7,7 @@ use corelog_wire::messages::delete_topics_response::DeletableTopicResult;
 use corelog_wire::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
-use super::Context;
+use super::context::{Context, told};
 use crate::controller::{Change, ChangeError, Image, Terms};
 
 pub async fn handle(context: Context, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
@@ -40,7 +40,7 @@ pub async fn handle(context: Context, request: DeleteTopicsRequest) -> DeleteTop
             }
             Err(error) => {
                 answer.error_code = error.code.0;
-                answer.error_message = super::told(error.message);
+                answer.error_message = told(error.message);
             }
         }
         responses.push(answer);

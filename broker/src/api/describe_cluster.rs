@@ -4,8 +4,8 @@ use corelog_wire::ErrorCode;
 use corelog_wire::messages::describe_cluster_response::Broker;
 use corelog_wire::messages::{DescribeClusterRequest, DescribeClusterResponse};
 
-use super::Context;
 use super::brokers::Node;
+use super::context::Context;
 use super::metadata::OPERATIONS_UNKNOWN;
 use crate::access::Resource;
 

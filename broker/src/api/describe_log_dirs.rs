@@ -7,7 +7,7 @@ use corelog_wire::messages::describe_log_dirs_response::{DescribeLogDirsResult, 
 use corelog_wire::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
-use super::Context;
+use super::context::Context;
 use crate::controller::TopicImage;
 use crate::ids::ShardId;
 use crate::partition::Route;

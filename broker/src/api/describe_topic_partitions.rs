@@ -8,8 +8,8 @@ use corelog_wire::messages::describe_topic_partitions_response::{Cursor, Partiti
 use corelog_wire::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
 use super::brokers::{NO_LEADER, Node};
+use super::context::Context;
 use crate::access::Resource;
 use crate::controller::is_internal;
 use crate::topic_name;

@@ -17,7 +17,7 @@ use corelog_wire::{ErrorCode, Message, Reader, RequestHeader, frame};
 use futures_util::future::{Either, join_all, select};
 
 use super::brokers::LeaderHints;
-use super::{Context, decode};
+use super::context::{Context, decode};
 use crate::fetch::{self, Asked, GRANT_MIN, Got, Host, List, Plan, ReadRoom};
 use crate::net::request::{CloseReason, Outcome};
 use crate::partition::Isolation;

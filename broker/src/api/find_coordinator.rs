@@ -6,8 +6,8 @@ use corelog_wire::messages::find_coordinator_response::Coordinator;
 use corelog_wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
 use super::brokers::Node;
+use super::context::Context;
 use super::unbuilt::{self, Unbuilt};
 use crate::controller::TopicImage;
 use crate::groups::group_partition;

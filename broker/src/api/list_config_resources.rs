@@ -4,7 +4,7 @@ use corelog_wire::messages::list_config_resources_response::ConfigResource;
 use corelog_wire::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
+use super::context::Context;
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;

@@ -8,7 +8,7 @@ use corelog_wire::messages::list_offsets_response::{PartitionResponse, TopicResp
 use corelog_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
+use super::context::Context;
 use crate::partition::{Isolation, OffsetQuery, Route};
 
 const LATEST: i64 = -1;

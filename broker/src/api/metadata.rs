@@ -10,7 +10,7 @@ use corelog_wire::messages::{MetadataRequest, MetadataResponse};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
 use super::brokers::{NO_LEADER, Node};
-use super::{Context, wait_for_changes};
+use super::context::{Context, wait_for_changes};
 use crate::access::Resource;
 use crate::controller::{Image, TopicImage, is_internal};
 use crate::{topic_creation, topic_name};

@@ -8,7 +8,7 @@ use crate::access::{Access, Operation, Resource};
 use crate::net::frame::Frame;
 use crate::net::request::{Begun, CloseReason, Connection, Outcome};
 use crate::shard::Shard;
-use context::{Context, decode, encode, told, wait_for_changes};
+use context::{Context, decode, encode};
 
 mod alter_configs;
 mod api_versions;

@@ -5,7 +5,7 @@ use corelog_wire::ErrorCode;
 use corelog_wire::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use corelog_wire::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
-use super::Context;
+use super::context::Context;
 
 pub async fn handle(context: Context, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
     let shard = &context.shard;

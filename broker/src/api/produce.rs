@@ -17,8 +17,8 @@ use corelog_wire::records::{NO_TIMESTAMP, ProduceError, ProduceRules, validate_i
 use corelog_wire::{ErrorCode, Message, Reader, RequestHeader};
 
 use super::brokers::LeaderHints;
+use super::context::{Context, decode, encode};
 use super::unbuilt::Unbuilt;
-use super::{Context, decode, encode};
 use crate::call::Reply;
 use crate::controller::{TopicImage, is_internal};
 use crate::ids::ShardId;
