@@ -34,9 +34,9 @@ impl Scraper {
         let shards = self.controls.len();
         let counted = join_all((0..shards).map(|shard| self.ask(shard, server::snapshot))).await;
         let mut snapshots: Vec<_> = counted.into_iter().flatten().collect();
-        let image = self.ask(0, |shard| (shard.image(), shard.config().metrics)).await;
-        let Some((image, limits)) = image else { return Page { snapshots, entities: None } };
-        let mut entities = Entities::new(image, limits);
+        let image = self.ask(0, |shard| (shard.image(), shard.broker(), shard.config().metrics)).await;
+        let Some((image, broker, limits)) = image else { return Page { snapshots, entities: None } };
+        let mut entities = Entities::new(image, broker, limits);
         let owned = entities.owned(shards);
         for snapshot in &mut snapshots {
             if let Some(owned) = snapshot.core.and_then(|core| owned.get(core)) {

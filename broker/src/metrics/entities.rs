@@ -13,8 +13,10 @@ use corelog_wire::Str;
 use super::families::{self, Family};
 use super::text;
 use crate::config::MetricsLimits;
+use crate::controller::image::PartitionImage;
 use crate::controller::{Image, TopicImage};
 use crate::groups::GroupRow;
+use crate::ids::BrokerId;
 use crate::partition::placement;
 
 /// Lines of one family that are written at once.
@@ -36,6 +38,7 @@ static OF_PARTITIONS: [(&Family, Value); 8] = [
 /// What is to be told: chosen from the metadata and the groups, then filled in by the owners of the partitions.
 pub struct Entities {
     image: Arc<Image>,
+    broker: BrokerId,
     limits: MetricsLimits,
     /// Topics by name, of which the first partitions are told.
     topics: Vec<Arc<TopicImage>>,
@@ -57,27 +60,30 @@ struct GroupLags {
 struct GroupPartition {
     topic: Str,
     partition: i32,
-    /// `None` of a topic that is gone.
+    /// `None` of a topic that is gone, or a partition that is elsewhere.
     log: Option<LogId>,
     committed: Option<i64>,
 }
 
 impl Entities {
-    /// `image`: the topics there are.
-    pub fn new(image: Arc<Image>, limits: MetricsLimits) -> Entities {
+    /// `image`: the topics there are; `broker`: this one.
+    pub fn new(image: Arc<Image>, broker: BrokerId, limits: MetricsLimits) -> Entities {
         let topics: Vec<Arc<TopicImage>> = image.topics().cloned().collect();
-        let partitions_left_out = image.partition_count().saturating_sub(limits.partitions_max);
-        Entities {
+        let mut entities = Entities {
             image,
+            broker,
             limits,
             topics,
-            partitions_left_out,
+            partitions_left_out: 0,
             groups: Vec::new(),
             groups_left_out: 0,
             group_partitions_left_out: 0,
             room_for_groups: limits.group_partitions_max,
             stats: HashMap::new(),
-        }
+        };
+        let here: usize = entities.topics.iter().map(|topic| entities.here(topic).count()).sum();
+        entities.partitions_left_out = here.saturating_sub(limits.partitions_max);
+        entities
     }
 
     /// Whether anything is to be told of groups.
@@ -108,7 +114,7 @@ impl Entities {
         for topic in row.subscribed.iter().filter_map(|name| self.image.topic(name)) {
             for partition in 0..topic.partitions.len() as i32 {
                 if !known.contains(&(topic.name.clone(), partition)) {
-                    let log = Some(LogId { topic: topic.id, partition });
+                    let log = self.log(&topic.name, partition);
                     let topic = topic.name.clone();
                     partitions.push(GroupPartition { topic, partition, log, committed: None });
                 }
@@ -128,7 +134,18 @@ impl Entities {
     fn log(&self, topic: &str, partition: i32) -> Option<LogId> {
         let topic = self.image.topic(topic)?;
         let index = usize::try_from(partition).ok()?;
-        (index < topic.partitions.len()).then_some(LogId { topic: topic.id, partition })
+        let found = topic.partitions.get(index)?;
+        self.is_here(found).then_some(LogId { topic: topic.id, partition })
+    }
+
+    /// Whether this broker has a replica: of others nothing is known here.
+    fn is_here(&self, partition: &PartitionImage) -> bool {
+        partition.replicas.contains(&self.broker.0)
+    }
+
+    fn here<'a>(&'a self, topic: &'a TopicImage) -> impl Iterator<Item = LogId> {
+        let all = (0..).zip(topic.partitions.iter()).filter(|(_, image)| self.is_here(image));
+        all.map(|(partition, _)| LogId { topic: topic.id, partition })
     }
 
     /// The partitions that have to be asked about, by the shard that owns them.
@@ -145,10 +162,7 @@ impl Entities {
 
     /// The partitions that have series of their own.
     fn told(&self) -> impl Iterator<Item = (&Str, LogId)> {
-        let all = self.topics.iter().flat_map(|topic| {
-            (0..topic.partitions.len() as i32)
-                .map(move |partition| (&topic.name, LogId { topic: topic.id, partition }))
-        });
+        let all = self.topics.iter().flat_map(|topic| self.here(topic).map(|log| (&topic.name, log)));
         all.take(self.limits.partitions_max)
     }
 
@@ -156,8 +170,8 @@ impl Entities {
     pub fn owned(&self, shards: usize) -> Vec<u64> {
         let mut owned = vec![0; shards];
         for topic in &self.topics {
-            for partition in 0..topic.partitions.len() as i32 {
-                owned[placement::owner(LogId { topic: topic.id, partition }, shards).0] += 1;
+            for log in self.here(topic) {
+                owned[placement::owner(log, shards).0] += 1;
             }
         }
         owned
@@ -280,7 +294,8 @@ mod tests {
             let topic = TopicRecord { name: name.into(), topic_id };
             apply(MetadataRecord::TopicRecord(topic));
             for partition_id in 0..partitions {
-                let record = PartitionRecord { partition_id, topic_id, ..Default::default() };
+                let replicas = vec![1];
+                let record = PartitionRecord { partition_id, topic_id, replicas, ..Default::default() };
                 apply(MetadataRecord::PartitionRecord(record));
             }
         }
@@ -312,7 +327,7 @@ mod tests {
     }
 
     fn text(limits: MetricsLimits, rows: Vec<GroupRow>) -> String {
-        let mut entities = Entities::new(image(), limits);
+        let mut entities = Entities::new(image(), BrokerId(1), limits);
         entities.add_groups(rows);
         let wanted: Vec<LogId> = entities.wanted(3).into_iter().flatten().collect();
         entities.add_stats(wanted.into_iter().map(|log| (log, stats(10, 110))));
@@ -379,7 +394,7 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
         let off = MetricsLimits { partitions_max: 0, group_partitions_max: 0 };
-        assert!(!Entities::new(image(), off).wants_groups());
+        assert!(!Entities::new(image(), BrokerId(1), off).wants_groups());
         assert!(!self::text(off, vec![]).contains("corelog_partition_"));
     }
 

@@ -392,3 +392,20 @@ async fn answered(connection: &mut Connection, request: &HeartbeatRequest) -> Er
         }
     }
 }
+
+/// Of what other brokers have nothing is counted here.
+#[test]
+fn metrics_are_of_the_partitions_that_are_here() {
+    let world = world();
+    let scraper = world.scraper();
+    let page = world.run(|_| async move { scraper.scrape().await });
+    let text: String = page.pieces().collect();
+    let told = |partition: i32| {
+        let labels = format!("corelog_partition_high_watermark{{topic=\"t\",partition=\"{partition}\"}}");
+        text.contains(&labels)
+    };
+    assert_eq!(ALL.map(told).collect::<Vec<_>>(), [true, true, false, true], "{text}");
+    let owned = text.lines().filter(|line| line.starts_with("corelog_partitions{"));
+    let owned: u64 = owned.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
+    assert_eq!(owned, 6, "{text}");
+}
