@@ -69,8 +69,10 @@ pub async fn wait_for_changes<R: Request>(context: &Context, request: R) -> R {
 }
 
 /// Decodes a request. Bytes behind it are let pass, as Kafka does: librdkafka 2.16 sends three behind a Metadata v13.
-pub fn decode<R: Request>(reader: &mut Reader, version: i16) -> Result<R, DecodeError> {
-    let request = R::decode(reader, version)?;
+pub fn decode<R: Request>(reader: &mut Reader, version: i16) -> Result<R, CloseReason> {
+    let malformed =
+        |error: DecodeError| CloseReason::Malformed { api: R::NAME, version, error: error.to_string() };
+    let request = R::decode(reader, version).map_err(malformed)?;
     if reader.remaining() > 0 {
         tracing::debug!(api = R::NAME, version, bytes = reader.remaining(), "bytes follow the request");
     }

@@ -13,7 +13,7 @@ use corelog_wire::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
 use corelog_wire::records::{self, DownConvertLimits, LegacyFormat};
-use corelog_wire::{ErrorCode, Message, Reader, RequestHeader, frame};
+use corelog_wire::{ErrorCode, Reader, RequestHeader, frame};
 use futures_util::future::{Either, join_all, select};
 
 use super::brokers::LeaderHints;
@@ -54,13 +54,7 @@ pub async fn handle(mut context: Context, header: RequestHeader, mut reader: Rea
     turn.enter().await;
     let request: FetchRequest = match decode(&mut reader, version) {
         Ok(request) => request,
-        Err(error) => {
-            return Outcome::Close(CloseReason::Malformed {
-                api: FetchRequest::NAME,
-                version,
-                error: error.to_string(),
-            });
-        }
+        Err(reason) => return Outcome::Close(reason),
     };
     // A fetch may wait for as long as its client likes: it keeps nothing of the request's bytes.
     context.client_id = None;

@@ -213,8 +213,6 @@ where
             shard.metrics.errors(&response);
             encode(&response, version, correlation_id)
         }
-        Err(error) => {
-            Outcome::Close(CloseReason::Malformed { api: R::NAME, version, error: error.to_string() })
-        }
+        Err(reason) => Outcome::Close(reason),
     }
 }

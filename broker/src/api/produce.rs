@@ -14,7 +14,7 @@ use corelog_wire::produce::{
     ProduceResponse, TopicProduceResponse,
 };
 use corelog_wire::records::{NO_TIMESTAMP, ProduceError, ProduceRules, validate_if_short, validate_produce};
-use corelog_wire::{ErrorCode, Message, Reader, RequestHeader};
+use corelog_wire::{ErrorCode, Reader, RequestHeader};
 
 use super::brokers::LeaderHints;
 use super::context::{Context, decode, encode};
@@ -60,10 +60,7 @@ pub async fn begin(context: Context, header: RequestHeader, mut reader: Reader) 
     let (key, version) = (header.api_key, header.api_version);
     let request: ProduceRequest = match decode(&mut reader, version) {
         Ok(request) => request,
-        Err(error) => {
-            let (api, error) = (ProduceRequest::NAME, error.to_string());
-            return Begun::close(key, CloseReason::Malformed { api, version, error });
-        }
+        Err(reason) => return Begun::close(key, reason),
     };
     let acks = request.acks;
     let (mut response, batches) = check(&context, request).await;
