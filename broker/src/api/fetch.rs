@@ -18,7 +18,7 @@ use futures_util::future::{Either, join_all, select};
 
 use super::brokers::LeaderHints;
 use super::context::{Context, decode};
-use crate::fetch::{self, Asked, GRANT_MIN, Got, Host, List, Plan, ReadRoom};
+use crate::fetch::{self, Asked, GRANT_MIN, Got, Host, List, ListId, Plan, ReadRoom};
 use crate::net::request::{CloseReason, Outcome};
 use crate::partition::Isolation;
 use crate::shard::Shard;
@@ -182,46 +182,16 @@ async fn gather(
         let may_wait = now < limits.deadline && !shard.is_stopping();
         let news = bell.listen();
         shard.with_router(|router| list.resolve(router));
-        let mut new = list.refusals();
         let held = granted.take().or_else(|| room.grant(limits.max_bytes));
         let most = held.as_ref().map(|held| held.count().min(limits.max_bytes as u64));
         // A first batch may be larger than what is asked for (KIP-74), and none is read that there is no room for: hundreds
         // that read one to find that out would hold them all at once.
         let first_batch = held.as_ref().map_or(0, |held| room.batch_bytes_max(held));
-        let all = list.shares().map(|share| share.bytes).sum();
         let enough = if may_wait { limits.min_bytes } else { 0 };
-        let reads = list.shares().map(|part| {
-            let (owner, changes) = (part.owner, std::mem::take(&mut part.changes));
-            let given = std::mem::take(&mut part.given);
-            let most = most.map(|most| ReadRoom { bytes: share(most, part.bytes, all), first_batch });
-            async move {
-                let read = shard
-                    .on(owner, move |shard| fetch::read(shard, id, given, changes, isolation, most, enough));
-                (owner, read.await)
-            }
-        });
-        for (owner, read) in join_all(reads).await {
-            match read {
-                Ok(read) => new.extend(read),
-                Err(_) => new.extend(list.gone(owner)),
-            }
-        }
+        let new = ask_owners(shard, list, id, isolation, most, first_batch, enough).await;
         let read: usize = new.iter().map(|got| got.len).sum();
-        // What was looked at before and not now has not changed.
-        new.append(&mut got);
-        got = new;
-        got.sort_by_key(|got| list.get(got.place).turn);
-        got.dedup_by_key(|got| got.place);
-        // Small limits were given to each shard whole, and to each a first batch of any size. The answer keeps to the
-        // limits in the list's order, and only its own first batch may exceed them (KIP-74).
-        let most = most.unwrap_or(0) as usize;
-        let mut total = 0;
-        for got in got.iter_mut().filter(|got| got.len > 0) {
-            if total > 0 && (total + got.len > most || got.len > list.get(got.place).bytes_max()) {
-                got.leave_out();
-            }
-            total += got.len;
-        }
+        got = merge(list, new, got);
+        let total = keep_to(most.unwrap_or(0) as usize, list, &mut got);
         let first = got.iter().find(|got| got.len > 0 || got.lacking > 0);
         let mut lacking = first.map(|got| got.lacking as u64).filter(|lacking| *lacking > 0);
         if held.is_none() && got.iter().any(|got| got.is_cut) {
@@ -263,6 +233,60 @@ async fn gather(
         }
         now = corelog_io::now();
     }
+}
+
+/// Has the owners read what may have news, up to `most` bytes of it; nothing, where there is no room. Beside it what is
+/// refused without asking them.
+async fn ask_owners(
+    shard: &Rc<Shard>,
+    list: &mut List,
+    id: ListId,
+    isolation: Isolation,
+    most: Option<u64>,
+    first_batch: usize,
+    enough: usize,
+) -> Vec<Got> {
+    let all = list.shares().map(|share| share.bytes).sum();
+    let reads = list.shares().map(|part| {
+        let (owner, changes) = (part.owner, std::mem::take(&mut part.changes));
+        let given = std::mem::take(&mut part.given);
+        let most = most.map(|most| ReadRoom { bytes: share(most, part.bytes, all), first_batch });
+        async move {
+            let read =
+                shard.on(owner, move |shard| fetch::read(shard, id, given, changes, isolation, most, enough));
+            (owner, read.await)
+        }
+    });
+    let reads = join_all(reads).await;
+    let mut got = list.refusals();
+    for (owner, read) in reads {
+        match read {
+            Ok(read) => got.extend(read),
+            Err(_) => got.extend(list.gone(owner)),
+        }
+    }
+    got
+}
+
+/// In the list's order. What was looked at `before` and is not among the `new` has not changed.
+fn merge(list: &List, mut new: Vec<Got>, mut before: Vec<Got>) -> Vec<Got> {
+    new.append(&mut before);
+    new.sort_by_key(|got| list.get(got.place).turn);
+    new.dedup_by_key(|got| got.place);
+    new
+}
+
+/// Small limits were given to each shard whole, and to each a first batch of any size. The answer keeps to the limits in the
+/// list's order, and only its own first batch may exceed them (KIP-74). The bytes it comes to.
+fn keep_to(most: usize, list: &List, got: &mut [Got]) -> usize {
+    let mut total = 0;
+    for got in got.iter_mut().filter(|got| got.len > 0) {
+        if total > 0 && (total + got.len > most || got.len > list.get(got.place).bytes_max()) {
+            got.leave_out();
+        }
+        total += got.len;
+    }
+    total
 }
 
 /// How much of `grant` an owner may read of which `own` of `all` bytes are asked. Large grants are dealt among the
