@@ -19,7 +19,6 @@ pub mod logging;
 pub mod metrics;
 mod net;
 mod partition;
-mod placement;
 pub mod process;
 mod producer_ids;
 mod retention;

@@ -23,7 +23,7 @@ use crate::leftovers::{self, KEEP_ALL};
 use crate::lifecycle::{Barrier, Stopping};
 use crate::metrics::{Snapshot, families};
 use crate::net::accept;
-use crate::placement;
+use crate::partition::placement;
 use crate::settings::Settings;
 use crate::shard::Shard;
 use crate::told::told;
@@ -285,13 +285,13 @@ impl Start {
             Controller::load(log, shard.settings.clone(), shard.identity.node_id, &shard.config())
                 .await
                 .context("loading the controller's log")?;
-        let image = controller.image();
-        if image.end_offset == 0 {
+        let update = Arc::new(controller.update());
+        let loaded = update.view.image.clone();
+        if loaded.end_offset == 0 {
             leftovers::expect_no_logs(shard).await.context("the controller's log")?;
         }
         shard.set_controller(controller.start(shard));
-        let loaded = image.clone();
-        shard.on_all(move |shard| async move { shard.install(image, &[]).await }).await?;
+        shard.on_all(move |shard| async move { shard.install(&update).await }).await?;
         let claimed = deleted.clone();
         shard.on_all(move |shard| async move { leftovers::claim(&shard, &claimed).await }).await?;
         if let Found::Recovered(Replayed { journal_files, entries, bytes }) = found {

@@ -8,7 +8,7 @@ use corelog_wire::messages::describe_configs_response::{DescribeConfigsResult, R
 use corelog_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
+use super::context::{Context, told};
 use crate::config::alter::Refusal;
 use crate::config::describe::{self, Entry, Wanted};
 use crate::config::resource::Resource;
@@ -52,7 +52,7 @@ pub async fn handle(context: Context, request: DescribeConfigsRequest) -> Descri
             }
             Err((code, message)) => {
                 result.error_code = code.0;
-                result.error_message = super::told(message);
+                result.error_message = told(message);
             }
         }
         results.push(result);

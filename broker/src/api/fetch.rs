@@ -13,12 +13,14 @@ use corelog_wire::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
 };
 use corelog_wire::records::{self, DownConvertLimits, LegacyFormat};
-use corelog_wire::{ErrorCode, Message, Reader, RequestHeader, frame};
+use corelog_wire::{ErrorCode, Reader, RequestHeader, frame};
 use futures_util::future::{Either, join_all, select};
 
-use super::{Context, READ_COMMITTED, decode, is_isolation_level};
-use crate::fetch::{self, Asked, GRANT_MIN, Got, Host, List, Plan, ReadRoom};
-use crate::net::connection::{CloseReason, Outcome};
+use super::brokers::LeaderHints;
+use super::context::{Context, decode};
+use crate::fetch::{self, Asked, GRANT_MIN, Got, Host, List, ListId, Plan, ReadRoom};
+use crate::net::request::{CloseReason, Outcome};
+use crate::partition::Isolation;
 use crate::shard::Shard;
 
 /// With something to read and no room for it a response waits at the least this long, whatever `max_wait_ms` says: an
@@ -38,6 +40,8 @@ const V2_BATCHES_FROM: i16 = 4;
 const V1_MESSAGES_FROM: i16 = 2;
 /// From this version on topics are named by id (KIP-516).
 const TOPIC_IDS_FROM: i16 = 13;
+/// First version whose answer says who leads the partitions that it refuses (KIP-951).
+const LEADER_HINTS_FROM: i16 = 16;
 /// Clients fetch with this id. Greater ones are of brokers, and none copies its log by Fetch here.
 const CONSUMER_REPLICA_ID: i32 = -1;
 /// What down-conversion may make of one partition's batches when it decompresses them.
@@ -50,13 +54,7 @@ pub async fn handle(mut context: Context, header: RequestHeader, mut reader: Rea
     turn.enter().await;
     let request: FetchRequest = match decode(&mut reader, version) {
         Ok(request) => request,
-        Err(error) => {
-            return Outcome::Close(CloseReason::Malformed {
-                api: FetchRequest::NAME,
-                version,
-                error: error.to_string(),
-            });
-        }
+        Err(reason) => return Outcome::Close(reason),
     };
     // A fetch may wait for as long as its client likes: it keeps nothing of the request's bytes.
     context.client_id = None;
@@ -79,13 +77,11 @@ async fn fetch(
     let shard = &context.shard;
     let by_id = context.api_version >= TOPIC_IDS_FROM;
     let replica = request.replica_id.max(request.replica_state.replica_id);
-    let isolation = request.isolation_level;
-    let refusal = if replica > CONSUMER_REPLICA_ID {
-        Some(ErrorCode::NOT_LEADER_OR_FOLLOWER)
-    } else if !is_isolation_level(isolation) {
-        Some(ErrorCode::INVALID_REQUEST)
-    } else {
-        None
+    let isolation = Isolation::from_level(request.isolation_level);
+    let asked = match isolation {
+        _ if replica > CONSUMER_REPLICA_ID => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+        None => Err(ErrorCode::INVALID_REQUEST),
+        Some(isolation) => Ok(isolation),
     };
     let now = corelog_io::now();
     let mut limits = Limits {
@@ -94,7 +90,7 @@ async fn fetch(
         begun: now,
         deadline: now + Duration::from_millis(request.max_wait_ms.max(0) as u64),
     };
-    if refusal.is_some() {
+    if asked.is_err() {
         request.session_epoch = fetch::EPOCH_FINAL;
     }
     let client: Rc<dyn Any> = context.connection.clone();
@@ -107,12 +103,13 @@ async fn fetch(
     }
     drop(request);
     context.room.give_back();
-    let (got, held) = match refusal {
+    let (got, held) = match asked {
         // In each partition: before version 7 there is no error for the whole.
-        Some(code) => (plan.list.iter().map(|(place, _)| Got::refused(place, code)).collect(), None),
-        None => gather(shard, &mut plan.list, limits, turn).await,
+        Err(code) => (plan.list.iter().map(|(place, _)| Got::refused(place, code)).collect(), None),
+        Ok(isolation) => gather(shard, &mut plan.list, isolation, limits, turn).await,
     };
-    let response = respond(context, &mut plan, got, isolation == READ_COMMITTED).await;
+    let isolation = asked.unwrap_or(Isolation::ReadUncommitted);
+    let response = respond(context, &mut plan, got, isolation).await;
     plan.finish();
     (response, held)
 }
@@ -169,6 +166,7 @@ struct Limits {
 async fn gather(
     shard: &Rc<Shard>,
     list: &mut List,
+    isolation: Isolation,
     limits: Limits,
     turn: &mut Turn,
 ) -> (Vec<Got>, Option<Permit>) {
@@ -184,45 +182,16 @@ async fn gather(
         let may_wait = now < limits.deadline && !shard.is_stopping();
         let news = bell.listen();
         shard.with_router(|router| list.resolve(router));
-        let mut new = list.refusals();
         let held = granted.take().or_else(|| room.grant(limits.max_bytes));
         let most = held.as_ref().map(|held| held.count().min(limits.max_bytes as u64));
         // A first batch may be larger than what is asked for (KIP-74), and none is read that there is no room for: hundreds
         // that read one to find that out would hold them all at once.
         let first_batch = held.as_ref().map_or(0, |held| room.batch_bytes_max(held));
-        let all = list.shares().map(|share| share.bytes).sum();
         let enough = if may_wait { limits.min_bytes } else { 0 };
-        let reads = list.shares().map(|part| {
-            let (owner, changes) = (part.owner, std::mem::take(&mut part.changes));
-            let given = std::mem::take(&mut part.given);
-            let most = most.map(|most| ReadRoom { bytes: share(most, part.bytes, all), first_batch });
-            async move {
-                let read = shard.on(owner, move |shard| fetch::read(shard, id, given, changes, most, enough));
-                (owner, read.await)
-            }
-        });
-        for (owner, read) in join_all(reads).await {
-            match read {
-                Ok(read) => new.extend(read),
-                Err(_) => new.extend(list.gone(owner)),
-            }
-        }
+        let new = ask_owners(shard, list, id, isolation, most, first_batch, enough).await;
         let read: usize = new.iter().map(|got| got.len).sum();
-        // What was looked at before and not now has not changed.
-        new.append(&mut got);
-        got = new;
-        got.sort_by_key(|got| list.get(got.place).turn);
-        got.dedup_by_key(|got| got.place);
-        // Small limits were given to each shard whole, and to each a first batch of any size. The answer keeps to the
-        // limits in the list's order, and only its own first batch may exceed them (KIP-74).
-        let most = most.unwrap_or(0) as usize;
-        let mut total = 0;
-        for got in got.iter_mut().filter(|got| got.len > 0) {
-            if total > 0 && (total + got.len > most || got.len > list.get(got.place).bytes_max()) {
-                got.leave_out();
-            }
-            total += got.len;
-        }
+        got = merge(list, new, got);
+        let total = keep_to(most.unwrap_or(0) as usize, list, &mut got);
         let first = got.iter().find(|got| got.len > 0 || got.lacking > 0);
         let mut lacking = first.map(|got| got.lacking as u64).filter(|lacking| *lacking > 0);
         if held.is_none() && got.iter().any(|got| got.is_cut) {
@@ -266,6 +235,60 @@ async fn gather(
     }
 }
 
+/// Has the owners read what may have news, up to `most` bytes of it; nothing, where there is no room. Beside it what is
+/// refused without asking them.
+async fn ask_owners(
+    shard: &Rc<Shard>,
+    list: &mut List,
+    id: ListId,
+    isolation: Isolation,
+    most: Option<u64>,
+    first_batch: usize,
+    enough: usize,
+) -> Vec<Got> {
+    let all = list.shares().map(|share| share.bytes).sum();
+    let reads = list.shares().map(|part| {
+        let (owner, changes) = (part.owner, std::mem::take(&mut part.changes));
+        let given = std::mem::take(&mut part.given);
+        let most = most.map(|most| ReadRoom { bytes: share(most, part.bytes, all), first_batch });
+        async move {
+            let read =
+                shard.on(owner, move |shard| fetch::read(shard, id, given, changes, isolation, most, enough));
+            (owner, read.await)
+        }
+    });
+    let reads = join_all(reads).await;
+    let mut got = list.refusals();
+    for (owner, read) in reads {
+        match read {
+            Ok(read) => got.extend(read),
+            Err(_) => got.extend(list.gone(owner)),
+        }
+    }
+    got
+}
+
+/// In the list's order. What was looked at `before` and is not among the `new` has not changed.
+fn merge(list: &List, mut new: Vec<Got>, mut before: Vec<Got>) -> Vec<Got> {
+    new.append(&mut before);
+    new.sort_by_key(|got| list.get(got.place).turn);
+    new.dedup_by_key(|got| got.place);
+    new
+}
+
+/// Small limits were given to each shard whole, and to each a first batch of any size. The answer keeps to the limits in the
+/// list's order, and only its own first batch may exceed them (KIP-74). The bytes it comes to.
+fn keep_to(most: usize, list: &List, got: &mut [Got]) -> usize {
+    let mut total = 0;
+    for got in got.iter_mut().filter(|got| got.len > 0) {
+        if total > 0 && (total + got.len > most || got.len > list.get(got.place).bytes_max()) {
+            got.leave_out();
+        }
+        total += got.len;
+    }
+    total
+}
+
 /// How much of `grant` an owner may read of which `own` of `all` bytes are asked. Large grants are dealt among the
 /// owners: what several read for the same room is read in vain. Small ones are each owner's whole, so that an answer
 /// is filled in the request's order (KIP-74).
@@ -277,9 +300,10 @@ fn share(grant: u64, own: u64, all: u64) -> usize {
 }
 
 /// Puts the answer together: for a session only what is new to the client.
-async fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committed: bool) -> FetchResponse {
+async fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, isolation: Isolation) -> FetchResponse {
     let mut topics: Vec<FetchableTopicResponse> = Vec::new();
     let mut records_bytes = 0;
+    let mut hints = LeaderHints::new(&context.shard, context.connection.listener);
     for got in got {
         let (place, len, records) = (got.place, got.len, got.records);
         let asked = plan.list.get_mut(place);
@@ -289,7 +313,11 @@ async fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committ
         }
         asked.told = Some(news);
         records_bytes += len;
-        let partition = answer(context, asked, got, read_committed).await;
+        let mut partition = answer(context, asked, got, isolation).await;
+        if context.api_version >= LEADER_HINTS_FROM {
+            partition.current_leader =
+                hints.beside(partition.error_code, &asked.topic, asked.topic_id, asked.partition);
+        }
         match topics.last_mut() {
             Some(last) if last.topic == asked.topic && last.topic_id == asked.topic_id => {
                 last.partitions.push(partition);
@@ -307,10 +335,11 @@ async fn respond(context: &Context, plan: &mut Plan, got: Vec<Got>, read_committ
         }
     }
     context.shard.metrics.fetched(records_bytes as u64);
-    FetchResponse { session_id: plan.session_id, responses: topics, ..Default::default() }
+    let node_endpoints = hints.endpoints;
+    FetchResponse { session_id: plan.session_id, responses: topics, node_endpoints, ..Default::default() }
 }
 
-async fn answer(context: &Context, asked: &Asked, got: Got, read_committed: bool) -> PartitionData {
+async fn answer(context: &Context, asked: &Asked, got: Got, isolation: Isolation) -> PartitionData {
     let mut error = got.error;
     let mut records = got.parts;
     if context.api_version < V2_BATCHES_FROM && !records.is_empty() {
@@ -335,7 +364,7 @@ async fn answer(context: &Context, asked: &Asked, got: Got, read_committed: bool
             .diverging
             .map_or_else(Default::default, |(epoch, end_offset)| EpochEndOffset { epoch, end_offset }),
         // None are aborted; who reads what is not committed is not told of any.
-        aborted_transactions: read_committed.then(Vec::new),
+        aborted_transactions: (isolation == Isolation::ReadCommitted).then(Vec::new),
         records: Some(records),
         ..Default::default()
     }

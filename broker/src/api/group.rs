@@ -17,7 +17,7 @@ use corelog_wire::messages::{
 use corelog_wire::{ErrorCode, Str, Uuid};
 use futures_util::future::join_all;
 
-use super::Context;
+use super::context::Context;
 use crate::audit;
 use crate::controller::OFFSETS_TOPIC;
 use crate::groups::{GroupRequest, GroupResponse, RequestContext, group_partition};

@@ -2,18 +2,18 @@
 
 use std::rc::Rc;
 
-use corelog_wire::{ApiKey, DecodeError, ErrorCode, Reader, Request, RequestHeader, Str, frame};
-use futures_util::future::LocalBoxFuture;
+use corelog_wire::{ApiKey, ErrorCode, Reader, Request, RequestHeader};
 
 use crate::access::{Access, Operation, Resource};
-use crate::audit::{Asker, Audited};
-use crate::net::connection::{CloseReason, Connection, Outcome};
 use crate::net::frame::Frame;
-use crate::net::receive::RequestRoom;
+use crate::net::request::{Begun, CloseReason, Connection, Outcome};
 use crate::shard::Shard;
+use context::{Context, decode, encode};
 
 mod alter_configs;
 mod api_versions;
+mod brokers;
+mod context;
 mod create_partitions;
 mod create_topics;
 mod delete_records;
@@ -39,47 +39,6 @@ const DECODED_SHARE: u64 = 8;
 const DECODED_UNCOUNTED: usize = 4 << 10;
 /// Arrays decode to so many times their bytes at the most.
 const DECODED_TIMES: u64 = 24;
-
-/// Of an error message; the longest names and values that a request can carry are 32767 bytes.
-const MESSAGE_BYTES_MAX: usize = 2048;
-
-const READ_UNCOMMITTED: i8 = 0;
-const READ_COMMITTED: i8 = 1;
-
-fn is_isolation_level(level: i8) -> bool {
-    matches!(level, READ_UNCOMMITTED | READ_COMMITTED)
-}
-
-/// What a handler knows besides its request.
-#[derive(Clone)]
-pub struct Context {
-    pub shard: Rc<Shard>,
-    pub connection: Rc<Connection>,
-    pub api_version: i16,
-    pub client_id: Option<Str>,
-    /// For handlers that wait: what the request's bytes hold of the receive budget.
-    pub room: RequestRoom,
-}
-
-impl Context {
-    /// Who asks, as the log names clients: the client id, the software if it told, and the address.
-    pub fn client(&self) -> String {
-        self.connection.client(self.client_id.as_deref())
-    }
-
-    /// Who asks, for the audit.
-    fn asker(&self) -> Asker {
-        Asker {
-            principal: self.connection.principal().clone(),
-            client_id: self.client_id.clone(),
-            address: self.connection.peer,
-        }
-    }
-
-    fn change(&self, what: &'static str, on: &str, details: String) -> Audited {
-        Audited::new(&self.shard, &self.asker(), what, on, details)
-    }
-}
 
 /// An API as it is advertised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,10 +131,9 @@ apis! {
     DescribeTopicPartitions 0 - 0 [Describe Topic] => describe_topic_partitions::handle;
 }
 
-/// Whether the answer to a request of this API may wait for what other clients do. Its handler gives the request's room
-/// back before it waits.
-pub fn waits_for_others(api_key: i16) -> bool {
-    [ApiKey::Fetch, ApiKey::JoinGroup, ApiKey::SyncGroup].iter().any(|waits| i16::from(*waits) == api_key)
+/// Whether the answer to a request of this API may wait for what other clients do.
+fn waits_for_others(api_key: ApiKey) -> bool {
+    matches!(api_key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup)
 }
 
 /// Whether a request of this API is answered when the controller has made its changes one after the other, which takes
@@ -190,25 +148,6 @@ fn waits_for_changes(api_key: ApiKey) -> bool {
             | ApiKey::AlterConfigs
             | ApiKey::IncrementalAlterConfigs
     )
-}
-
-/// A request that was taken in.
-pub struct Begun {
-    pub api_key: i16,
-    /// Completes it; the connection awaits these in order.
-    pub outcome: LocalBoxFuture<'static, Outcome>,
-    /// Memory of what of the answer is made already.
-    pub made_bytes: usize,
-}
-
-impl Begun {
-    fn new(api_key: i16, outcome: impl Future<Output = Outcome> + 'static) -> Begun {
-        Begun { api_key, outcome: Box::pin(outcome), made_bytes: 0 }
-    }
-
-    fn close(api_key: i16, reason: CloseReason) -> Begun {
-        Begun::new(api_key, async move { Outcome::Close(reason) })
-    }
 }
 
 /// Takes a frame in: decodes its header and, for a Produce, fixes the order of its batches.
@@ -242,21 +181,12 @@ pub async fn begin(shard: &Rc<Shard>, connection: &Rc<Connection>, frame: Frame)
         client_id: header.client_id.clone(),
         room: frame.room,
     };
-    match api.key {
+    let begun = match api.key {
         ApiKey::Produce => produce::begin(context, header, reader).await,
         ApiKey::Fetch => Begun::new(key, fetch::handle(context, header, reader)),
         api_key => Begun::new(key, route(context, header, api_key, reader)),
-    }
-}
-
-/// An error message for an answer. It may repeat what the client sent, and a string that is longer than an INT16 tells could
-/// not be sent at all.
-fn told(mut message: String) -> Option<Str> {
-    if message.len() > MESSAGE_BYTES_MAX {
-        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
-        message.push_str("...");
-    }
-    Some(message.into())
+    };
+    Begun { waits_for_others: waits_for_others(api.key), ..begun }
 }
 
 async fn run<R, F, Fut>(context: Context, header: RequestHeader, mut reader: Reader, handler: F) -> Outcome
@@ -283,39 +213,6 @@ where
             shard.metrics.errors(&response);
             encode(&response, version, correlation_id)
         }
-        Err(error) => {
-            Outcome::Close(CloseReason::Malformed { api: R::NAME, version, error: error.to_string() })
-        }
-    }
-}
-
-/// Before a request of another API asks the controller for changes: gives up the room that others need, and waits among those
-/// that do the same; meanwhile it is what it came in as, for which it has room.
-async fn wait_for_changes<R: Request>(context: &Context, request: R) -> R {
-    let version = context.api_version;
-    let Some(decoded) = context.room.take_decoded() else { return request };
-    let count = decoded.count();
-    let Ok(bytes) = request.to_bytes(version) else {
-        context.room.add(decoded);
-        return request;
-    };
-    drop((request, decoded));
-    context.room.add(context.shard.decoded_changes.acquire(count).await);
-    R::decode(&mut Reader::new(bytes), version).expect("it was just encoded")
-}
-
-/// Decodes a request. Bytes behind it are let pass, as Kafka does: librdkafka 2.16 sends three behind a Metadata v13.
-fn decode<R: Request>(reader: &mut Reader, version: i16) -> Result<R, DecodeError> {
-    let request = R::decode(reader, version)?;
-    if reader.remaining() > 0 {
-        tracing::debug!(api = R::NAME, version, bytes = reader.remaining(), "bytes follow the request");
-    }
-    Ok(request)
-}
-
-fn encode<R: corelog_wire::Response>(response: &R, version: i16, correlation_id: i32) -> Outcome {
-    match frame::response(response, version, correlation_id) {
-        Ok(frame) => Outcome::Answer { frame, held: None },
-        Err(error) => Outcome::Close(CloseReason::Encode(error.to_string())),
+        Err(reason) => Outcome::Close(reason),
     }
 }

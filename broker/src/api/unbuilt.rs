@@ -8,7 +8,7 @@ use corelog_wire::messages::{
 };
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
+use super::context::Context;
 use crate::config::rows::UNCOMPACTED;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

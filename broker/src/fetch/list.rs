@@ -13,8 +13,9 @@ use slab::Slab;
 
 use super::Host;
 use super::watch::{Change, Given, Got, ListId, Place, Wanted};
+use crate::controller::Changed;
 use crate::ids::ShardId;
-use crate::partition::{self, Route, Router};
+use crate::partition::{Route, Router};
 
 /// A partition as its consumer last asked for it.
 #[derive(Debug)]
@@ -240,16 +241,13 @@ impl List {
         }
     }
 
-    /// Finds where the partitions are that are new or, if the cluster's metadata have changed, all are.
+    /// Finds where the partitions are that are new, or that the cluster's metadata say something new of.
     pub fn resolve(&mut self, router: &Router) {
-        let version = router.image.end_offset;
-        let mut unresolved = std::mem::take(&mut self.unresolved);
-        let again = self.resolved_with.replace(version) != Some(version);
-        if again {
-            unresolved = self.iter().map(|(place, _)| place).collect();
-        }
-        corelog_io::worked(unresolved.len() * size_of::<Asked>());
-        for place in unresolved {
+        let changed = self.changed(router);
+        let unresolved = std::mem::take(&mut self.unresolved);
+        corelog_io::worked((changed.len() + unresolved.len()) * size_of::<Asked>());
+        let changed = changed.into_iter().map(|place| (place, true));
+        for (place, again) in changed.chain(unresolved.into_iter().map(|place| (place, false))) {
             // One that was forgotten since is not there, or another is.
             let Some(asked) = self.asked.get_mut(place as usize) else { continue };
             let found = match asked.found {
@@ -264,15 +262,31 @@ impl List {
         }
     }
 
+    /// Places of which the metadata have changed since the list was last resolved.
+    fn changed(&mut self, router: &Router) -> Vec<Place> {
+        let version = router.image.end_offset;
+        match self.resolved_with.replace(version) {
+            Some(before) if before != version => match router.changes.since(before) {
+                Some(changes) => changes.flat_map(|(changed, name)| self.places(changed, name)).collect(),
+                None => self.iter().map(|(place, _)| place).collect(),
+            },
+            // At first all are new.
+            _ => Vec::new(),
+        }
+    }
+
+    fn places(&self, changed: Changed, name: &Str) -> impl Iterator<Item = Place> + use<'_> {
+        let places = self.topics.get(&Topic::new(name, changed.topic, self.by_id));
+        places.into_iter().flat_map(move |places| {
+            let range = changed.partition.map_or(i32::MIN..=i32::MAX, |partition| partition..=partition);
+            places.range(range).map(|(_, place)| *place)
+        })
+    }
+
     /// Has the owner of a partition read it from now on as its client asks, and no other.
     fn direct(&mut self, place: Place, found: Result<Route, ErrorCode>) {
         let asked = &mut self.asked[place as usize];
-        let checked = found.and_then(|route| {
-            // As Kafka does, any negative epoch is taken for "does not say" here, and here alone.
-            let epoch = asked.current_leader_epoch.max(-1);
-            partition::check_epoch(epoch, route.leader_epoch).map(|()| route)
-        });
-        let owner = checked.ok().map(|route| route.owner);
+        let owner = found.ok().map(|route| route.owner);
         if asked.watched_by != owner {
             leave(&mut self.shares, place, asked);
             asked.watched_by = owner;
@@ -282,17 +296,19 @@ impl List {
                 share.bytes += asked.bytes_max() as u64;
             }
         }
-        if let Ok(route) = checked {
+        if let Ok(route) = found {
             let wanted = Wanted {
                 log: route.log,
                 offset: asked.fetch_offset,
                 max_bytes: asked.bytes_max(),
+                // As Kafka does, any negative epoch is taken for "does not say" here, and here alone.
+                leader_epoch: asked.current_leader_epoch.max(-1),
                 last_fetched_epoch: asked.last_fetched_epoch,
             };
             share(&mut self.shares, route.owner).changes.push((place, Some(wanted)));
         }
         self.refused -= usize::from(asked.refusal.is_some());
-        asked.refusal = checked.err();
+        asked.refusal = found.err();
         self.refused += usize::from(asked.refusal.is_some());
     }
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  the shard of the connection                        an owner of partitions
-//!    Sessions ─ Plan ─ List ── read: changes ────────▶ Watches ─ Watch ─ logs
+//!    Sessions ─ Plan ─ List ── read: changes ────────▶ Watches ─ Watch ─ Partition
 //!                        ▲                                         │ news
 //!                      Bells ◀───────────── ring ─────────────────┘
 //! ```
@@ -16,10 +16,11 @@ mod watch;
 use std::rc::Rc;
 
 use corelog_io::sync::Semaphore;
-use corelog_storage::{Log, LogId, ReadError};
+use corelog_storage::{LogId, ReadError};
 use corelog_wire::ErrorCode;
 
 use crate::ids::ShardId;
+use crate::partition::Partition;
 pub use list::{Asked, Bells, List};
 pub use room::{FetchRoom, GRANT_MIN};
 pub use session::{EPOCH_FINAL, Plan, Sessions};
@@ -57,11 +58,11 @@ pub trait Host {
 
     fn fetching(&self) -> &Fetching;
 
-    /// The log of a partition of this shard, to be read.
-    fn log(&self, id: LogId) -> Result<Rc<Log>, ErrorCode>;
+    /// The replica that this shard has of a partition.
+    fn partition(&self, id: LogId) -> Result<Rc<Partition>, ErrorCode>;
 
-    /// A log could not be read: a person is to know.
-    fn read_failed(self: Rc<Self>, log: LogId, error: ReadError);
+    /// A partition could not be read: a person is to know. The code for it.
+    fn read_failed(self: Rc<Self>, partition: LogId, error: ReadError) -> ErrorCode;
 
     /// Has the bell of a list rung on the shard that it belongs to.
     fn ring(self: Rc<Self>, list: ListId);

@@ -2,7 +2,7 @@
 //! that a fetch looks only at those that have something to tell.
 //!
 //! A partition stays in line for the next read until a read has found it at its end, without an error: then only news
-//! of its log, or of where its client wants to go on, bring it back.
+//! of it, or of where its client wants to go on, bring it back.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,11 +11,12 @@ use std::rc::{Rc, Weak};
 use bytes::Bytes;
 use corelog_io::sync::{Following, Inbox, Mark};
 use corelog_io::yield_if_needed;
-use corelog_storage::{EpochEnd, Log, LogId, ReadError};
+use corelog_storage::{EpochEnd, LogId, ReadError};
 use corelog_wire::ErrorCode;
 
 use super::Host;
 use crate::ids::ShardId;
+use crate::partition::{Isolation, Partition};
 
 /// A partition's number in its fetch list.
 pub type Place = u32;
@@ -26,6 +27,8 @@ pub struct Wanted {
     pub log: LogId,
     pub offset: i64,
     pub max_bytes: usize,
+    /// Which its client takes for the leader's, -1 if it does not say (KIP-320).
+    pub leader_epoch: i32,
     /// Epoch of the record before `offset` as the client knows it, -1 if it does not say (KIP-595).
     pub last_fetched_epoch: i32,
 }
@@ -94,6 +97,14 @@ impl Got {
         self.lacking = 0;
     }
 
+    /// The end of what the client may see.
+    fn end(&self, isolation: Isolation) -> i64 {
+        match isolation {
+            Isolation::ReadUncommitted => self.high_watermark,
+            Isolation::ReadCommitted => self.last_stable_offset,
+        }
+    }
+
     /// Whether a read at `offset` is in range.
     fn may_be_read_at(&self, offset: i64) -> bool {
         (self.log_start_offset..=self.high_watermark).contains(&offset)
@@ -144,7 +155,7 @@ struct Entry {
     wanted: Wanted,
     mark: Mark,
     /// Once it has been looked up.
-    log: Option<(Weak<Log>, Following)>,
+    partition: Option<(Weak<Partition>, Following)>,
 }
 
 /// Counts what was `given` in the last answer, takes `changes` over, then reads the list's partitions of this shard that
@@ -157,6 +168,7 @@ pub fn read(
     id: ListId,
     given: Vec<Given>,
     changes: Vec<Change>,
+    isolation: Isolation,
     room: Option<ReadRoom>,
     enough: usize,
 ) -> impl Future<Output = Vec<Got>> {
@@ -164,7 +176,7 @@ pub fn read(
     async move {
         watch.note_given(&given);
         watch.change(changes);
-        let got = watch.read(&host, room, enough).await;
+        let got = watch.read(&host, isolation, room, enough).await;
         host.fetching().watches.put_back(id, watch);
         got
     }
@@ -181,12 +193,12 @@ impl Watch {
         Watch { entries: BTreeMap::new(), line: Inbox::new(bell) }
     }
 
-    /// Before what is new of them is taken over: it is of the logs as they were.
+    /// Before what is new of them is taken over: it is of the partitions as they were.
     fn note_given(&self, given: &[Given]) {
         for Given { place, bytes, records } in given {
-            let log = self.entries.get(place).and_then(|entry| entry.log.as_ref());
-            if let Some(log) = log.and_then(|(log, _)| log.upgrade()) {
-                log.note_given(*bytes, *records);
+            let partition = self.entries.get(place).and_then(|entry| entry.partition.as_ref());
+            if let Some(partition) = partition.and_then(|(partition, _)| partition.upgrade()) {
+                partition.note_given(*bytes, *records);
             }
         }
     }
@@ -200,17 +212,23 @@ impl Watch {
             let entry = self.entries.entry(place).or_insert_with(|| Entry {
                 wanted,
                 mark: self.line.mark(place),
-                log: None,
+                partition: None,
             });
             if entry.wanted.log != wanted.log {
-                entry.log = None;
+                entry.partition = None;
             }
             entry.wanted = wanted;
             entry.mark.put();
         }
     }
 
-    async fn read(&mut self, host: &Rc<dyn Host>, room: Option<ReadRoom>, enough: usize) -> Vec<Got> {
+    async fn read(
+        &mut self,
+        host: &Rc<dyn Host>,
+        isolation: Isolation,
+        room: Option<ReadRoom>,
+        enough: usize,
+    ) -> Vec<Got> {
         let ReadRoom { bytes: mut budget, mut first_batch } =
             room.unwrap_or(ReadRoom { bytes: 0, first_batch: 0 });
         self.line.arm();
@@ -222,7 +240,7 @@ impl Watch {
             let Some(entry) = self.entries.get_mut(&place).filter(|entry| entry.mark.take()) else {
                 continue;
             };
-            let read = entry.read(host, place, budget, first_batch).await;
+            let read = entry.read(host, place, isolation, budget, first_batch).await;
             budget = budget.saturating_sub(read.len);
             len += read.len;
             if read.len > 0 {
@@ -235,7 +253,7 @@ impl Watch {
             settled |= read.is_telling() || read.is_cut;
             if read.len > 0 {
                 served.push(place);
-            } else if read.is_telling() || read.high_watermark != entry.wanted.offset {
+            } else if read.is_telling() || read.end(isolation) != entry.wanted.offset {
                 entry.mark.put();
                 // What is left is too little for a batch: thousands more need not be read to find that again.
                 if !read.is_telling() && budget < entry.wanted.max_bytes {
@@ -259,55 +277,65 @@ impl Watch {
 }
 
 impl Entry {
-    fn log(&mut self, host: &Rc<dyn Host>) -> Result<Rc<Log>, ErrorCode> {
-        if let Some((log, _)) = &self.log
-            && let Some(log) = log.upgrade().filter(|log| !log.is_deleted() && log.refused().is_none())
-        {
-            return Ok(log);
-        }
-        let log = host.log(self.wanted.log)?;
-        self.log = Some((Rc::downgrade(&log), log.news().follow(&self.mark)));
-        Ok(log)
+    /// The partition, if its client may read it here.
+    fn partition(&mut self, host: &Rc<dyn Host>) -> Result<Rc<Partition>, ErrorCode> {
+        let known = self.partition.as_ref().and_then(|(partition, _)| partition.upgrade());
+        let partition = match known.filter(|partition| !partition.is_deleted()) {
+            Some(partition) => partition,
+            None => {
+                let partition = host.partition(self.wanted.log)?;
+                self.partition = Some((Rc::downgrade(&partition), partition.news().follow(&self.mark)));
+                partition
+            }
+        };
+        partition.check_leader(self.wanted.leader_epoch)?;
+        Ok(partition)
     }
 
-    async fn read(&mut self, host: &Rc<dyn Host>, place: Place, budget: usize, first_batch: usize) -> Got {
-        let log = match self.log(host) {
-            Ok(log) => log,
+    async fn read(
+        &mut self,
+        host: &Rc<dyn Host>,
+        place: Place,
+        isolation: Isolation,
+        budget: usize,
+        first_batch: usize,
+    ) -> Got {
+        let partition = match self.partition(host) {
+            Ok(partition) => partition,
             Err(error) => return Got::refused(place, error),
         };
         let wanted = &self.wanted;
         let mut got = Got {
-            high_watermark: log.high_watermark(),
-            // Without transactions every committed record is stable.
-            last_stable_offset: log.high_watermark(),
-            log_start_offset: log.log_start_offset(),
+            high_watermark: partition.high_watermark(),
+            last_stable_offset: partition.last_stable_offset(),
+            log_start_offset: partition.log_start_offset(),
             ..Got::refused(place, ErrorCode::NONE)
         };
         if wanted.last_fetched_epoch >= 0 {
-            let EpochEnd { epoch, end_offset } = log.epoch_end_offset(wanted.last_fetched_epoch);
-            if epoch < 0 {
-                return Got::refused(place, ErrorCode::OFFSET_OUT_OF_RANGE);
-            }
-            if epoch < wanted.last_fetched_epoch || end_offset < wanted.offset {
-                got.diverging = Some((epoch, end_offset));
-                return got;
+            match partition.diverging(wanted.last_fetched_epoch, wanted.offset) {
+                Ok(None) => {}
+                Ok(Some(EpochEnd { epoch, end_offset })) => {
+                    got.diverging = Some((epoch, end_offset));
+                    return got;
+                }
+                Err(code) => return Got::refused(place, code),
             }
         }
         let max_bytes = wanted.max_bytes.min(budget);
         let is_limited = budget < wanted.max_bytes;
         // The cheap answers first: nothing is there, or nothing may be given.
-        if wanted.offset == got.high_watermark {
+        if wanted.offset == got.end(isolation) {
             return got;
         }
         if max_bytes == 0 && first_batch == 0 && got.may_be_read_at(wanted.offset) {
             return Got { is_cut: is_limited, ..got };
         }
-        match log.read_within(wanted.offset, max_bytes, first_batch).await {
+        match partition.read(wanted.offset, max_bytes, first_batch).await {
             Ok(read) => {
                 let lacking = if first_batch > 0 { read.lacking } else { 0 };
                 Got {
                     high_watermark: read.high_watermark,
-                    last_stable_offset: read.high_watermark,
+                    last_stable_offset: read.last_stable_offset,
                     log_start_offset: read.log_start_offset,
                     is_cut: (is_limited || lacking > 0) && read.next_offset < read.high_watermark,
                     lacking,
@@ -318,10 +346,7 @@ impl Entry {
                 }
             }
             Err(ReadError::OffsetOutOfRange { .. }) => Got::refused(place, ErrorCode::OFFSET_OUT_OF_RANGE),
-            Err(error) => {
-                host.clone().read_failed(wanted.log, error);
-                Got::refused(place, ErrorCode::KAFKA_STORAGE_ERROR)
-            }
+            Err(error) => Got::refused(place, host.clone().read_failed(wanted.log, error)),
         }
     }
 }

@@ -9,7 +9,8 @@ use corelog_io::sync::{Permit, Semaphore};
 use corelog_io::{Listener, Queue, Stream, sleep, spawn, yield_if_needed};
 use futures_util::future::{Either, select};
 
-use super::connection::{self, Connection};
+use super::connection;
+use super::request::Connection;
 use super::transport::Transport;
 use crate::access::Principal;
 use crate::controller::CONTROLLER_SHARD;

@@ -5,7 +5,7 @@
 //! they came and sends the answers: Kafka's protocol answers strictly in order. Between them stands a bounded
 //! queue, so a client that does not read its answers stops being read.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
@@ -13,17 +13,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corelog_io::Instant;
-use corelog_io::sync::{Event, Permit, QueueReceiver, QueueSender, bounded};
-use corelog_wire::Str;
-use futures_util::future::{Either, LocalBoxFuture, select};
+use corelog_io::sync::{Event, QueueReceiver, QueueSender, bounded};
+use futures_util::future::{Either, select};
 use tracing::{debug, warn};
 
 use super::frame::{FrameError, FrameReader};
 use super::patience::{Patience, Progress};
 use super::receive::RequestRoom;
+use super::request::{Begun, Connection, Outcome};
 use super::transport::Transport;
-use crate::access::Principal;
-use crate::api::{self, Begun};
+use crate::api;
 use crate::shard::Shard;
 
 /// Requests of one connection that may be in progress; clients send 5 (`max.in.flight.requests.per.connection`).
@@ -43,95 +42,11 @@ const MADE_MAX: usize = 1 << 20;
 /// Requests behind answers that the peer does not take may keep those of others out for this long.
 const KEEP_OUT_MAX: Duration = Duration::from_secs(3);
 
-/// What the handlers know of the connection a request came on.
-pub struct Connection {
-    pub peer: SocketAddr,
-    /// Place in the configuration of the listener that it came in through.
-    pub listener: usize,
-    /// Name and version of the client's software, once it has told them (KIP-511).
-    pub software: OnceCell<(Str, Str)>,
-    /// Who the client is, once that is known.
-    principal: OnceCell<Principal>,
-}
-
-impl Connection {
-    /// `principal`: who it is, where the listener need not be told.
-    pub fn new(peer: SocketAddr, listener: usize, principal: Option<Principal>) -> Connection {
-        let principal = principal.map_or_else(OnceCell::new, OnceCell::from);
-        Connection { peer, listener, software: OnceCell::new(), principal }
-    }
-
-    /// Before it is, requests are answered strictly one after the other, since each decides what the next one may be; and
-    /// only those for strangers ([`api::Api::is_for_strangers`]).
-    pub fn is_authenticated(&self) -> bool {
-        self.principal.get().is_some()
-    }
-
-    pub fn principal(&self) -> &Principal {
-        self.principal.get().expect("strangers' requests ask nobody's name")
-    }
-
-    /// Who is at the other end, for the log.
-    pub fn client(&self, client_id: Option<&str>) -> String {
-        let id = client_id.unwrap_or_default().escape_debug();
-        match self.software.get() {
-            Some((name, version)) => format!("\"{id}\" ({name} {version}) at {}", self.peer),
-            None => format!("\"{id}\" at {}", self.peer),
-        }
-    }
-}
-
-/// What becomes of a request.
-pub enum Outcome {
-    /// A whole frame, and the budget its records hold until they are sent.
-    Answer { frame: Vec<Bytes>, held: Option<Permit> },
-    /// acks=0: nothing is sent.
-    Silence,
-    /// The connection must be closed, after the answers before this one.
-    Close(CloseReason),
-}
-
-/// Why the broker closes a connection on its own account.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum CloseReason {
-    #[error("request header: {0}")]
-    Header(String),
-    #[error("{api} v{version}: {error}")]
-    Malformed { api: &'static str, version: i16, error: String },
-    #[error("API key {key} v{version} is not supported")]
-    Unsupported { key: i16, version: i16 },
-    #[error("API key {key} v{version} was asked for before authentication")]
-    NotAuthenticated { key: i16, version: i16 },
-    #[error("produce with acks=0 failed: {0}")]
-    SilentProduceFailed(String),
-    #[error("an answer could not be encoded: {0}")]
-    Encode(String),
-    #[error("the broker is shutting down")]
-    Shutdown,
-}
-
-impl CloseReason {
-    /// Of what a client is refused for; lines of one kind are told sparingly.
-    fn kind(&self) -> Option<&'static str> {
-        match self {
-            CloseReason::Header(_) | CloseReason::Malformed { .. } => Some("malformed request"),
-            CloseReason::Unsupported { .. } => Some("unsupported request"),
-            CloseReason::NotAuthenticated { .. } => Some("request before authentication"),
-            CloseReason::SilentProduceFailed(_) => Some("failed produce with acks=0"),
-            CloseReason::Encode(_) => Some("answer that cannot be encoded"),
-            CloseReason::Shutdown => None,
-        }
-    }
-}
-
 /// A request whose order is fixed and whose answer is to be completed and sent.
-pub struct Pending {
-    pub api_key: i16,
-    pub outcome: LocalBoxFuture<'static, Outcome>,
-    /// Memory of what of the answer is made already.
-    pub made_bytes: usize,
-    pub room: RequestRoom,
-    pub started: corelog_io::Instant,
+struct Pending {
+    begun: Begun,
+    room: RequestRoom,
+    started: Instant,
 }
 
 /// How long a connection has kept others out by answers that were not taken, one after the other.
@@ -249,9 +164,9 @@ async fn read(
         let started = corelog_io::now();
         shard.metrics.request_received(frame.bytes.len());
         let room = frame.room.clone();
-        let Begun { api_key, outcome, made_bytes } = api::begin(shard, &connection, frame).await;
-        owed.add(api::waits_for_others(api_key), made_bytes);
-        if pending.send(Pending { api_key, outcome, made_bytes, room, started }).await.is_err() {
+        let begun = api::begin(shard, &connection, frame).await;
+        owed.add(begun.waits_for_others, begun.made_bytes);
+        if pending.send(Pending { begun, room, started }).await.is_err() {
             return FrameError::Closed;
         }
         corelog_io::yield_if_needed().await;
@@ -267,10 +182,12 @@ async fn write(
 ) -> Result<(), String> {
     let keeps_out = || owed.count.get() > 1 && shard.receive_budget.waiting() > 0;
     let mut kept_out = KeptOut::default();
-    while let Some(request) = pending.recv().await {
-        match request.outcome.await {
+    while let Some(Pending { begun: Begun { api_key, outcome, made_bytes, .. }, room, started }) =
+        pending.recv().await
+    {
+        match outcome.await {
             Outcome::Answer { frame, held } => {
-                request.room.give_back();
+                room.give_back();
                 let bytes: usize = frame.iter().map(Bytes::len).sum();
                 let counted = match held {
                     Some(_) => None,
@@ -288,11 +205,9 @@ async fn write(
                 };
                 send(transport, frame, contended, keeps_out, &mut kept_out).await?;
                 drop((held, counted));
-                shard.metrics.request_answered(request.api_key, bytes, corelog_io::now() - request.started);
+                shard.metrics.request_answered(api_key, bytes, corelog_io::now() - started);
             }
-            Outcome::Silence => {
-                shard.metrics.request_answered(request.api_key, 0, corelog_io::now() - request.started)
-            }
+            Outcome::Silence => shard.metrics.request_answered(api_key, 0, corelog_io::now() - started),
             Outcome::Close(reason) => {
                 let why = reason.to_string();
                 if let Some(kind) = reason.kind() {
@@ -304,7 +219,7 @@ async fn write(
                 return Err(why);
             }
         }
-        owed.settle(request.made_bytes);
+        owed.settle(made_bytes);
     }
     Ok(())
 }

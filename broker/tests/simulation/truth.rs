@@ -225,6 +225,10 @@ impl Truth {
             // A shard that ends.
             return true;
         }
+        if code == ErrorCode::REQUEST_TIMED_OUT {
+            // A change of metadata that goes on.
+            return matches!(self.faults, Some(Faults::Stalls | Faults::LastingErrors));
+        }
         if !of_storage.contains(&code) || !self.storage_may_fail {
             return false;
         }

@@ -1,4 +1,4 @@
-//! Which shard of this broker owns a partition.
+//! Which shard of this broker owns a partition, should the broker have it.
 
 use corelog_storage::LogId;
 use corelog_wire::Uuid;
