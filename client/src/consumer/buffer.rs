@@ -3,6 +3,7 @@
 use super::chunk::Chunk;
 use super::commit::Commits;
 use super::record::ConsumerRecord;
+use crate::driver;
 use crate::error::{Error, Result};
 use crate::groups::{Committer, NewOffset};
 use crate::leaders::OffsetSpec;
@@ -125,7 +126,7 @@ pub(super) enum Step {
 impl Buffer {
     /// Whoever never polls is idle from the beginning.
     pub(super) fn new() -> Buffer {
-        Buffer { idle_since: Some(Instant::now()), ..Default::default() }
+        Buffer { idle_since: Some(driver::now()), ..Default::default() }
     }
 
     fn next_version(&mut self) -> u64 {
@@ -177,7 +178,7 @@ impl Buffer {
     pub(super) fn subscribe(&mut self, topics: Option<BTreeSet<Str>>) {
         self.subscription = topics.map(Arc::new);
         // From now on somebody has to poll.
-        self.idle_since = self.idle_since.max(Some(Instant::now()));
+        self.idle_since = self.idle_since.max(Some(driver::now()));
         self.subscription_version += 1;
         self.tell_driver();
     }
@@ -341,7 +342,7 @@ impl Buffer {
     }
 
     pub(super) fn end_poll(&mut self) {
-        self.idle_since = Some(Instant::now());
+        self.idle_since = Some(driver::now());
         self.poller = None;
     }
 
@@ -536,7 +537,7 @@ mod tests {
     }
 
     fn poll(buffer: &mut Buffer, max: usize) -> Vec<String> {
-        buffer.begin_poll(Instant::now());
+        buffer.begin_poll(driver::now());
         let mut polled = Vec::new();
         while polled.len() < max {
             match buffer.step(max - polled.len(), usize::MAX) {

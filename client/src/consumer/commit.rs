@@ -82,7 +82,7 @@ impl Commits {
     /// Lets go of waiters that have gone and, in the background, of those that wait for less than this: so there are no more of them
     /// than callers and partitions. Their patience goes over, or a lasting failure would never be told.
     fn supersede(&mut self, offsets: &BTreeMap<TopicPartition, NewOffset>, manner: Manner) -> Instant {
-        let mut begun = Instant::now();
+        let mut begun = driver::now();
         self.waiters.retain_mut(|waiter| match &waiter.answer {
             Some(answer) => !answer.is_canceled(),
             None if manner == Manner::Background => {
@@ -139,7 +139,7 @@ impl Buffer {
         let (tx, told) = oneshot::channel();
         self.commits.waiters.push(Waiter {
             sequence: 0,
-            begun: Instant::now(),
+            begun: driver::now(),
             retries: true,
             left,
             failed: None,
@@ -279,7 +279,7 @@ impl Buffer {
 
     /// Lets go of waiters whose time is over or who have gone, and of what nobody else waits for; returns when to come again.
     fn expire_commits(&mut self, group: &str, limit: Duration, last: Option<&Error>) -> Option<Instant> {
-        let now = Instant::now();
+        let now = driver::now();
         for waiter in &mut self.commits.waiters {
             let is_gone = waiter.answer.as_ref().is_some_and(oneshot::Sender::is_canceled);
             if is_gone || now >= waiter.begun + limit {

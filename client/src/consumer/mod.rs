@@ -36,7 +36,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Reads records.
 ///
@@ -263,7 +263,7 @@ impl Consumer {
     ///
     /// An error does not end the consumer: later polls go on with what can be read.
     pub async fn poll(&self, timeout: Duration) -> Result<Vec<ConsumerRecord>> {
-        let until = Instant::now() + timeout.min(FOREVER);
+        let until = driver::now() + timeout.min(FOREVER);
         self.shared.lock().begin_poll(until);
         let polled = EndPoll(&self.shared);
         let records = poll_fn(|cx| {
@@ -271,7 +271,7 @@ impl Consumer {
                 Ok(records) => records,
                 Err(error) => return Poll::Ready(Err(error)),
             };
-            if records.is_empty() && Instant::now() < until {
+            if records.is_empty() && driver::now() < until {
                 self.shared.lock().wait(cx.waker(), until);
                 // What came between looking and waiting has told nobody.
                 return match self.take_ready() {

@@ -10,6 +10,7 @@ use super::delivery::Written;
 use crate::core::{Core, Lane, Node};
 use crate::driver::{self, Event, Listen};
 use crate::error::{Error, Result};
+use crate::hashing::{HashMap, HashSet};
 use crate::metadata::Topic;
 use crate::net::Connection;
 use crate::topic_partition::TopicPartition;
@@ -20,7 +21,6 @@ use corelog_wire::produce::{
 };
 use corelog_wire::{ErrorCode, Str, Uuid};
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -146,7 +146,7 @@ impl Sender {
         let mut accumulator = self.shared.lock();
         accumulator.news = false;
         let brokers = metadata.brokers.len();
-        accumulator.drain(config, Instant::now(), brokers, leader_of, room_on, &self.last_error.borrow())
+        accumulator.drain(config, driver::now(), brokers, leader_of, room_on, &self.last_error.borrow())
     }
 
     fn do_work(self: &Rc<Self>, work: Work) {
@@ -234,7 +234,7 @@ impl Sender {
 
     /// One request to one broker, with a batch for each of some partitions.
     fn send(self: &Rc<Self>, node: i32, drained: Vec<Drained>) {
-        let mut sent = HashMap::new();
+        let mut sent = HashMap::default();
         let mut records = Vec::new();
         for mut batch in drained {
             let body = std::mem::replace(&mut batch.body, DrainedBody::Built(Bytes::new()));
@@ -344,7 +344,7 @@ impl Sender {
         let sender = self.clone();
         driver::spawn(async move {
             let timeout = sender.core.config.request_timeout;
-            let written = match driver::timeout_at(Instant::now() + timeout, connection.written()).await {
+            let written = match driver::timeout_at(driver::now() + timeout, connection.written()).await {
                 Some(written) => written,
                 None => {
                     let address = connection.address.clone();

@@ -80,8 +80,8 @@ pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event, group:
         counts: None,
         joined: 0,
         failures: 0,
-        heartbeat_at: Instant::now(),
-        heard_at: Instant::now(),
+        heartbeat_at: driver::now(),
+        heard_at: driver::now(),
         news,
         shared: shared.clone(),
         core: core.clone(),
@@ -142,7 +142,7 @@ impl Membership {
         topics.iter().for_each(|topic| self.core.want(topic));
         self.failures += 1;
         let response = self.join_once(topics).await?;
-        self.heard_at = Instant::now();
+        self.heard_at = driver::now();
         self.member_id = response.member_id.detach();
         self.generation = response.generation_id;
         let is_leader = response.leader == response.member_id && !response.skip_assignment;
@@ -154,7 +154,7 @@ impl Membership {
         let assigned = self.sync(protocol, assignments).await?;
         self.counts = counts;
         self.failures = 0;
-        self.heard_at = Instant::now();
+        self.heard_at = driver::now();
         self.heartbeat_at = self.heard_at + self.shared.config.heartbeat_interval;
         {
             let committer = Committer {
@@ -238,8 +238,8 @@ impl Membership {
         let (shared, news) = (self.shared.clone(), self.news.clone());
         let mut committed = pin!(commit::last(&shared, &news));
         let deadline = self.core.deadline();
-        while Instant::now() < deadline {
-            let until = deadline.min(self.heartbeat_at.max(Instant::now() + Duration::from_millis(1)));
+        while driver::now() < deadline {
+            let until = deadline.min(self.heartbeat_at.max(driver::now() + Duration::from_millis(1)));
             // What cannot be committed will be read again by the next owner.
             if driver::timeout_at(until, committed.as_mut()).await.is_some() {
                 break;
@@ -305,13 +305,13 @@ impl Membership {
 
     fn is_idle(&self) -> bool {
         let since = self.shared.lock().idle_since;
-        since.is_some_and(|since| since.elapsed() > self.shared.config.poll_interval_max)
+        since.is_some_and(|since| driver::elapsed(since) > self.shared.config.poll_interval_max)
     }
 
     fn next_check(&self) -> Instant {
         let idle = self.shared.lock().idle_since.map(|since| since + self.shared.config.poll_interval_max);
         idle.map_or(self.heartbeat_at, |idle| idle.min(self.heartbeat_at))
-            .max(Instant::now() + Duration::from_millis(1))
+            .max(driver::now() + Duration::from_millis(1))
     }
 
     /// Keeps the membership until something changes.
@@ -338,15 +338,15 @@ impl Membership {
 
     /// If it is time.
     async fn heartbeat(&mut self) -> std::result::Result<(), Change> {
-        let now = Instant::now();
+        let now = driver::now();
         if now < self.heartbeat_at {
             return Ok(());
         }
         self.heartbeat_at = now + self.shared.config.heartbeat_interval;
         match self.heartbeat_once().await {
-            Ok(ErrorCode::NONE) => self.heard_at = Instant::now(),
+            Ok(ErrorCode::NONE) => self.heard_at = driver::now(),
             Ok(ErrorCode::REBALANCE_IN_PROGRESS) => {
-                self.heard_at = Instant::now();
+                self.heard_at = driver::now();
                 return Err(Change::Rebalance);
             }
             Ok(ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION) => return Err(Change::Lost),
@@ -360,7 +360,7 @@ impl Membership {
             Err(error) if error.is_retriable() => self.retry_heartbeat(),
             Err(error) => return Err(Change::Failed(error)),
         }
-        if self.heard_at.elapsed() > self.shared.config.session_timeout {
+        if driver::elapsed(self.heard_at) > self.shared.config.session_timeout {
             // By now the coordinator has taken us for dead.
             return Err(Change::Lost);
         }
@@ -369,7 +369,7 @@ impl Membership {
 
     fn retry_heartbeat(&mut self) {
         self.core.forget_coordinator(CoordinatorType::Group, &self.group);
-        self.heartbeat_at = Instant::now() + self.core.backoff(0);
+        self.heartbeat_at = driver::now() + self.core.backoff(0);
     }
 
     async fn heartbeat_once(&self) -> Result<ErrorCode> {
@@ -383,7 +383,7 @@ impl Membership {
             };
             Ok(ErrorCode(connection.call(&request).await?.error_code))
         };
-        let deadline = self.heard_at.max(Instant::now() - self.shared.config.session_timeout)
+        let deadline = self.heard_at.max(driver::now() - self.shared.config.session_timeout)
             + self.shared.config.session_timeout
             + self.shared.config.heartbeat_interval;
         let timed_out = || Error::Timeout {
@@ -432,7 +432,9 @@ impl Membership {
                 if !error.is_retriable() {
                     self.shared.lock().fail(error);
                 }
-                if !self.owned.is_empty() && self.heard_at.elapsed() > self.shared.config.session_timeout {
+                if !self.owned.is_empty()
+                    && driver::elapsed(self.heard_at) > self.shared.config.session_timeout
+                {
                     // By now the coordinator has taken us for dead, and others have what was ours.
                     self.lose();
                 }
@@ -455,8 +457,8 @@ impl Membership {
     }
 
     async fn pause(&self, failures: u32) {
-        let until = Instant::now() + self.core.backoff(failures);
-        while Instant::now() < until && self.unwanted().is_none() {
+        let until = driver::now() + self.core.backoff(failures);
+        while driver::now() < until && self.unwanted().is_none() {
             let news = self.news.listen();
             let _ = driver::timeout_at(until, news).await;
         }
