@@ -53,6 +53,7 @@ mod hashing;
 mod leaders;
 mod metadata;
 mod net;
+mod planted;
 mod producer;
 #[cfg(feature = "simulation")]
 pub mod simulation;

@@ -4,6 +4,8 @@
 //! client: the client's driver becomes one task of the world, spawned where [`Client::connect`](crate::Client::connect) was called,
 //! and ends with the client, or when the world drops it. Hosts are given by their IP addresses there.
 
+pub use crate::planted::{Fault, Planting};
+
 use bytes::BytesMut;
 use futures_util::future::LocalBoxFuture;
 use std::cell::RefCell;

@@ -18,6 +18,7 @@ use crate::driver;
 use crate::error::{Error, Result};
 use crate::hashing::HashMap;
 use crate::metadata::Topic;
+use crate::planted::{Fault, planted};
 use crate::topic_partition::TopicPartition;
 use bytes::Bytes;
 use corelog_wire::ErrorCode;
@@ -483,7 +484,11 @@ impl Accumulator {
     /// Fails batches whose time is over. They are at the front: later ones were opened later.
     fn expire(&mut self, place: usize, config: &ProducerConfig, now: Instant, last_error: &Option<Error>) {
         let queue = &mut self.queues[place];
-        let is_over = |batch: &Batch| !batch.given_up && batch.opened + config.delivery_timeout <= now;
+        let is_over = |batch: &Batch| {
+            !batch.given_up
+                && batch.opened + config.delivery_timeout <= now
+                && !(batch.in_flight && planted(Fault::DeliveryOutlivesItsTime))
+        };
         if !queue.batches.iter().find(|batch| !batch.given_up).is_some_and(is_over) {
             return;
         }
@@ -494,7 +499,8 @@ impl Accumulator {
             batch.seal();
             batch.given_up = true;
             let (what, last) = (what.clone(), last.clone());
-            let error = match batch.in_flight || batch.doubtful {
+            let may_be_written = batch.in_flight || batch.doubtful;
+            let error = match may_be_written && !planted(Fault::DoubtIsNo) {
                 true => Error::NotAcknowledged { what, after, last },
                 false => Error::Timeout { what, after, last },
             };
@@ -726,8 +732,17 @@ impl Accumulator {
     /// Fails all that is here; nothing is taken any more.
     pub(super) fn fail_all(&mut self, error: Error) {
         for place in self.active.drain(..) {
-            for batch in self.queues[place].batches.drain(..) {
-                batch.outcome.complete(Err(error.clone()));
+            let queue = &mut self.queues[place];
+            for batch in queue.batches.drain(..) {
+                let may_be_written = batch.in_flight || batch.doubtful;
+                batch.outcome.complete(Err(match may_be_written && !planted(Fault::EndIsNo) {
+                    true => Error::NotAcknowledged {
+                        what: format!("delivery to {}", queue.at),
+                        after: driver::elapsed(batch.opened),
+                        last: Some(Box::new(error.clone())),
+                    },
+                    false => error.clone(),
+                }));
             }
         }
         self.incomplete.clear();
