@@ -9,6 +9,7 @@ use crate::core::Core;
 use crate::driver::{self, Event};
 use crate::error::{Error, Result};
 use crate::groups::{self, Committer, NewOffset};
+use crate::planted::{Fault, planted};
 use crate::topic_partition::TopicPartition;
 use corelog_wire::{ErrorCode, Str};
 use futures_channel::oneshot;
@@ -208,9 +209,12 @@ impl Buffer {
     ) -> bool {
         let has_rejoined =
             self.committer.as_ref().is_some_and(|committer| committer.generation != generation);
+        let stays = self.closed.is_none() && self.subscription.is_some();
         let is_retriable = |code: ErrorCode| match code {
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => false,
-            ErrorCode::ILLEGAL_GENERATION | ErrorCode::REBALANCE_IN_PROGRESS => has_rejoined,
+            ErrorCode::ILLEGAL_GENERATION => has_rejoined,
+            // Soon it will be a member of the next generation, unless it leaves.
+            ErrorCode::REBALANCE_IN_PROGRESS => has_rejoined || stays,
             code => code.is_retriable(),
         };
         // One that was taken away meanwhile is concluded.
@@ -226,7 +230,9 @@ impl Buffer {
             Err(error) if error.code().map_or(error.is_retriable(), is_retriable) => {
                 self.conclude_unretried(at, &error);
                 let wanted = self.commits.waiters.iter().any(|waiter| waiter.left.contains(at));
-                if wanted {
+                if wanted && planted(Fault::OlderCommitComesAgain) {
+                    self.commits.next.insert(at.clone(), entry);
+                } else if wanted {
                     self.commits.next.entry(at.clone()).or_insert(entry);
                 } else {
                     self.tell_driver();
@@ -417,6 +423,15 @@ fn expelled(group: &str, error: Error) -> Error {
     }
 }
 
+/// It was made in a generation that is over, or just ending.
+fn is_rebalance(error: &Error) -> bool {
+    match error.code() {
+        Some(ErrorCode::REBALANCE_IN_PROGRESS) => true,
+        Some(ErrorCode::ILLEGAL_GENERATION) => !planted(Fault::FormerGenerationIsAFailure),
+        _ => false,
+    }
+}
+
 /// Commits at intervals until the consumer is closed.
 pub(super) async fn automatically(shared: Arc<Shared>, news: Event) {
     let Some(interval) = shared.config.auto_commit else { return };
@@ -435,8 +450,7 @@ pub(super) async fn automatically(shared: Arc<Shared>, news: Event) {
         // Membership is the group task's affair, and what can be retried is, at the next interval.
         match processed(&shared, &news, Manner::ProcessedOnce).await {
             Err(Error::NotMember { .. }) | Ok(()) => {}
-            Err(error) if error.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS) => {}
-            Err(error) if error.is_retriable() => {}
+            Err(error) if is_rebalance(&error) || error.is_retriable() => {}
             Err(error) => shared.lock().fail(error),
         }
     }
