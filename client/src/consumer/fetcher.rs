@@ -56,7 +56,7 @@ impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         let mut buffer = self.0.lock();
         buffer.closed.get_or_insert(Error::Closed);
-        buffer.wake_poller();
+        buffer.wake_pollers();
     }
 }
 
@@ -112,7 +112,7 @@ impl Fetcher {
             let config = &self.shared.config;
             let mut guard = self.shared.lock();
             let buffer: &mut Buffer = &mut guard;
-            next.at(buffer.poller_until(now));
+            next.at(buffer.pollers_until(now));
             // Paused partitions keep what they have, each no more than a partition may: the others are not to starve for it.
             let active = buffer.partitions.values().filter(|place| !place.paused);
             let is_full = active.map(|place| place.bytes).sum::<usize>() >= config.buffer_bytes_max;

@@ -23,6 +23,7 @@ use crate::driver::{self, Event, Handle};
 use crate::error::{Error, Result};
 use crate::groups::{GroupMetadata, NewOffset};
 use crate::leaders::{self, ListedOffset, OffsetSpec};
+use crate::planted::{Fault, planted};
 use crate::topic_partition::TopicPartition;
 use buffer::{Buffer, Position, Rebalance, Start, Step, not_assigned};
 use commit::Manner;
@@ -79,7 +80,8 @@ use std::time::Duration;
 ///
 /// A poll tells the group that what earlier polls gave is processed: only then are partitions taken away, and, if commits are automatic,
 /// committed. Whoever does not poll for `poll_interval_max`, be it from the beginning, leaves the group, and comes back with its next
-/// poll. One task polls; the other methods may be called from anywhere.
+/// poll. One task polls; the other methods may be called from anywhere. Polls at the same time share what comes, and each says that what the
+/// others gave is processed.
 pub struct Consumer {
     shared: Arc<Shared>,
     handle: Handle<Core>,
@@ -135,7 +137,7 @@ async fn run(core: Rc<Core>, shared: Arc<Shared>, ended: oneshot::Sender<Result<
                 }
                 told.await;
             }
-            driver::sleep(limit).await;
+            driver::sleep(if planted(Fault::ClosingWaits) { FOREVER } else { limit }).await;
         }
     };
     let outcome = match select(pin!(work(core, shared, news)), pin!(overdue)).await {
@@ -344,7 +346,8 @@ impl Consumer {
     /// under way at a time, and what fails for a while is retried, for `api_timeout`, only where no newer offset waits. A partition
     /// that goes to another member takes its pending commits with it: they fail.
     ///
-    /// Dropping the future stops the retries; a try that is under way may still take effect.
+    /// Dropping the future stops the retries; a try that is under way may still take effect. So may one that was given up because its
+    /// answer did not come in time: should the broker get to it later than to a newer one, that is undone until the next commit.
     pub async fn commit(&self) -> Result<()> {
         self.group()?;
         let told = {
@@ -447,6 +450,9 @@ impl Drop for EndPoll<'_> {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
+        if planted(Fault::DroppedIsProcessed) {
+            self.shared.lock().confirm_polled();
+        }
         self.end();
     }
 }

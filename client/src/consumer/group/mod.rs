@@ -278,7 +278,7 @@ impl Membership {
             if buffer.rebalance == Rebalance::None {
                 buffer.rebalance = Rebalance::Wanted;
             }
-            buffer.wake_poller();
+            buffer.wake_pollers();
         }
         loop {
             let news = self.news.listen();
