@@ -14,10 +14,11 @@ use crate::driver::{self, Event};
 use crate::error::{Error, Result};
 use crate::groups::Committer;
 use crate::net::Connection;
+use crate::planted::{Fault, planted};
 use crate::topic_partition::TopicPartition;
 use corelog_wire::messages::{HeartbeatRequest, LeaveGroupRequest, leave_group_request};
 use corelog_wire::{ErrorCode, Str};
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, pending, select};
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::rc::Rc;
@@ -131,7 +132,9 @@ impl Membership {
     /// Becomes a member with an assignment.
     async fn join(&mut self, topics: &BTreeSet<Str>) -> std::result::Result<(), Change> {
         // What others may be given must be free by then (KIP-429): as Kafka's clients do in `onJoinPrepare`.
-        let keeps = |at: &TopicPartition| self.cooperative && topics.contains(&at.topic);
+        let keeps = |at: &TopicPartition| {
+            (self.cooperative && topics.contains(&at.topic)) || planted(Fault::AllIsKeptWhileJoining)
+        };
         let dropped: BTreeSet<TopicPartition> = self.owned.iter().filter(|at| !keeps(at)).cloned().collect();
         if !dropped.is_empty() {
             self.give_up(&dropped).await?;
@@ -145,11 +148,15 @@ impl Membership {
         self.heard_at = driver::now();
         self.member_id = response.member_id.detach();
         self.generation = response.generation_id;
-        let is_leader = response.leader == response.member_id && !response.skip_assignment;
+        let is_leader = response.leader == response.member_id;
         let protocol = response.protocol_name.clone().unwrap_or_default();
         let (mut assignments, mut counts) = (Assignments::new(), None);
         if is_leader {
             (assignments, counts) = self.assign(&response, &protocol).await.map_err(Change::Failed)?;
+            if response.skip_assignment {
+                // It is there already; what is left to a leader is to see topics change (KIP-814).
+                assignments.clear();
+            }
         }
         let assigned = self.sync(protocol, assignments).await?;
         self.counts = counts;
@@ -179,6 +186,40 @@ impl Membership {
             self.core.forget_coordinator(CoordinatorType::Group, &self.group);
         }
         Change::Failed(error)
+    }
+
+    /// What the group answers when its members have come, unless it forgets this one: an answer that got lost is waited for as long as a
+    /// rebalance may take, and by then others would have what is kept here.
+    async fn answered<T>(
+        &self,
+        connection: &Connection,
+        call: impl Future<Output = Result<T>>,
+    ) -> std::result::Result<T, Change> {
+        match select(pin!(self.unless_unwanted(call)), pin!(self.forgotten())).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => {
+                // What comes next must not wait behind it.
+                let reason = format!("group {:?} went on without this member", self.group);
+                connection.close(Error::Disconnected { address: connection.address.clone(), reason });
+                Err(Change::Lost)
+            }
+        }
+    }
+
+    /// Done when the coordinator does not know this member any more, or must be taken not to. Asks beside the call that waits.
+    async fn forgotten(&self) {
+        if self.owned.is_empty() {
+            return pending().await;
+        }
+        let mut heard_at = driver::now();
+        while driver::elapsed(heard_at) <= self.shared.config.session_timeout {
+            driver::sleep(self.shared.config.heartbeat_interval).await;
+            match self.heartbeat_once(Lane::SHARED, heard_at).await {
+                Ok(ErrorCode::UNKNOWN_MEMBER_ID) => return,
+                Ok(code) if !code.is_retriable() => heard_at = driver::now(),
+                Ok(_) | Err(_) => self.core.forget_coordinator(CoordinatorType::Group, &self.group),
+            }
+        }
     }
 
     /// Does it unless the consumer is closed or subscribes to something else meanwhile.
@@ -343,8 +384,11 @@ impl Membership {
             return Ok(());
         }
         self.heartbeat_at = now + self.shared.config.heartbeat_interval;
-        match self.heartbeat_once().await {
+        match self.heartbeat_once(self.lane, self.heard_at).await {
             Ok(ErrorCode::NONE) => self.heard_at = driver::now(),
+            Ok(ErrorCode::UNKNOWN_MEMBER_ID) if planted(Fault::ExpelledGoesOn) => {
+                self.heard_at = driver::now()
+            }
             Ok(ErrorCode::REBALANCE_IN_PROGRESS) => {
                 self.heard_at = driver::now();
                 return Err(Change::Rebalance);
@@ -372,9 +416,9 @@ impl Membership {
         self.heartbeat_at = driver::now() + self.core.backoff(0);
     }
 
-    async fn heartbeat_once(&self) -> Result<ErrorCode> {
+    async fn heartbeat_once(&self, lane: Lane, heard_at: Instant) -> Result<ErrorCode> {
         let call = async {
-            let connection = self.core.coordinator(CoordinatorType::Group, &self.group, self.lane).await?;
+            let connection = self.core.coordinator(CoordinatorType::Group, &self.group, lane).await?;
             let request = HeartbeatRequest {
                 group_id: self.group.clone(),
                 generation_id: self.generation,
@@ -383,7 +427,7 @@ impl Membership {
             };
             Ok(ErrorCode(connection.call(&request).await?.error_code))
         };
-        let deadline = self.heard_at.max(driver::now() - self.shared.config.session_timeout)
+        let deadline = heard_at.max(driver::now() - self.shared.config.session_timeout)
             + self.shared.config.session_timeout
             + self.shared.config.heartbeat_interval;
         let timed_out = || Error::Timeout {
