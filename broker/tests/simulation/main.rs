@@ -39,6 +39,7 @@ mod planted;
 mod probe;
 mod producer;
 mod pulse;
+mod real_client;
 mod sessions;
 mod stops;
 mod story;
