@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::{Event, Permit, QueueReceiver, QueueSender, bounded};
 use corelog_io::{Instant, Part, Stream};
 use corelog_wire::Str;
@@ -190,6 +191,9 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener:
         Either::Right((Ok(()), _)) => {}
     }
     stream.shutdown();
+    if planted(Fault::SocketsAreKept) {
+        std::mem::forget(stream.clone());
+    }
 }
 
 async fn read(
