@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corelog_io::Instant;
+use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::{Event, QueueReceiver, QueueSender, bounded};
 use futures_util::future::{Either, select};
 use tracing::{debug, warn};
@@ -131,6 +132,9 @@ pub async fn serve(shard: Rc<Shard>, transport: Transport, connection: Connectio
         Either::Right((Ok(()), _)) => {}
     }
     transport.shutdown();
+    if planted(Fault::SocketsAreKept) {
+        std::mem::forget(transport.clone());
+    }
 }
 
 async fn read(

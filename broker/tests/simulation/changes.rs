@@ -23,7 +23,7 @@ use crate::broker::{Broker, Start};
 use crate::connection::Connection;
 use crate::groups::create;
 use crate::plan::{Dice, Faults, Plan};
-use crate::story::below;
+use crate::shared::below;
 use crate::tailer::{connect, create_topic, produce};
 
 const NAMES: u64 = 4;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use corelog_io::planted::{Fault, planted};
 use corelog_wire::Str;
 use corelog_wire::coordinator_records::GroupMetadataValue;
 
@@ -150,7 +151,9 @@ impl Group {
 
     /// Ends the join phase: the next generation, with a protocol that all its members support.
     pub fn init_next_generation(&mut self, wall_ms: i64) {
-        self.generation = self.generation.wrapping_add(1).max(0);
+        if self.generation == 0 || !planted(Fault::GenerationStandsStill) {
+            self.generation = self.generation.wrapping_add(1).max(0);
+        }
         self.pending_sync.clear();
         if self.members.is_empty() {
             self.protocol = None;
