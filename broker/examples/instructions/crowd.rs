@@ -22,27 +22,23 @@ const FETCH_VERSION: i16 = 17;
 const CONFIG_OF_TOPIC: i8 = 2;
 
 struct Session {
-    connection: usize,
     id: i32,
     epoch: i32,
 }
 
 pub struct Crowd {
     admin: Connection,
-    connections: Vec<Connection>,
+    reader: Connection,
     sessions: Vec<Session>,
 }
 
 impl Crowd {
     pub async fn new(address: SocketAddr) -> Crowd {
-        let (admin, connections) = (tailer::connect(address).await, Vec::new());
-        let mut crowd = Crowd { admin, connections, sessions: Vec::new() };
+        let (admin, reader) = (tailer::connect(address).await, tailer::connect(address).await);
+        let mut crowd = Crowd { admin, reader, sessions: Vec::new() };
         for number in 0..TOPICS {
             let topic = crowd.create(format!("read-{number}")).await;
-            // A shard has room for its part of the sessions: the rest find it where another connection leads.
-            while !crowd.begin(topic).await {
-                crowd.connections.push(tailer::connect(address).await);
-            }
+            crowd.begin(topic).await;
         }
         crowd.fetch_all().await;
         crowd
@@ -98,9 +94,7 @@ impl Crowd {
         assert_eq!(altered.error_code, 0, "the config is set");
     }
 
-    /// Begins a session over the newest connection; whether there is room for it there.
-    async fn begin(&mut self, topic_id: Uuid) -> bool {
-        let Some(connection) = self.connections.len().checked_sub(1) else { return false };
+    async fn begin(&mut self, topic_id: Uuid) {
         let partitions = (0..PARTITIONS).map(|partition| FetchPartition {
             partition,
             partition_max_bytes: 1 << 20,
@@ -108,28 +102,24 @@ impl Crowd {
         });
         let topic = FetchTopic { topic_id, partitions: partitions.collect(), ..Default::default() };
         let request = FetchRequest { topics: vec![topic], ..Default::default() };
-        let id = self.fetch(connection, request).await;
-        if id != 0 {
-            self.sessions.push(Session { connection, id, epoch: 1 });
-        }
-        id != 0
+        let id = self.fetch(request).await;
+        assert_ne!(id, 0, "there is room for the session");
+        self.sessions.push(Session { id, epoch: 1 });
     }
 
     async fn fetch_all(&mut self) {
         for number in 0..self.sessions.len() {
-            let Session { connection, id, epoch } = &mut self.sessions[number];
+            let Session { id, epoch } = &mut self.sessions[number];
             let request = FetchRequest { session_id: *id, session_epoch: *epoch, ..Default::default() };
             *epoch += 1;
-            let connection = *connection;
-            self.fetch(connection, request).await;
+            self.fetch(request).await;
         }
     }
 
     /// The answer's session.
-    async fn fetch(&mut self, connection: usize, request: FetchRequest) -> i32 {
+    async fn fetch(&mut self, request: FetchRequest) -> i32 {
         let request = FetchRequest { min_bytes: 0, max_bytes: 50 << 20, ..request };
-        let connection = &mut self.connections[connection];
-        let answer = connection.call(&request, FETCH_VERSION).await.expect("an answer");
+        let answer = self.reader.call(&request, FETCH_VERSION).await.expect("an answer");
         assert_eq!(answer.error_code, 0, "fetch");
         answer.session_id
     }
