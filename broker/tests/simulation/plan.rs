@@ -208,8 +208,6 @@ impl Plan {
             ("group.initial.rebalance.delay.ms", "100"),
             ("group.min.session.timeout.ms", "500"),
             ("log.segment.bytes", "1048576"),
-            // As many on one core as a broker has by default.
-            ("max.incremental.fetch.session.cache.slots", "3000"),
         ])
         .expect("these are configs");
         let machine = Machine {
