@@ -15,8 +15,6 @@ mod commits;
 #[allow(dead_code)]
 #[path = "../tests/simulation/connection.rs"]
 mod connection;
-#[path = "instructions/crowd.rs"]
-mod crowd;
 #[allow(dead_code)]
 #[path = "../tests/simulation/plan.rs"]
 mod plan;
@@ -67,16 +65,6 @@ const CASES: &[Case] = &[
         instructions: 82_290,
     },
     Case { name: "commit-10", what: "OffsetCommit: 10 partitions that have offsets", instructions: 118_355 },
-    Case {
-        name: "change-config",
-        what: "AlterConfigs: one topic, among 50,000 partitions and 1,000 fetch sessions",
-        instructions: 1,
-    },
-    Case {
-        name: "change-topic",
-        what: "CreateTopics and DeleteTopics: one of 50 partitions, among the same",
-        instructions: 1,
-    },
 ];
 
 /// A round may cost this much more, in percent, than what is written down. One that costs this much less is to be
@@ -84,8 +72,6 @@ const CASES: &[Case] = &[
 const TOLERANCE: u64 = 10;
 /// Rounds of the shorter run; the longer has twice as many.
 const ROUNDS: u64 = 100;
-/// In a crowd each has a thousand fetches.
-const CROWD_ROUNDS: u64 = 5;
 const SEED: u64 = 1;
 const CORES: usize = 2;
 const PARTITIONS: i32 = 100;
@@ -148,18 +134,15 @@ fn per_round(case: &str) -> u64 {
     let own = marginal(case);
     match case {
         "fetch-news" | "fetch-wait" => own - marginal("produce-10"),
-        // What each session's next fetch costs more is a part of it.
-        "change-config" | "change-topic" => own - marginal("crowd"),
         _ => own,
     }
 }
 
 fn marginal(case: &str) -> u64 {
     // Both at once: most machines have two cores.
-    let rounds = if crowd::CASES.contains(&case) { CROWD_ROUNDS } else { ROUNDS };
-    let (short, long) = (counting(case, rounds), counting(case, 2 * rounds));
+    let (short, long) = (counting(case, ROUNDS), counting(case, 2 * ROUNDS));
     let (short, long) = (counted(short), counted(long));
-    (long - short) / rounds
+    (long - short) / ROUNDS
 }
 
 fn counting(case: &str, rounds: u64) -> std::process::Child {
@@ -188,11 +171,10 @@ fn counted(child: std::process::Child) -> u64 {
 fn run(case: &str, rounds: u64) {
     // Giving way by chance is the simulation's: on real cores a task does when its turn is over.
     let sim = Sim::with_config(SEED, SimConfig { yield_one_in: 0, ..SimConfig::default() });
-    let in_crowd = crowd::CASES.contains(&case);
     let plan = Plan {
         journal_file_bytes: 16 << 20,
         journal_files: 4,
-        memory_bytes: if in_crowd { 8 << 30 } else { 1 << 30 },
+        memory_bytes: 1 << 30,
         ..Plan::from_seed(SEED, Faults::Crashes)
     };
     let mut broker = Broker::new(&sim);
@@ -200,13 +182,6 @@ fn run(case: &str, rounds: u64) {
     assert_eq!(broker.await_ready(&sim), Start::Ready);
     let (case, address) = (case.to_string(), broker.address());
     sim.block_on(async move {
-        if in_crowd {
-            let mut crowd = crowd::Crowd::new(address).await;
-            for round in 0..rounds {
-                crowd.round(&case, round).await;
-            }
-            return;
-        }
         let mut client = Client::new(address).await;
         if case == "commit-10" {
             commits::begin(&mut client.producer, 0..PARTITIONS).await;

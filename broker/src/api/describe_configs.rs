@@ -107,7 +107,6 @@ impl Shown {
             synonyms: if self.synonyms { synonyms.collect() } else { Vec::new() },
             config_type: entry.kind.map_or(0, |kind| kind as i8),
             documentation: entry.documentation.filter(|_| self.documentation).map(Str::from),
-            ..Default::default()
         }
     }
 }
