@@ -9,10 +9,6 @@ pub enum Fault {
     DoubtIsNo,
     /// Batches bear no producer's numbers.
     BatchesAreUnnumbered,
-    /// A batch whose request is under way outlives its time.
-    DeliveryOutlivesItsTime,
-    /// A commit that failed comes again in place of a newer one.
-    OlderCommitComesAgain,
     /// What a dropped consumer had polled counts as processed.
     DroppedIsProcessed,
     /// Members keep all that they have while they join.

@@ -230,9 +230,7 @@ impl Buffer {
             Err(error) if error.code().map_or(error.is_retriable(), is_retriable) => {
                 self.conclude_unretried(at, &error);
                 let wanted = self.commits.waiters.iter().any(|waiter| waiter.left.contains(at));
-                if wanted && planted(Fault::OlderCommitComesAgain) {
-                    self.commits.next.insert(at.clone(), entry);
-                } else if wanted {
+                if wanted {
                     self.commits.next.entry(at.clone()).or_insert(entry);
                 } else {
                     self.tell_driver();

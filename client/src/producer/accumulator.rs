@@ -484,11 +484,7 @@ impl Accumulator {
     /// Fails batches whose time is over. They are at the front: later ones were opened later.
     fn expire(&mut self, place: usize, config: &ProducerConfig, now: Instant, last_error: &Option<Error>) {
         let queue = &mut self.queues[place];
-        let is_over = |batch: &Batch| {
-            !batch.given_up
-                && batch.opened + config.delivery_timeout <= now
-                && !(batch.in_flight && planted(Fault::DeliveryOutlivesItsTime))
-        };
+        let is_over = |batch: &Batch| !batch.given_up && batch.opened + config.delivery_timeout <= now;
         if !queue.batches.iter().find(|batch| !batch.given_up).is_some_and(is_over) {
             return;
         }

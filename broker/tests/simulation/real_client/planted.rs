@@ -48,16 +48,6 @@ fn unnumbered_batches_are_found() {
 }
 
 #[test]
-fn a_delivery_that_outlives_its_time_is_found() {
-    is_found(Fault::DeliveryOutlivesItsTime, &["a delivery took", "flush took"]);
-}
-
-#[test]
-fn an_older_commit_that_comes_again_is_found() {
-    is_found(Fault::OlderCommitComesAgain, &["went back from", "was told that"]);
-}
-
-#[test]
 fn a_dropped_consumer_that_commits_is_found() {
     is_found(Fault::DroppedIsProcessed, &["nobody has worked through"]);
 }
