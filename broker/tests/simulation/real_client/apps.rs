@@ -15,7 +15,7 @@ use super::plan::{
     API_TIMEOUT, CLOSE_TIMEOUT, DELIVERY_TIMEOUT, Plan, client_config, group_name, topic_name,
 };
 use super::truth::{Awake, SLACK, Truth};
-use crate::story::below;
+use crate::shared::below;
 
 /// A client whose producers and consumers are gone keeps its shared connections: to the bootstrap address, and to the broker by its id.
 const SHARED_CONNECTIONS: usize = 2;

@@ -15,7 +15,7 @@ use super::apps::App;
 use super::plan::{API_TIMEOUT, CLOSE_TIMEOUT, Commits, GroupPlan, POLL_INTERVAL_MAX, topic_name};
 use super::truth::{note, world_now};
 use crate::plan::Dice;
-use crate::story::below;
+use crate::shared::below;
 
 pub async fn take_part(app: Rc<App>, group: usize, plan: GroupPlan) {
     while !app.stopped() {

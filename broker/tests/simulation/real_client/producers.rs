@@ -7,7 +7,7 @@ use corelog_io::{Queue, sleep, spawn};
 
 use super::apps::App;
 use super::plan::{DELIVERY_TIMEOUT, ProducerPlan, SEND_TIMEOUT};
-use crate::story::below;
+use crate::shared::below;
 
 pub async fn produce(app: Rc<App>, plan: ProducerPlan) {
     while !app.stopped() {
