@@ -76,7 +76,13 @@ fn room_taken_bit_by_bit_is_found() {
 
 #[test]
 fn a_failed_sync_that_counts_is_found() {
-    let signs = ["acknowledged up to", "is lost", "acknowledged at another offset", "is out of range"];
+    let signs = [
+        "acknowledged up to",
+        "is lost",
+        "acknowledged at another offset",
+        "is out of range",
+        "OUT_OF_ORDER_SEQUENCE",
+    ];
     is_found(Fault::FailedSyncCounts, Faults::DyingDisk, &signs);
 }
 
