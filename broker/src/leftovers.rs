@@ -51,7 +51,7 @@ pub async fn claim(shard: &Shard, deleted: &Deleted) {
     let mut unknown = Vec::new();
     for id in shard.storage.unclaimed() {
         corelog_io::yield_if_needed().await;
-        if shard.log(id).is_none() && !deleted.contains(&id.topic) {
+        if shard.partitions.get(id).is_err() && !deleted.contains(&id.topic) {
             shard.storage.log(id, "unknown", KEEP_ALL);
             unknown.push(id);
         }

@@ -30,7 +30,7 @@ pub use counters::StorageMetrics;
 pub use epochs::{EpochEnd, EpochHistory, UNDEFINED};
 pub use error::{AppendError, ReadError, StorageError};
 pub use format::entry::HardState;
-pub use ids::{LogId, RaftIndex};
+pub use ids::{HashLogId, LogId, RaftIndex};
 pub use journal::Durable;
 pub use log::{
     ActiveProducer, AppendBatch, Appended, BatchKind, Log, LogStats, Read, TimestampOffset, Traffic,

@@ -1,5 +1,5 @@
-//! Faults that the code had once, each put back at the place where its kind was mended: the simulation must find them, or
-//! it would not find their like. Compiled away with optimization, as assertions for debugging are.
+//! Faults that the code had once, or that a checker is there for, each at the place where its kind is kept out: the
+//! simulation must find them, or it would not find their like. Compiled away with optimization, as assertions for debugging are.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -21,6 +21,14 @@ pub enum Fault {
     PartialFrameIsWaitedFor,
     /// Room for requests goes bit by bit to whoever comes first, and is waited for without a limit.
     RoomIsTakenBitByBit,
+    /// Listeners wait to be told who their clients are, though nothing can tell them yet: so it shows what strangers may do.
+    EveryoneIsAStranger,
+    /// A write that was not synced counts as one that was.
+    FailedSyncCounts,
+    /// A connection that has ended keeps its socket.
+    SocketsAreKept,
+    /// A rebalance begins no new generation.
+    GenerationStandsStill,
 }
 
 #[cfg(debug_assertions)]
