@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use corelog_io::planted::{Fault, planted};
-use corelog_storage::{LogConfig, LogId};
+use corelog_storage::{CommitMode, LogConfig, LogId};
 use corelog_wire::Uuid;
 
 use crate::controller::{CONTROLLER_TOPIC, Image};
@@ -20,6 +20,7 @@ pub const KEEP_ALL: LogConfig = LogConfig {
     retention_bytes: -1,
     delete_enabled: false,
     write_caching: false,
+    commit: CommitMode::Alone,
 };
 
 /// Topics that the controller's log says were deleted: alone these may be removed.

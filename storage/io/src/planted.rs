@@ -9,6 +9,12 @@ pub enum Fault {
     AbsenceIsEmpty,
     /// A loaded commit is anybody's topic of that name.
     OffsetsOutliveTheirTopic,
+    /// What a log was found to have at a start is committed, whoever decides.
+    AllFoundIsCommitted,
+    /// Producers in flight are remembered when their batches are cut.
+    CutForgetsNoProducers,
+    /// What is durable settles producers, committed or not.
+    ProducersSettleWhenDurable,
     /// A refused log's batches keep their place in journal and memory.
     RefusedLogKeepsItsPlace,
     /// Who sends a part of a request and then no more keeps its room.
