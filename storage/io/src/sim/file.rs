@@ -170,12 +170,12 @@ impl Open {
     }
 
     /// The second half of a write with RWF_DSYNC.
-    fn sync_range(&self, disk: &mut DiskState, context: &Context, pos: u64, len: usize) -> io::Result<()> {
+    fn sync_range(&self, disk: &mut DiskState, context: &Context, pos: u64, data: &[u8]) -> io::Result<()> {
         let struck = disk.faults.strike(DiskOp::Sync, &self.path, true);
         match struck {
-            Ok(()) => disk.contents(self.inode).sync_range(pos, len),
+            Ok(()) => disk.contents(self.inode).sync_range(pos, data),
             Err(_) => {
-                self.lose_range(disk, context, pos, len);
+                self.lose_range(disk, context, pos, data.len());
                 disk.add_loss(self.inode, self.device);
             }
         }
@@ -248,9 +248,9 @@ impl File {
         }
         let (open, len) = (Rc::clone(&self.open), data.len());
         let durable: Option<Then> = sync.then(|| {
-            let open = Rc::clone(&self.open);
+            let (open, data) = (Rc::clone(&self.open), data.clone());
             let sync =
-                move |disk: &mut DiskState, context: &Context| open.sync_range(disk, context, pos, len);
+                move |disk: &mut DiskState, context: &Context| open.sync_range(disk, context, pos, &data);
             Box::new(sync) as Then
         });
         Operation::new(DiskOp::Write, &self.open.path, len)

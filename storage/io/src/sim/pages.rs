@@ -289,18 +289,26 @@ impl Contents {
         self.forsaken.insert(index);
     }
 
-    /// A write with RWF_DSYNC ends: its bytes, and the length, are on the medium.
-    pub(crate) fn sync_range(&mut self, pos: u64, len: usize) {
+    /// A write of `data` with RWF_DSYNC ends: its bytes, and the length, are on the medium. So they are where a sync of others
+    /// failed meanwhile: what that forgot were pages, and this write brings its own bytes.
+    pub(crate) fn sync_range(&mut self, pos: u64, data: &[u8]) {
         self.sync_len();
-        for (index, within, range) in spans(pos, len) {
+        for (index, within, range) in spans(pos, data.len()) {
+            let (bytes, data) = (within..within + range.len(), &data[range]);
+            if self.forsaken.contains(&index) {
+                let mut page = self.current.page(index).cloned().unwrap_or_else(zeros);
+                Rc::make_mut(&mut page)[bytes.clone()].copy_from_slice(data);
+                self.current.set(index, page);
+            }
             let Some(current) = self.current.page(index).cloned() else { continue };
-            if range.len() == PAGE {
+            if data.len() == PAGE {
                 self.unsynced.remove(&index);
+                self.forsaken.remove(&index);
+                self.unreadable.remove(&index);
                 self.unreadable_durable.remove(&index);
                 self.durable.set(index, current);
                 continue;
             }
-            let bytes = within..within + range.len();
             let mut page = self.durable.page(index).cloned().unwrap_or_else(zeros);
             Rc::make_mut(&mut page)[bytes.clone()].copy_from_slice(&current[bytes.clone()]);
             self.durable.set(index, page);

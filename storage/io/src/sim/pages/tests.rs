@@ -13,9 +13,9 @@ fn synced_bytes_survive_every_crash() {
         contents.write(100, &[1; 9000]);
         contents.sync();
         contents.write(4096, &[2; 4096]);
-        contents.sync_range(4096, 4096);
+        contents.sync_range(4096, &[2; 4096]);
         contents.write(8192, &[3; 300]);
-        contents.sync_range(8192, 100);
+        contents.sync_range(8192, &[3; 100]);
         contents.crash(&mut Random::new(seed), 0);
         let bytes = all(&contents);
         assert_eq!(bytes.len(), 9100);
@@ -24,6 +24,24 @@ fn synced_bytes_survive_every_crash() {
         assert!(bytes[4096..8192].iter().all(|b| *b == 2));
         assert!(bytes[8192..8292].iter().all(|b| *b == 3));
         assert!(bytes[8292..8492].iter().all(|b| *b == 1 || *b == 3));
+    }
+}
+
+#[test]
+fn a_synced_write_that_succeeds_is_there_whatever_failed_meanwhile() {
+    for seed in 0..200 {
+        let mut contents = Contents::default();
+        contents.write(0, &[1; 2 * PAGE]);
+        contents.sync();
+        let data = [2; PAGE + 512];
+        contents.write(0, &data);
+        contents.sync_failed(&mut Random::new(seed));
+        contents.sync_range(0, &data);
+        assert!(all(&contents)[..data.len()].iter().all(|b| *b == 2), "seed {seed}, before");
+        contents.crash(&mut Random::new(seed), 0);
+        let bytes = all(&contents);
+        assert!(bytes[..data.len()].iter().all(|b| *b == 2), "seed {seed}");
+        assert!(bytes[data.len()..].iter().all(|b| *b == 1), "seed {seed}");
     }
 }
 
