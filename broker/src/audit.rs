@@ -11,7 +11,9 @@ use std::rc::Rc;
 use corelog_wire::{ErrorCode, Str};
 
 use crate::access::Principal;
+use crate::config::{Kind, rows};
 use crate::controller::ChangeError;
+use crate::logging;
 use crate::shard::Shard;
 
 /// Characters of a client's own words that a line holds at most.
@@ -51,22 +53,25 @@ impl Audited {
     }
 
     pub fn done<T>(self, result: &Result<T, ChangeError>) {
+        let in_doubt = result.as_ref().is_err_and(|error| error.in_doubt);
         let outcome = result.as_ref().map(drop).map_err(|error| (error.code, error.message.as_str()));
-        self.tell(outcome);
+        self.tell(outcome, in_doubt);
     }
 
     pub fn done_with_code(self, code: ErrorCode) {
-        self.tell(if code.is_ok() { Ok(()) } else { Err((code, code.message())) });
+        let outcome = if code.is_ok() { Ok(()) } else { Err((code, code.message())) };
+        self.tell(outcome, is_doubtful(code));
     }
 
-    fn tell(mut self, outcome: Result<(), (ErrorCode, &str)>) {
+    /// `in_doubt`: it may have been made though its client is told of an error.
+    fn tell(mut self, outcome: Result<(), (ErrorCode, &str)>, in_doubt: bool) {
         self.is_told = true;
         let Audited { asker, what, on, details, .. } = &self;
         let (client, address) = (shortened(asker.client_id.as_deref().unwrap_or_default()), asker.address);
         let principal = &asker.principal;
         match outcome {
             Ok(()) => tracing::info!(on, details, %principal, client, %address, result = "ok", "{what}"),
-            Err((code, why)) if is_doubtful(code) => {
+            Err((code, why)) if in_doubt => {
                 tracing::warn!(on, details, %principal, client, %address, result = code.name(), why, "{what}");
             }
             Err((code, why)) => {
@@ -93,7 +98,7 @@ impl Drop for Audited {
     }
 }
 
-/// Whether the change may have been made though its client is told of an error.
+/// Whether what is answered with the code may have been done all the same.
 fn is_doubtful(code: ErrorCode) -> bool {
     matches!(
         code,
@@ -110,6 +115,18 @@ fn shortened(text: &str) -> String {
     match text.char_indices().nth(TEXT_MAX) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),
+    }
+}
+
+/// A config, and what it is set to where the log may have it: nobody knows what a config is about that is not known here.
+pub fn setting(name: &str, value: Option<&str>) -> String {
+    let spec = rows::broker_named(name).or_else(|| rows::topic_named(name).map(|row| &row.spec));
+    let may_be_told = spec.is_some_and(|spec| spec.kind != Kind::Password)
+        || logging::levels().iter().any(|(logger, _)| *logger == name);
+    match value {
+        Some(value) if may_be_told => format!("{name}={value}"),
+        Some(_) => format!("{name}=[hidden]"),
+        None => name.to_owned(),
     }
 }
 

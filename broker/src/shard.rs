@@ -297,12 +297,17 @@ impl Shard {
     }
 
     /// A partition's files could not be read or written: a person is to know, and `what` was to be done. The code for it.
+    /// On its owner.
     pub fn storage_failed(
         self: &Rc<Self>,
         what: &'static str,
         partition: LogId,
         error: impl Display + Send + 'static,
     ) -> ErrorCode {
+        if self.partitions.opened(partition).is_none() {
+            // Its topic was deleted meanwhile, and its files with it.
+            return ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+        }
         self.sparingly(
             what,
             move |left_out| tracing::error!(log = ?partition, %error, left_out, "{what} failed"),

@@ -42,7 +42,7 @@ pub async fn create(
     terms: Terms,
 ) -> Result<Arc<TopicImage>, ChangeError> {
     let details = {
-        let configs = configs.iter().map(|(name, value)| format!("{name}={}", value.unwrap_or_default()));
+        let configs = configs.iter().map(|(name, value)| audit::setting(name, *value));
         audit::list([format!("partitions={partitions}")].into_iter().chain(configs))
     };
     let change = (!terms.validate_only).then(|| Audited::new(shard, asker, "create topic", &name, details));

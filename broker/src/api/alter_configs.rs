@@ -13,7 +13,7 @@ use super::unbuilt;
 use crate::audit;
 use crate::config::alter::{self, Op};
 use crate::config::resource::{self, Resource};
-use crate::config::{Kind, rows, split_list};
+use crate::config::split_list;
 use crate::controller::{Change, ChangeError, ConfigChange, ResourceKey, Terms};
 use crate::logging;
 
@@ -48,29 +48,18 @@ impl ConfigChange {
 
     /// What is to be done, for the audit.
     fn details(&self) -> String {
-        let set = |name: &str, value: Option<&str>| match value {
-            Some(value) if may_be_told(name) => format!("{name}={value}"),
-            Some(_) => format!("{name}=[hidden]"),
-            None => name.to_owned(),
-        };
         match self {
             ConfigChange::Incremental(changes) => audit::list(changes.iter().map(|(name, op, value)| {
                 let op = Op::from_wire(*op).map_or("?", Op::name);
-                format!("{op} {}", set(name, value.as_deref()))
+                format!("{op} {}", audit::setting(name, value.as_deref()))
             })),
             ConfigChange::Replace(configs) => {
-                let all = audit::list(configs.iter().map(|(name, value)| set(name, value.as_deref())));
+                let set = |(name, value): &(Str, Option<Str>)| audit::setting(name, value.as_deref());
+                let all = audit::list(configs.iter().map(set));
                 format!("all: {all}")
             }
         }
     }
-}
-
-/// Whether the log may have a value of this config: nobody knows what a config is about that is not known here.
-fn may_be_told(name: &str) -> bool {
-    let spec = rows::broker_named(name).or_else(|| rows::topic_named(name).map(|row| &row.spec));
-    spec.is_some_and(|spec| spec.kind != Kind::Password)
-        || logging::levels().iter().any(|(logger, _)| *logger == name)
 }
 
 pub async fn handle(context: Context, request: AlterConfigsRequest) -> AlterConfigsResponse {

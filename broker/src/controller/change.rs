@@ -24,6 +24,8 @@ pub const PRODUCER_ID_BLOCK: i64 = 1000;
 pub struct ChangeError {
     pub code: ErrorCode,
     pub message: String,
+    /// Whether the change may have been made all the same, or may still be.
+    pub in_doubt: bool,
 }
 
 impl From<Refusal> for ChangeError {
@@ -34,7 +36,12 @@ impl From<Refusal> for ChangeError {
 
 impl ChangeError {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> ChangeError {
-        ChangeError { code, message: message.into() }
+        ChangeError { code, message: message.into(), in_doubt: false }
+    }
+
+    /// Of a change of which it is not known whether it is made.
+    pub fn in_doubt(code: ErrorCode, message: impl Into<String>) -> ChangeError {
+        ChangeError { in_doubt: true, ..ChangeError::new(code, message) }
     }
 }
 

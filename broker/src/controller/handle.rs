@@ -71,18 +71,18 @@ impl Shard {
         let Some(until) = wait_until else { return asked.await };
         let left = until.since(corelog_io::now());
         if left.is_zero() {
-            return Err(late("was not begun"));
+            return Err(ChangeError::new(ErrorCode::REQUEST_TIMED_OUT, late("was not begun")));
         }
-        corelog_io::timeout(left, asked).await.unwrap_or_else(|_| Err(late("goes on")))
+        let given_up = |_| Err(ChangeError::in_doubt(ErrorCode::REQUEST_TIMED_OUT, late("goes on")));
+        corelog_io::timeout(left, asked).await.unwrap_or_else(given_up)
     }
 }
 
 /// The process ends: nobody knows whether the change was still made.
 fn stopping() -> ChangeError {
-    ChangeError::new(ErrorCode::BROKER_NOT_AVAILABLE, "the controller is shutting down")
+    ChangeError::in_doubt(ErrorCode::BROKER_NOT_AVAILABLE, "the controller is shutting down")
 }
 
-fn late(change: &str) -> ChangeError {
-    let message = format!("The request's time (its timeout) is over; the change {change}.");
-    ChangeError::new(ErrorCode::REQUEST_TIMED_OUT, message)
+fn late(change: &str) -> String {
+    format!("The request's time (its timeout) is over; the change {change}.")
 }

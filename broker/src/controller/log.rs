@@ -50,7 +50,7 @@ impl MetadataLog {
         // Refused here, it is not in the log.
         let appended = self.log.append(batch).await.map_err(|error| storage(&error))?;
         if let Err(error) = appended.durable.await {
-            let failed = ChangeError::new(
+            let failed = ChangeError::in_doubt(
                 ErrorCode::KAFKA_STORAGE_ERROR,
                 format!(
                     "the controller's log failed ({error}), and whether it has the last change is not known: topics and \
@@ -58,7 +58,8 @@ impl MetadataLog {
                 ),
             );
             tracing::error!("{failed}");
-            self.failed = Some(failed.clone());
+            // Of those to come it is known: they are not.
+            self.failed = Some(ChangeError { in_doubt: false, ..failed.clone() });
             return Err(failed);
         }
         Ok(Written { first: appended.base_offset, end: appended.last_offset + 1, bytes: len })

@@ -232,7 +232,7 @@ impl Partition {
     /// The epoch before which a client's log goes the same way as this one, and where that ends, if it does not up to
     /// `offset`, before which the client has `epoch` (KIP-595).
     pub fn diverging(&self, epoch: i32, offset: i64) -> Result<Option<EpochEnd>, ErrorCode> {
-        let end = self.log.epoch_end_offset(epoch);
+        let end = self.epoch_end(epoch);
         if end.epoch < 0 {
             return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
         }

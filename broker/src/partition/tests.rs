@@ -53,6 +53,9 @@ async fn leadership_comes_and_goes() {
     let mark = inbox.mark(0);
     let _following = partition.news().follow(&mark);
     let has_news = || inbox.take().into_iter().any(|_| mark.take());
+    // Nothing is written in the leader's epoch, and it has begun all the same.
+    assert_eq!(partition.diverging(5, 0), Ok(None));
+    assert_eq!(partition.diverging(6, 0), Err(ErrorCode::OFFSET_OUT_OF_RANGE));
     assert_eq!(appended(&partition).await, Ok(0));
     assert!(has_news() && !has_news());
     partition.set_leadership(led_by(1, 5));
@@ -67,6 +70,8 @@ async fn leadership_comes_and_goes() {
 
     partition.set_leadership(led_by(1, 7));
     assert_eq!(partition.check_leader(7), Ok(()));
+    assert_eq!(partition.diverging(7, 1), Ok(None));
+    assert_eq!(partition.diverging(7, 2), Ok(Some(EpochEnd { epoch: 7, end_offset: 1 })));
     assert_eq!(found(&partition, OffsetQuery::Latest(Isolation::ReadCommitted)).await, (1, 7));
     assert_eq!(appended(&partition).await, Ok(1));
     assert_eq!(found(&partition, OffsetQuery::Earliest).await, (0, 5));

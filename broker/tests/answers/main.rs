@@ -2,6 +2,7 @@
 //! simulated world, without faults.
 
 // The simulation's, used in part.
+mod changes;
 mod configs;
 #[allow(dead_code)]
 #[path = "../simulation/connection.rs"]

@@ -9,7 +9,7 @@ use corelog_io::sim::Sim;
 use corelog_wire::ErrorCode;
 use corelog_wire::messages::alter_configs_request::{AlterableConfig, Resource};
 use corelog_wire::messages::create_partitions_request;
-use corelog_wire::messages::create_topics_request::CreatableTopic;
+use corelog_wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use corelog_wire::messages::delete_records_request;
 use corelog_wire::messages::delete_topics_request::State;
 use corelog_wire::messages::offset_commit_request::{self, Partition};
@@ -197,6 +197,50 @@ fn each_change_is_told_with_who_made_it_and_refused_ones_sparingly() {
             }
         }
         assert_eq!(having(&told, "create topic: refused").len(), 1, "{told:#?}");
+    });
+}
+
+/// Nobody knows what a config is about that is not known here. And a request may name many topics whose turn does not come.
+#[test]
+fn neither_secrets_are_told_nor_every_change_that_was_not_begun() {
+    Lines::with(|lines| {
+        let sim = Sim::new(3);
+        let mut broker = Broker::new(&sim);
+        started(&sim, &mut broker);
+        lines.take();
+        let address: SocketAddr = broker.address();
+        let topic = |name: String| CreatableTopic {
+            name: name.into(),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..Default::default()
+        };
+        sim.block_on(async move {
+            let mut connection = connect(address).await;
+            let config =
+                CreatableTopicConfig { name: "sasl.jaas.config".into(), value: Some("hunter2".into()) };
+            let topics = vec![CreatableTopic { configs: vec![config], ..topic("secret".into()) }];
+            let request = CreateTopicsRequest { topics, timeout_ms: 1000, ..Default::default() };
+            let answer = connection.call(&request, 7).await.expect("an answer");
+            assert_ne!(answer.topics[0].error_code, 0);
+        });
+        let told = lines.take();
+        assert_eq!(having(&told, "sasl.jaas.config=[hidden]").len(), 1, "{told:#?}");
+        assert!(having(&told, "hunter2").is_empty(), "{told:#?}");
+
+        sim.run_for(std::time::Duration::from_secs(120));
+        broker.machine.disk().set_extra_latency(std::time::Duration::from_secs(5));
+        lines.take();
+        sim.block_on(async move {
+            let topics = (0..100).map(|number| topic(format!("t{number:02}"))).collect();
+            let request = CreateTopicsRequest { topics, timeout_ms: 500, ..Default::default() };
+            let answer = connect(address).await.call(&request, 7).await.expect("an answer");
+            let late = ErrorCode::REQUEST_TIMED_OUT;
+            assert!(answer.topics.iter().all(|topic| ErrorCode(topic.error_code) == late));
+        });
+        let told = lines.take();
+        assert_eq!(having(&told, "the change goes on").len(), 1, "{told:#?}");
+        assert_eq!(having(&told, "create topic").len(), 2, "{told:#?}");
     });
 }
 
