@@ -204,10 +204,7 @@ impl Shard {
             // Sessions expire and offsets age whether or not somebody asks.
             for index in self.owned(topic).map(|id| id.partition) {
                 // The coordinator is where the partition's leader is.
-                match self.group_log(index) {
-                    Some(log) => drop(self.groups.start(index, || Some(log))),
-                    None => self.groups.stop(index),
-                }
+                self.groups.follow(index, self.group_log(index));
             }
         }
         if !delta.removed.is_empty() {

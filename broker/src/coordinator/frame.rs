@@ -3,6 +3,9 @@
 use super::desk::{Effect, Now, Ticket, WriteId};
 use super::machine::{NotServing, RawRecord, Record, StateMachine, WriteFailure};
 
+/// Deadlines that are met in one turn of the core: thousands may come at once, say, when the machine was suspended.
+const DEADLINES_A_TURN: usize = 200;
+
 /// After every call of a method that takes the time, do what [`take_effects`](Coordinator::take_effects) gives, in its
 /// order, and look at [`next_deadline`](Coordinator::next_deadline) again.
 pub struct Coordinator<M: StateMachine> {
@@ -59,13 +62,14 @@ impl<M: StateMachine> Coordinator<M> {
         }
     }
 
-    /// Does what is due. To be called at [`next_deadline`](Coordinator::next_deadline), and harmless at any time.
+    /// Does what is due, as much of it as fits into a turn of the core. To be called at [`next_deadline`](Coordinator::next_deadline), and harmless at any time.
     pub fn expire(&mut self, now: Now) {
         self.machine.desk().now = now;
         if self.loading {
             return;
         }
-        while let Some(timer) = self.machine.desk().timers.pop_expired(now.mono_ms) {
+        for _ in 0..DEADLINES_A_TURN {
+            let Some(timer) = self.machine.desk().timers.pop_expired(now.mono_ms) else { return };
             self.machine.due(timer);
         }
     }

@@ -1,6 +1,9 @@
 //! Reads a coordinator's log from its start to its end.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use corelog_io::{Instant, sleep};
 use corelog_wire::records::{BatchView, split_batches, with_scratch};
 
 use super::log::{CoordinatorLog, LogRead};
@@ -12,6 +15,10 @@ const LOAD_BYTES: usize = 1 << 20;
 const BATCH_PLAIN_BYTES_MAX: usize = 64 << 20;
 /// The core is yielded after this many records.
 const RECORDS_A_TURN: usize = 1_000;
+/// Between two looks at whether what was appended can be read.
+const LOOK: Duration = Duration::from_millis(10);
+/// How long what was appended may take until it can be read: longer than a disk does that works.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
 
 /// How much there was.
 pub struct Loaded {
@@ -20,19 +27,32 @@ pub struct Loaded {
     pub end: i64,
 }
 
-/// Hands every record of the log to `take`, in their order, some at a time.
+/// Hands every record of the log to `take`, in their order, some at a time; also those that were appended and are on
+/// their way to stable storage: the log has them, or will have them, before anything that is decided now.
 pub async fn replay_log<L: CoordinatorLog>(
     log: &L,
     mut take: impl FnMut(&[RawRecord]) -> Result<(), String>,
 ) -> Result<Loaded, String> {
     let mut offset = log.start_offset();
     let mut count = 0;
+    let mut settling_since: Option<Instant> = None;
     loop {
         let LogRead { batches, next_offset } =
             log.read(offset, LOAD_BYTES).await.map_err(|failed| format!("at offset {offset}: {failed}"))?;
         if batches.is_empty() {
-            return Ok(Loaded { records: count, end: offset });
+            if next_offset >= log.end_offset() {
+                return Ok(Loaded { records: count, end: next_offset });
+            }
+            if settling_since.get_or_insert_with(corelog_io::now).elapsed() >= SETTLE_MAX {
+                return Err(format!(
+                    "what was appended from offset {next_offset} on is not on stable storage"
+                ));
+            }
+            offset = next_offset;
+            sleep(LOOK).await;
+            continue;
         }
+        settling_since = None;
         for batch in split_batches(&batches) {
             let batch = batch.map_err(|error| error.to_string())?;
             let at = |error: String| format!("batch at offset {}: {error}", batch.header().base_offset);

@@ -19,6 +19,13 @@ pub trait CoordinatorLog: 'static {
 
     /// The first offset that is kept.
     fn start_offset(&self) -> i64;
+
+    /// The offset behind what was appended, also by a coordinator before this one: what is not on stable storage yet can't
+    /// be read, and will be.
+    fn end_offset(&self) -> i64;
+
+    /// The epoch in which this broker leads the partition.
+    fn leader_epoch(&self) -> i32;
 }
 
 /// A piece of the log.

@@ -37,6 +37,10 @@
 //!   Loading ──> Serving ──a write is lost──> Loading         every phase ──close()──> Closed
 //!      └─ the log is damaged ─> Failed ──mended, or half a minute──> Loading
 //! ```
+//! Loading ends where the log ends, not where it can be read to: what a coordinator before this one appended may be on
+//! its way to stable storage still, and is waited for. A coordinator is of one leader epoch; in another one it is started
+//! anew, since others may have appended in between.
+//!
 //! Requests find a coordinator that is not serving refused by [`NotServing`]. Bounds: 64 appends wait for their
 //! durability at a time; what may wait before that a tenant bounds by the room its requests bring
 //! ([`CoordinatorPartition::ask`]) and the memory its state may have.

@@ -160,6 +160,11 @@ impl<M: StateMachine, L: CoordinatorLog> CoordinatorPartition<M, L> {
         self.shared.look(look)
     }
 
+    /// The epoch in which this broker leads the partition, as of the start.
+    pub fn leader_epoch(&self) -> i32 {
+        self.shared.log.leader_epoch()
+    }
+
     pub fn is_serving(&self) -> bool {
         self.shared.phase.get() == Phase::Serving
     }
@@ -361,21 +366,24 @@ impl<M: StateMachine, L: CoordinatorLog> Shared<M, L> {
                 continue;
             };
             let first = ids[0];
-            let sent = match self.append(batches).await {
-                Ok(appended) => in_flight.send(Ok(InFlight { ids, appended })).await,
+            match self.append(batches).await {
+                Ok(appended) => {
+                    if in_flight.send(Ok(InFlight { ids, appended })).await.is_err() {
+                        return;
+                    }
+                }
                 Err(NotAppended::Refused(failure)) => {
                     self.step(|state, now| {
                         state.writes.drop_from(first);
                         state.coordinator.refused(first, failure, now);
                     });
-                    continue;
                 }
+                // What was decided after it must not come to the log.
                 Err(NotAppended::Torn) => {
-                    in_flight.send(Err(WriteLost("only a part of it is in the log".to_owned()))).await
+                    let torn = WriteLost("only a part of it is in the log".to_owned());
+                    let _ended = in_flight.send(Err(torn)).await;
+                    return;
                 }
-            };
-            if sent.is_err() {
-                return;
             }
         }
     }
@@ -438,6 +446,8 @@ impl<M: StateMachine, L: CoordinatorLog> Shared<M, L> {
                         continue;
                     }
                     self.step(|state, now| state.coordinator.expire(now));
+                    // There may be more that is due.
+                    corelog_io::yield_if_needed().await;
                 }
             }
         }

@@ -64,6 +64,14 @@ impl CoordinatorLog for StorageLog {
     fn start_offset(&self) -> i64 {
         self.log.log_start_offset()
     }
+
+    fn end_offset(&self) -> i64 {
+        self.log.log_end_offset()
+    }
+
+    fn leader_epoch(&self) -> i32 {
+        self.leader_epoch
+    }
 }
 
 /// Completes when the write is on stable storage.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::rc::Rc;
 
+use corelog_wire::coordinator_records::GroupMetadataValue;
 use corelog_wire::{ErrorCode, Str};
 use tracing::info;
 
@@ -12,7 +13,7 @@ use super::config::GroupConfig;
 use super::env::Env;
 use super::memory::GroupMemory;
 use super::offsets::WaitingFetch;
-use super::records::GroupRecord;
+use super::records::{GroupRecord, GroupRecordKey};
 use super::request::{GroupRequest, GroupResponse, RequestContext};
 use super::state::GroupsState;
 use super::then::Then;
@@ -106,10 +107,29 @@ impl Groups {
         }
     }
 
+    /// The group's soft state ended with a new group that was to take its place and was not stored: it is made anew. Of a
+    /// group that neither is nor will be, nothing is.
+    pub(super) fn put_back(&mut self, id: Str) {
+        let key = GroupRecordKey::Group(id.clone());
+        let removal = match self.env.desk.pending().latest(&key) {
+            Some((write, GroupRecord::Group(_, None))) => Some(write),
+            _ => None,
+        };
+        let write = self.last_write_of(&id);
+        if !self.state.has(&id) && write.is_none() {
+            return;
+        }
+        let creation = write.filter(|_| !self.state.has(&id));
+        self.wake_group(id.clone());
+        if let Some(group) = self.groups.get_mut(&id) {
+            (group.creation, group.removal) = (creation, removal);
+        }
+    }
+
     /// Puts the soft state of a group beside its replicated one. Members of stable groups have their whole session
     /// timeout to be heard of.
     fn wake_group(&mut self, id: Str) {
-        let group = match self.state.stored.get(&id) {
+        let group = match latest_stored(&self.env, &self.state, &id) {
             Some(stored) => Group::loaded(id.clone(), &self.env.memory, stored),
             // One that only holds offsets, or whose tombstone has left some behind.
             None => Group::new(id.clone(), &self.env.memory, self.env.desk.now.wall_ms),
@@ -122,6 +142,18 @@ impl Groups {
             let reason = "loaded with more members than group.max.size allows";
             prepare_rebalance(group, &mut self.env, reason);
         }
+    }
+}
+
+/// The group's record as it will be when everything on its way is committed; if that removes it, as it was before.
+pub(super) fn latest_stored<'a>(
+    env: &'a Env,
+    state: &'a GroupsState,
+    id: &Str,
+) -> Option<&'a GroupMetadataValue> {
+    match env.desk.pending().latest(&GroupRecordKey::Group(id.clone())) {
+        Some((_, GroupRecord::Group(_, Some(stored)))) => Some(stored),
+        _ => state.stored.get(id),
     }
 }
 

@@ -98,6 +98,11 @@ impl<L: CoordinatorLog> GroupPartition<L> {
         self.partition.act(|groups| groups.topics_deleted(topics));
     }
 
+    /// See [`CoordinatorPartition::leader_epoch`].
+    pub fn leader_epoch(&self) -> i32 {
+        self.partition.leader_epoch()
+    }
+
     /// Whether its log cannot be loaded.
     pub fn has_failed(&self) -> bool {
         self.partition.has_failed()

@@ -76,6 +76,18 @@ impl<L: CoordinatorLog> GroupShard<L> {
         Some(started)
     }
 
+    /// How the partition is led by now: by this shard with `log`, or not. Another epoch is another start, from the log:
+    /// others may have led in between, and appended.
+    pub fn follow(&self, partition: i32, log: Option<L>) {
+        let at_work = self.partitions.borrow().get(&partition).map(|at_work| at_work.leader_epoch());
+        if at_work != log.as_ref().map(CoordinatorLog::leader_epoch) {
+            self.stop(partition);
+        }
+        if let Some(log) = log {
+            self.start(partition, || Some(log));
+        }
+    }
+
     /// Batches of all coordinators have at most so many bytes from now on: `max.message.bytes` of `__consumer_offsets`.
     pub fn set_append_bytes_max(&self, bytes: usize) {
         self.settings.append_bytes_max.set(bytes);
@@ -93,8 +105,7 @@ impl<L: CoordinatorLog> GroupShard<L> {
         }
     }
 
-    /// This shard does not lead the partition any more.
-    pub fn stop(&self, partition: i32) {
+    fn stop(&self, partition: i32) {
         let stopped = self.partitions.borrow_mut().remove(&partition);
         if let Some(stopped) = stopped {
             stopped.close();

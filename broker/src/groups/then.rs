@@ -4,7 +4,7 @@ use corelog_wire::{ErrorCode, Str};
 use tracing::warn;
 
 use super::classic::{AwaitedAssignment, StaticReturn, refuse_waiting};
-use super::machine::Groups;
+use super::machine::{Groups, latest_stored};
 use super::memory::Account;
 use crate::coordinator::{WriteFailure, WriteId};
 
@@ -68,7 +68,8 @@ impl Groups {
                 self.env.sparingly("new group not stored", |left_out| {
                     warn!(group = &*group, ?failure, left_out, "new group not stored");
                 });
-                self.end_if_gone(&group, failure.error());
+                self.end(&group, failure.error());
+                self.put_back(group);
             }
             GroupChange::Assigned(awaited) => {
                 if let Some(group) = self.groups.get_mut(awaited.group_id()) {
@@ -77,8 +78,8 @@ impl Groups {
             }
             GroupChange::StaticMember(back) => {
                 if let Some(group) = self.groups.get_mut(back.group_id()) {
-                    let stored = self.state.stored.get(back.group_id());
-                    back.refused(group, &mut self.env, stored, failure);
+                    let stored = latest_stored(&self.env, &self.state, back.group_id()).cloned();
+                    back.refused(group, &mut self.env, stored.as_ref(), failure);
                 }
             }
             // The generation before stays in the log. Should the broker stop now, its members come back with it, and go
@@ -98,9 +99,12 @@ impl Groups {
 
     /// Soft state of a group that no record tells of, and none on its way, goes: whoever waits in it is refused.
     fn end_if_gone(&mut self, group_id: &Str, error: ErrorCode) {
-        if self.state.has(group_id) || self.has_pending(group_id) {
-            return;
+        if !self.state.has(group_id) && !self.has_pending(group_id) {
+            self.end(group_id, error);
         }
+    }
+
+    fn end(&mut self, group_id: &Str, error: ErrorCode) {
         if let Some(group) = self.groups.get_mut(group_id) {
             refuse_waiting(group, &mut self.env, error);
         }

@@ -1,12 +1,13 @@
 //! A log in memory that is slow, refuses and loses writes when told to.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use corelog_io::sleep;
+use corelog_io::{Instant, sleep};
 use corelog_wire::records::{BatchHeader, patch_base_offset};
 
 use crate::coordinator::{CoordinatorLog, LogRead, ReadFailed, WriteFailure, WriteLost};
@@ -17,6 +18,9 @@ pub struct FakeLog {
     pub batches: RefCell<Vec<(Bytes, i64)>>,
     pub append_takes: Cell<Duration>,
     pub durable_takes: Cell<Duration>,
+    /// When a batch can be read, by the offset behind it.
+    readable_from: RefCell<BTreeMap<i64, Instant>>,
+    pub leader_epoch: Cell<i32>,
     pub refuse: Cell<Option<WriteFailure>>,
     /// The next writes are lost; in the log all the same.
     pub lose: Cell<bool>,
@@ -37,6 +41,7 @@ impl CoordinatorLog for Rc<FakeLog> {
         patch_base_offset(&mut bytes, batches.last().map_or(0, |(_, end)| *end));
         let end = BatchHeader::parse(&bytes).unwrap().next_offset();
         batches.push((bytes.into(), end));
+        self.readable_from.borrow_mut().insert(end, corelog_io::now() + self.durable_takes.get());
         let (takes, lost) = (self.durable_takes.get(), self.lose.get());
         Ok(Box::pin(async move {
             sleep(takes).await;
@@ -47,12 +52,22 @@ impl CoordinatorLog for Rc<FakeLog> {
     async fn read(&self, offset: i64, _bytes_max: usize) -> Result<LogRead, ReadFailed> {
         sleep(Duration::from_micros(100)).await;
         let batches = self.batches.borrow();
-        let found = batches.iter().find(|(_, end)| *end > offset);
+        let readable_from = self.readable_from.borrow();
+        let is_readable = |end: &i64| readable_from.get(end).is_none_or(|from| *from <= corelog_io::now());
+        let found = batches.iter().find(|(_, end)| *end > offset).filter(|(_, end)| is_readable(end));
         let (batches, next_offset) = found.cloned().unwrap_or((Bytes::new(), offset));
         Ok(LogRead { batches, next_offset })
     }
 
     fn start_offset(&self) -> i64 {
         0
+    }
+
+    fn end_offset(&self) -> i64 {
+        self.batches.borrow().last().map_or(0, |(_, end)| *end)
+    }
+
+    fn leader_epoch(&self) -> i32 {
+        self.leader_epoch.get()
     }
 }

@@ -192,3 +192,17 @@ fn writes_are_reported_on_in_their_order() {
     bench.in_flight.pop_front();
     bench.commit();
 }
+
+/// However many deadlines come at once, the core is not held up by them.
+#[test]
+fn deadlines_that_come_together_are_met_a_few_at_a_time() {
+    let log =
+        (0..2_000).map(|index| Number { name: format!("end-{index}"), value: Some(50), ballast: 0 }.encode());
+    let mut bench = Bench::new(log.collect());
+    bench.pass(50);
+    assert!(bench.in_flight.len() < 500, "{} at once", bench.in_flight.len());
+    while bench.coordinator.next_deadline().is_some_and(|at| at <= bench.now.mono_ms) {
+        bench.pass(0);
+    }
+    assert_eq!(bench.in_flight.len(), 2_000);
+}

@@ -202,3 +202,36 @@ fn a_damaged_log_is_refused_until_it_is_mended() {
         }
     });
 }
+
+/// What a coordinator before this one appended may be on its way to the disk still: it is in the log, and so in the state.
+#[test]
+fn what_was_appended_before_is_waited_for_and_loaded() {
+    Sim::new(11).block_on(async {
+        let log = Rc::new(FakeLog::default());
+        let (partition, _) = start(&log);
+        log.durable_takes.set(Duration::from_secs(2));
+        let appended = send(&partition, Request::Add("a", 1));
+        sleep(Duration::from_millis(5)).await;
+        partition.close();
+        assert_eq!(appended.await, ELSEWHERE);
+        log.durable_takes.set(Duration::ZERO);
+        let (again, _) = start(&log);
+        let loading = Answer::Refused(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
+        assert_eq!(ask(&again, Request::Get("a")).await, loading);
+        sleep(Duration::from_secs(3)).await;
+        assert_eq!(ask(&again, Request::Add("a", 1)).await, is(2));
+        again.close();
+        // One that never comes to the disk is told of, and the log is tried again.
+        log.durable_takes.set(Duration::from_secs(50));
+        let (third, _) = start(&log);
+        let appended = send(&third, Request::Add("a", 1));
+        sleep(Duration::from_millis(5)).await;
+        third.close();
+        assert_eq!(appended.await, ELSEWHERE);
+        let (fourth, _) = start(&log);
+        sleep(Duration::from_secs(40)).await;
+        assert_eq!(ask(&fourth, Request::Get("a")).await, NOT_AVAILABLE);
+        sleep(Duration::from_secs(40)).await;
+        assert_eq!(ask(&fourth, Request::Get("a")).await, is(3));
+    });
+}

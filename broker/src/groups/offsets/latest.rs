@@ -88,8 +88,14 @@ impl Groups {
 
     /// Whether any record of the group is on its way.
     pub(in crate::groups) fn has_pending(&self, group: &Str) -> bool {
-        let own = GroupRecordKey::Group(group.clone());
-        self.env.desk.pending().latest(&own).is_some() || self.pending_offsets_of(group).next().is_some()
+        self.last_write_of(group).is_some()
+    }
+
+    /// A write on its way that has a record of the group: the last of its own record, or one of an offset.
+    pub(in crate::groups) fn last_write_of(&self, group: &Str) -> Option<WriteId> {
+        let own = self.env.desk.pending().latest(&GroupRecordKey::Group(group.clone()));
+        let own = own.map(|(write, _)| write);
+        own.or_else(|| self.pending_offsets_of(group).next().map(|(_, write, _)| write))
     }
 }
 

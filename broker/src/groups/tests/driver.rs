@@ -261,10 +261,89 @@ fn a_shard_serves_the_partitions_it_leads() {
         assert_eq!(shard.groups_by_state(), BTreeMap::from([(GroupState::Empty, 2)]));
         shard.topics_deleted(&[(s("t"), topic_id("t"))]);
         sleep(Duration::from_millis(10)).await;
-        shard.stop(3);
+        shard.follow(3, None);
         assert_eq!(commit_to(3, "three").await, ErrorCode::NOT_COORDINATOR);
         shard.stop_all();
         assert_eq!(shard.memory().used(), 0);
+    });
+}
+
+/// The partition was led elsewhere for a while, and this shard has heard of it only when it leads again.
+#[test]
+fn another_leader_epoch_is_another_start_from_the_log() {
+    Sim::new(10).block_on(async {
+        let shard: GroupShard<Rc<FakeLog>> =
+            GroupShard::new(config(), 1 << 20, Topics::default().ids(), Rc::default());
+        let log = Rc::new(FakeLog::default());
+        let in_epoch = |epoch| {
+            let led = FakeLog::default();
+            led.batches.replace(log.batches.borrow().clone());
+            led.leader_epoch.set(epoch);
+            Rc::new(led)
+        };
+        let first = in_epoch(3);
+        shard.follow(0, Some(first.clone()));
+        let led = |shard: &GroupShard<Rc<FakeLog>>| shard.start(0, || None).expect("it is led here");
+        let at_work = led(&shard);
+        assert_eq!(commit(&at_work, 5).await, ErrorCode::NONE);
+        shard.follow(0, Some(first.clone()));
+        assert!(Rc::ptr_eq(&at_work, &led(&shard)), "nothing has changed");
+
+        // Another broker leads in epoch 4, with the same log.
+        let elsewhere = start(&first, config());
+        assert_eq!(commit(&elsewhere, 9).await, ErrorCode::NONE);
+        elsewhere.close();
+        log.batches.replace(first.batches.borrow().clone());
+        shard.follow(0, Some(in_epoch(5)));
+        assert_eq!(fetch(&led(&shard)).await, (ErrorCode::NONE, 9));
+        assert_eq!(commit(&at_work, 6).await, ErrorCode::NOT_COORDINATOR);
+        shard.follow(0, None);
+        assert!(shard.start(0, || None).is_none());
+    });
+}
+
+/// A write that needs several batches is torn when the log refuses one of them: what was decided after it must not come
+/// to the log.
+#[test]
+fn nothing_follows_a_torn_write() {
+    Sim::new(12).block_on(async {
+        let log = Rc::new(FakeLog::default());
+        let small = GroupSettings { append_bytes_max: Rc::new(Cell::new(400)), ..settings(config()) };
+        let partition = Rc::new(GroupPartition::start(0, Rc::clone(&log), small));
+        assert_eq!(commit(&partition, 1).await, ErrorCode::NONE);
+        log.durable_takes.set(Duration::from_millis(100));
+        log.append_takes.set(Duration::from_millis(10));
+        let send = |request| {
+            let partition = Rc::clone(&partition);
+            spawn(Queue::Control, async move {
+                let request = GroupRequest::OffsetCommit(request);
+                match partition.handle(&context(8), request).await {
+                    GroupResponse::OffsetCommit(response) => first_error(&response),
+                    other => panic!("{other:?}"),
+                }
+            })
+        };
+        let mut large = commit_request(G, "", -1, "t", 3);
+        let one = large.topics[0].partitions[0].clone();
+        let nth = |partition_index| offset_commit_request::Partition { partition_index, ..one.clone() };
+        large.topics[0].partitions = (0..10).map(nth).collect();
+        // The first is on its way to the disk while the second is torn.
+        let before = send(commit_request(G, "", -1, "t", 2));
+        sleep(Duration::from_millis(15)).await;
+        let torn = send(large);
+        sleep(Duration::from_millis(1)).await;
+        let after = send(commit_request(G, "", -1, "t", 4));
+        while log.batches.borrow().len() < 3 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        log.refuse.set(Some(WriteFailure::Unavailable));
+        sleep(Duration::from_millis(12)).await;
+        log.refuse.set(None);
+        let not_here = ErrorCode::NOT_COORDINATOR;
+        assert_eq!((before.await, torn.await, after.await), (ErrorCode::NONE, not_here, not_here));
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(log.batches.borrow().len(), 3, "one batch of the torn write, and nothing behind it");
+        assert_eq!(fetch(&partition).await, (ErrorCode::NONE, 3));
     });
 }
 

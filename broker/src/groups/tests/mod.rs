@@ -6,6 +6,7 @@ mod durability;
 mod offsets;
 mod property;
 mod rebalance;
+mod refused;
 mod static_members;
 mod storage;
 
