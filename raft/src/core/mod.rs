@@ -343,7 +343,9 @@ impl Core {
             return Err(NotProposed::NotLeading);
         }
         let leaves = *change == Change::LeaveJoint;
-        if self.raft.has_pending_conf() || self.membership().is_joint() != leaves {
+        // Before an entry of its own term is committed there may be changes elsewhere that this log knows nothing of.
+        let pending = self.raft.has_pending_conf() || !self.committed_in_term();
+        if pending || self.membership().is_joint() != leaves {
             return Err(NotProposed::ChangeUnderWay);
         }
         if self.conf_change(change).is_none() {
@@ -377,9 +379,11 @@ impl Core {
         changes.extend(learns.map(|&learner| single(learner, ConfChangeType::AddLearnerNode)));
         changes.extend(goes.map(|replica| single(replica, ConfChangeType::RemoveNode)));
         let mut changer = Changer::new(self.raft.prs());
+        // A leader stays in its group until it hands over: who votes no longer leaves by way of a joint configuration.
+        let all_stay = now.voters.iter().all(|voter| voters.contains(voter));
         let possible = match changes.len() {
             0 => false,
-            1 => changer.simple(&changes).is_ok(),
+            1 if all_stay => changer.simple(&changes).is_ok(),
             _ => {
                 conf_change.set_transition(ConfChangeTransition::Explicit);
                 changer.enter_joint(false, &changes).is_ok()

@@ -62,7 +62,7 @@ impl Output {
             && self.orders.is_empty()
             && self.committed.is_none()
             && self.leadership.is_none()
-            && self.membership().is_none()
+            && self.membership.is_none()
             && self.snapshots_wanted.is_empty()
             && self.install.is_none()
             && !self.removed
@@ -284,8 +284,8 @@ impl Group {
         Ok(start)
     }
 
-    /// Begins a change to these voters and learners; where more than one voter changes it goes by way of a joint
-    /// configuration, which the leader leaves by itself.
+    /// Begins a change to these voters and learners; where more than one comes, or a voter goes, it is by way of a
+    /// joint configuration, which the leader leaves by itself.
     pub fn change_membership(
         &mut self,
         now: Tick,
@@ -416,6 +416,8 @@ impl Group {
         let appended = self.core.take_appended();
         let Some(&(first, _)) = appended.first() else { return Ok(()) };
         self.gate.append(first, self.core.terms().next());
+        // What nobody took yet and is replaced already never reaches the log.
+        self.output.append.retain(|entry| entry.index < first);
         self.cut_memberships(first);
         let mut own = match &payloads {
             Payloads::Own(kind, batches) => batches.iter().map(|bytes| (*kind, bytes.clone())).collect(),
