@@ -168,12 +168,9 @@ impl Core {
         self.raft.has_pending_conf() || self.raft.prs().get(replica.0).is_some()
     }
 
+    /// A voter, as far as its log goes.
     pub fn can_be_elected(&self) -> bool {
         self.raft.promotable()
-    }
-
-    pub fn transfer_target(&self) -> Option<ReplicaId> {
-        self.raft.lead_transferee.and_then(convert::replica)
     }
 
     /// The leader has committed an entry of its own term: it knows all that ever was committed.
@@ -402,7 +399,8 @@ impl Core {
         Ok(())
     }
 
-    /// Back to a membership from before entries that were cut; of a follower, which has no followers to keep track of.
+    /// To a membership that doesn't follow from the one in force by a change: to one from before entries that were cut, or
+    /// to a snapshot's. Of a follower, which has no followers to keep track of.
     pub fn return_to(&mut self, membership: &Membership) {
         let next = self.raft.raft_log.last_index();
         let mut tracker = ProgressTracker::new(INFLIGHT_MESSAGES_MAX);
@@ -517,11 +515,14 @@ impl Core {
         }
         let mut message =
             convert::message(MessageType::MsgSnapshot, ReplicaId(self.raft.leader_id), self.id, self.term());
-        message.set_snapshot(store::snapshot(offer));
+        // raft-rs takes no snapshot of a group without this replica; one that joined after the snapshot is in none.
+        let named = SnapshotOffer { membership: Membership::of_voters(&[self.id]), ..offer.clone() };
+        message.set_snapshot(store::snapshot(&named));
         self.step_raft(message);
         if self.raft.raft_log.unstable_snapshot().is_none() {
             return false;
         }
+        self.return_to(&offer.membership);
         self.raft.mut_store().begin_after(offer);
         self.raft.raft_log.stable_snap(offer.end.0);
         self.raft.on_persist_snap(offer.end.0);

@@ -78,8 +78,6 @@ pub enum Refused {
     ChangeUnderWay,
     #[error("a group can't have these replicas: it keeps one voter at least, and each replica has one role")]
     BadMembership,
-    #[error("this replica leads the group and would not vote in it: hand its leadership over first")]
-    Leads,
     #[error("replica {0} is no voter of the group")]
     NotAVoter(ReplicaId),
     #[error("the group has a leader that was heard lately")]
@@ -253,7 +251,7 @@ impl Group {
         let beat = Heartbeat { committed: RaftIndex(0), sent: Tick(0), rest: false };
         let sign = Message { from, to: self.id, term, body: Body::Heartbeat(beat) };
         self.hear_leader(sign, Some(beat))?;
-        if !current || !offer.membership.contains(self.id) {
+        if !current {
             return Ok(());
         }
         if self.core.needs(&offer) {

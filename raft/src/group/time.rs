@@ -75,7 +75,7 @@ impl Group {
                 let due = self.clock.heartbeat_due.min(self.clock.quorum_due);
                 Some(self.clock.transfer_due.map_or(due, |transfer| transfer.min(due)))
             }
-            _ => self.core.can_be_elected().then_some(self.clock.election_due),
+            _ => Some(self.clock.election_due),
         }
     }
 
@@ -94,10 +94,36 @@ impl Group {
         } else if now >= self.clock.election_due {
             if self.can_campaign() {
                 self.core.campaign(false);
+            } else if !self.core.can_be_elected() {
+                self.ask_whether_removed();
             }
             self.clock.draw_patience();
         }
         self.absorb(Payloads::None)
+    }
+
+    /// A replica that is no voter and hears no leader may have been removed without a word that reached it. It asks for
+    /// votes that it would not count: who surely leads a group without it says so.
+    fn ask_whether_removed(&mut self) {
+        if self.core.term() == crate::core::TERM_MAX {
+            return;
+        }
+        let (from, committed) = (self.id, self.core.committed());
+        let term = Term(self.core.term().0 + 1);
+        let (end, terms) = (self.next_index(), self.core.terms());
+        let last_term = terms.before(end).unwrap_or_default();
+        let vote = Vote {
+            pre: true,
+            forced: false,
+            end,
+            last_term,
+            committed,
+            committed_term: terms.before(committed).unwrap_or_default(),
+        };
+        for to in self.membership().replicas().into_iter().filter(|&to| to != from) {
+            let asked = Message { from, to, term, body: Body::Vote(vote) };
+            self.gate.say(Said::Message(asked), self.core.hard_state());
+        }
     }
 
     fn tick_leader(&mut self) {

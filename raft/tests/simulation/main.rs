@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use world::{Planted, World};
 
 /// In each run of the tests; more with `SEEDS`.
-const SEEDS: std::ops::Range<u64> = 0..500;
+const SEEDS: std::ops::Range<u64> = 0..100;
 
 fn seeds() -> std::ops::Range<u64> {
     if let Ok(seed) = std::env::var("SEED") {

@@ -435,7 +435,7 @@ impl World {
             Some(last) => disk.entry(last).map_or(disk.start.term_before, |entry| entry.term),
             None => return,
         };
-        if index <= end && membership.contains(to) {
+        if index <= end {
             let offer = SnapshotOffer { end, term, membership };
             broker.driver.offer_snapshot(now, group, to, &offer);
             broker.transfers.push((self.now + 50, group, to));

@@ -148,7 +148,13 @@ impl World {
                 continue;
             }
             let voters = replica.membership().voters.clone();
-            if self.wiped.get(&group).is_some_and(|wiped| !replica.membership().contains(*wiped)) {
+            let in_force = replica.membership();
+            let settled = self.leader_of(group) == Some(at)
+                && self.brokers[at]
+                    .disks
+                    .get(&group)
+                    .is_some_and(|(_, disk)| disk.membership().1 == *in_force);
+            if settled && self.wiped.get(&group).is_some_and(|wiped| !in_force.contains(*wiped)) {
                 self.wiped.remove(&group);
             }
             let replace = self.wiped.contains_key(&group) && self.rolls(20);
