@@ -49,9 +49,16 @@
 //!   committed an entry of its own term, a majority answered heartbeats that are younger than the lease, and it hands its
 //!   leadership to nobody. Followers keep their part whatever else they hear: they vote for no other until an election
 //!   timeout after the leader was last heard, and for as long after they start.
-//! - A replica that is **removed** says so once ([`GroupTurn::removed`]); its data may go then.
+//! - A replica that is **removed** says so once ([`GroupTurn::removed`]); its data may go then. One that is no voter and
+//!   hears no leader asks whether it was.
 //! - A replica that lost its disk comes back under a new [`ReplicaId`]: the old one's votes and answers are nobody's.
 //! - A group that finds a rule broken ([`Violation`]) stops, with what it found, and harms no other group.
+//!
+//! # Membership
+//!
+//! A change is in force on a replica from the moment its log has the entry, and no more if the entry is cut. There is one
+//! at a time, and none before the leader has committed in its own term. More than one replica, or a voter that goes,
+//! changes by way of a joint configuration, which the leader leaves by itself; if it goes itself it hands over first.
 //!
 //! # Rest
 //!
@@ -66,6 +73,11 @@
 //! A follower that needs what retention took shows up in [`GroupTurn::snapshots_wanted`]. The shard makes sure that
 //! there is something to fetch and says from where on the log goes on: [`Driver::offer_snapshot`]. At the follower it is
 //! [`GroupTurn::install`]; the state comes outside of Raft, and [`Driver::snapshot_installed`] says that it is there.
+//!
+//! # Known gaps
+//!
+//! A leader gives up a snapshot transfer only when it is told ([`Driver::snapshot_failed`]): the shard that moves the bytes
+//! notices one that stalls. A group with a dead replica never goes to rest, until the replica is replaced.
 //!
 //! # What it costs
 //!

@@ -87,7 +87,7 @@ impl Membership {
 /// What one entry changes. The entry says the step; each replica takes it when it has the entry in its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// To these voters and learners: in one step where one replica comes or a learner goes, else by way of a joint
+    /// To these voters and learners: in one step where one replica changes and no voter goes, else by way of a joint
     /// configuration.
     To { voters: Vec<ReplicaId>, learners: Vec<ReplicaId> },
     /// Out of the joint configuration.

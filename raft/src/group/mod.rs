@@ -4,7 +4,9 @@
 //! stable storage waits in [`Gate`]; what time does is in [`time`]; whether this replica may believe that it leads is
 //! [`lease`]'s.
 
+mod change;
 mod gate;
+mod hear;
 mod lease;
 mod open;
 mod time;
@@ -153,124 +155,6 @@ impl Group {
         self.core.followers()
     }
 
-    /// A message that names another replica is another life's, and passed over.
-    pub fn step(&mut self, now: Tick, message: Message) -> Result<(), Violation> {
-        self.clock.now = now;
-        if message.to != self.id {
-            return Ok(());
-        }
-        self.core.check(&message)?;
-        match &message.body {
-            Body::Vote(vote) => self.hear_vote(&message, vote.forced),
-            Body::TimeoutNow { sent } => {
-                let in_time = self.core.leader() == Some(message.from) && *sent >= self.clock.leader_sent;
-                if in_time && self.can_campaign() { self.pass_on(&message) } else { Ok(()) }
-            }
-            Body::Removed => {
-                self.removed |= message.term >= self.core.term();
-                self.output.removed = self.removed;
-                Ok(())
-            }
-            Body::SnapshotOffer(_) => self.hear_offer(message),
-            Body::Append(_) => self.hear_leader(message, None),
-            Body::Heartbeat(beat) => {
-                let beat = *beat;
-                self.hear_leader(message, Some(beat))
-            }
-            Body::HeartbeatAnswer(answer) => {
-                let answer = *answer;
-                self.hear_answer(message, answer)
-            }
-            Body::AppendAnswer(_) | Body::VoteAnswer(_) => {
-                self.wake();
-                self.pass_on(&message)
-            }
-        }
-    }
-
-    fn pass_on(&mut self, message: &Message) -> Result<(), Violation> {
-        self.core.step(message);
-        match &message.body {
-            Body::Append(append) => self.absorb(Payloads::Received(&append.entries)),
-            _ => self.absorb(Payloads::None),
-        }
-    }
-
-    fn hear_vote(&mut self, message: &Message, forced: bool) -> Result<(), Violation> {
-        if self.leads_surely() && !self.core.membership_will_have(message.from) {
-            let body = Body::Removed;
-            let (from, to, term) = (self.id, message.from, self.core.term());
-            self.output.messages.push(Message { from, to, term, body });
-            return Ok(());
-        }
-        let leads = self.leadership.role == Role::Leader;
-        if leads {
-            self.wake();
-        }
-        let promised = self.clock.now < self.clock.promised_until || leads;
-        if promised && !forced && message.term >= self.core.term() {
-            return Ok(());
-        }
-        self.pass_on(message)
-    }
-
-    fn hear_leader(&mut self, message: Message, beat: Option<Heartbeat>) -> Result<(), Violation> {
-        let (from, current) = (message.from, message.term >= self.core.term());
-        if current && !beat.is_some_and(|beat| beat.rest) {
-            self.wake();
-        }
-        if let Some(beat) = beat {
-            self.echo = HeartbeatAnswer { committed: beat.committed, sent: beat.sent, rest: beat.rest };
-        }
-        self.pass_on(&message)?;
-        if current && self.core.leader() == Some(from) {
-            let sent = beat.map_or(Tick(0), |beat| beat.sent);
-            self.clock.leader_sent = self.clock.leader_sent.max(sent);
-            self.clock.heard_leader();
-        }
-        Ok(())
-    }
-
-    fn hear_answer(&mut self, message: Message, answer: HeartbeatAnswer) -> Result<(), Violation> {
-        if message.term == self.core.term() && self.leadership.role == Role::Leader {
-            self.lease.answered(message.from, answer.sent, answer.rest);
-            if !answer.rest && self.resting {
-                self.wake();
-            }
-        }
-        self.pass_on(&message)?;
-        self.rest_if_all_agree();
-        Ok(())
-    }
-
-    fn hear_offer(&mut self, message: Message) -> Result<(), Violation> {
-        let (from, term) = (message.from, message.term);
-        let Body::SnapshotOffer(offer) = message.body else { return Ok(()) };
-        let current = term >= self.core.term();
-        // To raft-rs this is the leader's sign of life; the state itself is fetched outside of it.
-        let beat = Heartbeat { committed: RaftIndex(0), sent: Tick(0), rest: false };
-        let sign = Message { from, to: self.id, term, body: Body::Heartbeat(beat) };
-        self.hear_leader(sign, Some(beat))?;
-        if !current {
-            return Ok(());
-        }
-        if self.core.needs(&offer) {
-            self.output.install = Some(offer);
-        } else {
-            self.answer_offer(from);
-        }
-        Ok(())
-    }
-
-    fn answer_offer(&mut self, to: ReplicaId) {
-        let committed = self.core.committed();
-        let body =
-            Body::AppendAnswer(AppendAnswer { committed, outcome: Outcome::Matched { end: committed } });
-        let (from, term) = (self.id, self.core.term());
-        self.gate.say(Said::Message(Message { from, to, term, body }), self.core.hard_state());
-        self.gate.release(&mut self.output);
-    }
-
     /// Appends to the group's log as one list, one entry a batch, and says where it begins. Followers and this replica's
     /// own log make it durable at the same time.
     pub fn propose(&mut self, now: Tick, batches: Vec<Bytes>) -> Result<RaftIndex, Refused> {
@@ -279,28 +163,6 @@ impl Group {
         self.core.propose(batches.len()).map_err(|why| self.refused(why))?;
         self.wake();
         self.absorb_own(Payloads::Own(EntryKind::Batch, batches));
-        Ok(start)
-    }
-
-    /// Begins a change to these voters and learners; where more than one comes, or a voter goes, it is by way of a
-    /// joint configuration, which the leader leaves by itself.
-    pub fn change_membership(
-        &mut self,
-        now: Tick,
-        voters: Vec<ReplicaId>,
-        learners: Vec<ReplicaId>,
-    ) -> Result<RaftIndex, Refused> {
-        self.clock.now = now;
-        let change =
-            Change::decode(&Change::To { voters, learners }.encode()).ok_or(Refused::BadMembership)?;
-        self.propose_change(&change)
-    }
-
-    fn propose_change(&mut self, change: &Change) -> Result<RaftIndex, Refused> {
-        let start = self.next_index();
-        self.core.propose_change(change).map_err(|why| self.refused(why))?;
-        self.wake();
-        self.absorb_own(Payloads::Own(EntryKind::Membership, vec![change.encode()]));
         Ok(start)
     }
 
@@ -438,22 +300,6 @@ impl Group {
         Ok(())
     }
 
-    fn begin_change(&mut self, index: RaftIndex, bytes: &[u8]) -> Result<(), Violation> {
-        let change = Change::decode(bytes).ok_or(Violation::Membership { index })?;
-        self.core.begin_change(index, &change)?;
-        self.memberships.push((index.next(), self.core.membership()));
-        Ok(())
-    }
-
-    fn cut_memberships(&mut self, first: RaftIndex) {
-        let before = self.memberships.len();
-        self.memberships.retain(|&(from, _)| from <= first);
-        if self.memberships.len() < before {
-            let membership = self.membership().clone();
-            self.core.return_to(&membership);
-        }
-    }
-
     fn note_hard_state(&mut self) {
         let hard_state = self.core.hard_state();
         if self.gate.must_save(hard_state) {
@@ -519,29 +365,6 @@ impl Group {
             self.core.keep_changes(from);
         }
         before != (self.core.persisted(), self.core.committed(), self.core.applied())
-    }
-
-    /// A leader moves a joint configuration on to the one after. If it doesn't belong to that it hands over first: a leader
-    /// always belongs to its group.
-    fn leave_joint(&mut self) {
-        let due = self.memberships.len() == 1
-            && self.membership().is_joint()
-            && self.leadership.role == Role::Leader
-            && self.core.committed_in_term()
-            && self.clock.transfer_due.is_none();
-        if !due {
-            return;
-        }
-        if self.membership().voters.contains(&self.id) {
-            // Refused while what came from earlier terms is not committed.
-            let _ = self.propose_change(&Change::LeaveJoint);
-            return;
-        }
-        let stays = |follower: &Progress| self.membership().voters.contains(&follower.replica);
-        let best = self.core.followers().filter(stays).max_by_key(|follower| follower.matched);
-        if let Some(best) = best {
-            let _ = self.transfer(self.clock.now, best.replica);
-        }
     }
 }
 

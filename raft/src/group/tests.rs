@@ -251,3 +251,80 @@ fn a_quiet_group_rests_and_a_proposal_wakes_it() {
     talk(&mut groups, log, later);
     assert!(groups.iter().all(|group| !group.is_resting() && group.deadline().is_some()));
 }
+
+/// A leader's append of one change, above the three entries that are kept.
+fn change(from: ReplicaId, to: ReplicaId, term: i32, voters: &[ReplicaId]) -> Message {
+    let mut message = append(from, to, term, 3, 0);
+    let Body::Append(append) = &mut message.body else { unreachable!() };
+    append.entries[0].kind = EntryKind::Membership;
+    append.entries[0].bytes = Change::To { voters: voters.to_vec(), learners: vec![] }.encode();
+    message
+}
+
+/// Taken at the commit instead, a replica that has yet to hear of one is elected by a majority of the old voters that
+/// shares nobody with the majority that committed it.
+#[test]
+fn a_change_is_in_force_once_it_is_in_the_log() {
+    let (d, e) = (ReplicaId(4), ReplicaId(5));
+    let mut group = open(B, &[A, B, C]);
+    group.step(LATE, change(A, B, 2, &[B, d, e])).unwrap();
+    save(&mut group, LATE);
+    assert_eq!(group.committed(), RaftIndex(0));
+    let joint = Membership { outgoing: vec![A, B, C], ..Membership::of_voters(&[B, d, e]) };
+    assert_eq!(group.membership(), &joint);
+    // It wins among the old voters, and does not lead for that.
+    let later = LATE.after(60);
+    group.tick(later).unwrap();
+    let granted = |pre, from| {
+        let (committed, committed_term) = (RaftIndex(0), Term(0));
+        let body = Body::VoteAnswer(VoteAnswer { pre, granted: true, committed, committed_term });
+        Message { from, to: B, term: Term(3), body }
+    };
+    for pre in [true, false] {
+        save(&mut group, later);
+        group.step(later, granted(pre, C)).unwrap();
+        assert_eq!(group.leadership().role, Role::Candidate);
+        group.step(later, granted(pre, d)).unwrap();
+    }
+    assert_eq!(group.leadership().role, Role::Leader);
+}
+
+#[test]
+fn a_change_that_is_cut_was_never_in_force() {
+    let mut group = open(B, &[A, B, C]);
+    group.step(LATE, change(A, B, 2, &[A, B])).unwrap();
+    assert!(group.membership().is_joint());
+    group.step(LATE, append(C, B, 3, 3, 0)).unwrap();
+    assert_eq!(group.membership(), &Membership::of_voters(&[A, B, C]));
+    assert_eq!(group.core.membership(), Membership::of_voters(&[A, B, C]));
+}
+
+#[test]
+fn who_joined_after_a_snapshot_takes_it() {
+    let joined = ReplicaId(4);
+    let mut group = open(joined, &[A, B, C]);
+    let membership = Membership::of_voters(&[A, B, C]);
+    let offer = SnapshotOffer { end: RaftIndex(9), term: Term(2), membership: membership.clone() };
+    let body = Body::SnapshotOffer(offer.clone());
+    group.step(LATE, Message { from: A, to: joined, term: Term(2), body }).unwrap();
+    assert_eq!(group.take_output().install, Some(offer.clone()));
+    assert!(group.snapshot_installed(LATE, &offer));
+    assert_eq!((group.next_index(), group.core.membership()), (RaftIndex(9), membership));
+    assert!(!group.is_removed());
+}
+
+/// Else two leaders could each begin one that the other has not heard of.
+#[test]
+fn a_leader_changes_nothing_before_it_has_committed_in_its_term() {
+    let mut group = open(A, &[A, B, C]);
+    let later = LATE.after(60);
+    group.tick(later).unwrap();
+    for pre in [true, false] {
+        save(&mut group, later);
+        let (committed, committed_term) = (RaftIndex(3), Term(1));
+        let body = Body::VoteAnswer(VoteAnswer { pre, granted: true, committed, committed_term });
+        group.step(later, Message { from: B, to: A, term: Term(2), body }).unwrap();
+    }
+    assert_eq!(group.leadership().role, Role::Leader);
+    assert_eq!(group.change_membership(later, vec![A, B], vec![]), Err(Refused::ChangeUnderWay));
+}
