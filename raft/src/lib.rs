@@ -81,9 +81,16 @@
 //!
 //! # What it costs
 //!
-//! `cargo run --release -p corelog-raft --example instructions` counts instructions with callgrind: a batch of 16 KiB
-//! through a group of one replica and through one of three, core, gate, driver and frames together, without disks and
-//! sockets.
+//! Instructions of a round, one proposal of batches of 16 KiB that is committed everywhere: core, gate, driver and frames
+//! together, without disks and sockets.
+//!
+//! | | one batch | 16 batches in one list |
+//! |---|---|---|
+//! | a group of one replica | 7,600 | 23,000: 1,400 a batch |
+//! | the leader of three, with what it hears of its followers | 53,000 | 87,000: 5,400 a batch |
+//! | all three brokers, with a copy and the checksums that receiving takes | 105,000 | 703,000: 44,000 a batch |
+//!
+//! `cargo run --release -p corelog-raft --example instructions` counts them again; it wants valgrind.
 
 pub mod config;
 mod core;

@@ -52,16 +52,17 @@ impl EpochHistory {
         after.checked_sub(1).map(|i| self.entries[i].0)
     }
 
-    /// OffsetForLeaderEpoch's answer, by Kafka's rules; `log_end_offset` ends the latest epoch.
-    pub fn end_offset(&self, requested: i32, log_end_offset: i64) -> EpochEnd {
+    /// OffsetForLeaderEpoch's answer, by Kafka's rules, of the log before `end`, which ends the latest epoch.
+    pub fn end_offset(&self, requested: i32, end: i64) -> EpochEnd {
         if requested < 0 {
             return UNDEFINED;
         }
-        if self.latest() == Some(requested) {
-            return EpochEnd { epoch: requested, end_offset: log_end_offset };
+        let entries = &self.entries[..self.entries.partition_point(|(_, start)| *start <= end)];
+        if entries.last().is_some_and(|(latest, _)| *latest == requested) {
+            return EpochEnd { epoch: requested, end_offset: end };
         }
-        let higher = self.entries.partition_point(|(epoch, _)| *epoch <= requested);
-        match (higher.checked_sub(1).map(|i| self.entries[i]), self.entries.get(higher)) {
+        let higher = entries.partition_point(|(epoch, _)| *epoch <= requested);
+        match (higher.checked_sub(1).map(|i| entries[i]), entries.get(higher)) {
             // Above every epoch known: the asker is ahead of this log.
             (_, None) => UNDEFINED,
             // Below every epoch known: what it had was deleted here.
@@ -117,6 +118,9 @@ mod tests {
             assert_eq!(answer(asked), expected, "epoch {asked}");
         }
         assert_eq!(EpochHistory::default().end_offset(0, 0), UNDEFINED);
+        // Of what is not committed nothing is said.
+        let answer = |epoch| h.end_offset(epoch, 15);
+        assert_eq!([answer(4), answer(7)], [EpochEnd { epoch: 4, end_offset: 15 }, UNDEFINED]);
     }
 
     #[test]

@@ -23,13 +23,14 @@ mod segment;
 mod shard;
 mod space;
 mod tail;
+mod uncommitted;
 
-pub use config::{LogConfig, StorageConfig};
+pub use config::{CommitMode, LogConfig, StorageConfig};
 pub use counters::StorageMetrics;
 pub use epochs::{EpochEnd, EpochHistory, UNDEFINED};
 pub use error::{AppendError, ReadError, StorageError};
-pub use format::checkpoint::HardState;
-pub use ids::{LogId, RaftIndex};
+pub use format::entry::HardState;
+pub use ids::{HashLogId, LogId, RaftIndex};
 pub use journal::Durable;
 pub use log::{
     ActiveProducer, AppendBatch, Appended, BatchKind, Log, LogStats, Read, TimestampOffset, Traffic,

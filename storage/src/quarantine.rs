@@ -66,7 +66,9 @@ pub async fn write(place: &Place<'_>, held: &Held) -> Result<(), StorageError> {
     let (last_covered, last) = write_entries(place, &dir, held).await?;
     let mut checkpoint = CheckpointWriter::new(&[]);
     if let Some(state) = &held.checkpoint {
-        let state = LogCheckpoint { durable_through: last_covered, ..state.clone() };
+        let mut state = LogCheckpoint { durable_through: last_covered, ..state.clone() };
+        // Of what was cut nothing is here.
+        state.committed.cuts.clear();
         checkpoint.add(&state, state.producers.iter().map(|(id, entry)| (*id, entry)));
     }
     let bytes = checkpoint.finish(CheckpointHeader {

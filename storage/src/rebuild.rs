@@ -2,7 +2,9 @@
 
 use crate::batch;
 use crate::epochs::EpochHistory;
-use crate::format::checkpoint::{ActiveSegmentState, CheckpointHeader, CheckpointWriter, LogCheckpoint};
+use crate::format::checkpoint::{
+    ActiveSegmentState, CheckpointHeader, CheckpointWriter, Committed, LogCheckpoint,
+};
 use crate::format::entry::{EntryHeader, unprotected};
 use crate::format::group::{GROUP_HEADER, GroupHeader};
 use crate::format::journal_file::JournalFileHeader;
@@ -70,17 +72,19 @@ impl StateBuilder {
         let mut epochs = EpochHistory::default();
         self.epochs.iter().for_each(|(epoch, start)| epochs.note(*epoch, *start));
         epochs.cut_front(found.log_start_offset);
+        let term = epochs.latest().unwrap_or(0);
         LogCheckpoint {
             log: self.log,
             durable_through: 0,
             log_start_offset: found.log_start_offset,
             next_offset: offset,
             next_index: index,
-            term: epochs.latest().unwrap_or(0),
+            term,
             hard_state: known.map(|known| known.hard_state).unwrap_or_default(),
             flushed_offset: offset,
             flushed_index: index,
             active: found.active,
+            committed: Committed { offset, index, term, ..Committed::default() },
             epochs,
             producers: self.producers.entries().map(|(id, entry)| (id, entry.clone())).collect(),
         }

@@ -16,7 +16,7 @@ pub enum Effect {
     /// Batches were appended (one effect for all of a group).
     Appended,
     LogStart(i64),
-    HardState(crate::format::checkpoint::HardState),
+    HardState(crate::format::entry::HardState),
     /// Nothing: it took effect when its order was fixed.
     Truncated,
 }

@@ -21,8 +21,8 @@ mod window;
 use crate::checkpoint;
 use crate::error::StorageError;
 use crate::format::checkpoint::{CheckpointHeader, JournalEnd, LogCheckpoint};
-use crate::format::entry::EntryHeader;
-use crate::ids::LogId;
+use crate::format::entry::{EntryHeader, EntryKind};
+use crate::ids::{LogId, RaftIndex};
 use crate::paths::{self, JournalName};
 use crate::quarantine::{self, Held};
 use bytes::Bytes;
@@ -114,6 +114,20 @@ impl RecoveredLog {
     /// Generation and group up to which its checkpoint knows all.
     pub fn covered_by(&self) -> Option<(u64, u64)> {
         self.checkpoint.as_ref().map(|(generation, c)| (*generation, c.durable_through))
+    }
+
+    /// Leaves out the batches that its checkpoint knows to be cut. The journal may have lost what says so.
+    pub fn forget_cut(&mut self) {
+        let Some((generation, checkpoint)) = &self.checkpoint else { return };
+        let (generation, known) = (*generation, (*generation, checkpoint.durable_through));
+        let is_cut = |e: &RecoveredEntry| {
+            let by = |(group, index): &(u64, RaftIndex)| {
+                (e.generation, e.sequence) < (generation, *group) && e.header.index >= *index
+            };
+            let is_beyond = e.header.index >= checkpoint.next_index && (e.generation, e.sequence) <= known;
+            (is_beyond && checkpoint.committed.is_cut) || checkpoint.committed.cuts.iter().any(by)
+        };
+        self.entries.retain(|e| e.header.kind != EntryKind::Append || !is_cut(e));
     }
 
     /// All of it, to be put aside.
