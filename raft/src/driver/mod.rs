@@ -1,0 +1,385 @@
+//! All groups of a shard: which need a look, what leaves to which broker, what is in flight.
+//!
+//! A turn costs what happened in it, however many groups rest: those with something to do are in a list, those with a
+//! deadline in a wheel. All groups are gone through only when a broker falls silent or connects anew.
+
+mod groups;
+mod peer;
+mod pipe;
+mod send;
+#[cfg(test)]
+mod tests;
+mod wheel;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::config::{Bounds, Timing};
+use crate::core::{Role, Violation};
+use crate::frame::{Content, Frame};
+use crate::group::{Group, Leadership, OpenError, Refused};
+use crate::ids::{BrokerId, GroupId, RaftIndex, ReplicaId, Term, Tick};
+use crate::log::{Entry, HardState, Log, Logs};
+use crate::membership::Membership;
+use crate::message::{Body, Heartbeat, Message, Outcome, SnapshotOffer};
+
+pub use groups::NotDone;
+use peer::Peer;
+use pipe::Pipe;
+use wheel::Wheel;
+
+/// What a shard has to do for one group: first `append` and `hard_state` to its log and journal, then the rest.
+#[derive(Debug)]
+pub struct GroupTurn {
+    pub group: GroupId,
+    /// In order; where the first is below the log's next index, the log is cut there before.
+    pub append: Vec<Entry>,
+    pub hard_state: Option<HardState>,
+    pub committed: Option<RaftIndex>,
+    pub leadership: Option<Leadership>,
+    pub membership: Option<(RaftIndex, Membership)>,
+    pub snapshots_wanted: Vec<ReplicaId>,
+    pub install: Option<SnapshotOffer>,
+    pub removed: bool,
+    /// The group stopped: it takes and says nothing more.
+    pub violation: Option<Violation>,
+}
+
+/// A replica that is to be opened.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    pub group: GroupId,
+    pub id: ReplicaId,
+    /// Where the group's replicas are, this one among them.
+    pub brokers: Vec<(ReplicaId, BrokerId)>,
+}
+
+struct Slot {
+    id: GroupId,
+    group: Group,
+    brokers: Vec<(ReplicaId, BrokerId)>,
+    /// In `looks`.
+    looked_at: bool,
+    /// In `sends`.
+    sends: bool,
+    /// The nearest deadline that is in the wheel.
+    armed: Option<Tick>,
+    pipes: Vec<Pipe>,
+    violation: Option<Violation>,
+    /// The violation was told.
+    stopped: bool,
+}
+
+impl Slot {
+    fn broker_of(&self, replica: ReplicaId) -> Option<BrokerId> {
+        self.brokers.iter().find(|&&(id, _)| id == replica).map(|&(_, broker)| broker)
+    }
+}
+
+/// Counted since the driver was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Times that a group was looked at: 0 while all rest.
+    pub looks: u64,
+    pub elections: u64,
+    /// Messages for groups that this shard does not have.
+    pub strays: u64,
+}
+
+pub struct Driver {
+    timing: Timing,
+    bounds: Bounds,
+    now: Tick,
+    groups: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    by_id: HashMap<GroupId, usize>,
+    looks: Vec<usize>,
+    sends: Vec<usize>,
+    wheel: Wheel,
+    /// Elections that wait for their tick.
+    elections: VecDeque<usize>,
+    peers: BTreeMap<BrokerId, Peer>,
+    /// Bytes of entries in flight to all followers.
+    in_flight: u64,
+    /// Groups that wait until there is room for more.
+    crowded: BTreeSet<usize>,
+    counters: Counters,
+}
+
+impl Driver {
+    pub fn new(timing: Timing, bounds: Bounds, now: Tick) -> Driver {
+        Driver {
+            timing,
+            bounds,
+            now,
+            groups: Vec::new(),
+            free: Vec::new(),
+            by_id: HashMap::new(),
+            looks: Vec::new(),
+            sends: Vec::new(),
+            wheel: Wheel::new(now),
+            elections: VecDeque::new(),
+            peers: BTreeMap::new(),
+            in_flight: 0,
+            crowded: BTreeSet::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Bytes of entries that followers owe an answer for.
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// A connection to this broker's shard stands, and its hello was right. What the one before carried may be lost:
+    /// groups that rested on it wake once.
+    pub fn peer_connected(&mut self, now: Tick, broker: BrokerId) {
+        self.now = now;
+        let known = self.peers.get(&broker).map(|peer| peer.heard);
+        self.wake_groups_of(broker, known.unwrap_or(now));
+        self.peers.entry(broker).or_insert_with(|| Peer::new(broker, now)).connected(now);
+    }
+
+    pub fn peer_disconnected(&mut self, now: Tick, broker: BrokerId) {
+        self.now = now;
+        let Some(peer) = self.peers.get_mut(&broker) else { return };
+        peer.disconnected();
+        self.give_up_pipes_to(broker);
+    }
+
+    /// A frame from a broker that is connected; a hello is the connection's matter and nothing here.
+    pub fn receive(&mut self, now: Tick, from: BrokerId, content: Content) {
+        self.now = now;
+        let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.connected) else { return };
+        peer.silent = false;
+        match content {
+            Content::Hello(_) => {}
+            Content::Append(group, message) => {
+                peer.heard = now;
+                self.deliver(group, message);
+            }
+            Content::Messages(messages) => {
+                peer.heard(now, messages.sent, messages.echo);
+                for (group, message) in messages.messages {
+                    self.deliver(group, message);
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, group: GroupId, message: Message) {
+        let Some(&key) = self.by_id.get(&group) else {
+            self.counters.strays += 1;
+            return;
+        };
+        let heard = self.heard_leader(key);
+        let slot = self.groups[key].as_mut().expect("a group of this driver");
+        if slot.violation.is_some() {
+            return;
+        }
+        slot.group.keep_promise(heard);
+        let answered = match &message.body {
+            Body::AppendAnswer(answer) => match answer.outcome {
+                Outcome::Matched { end } => Some((message.from, message.term, end)),
+                Outcome::Mismatch { .. } => None,
+            },
+            _ => None,
+        };
+        let outcome = slot.group.step(self.now, message);
+        self.note(key, outcome);
+        if let Some((from, term, end)) = answered {
+            self.pipe_matched(key, from, term, end);
+        }
+    }
+
+    /// When the broker of this group's leader was last heard.
+    fn heard_leader(&self, key: usize) -> Tick {
+        let slot = self.groups[key].as_ref().expect("a group of this driver");
+        let leader = slot.group.leadership().leader;
+        let broker = leader.and_then(|leader| slot.broker_of(leader));
+        broker.and_then(|broker| self.peers.get(&broker)).map_or(Tick(0), |peer| peer.heard)
+    }
+
+    /// Time has come to `now`: deadlines, silent brokers, heartbeats between brokers.
+    pub fn tick(&mut self, now: Tick) {
+        self.now = now;
+        let mut budget = self.bounds.elections_per_tick;
+        let mut fired: Vec<usize> = self.elections.drain(..).collect();
+        self.wheel.advance(now, &mut fired);
+        for key in fired {
+            self.fire(key, &mut budget);
+        }
+        let silence = self.timing.election;
+        let fell_silent = |peer: &&mut Peer| !peer.silent && now.since(peer.heard) >= silence;
+        let silent: Vec<_> = self
+            .peers
+            .values_mut()
+            .filter(fell_silent)
+            .map(|peer| {
+                peer.silent = true;
+                (peer.broker, peer.heard)
+            })
+            .collect();
+        for (broker, heard) in silent {
+            self.give_up_pipes_to(broker);
+            self.wake_groups_of(broker, heard);
+        }
+    }
+
+    fn fire(&mut self, key: usize, budget: &mut usize) {
+        let now = self.now;
+        let Some(slot) = self.groups[key].as_mut() else { return };
+        slot.armed = None;
+        match slot.group.deadline() {
+            Some(due) if due > now => self.arm(key),
+            Some(_) if slot.group.would_campaign(now) && *budget == 0 => self.elections.push_back(key),
+            Some(_) => {
+                if slot.group.would_campaign(now) {
+                    *budget -= 1;
+                    self.counters.elections += 1;
+                }
+                let outcome = slot.group.tick(now);
+                self.note(key, outcome);
+            }
+            None => {}
+        }
+    }
+
+    /// After an input: the group has a look in this turn, and its deadline is in the wheel.
+    fn note(&mut self, key: usize, outcome: Result<(), Violation>) {
+        let slot = self.groups[key].as_mut().expect("a group of this driver");
+        if let Err(violation) = outcome {
+            slot.violation.get_or_insert(violation);
+        }
+        if !std::mem::replace(&mut slot.looked_at, true) {
+            self.looks.push(key);
+        }
+        self.arm(key);
+    }
+
+    fn arm(&mut self, key: usize) {
+        let slot = self.groups[key].as_mut().expect("a group of this driver");
+        let Some(due) = slot.group.deadline() else { return };
+        // A deadline that moved away is seen when the earlier one fires.
+        if slot.armed.is_none_or(|armed| due < armed) {
+            slot.armed = Some(due);
+            self.wheel.set(due, key);
+        }
+    }
+
+    /// Groups at rest with a replica on this broker: a leader asks who still follows, a follower waits for its leader.
+    fn wake_groups_of(&mut self, broker: BrokerId, heard: Tick) {
+        for key in 0..self.groups.len() {
+            let Some(slot) = &mut self.groups[key] else { continue };
+            let Leadership { role, leader, .. } = slot.group.leadership();
+            let has_replica = slot.brokers.iter().any(|&(_, of)| of == broker);
+            let is_led = leader.and_then(|leader| slot.broker_of(leader)) == Some(broker);
+            if slot.group.is_resting() && (is_led || (role == Role::Leader && has_replica)) {
+                slot.group.wake_up(self.now, heard);
+                self.note(key, Ok(()));
+            }
+        }
+    }
+
+    /// What groups have to do after the inputs so far. Then [`Driver::send`].
+    pub fn collect(&mut self) -> Vec<GroupTurn> {
+        let mut turns = Vec::new();
+        for key in std::mem::take(&mut self.looks) {
+            if let Some(turn) = self.look(key) {
+                turns.push(turn);
+            }
+        }
+        turns
+    }
+
+    fn look(&mut self, key: usize) -> Option<GroupTurn> {
+        self.counters.looks += 1;
+        let slot = self.groups[key].as_mut()?;
+        slot.looked_at = false;
+        if slot.stopped {
+            return None;
+        }
+        let output = slot.group.take_output();
+        let violation = slot.violation.clone();
+        let group = slot.id;
+        if violation.is_some() {
+            self.stop(key);
+        } else {
+            for message in output.messages {
+                let slot = self.groups[key].as_ref().expect("it was there");
+                let broker = slot.broker_of(message.to);
+                if let Some(peer) = broker.and_then(|broker| self.peers.get_mut(&broker)) {
+                    peer.say(self.now, group, message, &self.bounds);
+                }
+            }
+            if output.leadership.is_some() {
+                self.drop_pipes(key);
+            }
+            if let Some((_, membership)) = &output.membership {
+                self.keep_pipes_to(key, membership);
+            }
+            let slot = self.groups[key].as_ref().expect("it was there");
+            let now = slot.group.leadership();
+            for order in
+                output.orders.iter().filter(|order| now.role == Role::Leader && order.term == now.term)
+            {
+                self.order(key, order);
+            }
+        }
+        let turn = GroupTurn {
+            group,
+            append: output.append,
+            hard_state: output.hard_state,
+            committed: output.committed,
+            leadership: output.leadership,
+            membership: output.membership,
+            snapshots_wanted: output.snapshots_wanted,
+            install: output.install,
+            removed: output.removed,
+            violation,
+        };
+        let nothing = turn.append.is_empty()
+            && turn.hard_state.is_none()
+            && turn.committed.is_none()
+            && turn.leadership.is_none()
+            && turn.membership.is_none()
+            && turn.snapshots_wanted.is_empty()
+            && turn.install.is_none()
+            && !turn.removed
+            && turn.violation.is_none();
+        (!nothing).then_some(turn)
+    }
+
+    /// The group is done here; followers at rest are not to wait for a leader that says nothing more.
+    fn stop(&mut self, key: usize) {
+        self.drop_pipes(key);
+        let slot = self.groups[key].as_mut().expect("a group of this driver");
+        slot.stopped = true;
+        let (from, Leadership { role, term, .. }) = (slot.group.id(), slot.group.leadership());
+        if role != Role::Leader {
+            return;
+        }
+        let beat = Heartbeat { committed: RaftIndex(0), sent: Tick(0), rest: false };
+        for follower in slot.group.followers() {
+            let message = Message { from, to: follower.replica, term, body: Body::Heartbeat(beat) };
+            let broker = slot.broker_of(follower.replica);
+            if let Some(peer) = broker.and_then(|broker| self.peers.get_mut(&broker)) {
+                peer.say(self.now, slot.id, message, &self.bounds);
+            }
+        }
+    }
+
+    /// The next frame for a broker's connection. Room in its queue is room for groups that found it full.
+    pub fn take_frame(&mut self, broker: BrokerId) -> Option<Frame> {
+        let peer = self.peers.get_mut(&broker)?;
+        let frame = peer.take_frame()?;
+        let stalled = std::mem::take(&mut peer.stalled);
+        stalled.into_iter().for_each(|key| self.will_send(key));
+        Some(frame)
+    }
+}

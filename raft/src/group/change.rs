@@ -1,0 +1,66 @@
+//! Changes of the group's replicas.
+
+use super::*;
+
+impl Group {
+    /// Begins a change to these voters and learners. Where more than one changes, or a voter goes, it is by way of a joint
+    /// configuration, which the leader leaves by itself.
+    pub fn change_membership(
+        &mut self,
+        now: Tick,
+        voters: Vec<ReplicaId>,
+        learners: Vec<ReplicaId>,
+    ) -> Result<RaftIndex, Refused> {
+        self.clock.now = now;
+        let change =
+            Change::decode(&Change::To { voters, learners }.encode()).ok_or(Refused::BadMembership)?;
+        self.propose_change(&change)
+    }
+
+    fn propose_change(&mut self, change: &Change) -> Result<RaftIndex, Refused> {
+        let start = self.next_index();
+        self.core.propose_change(change).map_err(|why| self.refused(why))?;
+        self.wake();
+        self.absorb_own(Payloads::Own(EntryKind::Membership, vec![change.encode()]));
+        Ok(start)
+    }
+
+    pub(super) fn begin_change(&mut self, index: RaftIndex, bytes: &[u8]) -> Result<(), Violation> {
+        let change = Change::decode(bytes).ok_or(Violation::Membership { index })?;
+        self.core.begin_change(index, &change)?;
+        self.memberships.push((index.next(), self.core.membership()));
+        Ok(())
+    }
+
+    pub(super) fn cut_memberships(&mut self, first: RaftIndex) {
+        let before = self.memberships.len();
+        self.memberships.retain(|&(from, _)| from <= first);
+        if self.memberships.len() < before {
+            let membership = self.membership().clone();
+            self.core.return_to(&membership);
+        }
+    }
+
+    /// A leader moves a joint configuration on to the one after. If it doesn't belong to that it hands over first: a leader
+    /// always belongs to its group.
+    pub(super) fn leave_joint(&mut self) {
+        let due = self.memberships.len() == 1
+            && self.membership().is_joint()
+            && self.leadership.role == Role::Leader
+            && self.core.committed_in_term()
+            && self.clock.transfer_due.is_none();
+        if !due {
+            return;
+        }
+        if self.membership().voters.contains(&self.id) {
+            // Refused while what came from earlier terms is not committed.
+            let _ = self.propose_change(&Change::LeaveJoint);
+            return;
+        }
+        let stays = |follower: &Progress| self.membership().voters.contains(&follower.replica);
+        let best = self.core.followers().filter(stays).max_by_key(|follower| follower.matched);
+        if let Some(best) = best {
+            let _ = self.transfer(self.clock.now, best.replica);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Connections between brokers: in order each, delayed, cut, and in hostile worlds losing and doubling frames.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use corelog_raft::frame::Frame;
+use corelog_raft::{BrokerId, Random};
+
+/// One direction of a pair; entries and messages travel on connections of their own and may overtake each other.
+#[derive(Default)]
+struct Link {
+    queues: [VecDeque<(u64, Frame)>; 2],
+}
+
+#[derive(Default)]
+pub struct Links {
+    links: BTreeMap<(BrokerId, BrokerId), Link>,
+    /// No frame passes in this direction.
+    pub cut: BTreeSet<(BrokerId, BrokerId)>,
+    /// Of a hundred frames so many are lost, and as many come twice.
+    pub hostile: u64,
+    delay: u64,
+}
+
+impl Links {
+    pub fn new(hostile: u64, delay: u64) -> Links {
+        Links { hostile, delay, ..Links::default() }
+    }
+
+    pub fn send(&mut self, now: u64, from: BrokerId, to: BrokerId, frame: Frame, random: &mut Random) {
+        let queue =
+            &mut self.links.entry((from, to)).or_default().queues[usize::from(!frame.body.is_empty())];
+        let times = match random.below(100) {
+            roll if roll < self.hostile => 0,
+            roll if roll < 2 * self.hostile => 2,
+            _ => 1,
+        };
+        for _ in 0..times {
+            let due = now + 1 + random.below(self.delay + 1);
+            let after = queue.back().map_or(due, |&(last, _)| due.max(last));
+            queue.push_back((after, frame.clone()));
+        }
+    }
+
+    /// Frames that arrive now. What meets a cut waits for its end, or for the connection's.
+    pub fn arrivals(&mut self, now: u64) -> Vec<(BrokerId, BrokerId, Frame)> {
+        let mut arrived = Vec::new();
+        for (&(from, to), link) in &mut self.links {
+            if self.cut.contains(&(from, to)) {
+                continue;
+            }
+            for queue in &mut link.queues {
+                while queue.front().is_some_and(|&(due, _)| due <= now) {
+                    let (_, frame) = queue.pop_front().expect("there is one");
+                    arrived.push((from, to, frame));
+                }
+            }
+        }
+        arrived
+    }
+
+    /// The connection ends: what was on its way is lost.
+    pub fn reset(&mut self, a: BrokerId, b: BrokerId) {
+        self.links.remove(&(a, b));
+        self.links.remove(&(b, a));
+    }
+}
