@@ -119,6 +119,20 @@ pub struct Rules {
 }
 
 impl Change {
+    /// Without the frame that the name of its topic came out of: whoever asks may give up waiting for it, and an image keeps
+    /// the name.
+    pub fn detached(self) -> Change {
+        match self {
+            Change::CreateTopic(new) => Change::CreateTopic(NewTopic { name: new.name.detach(), ..new }),
+            Change::CreatePartitions { topic, count } => {
+                Change::CreatePartitions { topic: topic.detach(), count }
+            }
+            // Its configs are as large as its request, which is waited for.
+            change @ Change::AlterConfigs { .. } => change,
+            change @ (Change::DeleteTopic { .. } | Change::TakeProducerIds) => change,
+        }
+    }
+
     /// The records that make the change, in one batch; none where nothing is to change.
     pub fn decide(self, image: &Image, rules: &Rules) -> Result<Vec<MetadataRecord>, ChangeError> {
         match self {
@@ -152,9 +166,7 @@ fn create_topic(image: &Image, rules: &Rules, new: NewTopic) -> Result<Vec<Metad
         ));
     }
     check_room(image, rules, new.partitions)?;
-    let id = new.id;
-    // Names come out of request frames: an image must not keep those alive.
-    let name = new.name.detach();
+    let (id, name) = (new.id, new.name);
     let mut records = vec![MetadataRecord::TopicRecord(TopicRecord { name: name.clone(), topic_id: id })];
     records.extend((0..new.partitions).map(|partition| partition_record(id, partition, rules.node_id)));
     records.extend(config_records(RESOURCE_TOPIC, name, &new.overrides));
@@ -288,4 +300,22 @@ pub fn too_many_partitions(count: i32) -> ChangeError {
         ErrorCode::INVALID_PARTITIONS,
         format!("{count} partitions: a topic may have at most {TOPIC_PARTITIONS_MAX}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_change_that_waits_keeps_no_frame() {
+        let frame = Bytes::from(vec![b'x'; 100]);
+        let name = || Str::from_utf8(frame.slice(10..13)).expect("text");
+        let new = NewTopic { name: name(), id: Uuid::default(), partitions: 1, overrides: ConfigMap::new() };
+        let changes = [Change::CreateTopic(new), Change::CreatePartitions { topic: name(), count: 2 }]
+            .map(Change::detached);
+        assert!(frame.is_unique());
+        drop(changes);
+    }
 }

@@ -62,6 +62,7 @@ impl Shard {
     /// validated, what it would be. Whoever gives up waiting, the change goes on.
     pub async fn change(self: &Rc<Shard>, change: Change, terms: Terms) -> Result<Arc<View>, ChangeError> {
         let Terms { validate_only, wait_until } = terms;
+        let change = change.detached();
         let asked = async {
             let asked = self.ask(CONTROLLER_SHARD, move |shard| async move {
                 shard.controller()?.submit(change, validate_only)?.await
