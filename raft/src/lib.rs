@@ -93,7 +93,7 @@
 //! | the leader of three, with what it hears of its followers | 53,000 | 87,000: 5,400 a batch |
 //! | all three brokers, with a copy and the checksums that receiving takes | 105,000 | 703,000: 44,000 a batch |
 //!
-//! `cargo run --release -p corelog-raft --example instructions` counts them again; it wants valgrind.
+//! `cargo run --release -p corelog-raft --example costs` counts them again; it wants valgrind.
 
 pub mod config;
 mod core;
