@@ -49,6 +49,32 @@ fn an_append_is_durable_visible_and_survives_a_power_loss() {
 }
 
 #[test]
+fn a_read_goes_on_from_a_segment_into_memory() {
+    let sim = Sim::new(1);
+    let machine = sim.process("broker");
+    run(&sim, &machine, async {
+        let storage = open().await;
+        let log = log_of(&storage, 1).await;
+        for offset in 0..3 {
+            assert_eq!(append(&log, batch(&[b"cold"], offset)).await, offset);
+        }
+        storage.close().await.unwrap();
+    });
+    machine.kill();
+    run(&sim, &machine, async {
+        let storage = open().await;
+        let log = log_of(&storage, 1).await;
+        storage.settle_recovery();
+        for offset in 3..5 {
+            assert_eq!(append(&log, batch(&[b"warm"], offset)).await, offset);
+        }
+        let read = log.read(0, 1 << 20, true).await.unwrap();
+        assert_eq!(batches(&read).iter().map(|(o, _)| *o).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert!(storage.metrics().cold_read_bytes > 0);
+    });
+}
+
+#[test]
 fn with_write_caching_a_batch_is_served_at_once_and_segments_get_what_is_durable() {
     let sim = Sim::new(5);
     let machine = sim.process("broker");

@@ -173,7 +173,7 @@ impl Log {
         StorageError::corrupt(&self.dir, 0, format!("no segment holds offset {offset}"))
     }
 
-    /// Goes on with `read` in `segment`, not beyond offset `limit`. `true`: it ended at the segment's end.
+    /// Goes on with `read` in `segment`, not beyond offset `limit`. `true`: it ended there, or at the segment's end.
     /// `start`: where the batch at `read.next_offset` begins, if known.
     async fn read_segment(
         &self,
@@ -197,9 +197,8 @@ impl Log {
         let before = read.len;
         let mut more = true;
         loop {
-            // What is behind the limit may be cut while it is looked at.
+            // What is behind the limit may be cut while it is looked at. It goes on in memory, or is in the segment by now.
             if scanner.at().offset >= limit {
-                more = false;
                 break;
             }
             let Some(header) = scanner.peek().await? else { break };
