@@ -1127,7 +1127,12 @@ fn whatever_a_coordinator_does_a_member_skips_nothing_and_commits_do_not_go_back
         let (mut dice, mut next) = (Dice(seed + 1000), 0);
         let deadline = Instant::now() + PATIENCE;
         while next < COUNT || broker.lock().committed.get(&t) != Some(&(next, 0)) {
-            assert!(Instant::now() < deadline, "seed {seed}: {next} of {COUNT} came");
+            assert!(
+                Instant::now() < deadline,
+                "seed {seed}: {next} of {COUNT} came, {:?} is assigned, {:?} committed",
+                consumer.assignment(),
+                broker.lock().commits.last()
+            );
             let is_quiet = next >= COUNT;
             match dice.roll(16) {
                 _ if is_quiet => {}
