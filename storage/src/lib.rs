@@ -1,4 +1,4 @@
-//! A partition's log: append, read, index, recover, retain.
+#![doc = include_str!("../README.md")]
 
 mod batch;
 mod cache;
