@@ -2,11 +2,15 @@
 //! journal files can be reused. Replaced as a whole, atomically.
 
 use super::fields::{Cursor, get_u16, get_u32, get_u64, put};
+use super::log_sections::{
+    Membership, Reset, put_incoming, put_membership, put_reset, put_terms, take_epochs, take_incoming,
+    take_membership, take_reset, take_terms,
+};
 use super::segment_file::FIRST_BATCH;
 use super::{Format, PAGE, Refused};
-use crate::epochs::EpochHistory;
 use crate::ids::{LogId, RaftIndex, Uuid};
 use crate::producers::{BATCHES_KEPT, ProducedBatch, ProducerEntry};
+use crate::terms::TermHistory;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -16,11 +20,12 @@ pub const CHECKPOINT_HEADER: usize = 80;
 const END: usize = 24;
 
 /// No log has more batches: what is replayed on top of it can be counted.
-const INDEX_MAX: RaftIndex = RaftIndex(i64::MAX as u64);
+pub const INDEX_MAX: RaftIndex = RaftIndex(i64::MAX as u64);
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CLCHKPNT");
 
-pub const FORMAT: Format = Format { name: "checkpoints", oldest: 1, newest: 1 };
+/// Version 2: in place of epochs each log's state has the sections of [`super::log_sections`].
+pub const FORMAT: Format = Format { name: "checkpoints", oldest: 1, newest: 2 };
 const FLAG_COMPLETE: u16 = 1;
 
 /// The first bytes of a checkpoint. A reader that wants only these reads [`CHECKPOINT_HEADER`] bytes.
@@ -171,7 +176,11 @@ pub struct LogCheckpoint {
     pub flushed_offset: i64,
     pub flushed_index: RaftIndex,
     pub active: Option<ActiveSegmentState>,
-    pub epochs: EpochHistory,
+    pub terms: TermHistory,
+    pub membership: Option<Membership>,
+    pub reset: Option<Reset>,
+    /// The base offset of a segment that was taken in and may not bear its name yet.
+    pub incoming: Option<i64>,
     pub producers: Vec<(i64, ProducerEntry)>,
 }
 
@@ -234,11 +243,10 @@ impl CheckpointWriter {
                 }
             }
         }
-        out.extend_from_slice(&(log.epochs.entries().len() as u32).to_le_bytes());
-        for (epoch, start) in log.epochs.entries() {
-            out.extend_from_slice(&epoch.to_le_bytes());
-            out.extend_from_slice(&start.to_le_bytes());
-        }
+        put_terms(out, &log.terms);
+        put_membership(out, log.membership.as_ref());
+        put_reset(out, log.reset);
+        put_incoming(out, log.incoming);
         out.extend_from_slice(&(producers.len() as u32).to_le_bytes());
         for (id, entry) in producers {
             out.extend_from_slice(&id.to_le_bytes());
@@ -283,7 +291,7 @@ pub fn decode(bytes: &[u8]) -> Result<(CheckpointHeader, Vec<LogCheckpoint>), Re
     let mut logs = Vec::new();
     for _ in 0..header.logs {
         logs.push(
-            decode_log(&mut cursor)
+            decode_log(&mut cursor, get_u16(bytes, 8))
                 .ok_or(Refused::Content("a log's state runs past the end of the file"))??,
         );
     }
@@ -294,7 +302,7 @@ pub fn decode(bytes: &[u8]) -> Result<(CheckpointHeader, Vec<LogCheckpoint>), Re
 }
 
 /// `None`: the bytes ran out.
-fn decode_log(c: &mut Cursor) -> Option<Result<LogCheckpoint, Refused>> {
+fn decode_log(c: &mut Cursor, version: u16) -> Option<Result<LogCheckpoint, Refused>> {
     let log = LogId { topic: Uuid(c.take()?), partition: c.i32()? };
     let durable_through = c.u64()?;
     let log_start_offset = c.i64()?;
@@ -335,12 +343,15 @@ fn decode_log(c: &mut Cursor) -> Option<Result<LogCheckpoint, Refused>> {
     if !ascend {
         return Some(Err(Refused::Content("a log's offsets do not ascend")));
     }
-    let mut epochs = Vec::new();
-    for _ in 0..c.u32()? {
-        epochs.push((c.i32()?, c.i64()?));
-    }
-    let Some(epochs) = EpochHistory::from_entries(epochs) else {
-        return Some(Err(Refused::Content("leader epochs do not ascend")));
+    let terms = match version {
+        1 => take_epochs(c, next_index, log_start_offset)?,
+        _ => take_terms(c, next_index, log_start_offset)?,
+    };
+    let membership = if version == 1 { Ok(None) } else { take_membership(c)? };
+    let (reset, incoming) = if version == 1 { (None, None) } else { (take_reset(c)?, take_incoming(c)?) };
+    let (terms, membership) = match (terms, membership) {
+        (Ok(terms), Ok(membership)) => (terms, membership),
+        (Err(refused), _) | (_, Err(refused)) => return Some(Err(refused)),
     };
     let mut producers = Vec::new();
     for _ in 0..c.u32()? {
@@ -373,7 +384,10 @@ fn decode_log(c: &mut Cursor) -> Option<Result<LogCheckpoint, Refused>> {
         flushed_offset,
         flushed_index,
         active,
-        epochs,
+        terms,
+        membership,
+        reset,
+        incoming,
         producers,
     }))
 }
@@ -402,7 +416,10 @@ mod tests {
                     max_timestamp: -1,
                     last_page: Bytes::from(vec![7; 3 * (i as usize).saturating_sub(1)]),
                 }),
-                epochs: EpochHistory::from_entries(vec![(1, 0), (4, 60)]).unwrap(),
+                terms: TermHistory::without_indexes(RaftIndex(50), 1, [(1, 0), (4, 60)]).unwrap(),
+                membership: (i > 1).then_some(Membership { index: RaftIndex(9), bytes: vec![1; 9].into() }),
+                reset: (i > 1).then_some(Reset { generation: 2, sequence: 1 << 40, is_cleared: false }),
+                incoming: (i > 1).then_some(40),
                 producers: (0..i64::from(i))
                     .map(|id| {
                         let batch = ProducedBatch {

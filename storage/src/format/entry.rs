@@ -25,6 +25,8 @@ pub enum EntryKind {
     HardState,
     /// The log start offset is `base_offset` from now on.
     LogStart,
+    /// The log begins anew, before `index` and `base_offset`, after an entry of `term`: all that came before is void.
+    Reset,
 }
 
 impl EntryKind {
@@ -34,6 +36,7 @@ impl EntryKind {
             EntryKind::Truncate => 2,
             EntryKind::HardState => 3,
             EntryKind::LogStart => 4,
+            EntryKind::Reset => 5,
         }
     }
 
@@ -43,6 +46,7 @@ impl EntryKind {
             2 => EntryKind::Truncate,
             3 => EntryKind::HardState,
             4 => EntryKind::LogStart,
+            5 => EntryKind::Reset,
             _ => return None,
         })
     }
@@ -85,7 +89,9 @@ impl EntryHeader {
             EntryKind::Append if (len as usize) < batch::HEADER => {
                 return Err(Refused::Content("an appended batch is shorter than a batch header"));
             }
-            EntryKind::Truncate | EntryKind::HardState | EntryKind::LogStart if len != 0 => {
+            EntryKind::Truncate | EntryKind::HardState | EntryKind::LogStart | EntryKind::Reset
+                if len != 0 =>
+            {
                 return Err(Refused::Content("an entry without payload claims one"));
             }
             _ => {}
@@ -139,6 +145,7 @@ mod tests {
             header(EntryKind::Truncate, 0),
             header(EntryKind::HardState, 0),
             header(EntryKind::LogStart, 0),
+            header(EntryKind::Reset, 0),
         ] {
             assert_eq!(EntryHeader::decode(&h.encode()), Ok(h));
         }

@@ -6,8 +6,8 @@ use super::{Format, PAGE, Refused};
 const MAGIC: u64 = u64::from_le_bytes(*b"CLJOURNL");
 
 /// Of journals: files' first pages, groups and entries. A group is read when its file's first page has told that it can be:
-/// what a client has written could look like a group of any version.
-pub const FORMAT: Format = Format { name: "journals", oldest: 1, newest: 1 };
+/// what a client has written could look like a group of any version. Since version 2 a log can begin anew.
+pub const FORMAT: Format = Format { name: "journals", oldest: 1, newest: 2 };
 
 /// Says whose groups follow, and from which on: groups with a smaller sequence are left over from the file's former use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +65,10 @@ mod tests {
         page[100] = 1;
         assert_eq!(JournalFileHeader::decode(&page), Err(Refused::Checksum));
         page[100] = 0;
-        page[8] = 2;
+        page[8] = 3;
         let crc = crc32c::crc32c(&page[..PAGE - 4]);
         put(&mut page, PAGE - 4, crc.to_le_bytes());
-        assert_eq!(JournalFileHeader::decode(&page), Err(Refused::Version { format: FORMAT, found: 2 }));
+        assert_eq!(JournalFileHeader::decode(&page), Err(Refused::Version { format: FORMAT, found: 3 }));
         assert_eq!(JournalFileHeader::decode(&[0; PAGE]), Err(Refused::Magic));
     }
 

@@ -4,8 +4,8 @@ use super::{End, Log, State, end_after, produced};
 use crate::batch;
 use crate::error::AppendError;
 use crate::format::entry::{EntryHeader, EntryKind, entry_span};
-use crate::journal::{Durable, Effect};
-use crate::producers::Verdict;
+use crate::journal::{Completion, Durable, Effect};
+use crate::producers::{Claim, Verdict};
 use crate::tail::TailBatch;
 use bytes::Bytes;
 use corelog_wire::records::BatchHeader;
@@ -51,6 +51,15 @@ pub struct Appended {
     pub cached: bool,
 }
 
+/// A batch whose header bears its place in the log.
+pub(super) struct Placed<'a> {
+    pub header: &'a BatchHeader,
+    pub claim: Option<Claim>,
+    /// Its bytes, in two pieces.
+    pub head: &'a [u8],
+    pub rest: &'a [u8],
+}
+
 impl Log {
     /// Fixes the batch's order. The returned [`Appended::durable`] completes when it is on stable storage, and the
     /// high watermark has passed it by then. With write caching it passes a client's batch at once.
@@ -92,7 +101,7 @@ impl Log {
     }
 
     /// Whether a batch of this kind is taken, as full as the disk is.
-    fn check_space(&self, kind: BatchKind) -> Result<(), AppendError> {
+    pub(super) fn check_space(&self, kind: BatchKind) -> Result<(), AppendError> {
         let shard = &self.shard;
         match kind {
             BatchKind::Client => shard.space.check(),
@@ -107,6 +116,7 @@ impl Log {
     fn place(&self, batch: &AppendBatch, header: &BatchHeader) -> Result<Appended, AppendError> {
         let state = &mut *self.state.borrow_mut();
         state.check_writable(self.id)?;
+        state.check_appendable()?;
         let cached = state.config.write_caching && batch.kind == BatchKind::Client;
         if batch.leader_epoch < state.next.term {
             let (given, current) = (batch.leader_epoch, state.next.term);
@@ -126,38 +136,13 @@ impl Log {
                 cached,
             });
         }
-        let End { offset: base_offset, index, .. } = state.next;
+        let End { offset: base_offset, .. } = state.next;
         let Some(last_offset) = base_offset.checked_add(i64::from(header.last_offset_delta)) else {
             return Err(AppendError::Invalid("the log has no offsets left".into()));
         };
         let header = BatchHeader { base_offset, partition_leader_epoch: batch.leader_epoch, ..*header };
         let (head, rest) = batch::patched(&batch.bytes, base_offset, batch.leader_epoch);
-        let entry = EntryHeader {
-            log: self.id,
-            kind: EntryKind::Append,
-            index,
-            base_offset,
-            term: batch.leader_epoch,
-            len: batch.bytes.len() as u32,
-        };
-        let pushed = self.shard.journal.push(&entry, &head, rest);
-        if self.settled_by.replace(pushed.sequence) != pushed.sequence {
-            self.shard.journal.on_durable(self.me.clone(), Effect::Appended);
-        }
-        if let Some(claim) = &claim {
-            state.producers.assign(claim, produced(claim, &header), corelog_io::wall_clock_ms());
-        }
-        let tail_batch = TailBatch {
-            index,
-            base_offset,
-            next_offset: header.next_offset(),
-            max_timestamp: batch::timestamp(&header),
-            sequence: pushed.sequence,
-            bytes: pushed.payload,
-        };
-        state.next = end_after(&tail_batch, &header);
-        state.tail.push(tail_batch);
-        self.shard.counters.note_append(batch.bytes.len());
+        let completion = self.put(state, Placed { header: &header, claim, head: &head, rest });
         if batch.kind != BatchKind::Internal {
             self.note_append(batch.bytes.len(), header.records_count);
         }
@@ -167,9 +152,42 @@ impl Log {
             log_start_offset: state.log_start_offset,
             max_timestamp: header.max_timestamp,
             duplicate: false,
-            durable: Durable::new(Rc::clone(&pushed.completion)),
+            durable: Durable::new(completion),
             cached,
         })
+    }
+
+    /// Puts a batch at the log's end, where its header says it is, into the journal and the tail.
+    pub(super) fn put(&self, state: &mut State, placed: Placed) -> Rc<Completion> {
+        let Placed { header, claim, head, rest } = placed;
+        let End { index, .. } = state.next;
+        let entry = EntryHeader {
+            log: self.id,
+            kind: EntryKind::Append,
+            index,
+            base_offset: header.base_offset,
+            term: header.partition_leader_epoch,
+            len: (head.len() + rest.len()) as u32,
+        };
+        let pushed = self.shard.journal.push(&entry, head, rest);
+        if self.settled_by.replace(pushed.sequence) != pushed.sequence {
+            self.shard.journal.on_durable(self.me.clone(), Effect::Appended);
+        }
+        if let Some(claim) = &claim {
+            state.producers.assign(claim, produced(claim, header), corelog_io::wall_clock_ms());
+        }
+        let tail_batch = TailBatch {
+            index,
+            base_offset: header.base_offset,
+            next_offset: header.next_offset(),
+            max_timestamp: batch::timestamp(header),
+            sequence: pushed.sequence,
+            bytes: pushed.payload,
+        };
+        state.next = end_after(&tail_batch, header);
+        state.tail.push(tail_batch);
+        self.shard.counters.note_append(entry.len as usize);
+        pushed.completion
     }
 
     /// Completes when the batch at `base_offset`, appended before, is durable.

@@ -127,13 +127,18 @@ impl Log {
 
     /// Looks at the log's directory, the first time.
     pub(super) async fn load_in_turn(&self) -> Result<(), StorageError> {
-        let expected = {
+        {
             let state = self.state.borrow();
             // Looking removes what the log's state does not know of; a refused log's state is not to be believed.
             state.check_writable(self.id)?;
             if state.segments.is_some() {
                 return Ok(());
             }
+        }
+        self.clear_in_turn().await?;
+        self.settle_incoming_in_turn().await?;
+        let expected = {
+            let state = self.state.borrow();
             Expected {
                 log: self.id,
                 active: state.active.clone(),

@@ -1,14 +1,16 @@
 //! A log's state from what start-up found of it.
 
-use super::{End, State, end_after, produced};
+use super::{End, LogStart, State, end_after, produced};
 use crate::batch;
 use crate::config::LogConfig;
 use crate::format::entry::EntryKind;
+use crate::format::log_sections::Reset;
 use crate::ids::{LogId, RaftIndex};
 use crate::producers::Producers;
 use crate::recovery::{RecoveredEntry, RecoveredLog};
 use crate::shard::Shard;
 use crate::tail::{Tail, TailBatch};
+use crate::terms::TermHistory;
 use corelog_io::planted::{Fault, planted};
 use corelog_io::wall_clock_ms;
 use corelog_wire::records::BatchHeader;
@@ -27,11 +29,16 @@ impl State {
             state.log_start_offset = c.log_start_offset;
             state.next = End { offset: c.next_offset, index: c.next_index, term: c.term };
             promised = state.next;
-            let flushed_term = c.epochs.epoch_at(c.flushed_offset - 1).unwrap_or(c.term);
+            let last_flushed =
+                c.flushed_index.0.checked_sub(1).and_then(|last| c.terms.term_at(RaftIndex(last)));
+            let flushed_term = last_flushed.or(c.terms.epoch_at(c.flushed_offset - 1)).unwrap_or(c.term);
             state.flushed = End { offset: c.flushed_offset, index: c.flushed_index, term: flushed_term };
             state.hard_state = c.hard_state;
             state.active = c.active.clone();
-            state.epochs = c.epochs.clone();
+            state.terms = c.terms.clone();
+            state.membership = c.membership.clone();
+            state.reset = c.reset;
+            state.incoming = c.incoming;
             for (producer_id, entry) in &c.producers {
                 state.producers.restore(*producer_id, entry.clone());
             }
@@ -42,8 +49,9 @@ impl State {
         let now_ms = wall_clock_ms();
         // Of a damaged one nothing can be said.
         let entries = if refused.is_some() { &[][..] } else { &found.entries };
+        let begins = found.begins();
         for (entry, taken_back) in entries.iter().zip(taken_back(entries)) {
-            if taken_back {
+            if taken_back || entry.is_void(begins) {
                 continue;
             }
             let covered = covered_by.is_some_and(|by| (entry.generation, entry.sequence) <= by);
@@ -81,7 +89,7 @@ impl State {
                     state.tail.push(batch);
                     if !covered {
                         state.next = data;
-                        state.epochs.note(header.partition_leader_epoch, header.base_offset);
+                        state.terms.note(header.partition_leader_epoch, e.index, header.base_offset);
                         if let Some(claim) = batch::claim(&header) {
                             let max = shard.config.producer_ids_max;
                             state.producers.replay(&claim, produced(&claim, &header), now_ms, max);
@@ -99,7 +107,7 @@ impl State {
                 EntryKind::Truncate => {
                     if !covered && e.index < state.next.index {
                         state.next = End { offset: e.base_offset, index: e.index, term: data.term };
-                        state.epochs.cut_back(e.base_offset, data.term);
+                        state.terms.cut_back(e.index, e.base_offset);
                         state.producers.cut_back(e.base_offset);
                     }
                 }
@@ -109,7 +117,13 @@ impl State {
                     state.hard_state.commit = e.index.0;
                 }
                 EntryKind::LogStart if !covered => state.move_log_start(e.base_offset),
-                EntryKind::HardState | EntryKind::LogStart => {}
+                EntryKind::Reset if !covered => {
+                    let start = LogStart { index: e.index, term: e.term, offset: e.base_offset };
+                    let (generation, sequence) = (entry.generation, entry.sequence);
+                    state.begin_anew(start, Reset { generation, sequence, is_cleared: false });
+                    data = state.next;
+                }
+                EntryKind::HardState | EntryKind::LogStart | EntryKind::Reset => {}
             }
         }
         if refused.is_none() && data.index < state.next.index {
@@ -150,7 +164,7 @@ impl State {
         match dir {
             _ if planted(Fault::AbsenceIsEmpty) => None,
             // The directory was made for a batch that the journal had.
-            Some(dir) if self.next.index == RaftIndex(0) => {
+            Some(dir) if self.next.index == RaftIndex(0) && self.reset.is_none() => {
                 let dir = dir.display();
                 Some(format!(
                     "{dir} is there, and neither a checkpoint nor the journal knows of its log. {remedy}"
@@ -182,7 +196,12 @@ impl State {
             commit_follows_durable: true,
             flushed: End::default(),
             log_start_offset: 0,
-            epochs: Default::default(),
+            terms: TermHistory::default(),
+            membership: None,
+            membership_saved_by: 0,
+            reset: None,
+            incoming: None,
+            is_installing: false,
             producers: Producers::default(),
             hard_state: Default::default(),
             tail: Tail::default(),
@@ -211,7 +230,7 @@ fn taken_back(entries: &[RecoveredEntry]) -> Vec<bool> {
                 cut = Some(later.map_or(index, |later| later.min(index)));
                 later.is_some_and(|later| index > later)
             }
-            EntryKind::HardState | EntryKind::LogStart => false,
+            EntryKind::HardState | EntryKind::LogStart | EntryKind::Reset => false,
         }
     };
     let mut taken_back: Vec<bool> = entries.iter().rev().map(is_taken_back).collect();

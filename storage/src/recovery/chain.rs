@@ -424,7 +424,7 @@ impl Chain {
             None => true,
             Some(checkpoint) => match entry.kind {
                 EntryKind::Append => entry.index >= checkpoint.flushed_index,
-                EntryKind::Truncate => true,
+                EntryKind::Truncate | EntryKind::Reset => true,
                 EntryKind::HardState | EntryKind::LogStart => sequence > checkpoint.durable_through,
             },
         }
