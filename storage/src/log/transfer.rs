@@ -33,6 +33,8 @@ pub struct SegmentInfo {
     /// After its last record, and its last entry.
     pub next_offset: i64,
     pub next_index: RaftIndex,
+    /// Of its last entry.
+    pub last_term: i32,
     /// Bytes of its file.
     pub bytes: u64,
 }
@@ -66,9 +68,19 @@ impl Log {
         let info = |(span, ends): (&SegmentSpan, &[(i64, RaftIndex)])| {
             let ((base_offset, base_index), (next_offset, next_index)) = (ends[0], ends[1]);
             // Of what an earlier build wrote terms are known by offset.
-            let by_offset = || state.terms.epoch_at(base_offset - 1);
-            let term_before = state.term_before(base_index).or_else(by_offset).unwrap_or(NO_TERM);
-            SegmentInfo { base_offset, base_index, term_before, next_offset, next_index, bytes: span.end }
+            let term_before = |index, offset: i64| {
+                let by_offset = || state.terms.epoch_at(offset - 1);
+                state.term_before(index).or_else(by_offset).unwrap_or(NO_TERM)
+            };
+            SegmentInfo {
+                base_offset,
+                base_index,
+                term_before: term_before(base_index, base_offset),
+                next_offset,
+                next_index,
+                last_term: term_before(next_index, next_offset),
+                bytes: span.end,
+            }
         };
         let segments = spans.iter().zip(bases.windows(2)).map(info);
         Ok(segments.take_while(|segment| segment.next_index <= committed).collect())
@@ -186,6 +198,10 @@ impl Log {
     /// ([`TransferError::Damaged`]): then it has to come again.
     pub async fn install(&self, storage: &ShardStorage, segment: &SegmentInfo) -> Result<(), TransferError> {
         let _turn = self.upkeep.acquire(1).await;
+        if !self.shard.journal.ring.is_begun() {
+            // On a disk that is full since the start there are no checkpoints.
+            return Err(StorageError::io("install", &self.dir)(std::io::ErrorKind::StorageFull.into()).into());
+        }
         // If it is, the checkpoint failed, and is tried again.
         if !self.state.borrow().is_installing {
             self.make_way(segment).await?;
@@ -291,6 +307,10 @@ impl Log {
         .await?;
         if (footer.next_offset, footer.next_index) != (segment.next_offset, segment.next_index) {
             let what = format!("it ends at offset {}, Raft index {}", footer.next_offset, footer.next_index);
+            return Err(StorageError::corrupt(&path, segment.bytes, what));
+        }
+        if term != segment.last_term {
+            let what = format!("it ends in term {term}, not {}", segment.last_term);
             return Err(StorageError::corrupt(&path, segment.bytes, what));
         }
         let end = End { offset: footer.next_offset, index: footer.next_index, term };
