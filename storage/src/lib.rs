@@ -34,7 +34,7 @@ pub use ids::{LogId, RaftIndex};
 pub use journal::Durable;
 pub use log::{
     Accepted, ActiveProducer, AppendBatch, Appended, BatchKind, Entry, Log, LogStart, LogStats, Read,
-    SegmentInfo, TimestampOffset, Traffic,
+    SegmentInfo, SegmentList, TimestampOffset, Traffic,
 };
 pub use paths::{topic_of_dir, topics_dir};
 pub use producers::SequenceError;

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use corelog_io::sim::{Process, Sim};
 use corelog_io::{Queue, random_u64, sleep, spawn};
 use corelog_storage::{
-    AppendBatch, BatchKind, EntriesError, Entry, FollowError, Log, LogConfig, LogStart, RaftIndex,
-    SegmentInfo, ShardStorage, TransferError,
+    AppendBatch, BatchKind, EntriesError, Entry, FollowError, Log, LogConfig, RaftIndex, SegmentList,
+    ShardStorage, TransferError,
 };
 use plan::{Dice, Faults, Plan};
 use std::cell::{Cell, RefCell};
@@ -46,7 +46,7 @@ enum Reply {
     /// They are gone.
     Compacted,
     Segments {
-        segments: Vec<SegmentInfo>,
+        list: SegmentList,
         state: Bytes,
     },
     Piece(Option<Bytes>),
@@ -206,8 +206,11 @@ async fn answer(log: &Log, request: Request) -> Reply {
             }
         }
         Request::Segments => {
-            let segments = log.segments().await.expect("the disk is sound");
-            Reply::Segments { segments, state: log.export_state().expect("it is sound") }
+            if below(3) == 0 {
+                log.seal().await.expect("the disk is sound");
+            }
+            let list = log.segments().await.expect("the disk is sound");
+            Reply::Segments { list, state: log.export_state().expect("it is sound") }
         }
         Request::Piece { base_offset, position } => {
             let len = 4096 * (1 + below(3)) as usize;
@@ -254,18 +257,16 @@ async fn follow(shared: Rc<Shared>) {
 
 /// Whole segments, as far as the leader has them.
 async fn take_in(shared: &Shared, storage: &ShardStorage, log: &Log) {
-    let Reply::Segments { segments, state } = shared.ask(Request::Segments).await else { return };
-    let Some(first) = segments.first() else { return };
-    if !segments.iter().any(|segment| segment.base_index == log.commit_index()) {
-        if first.base_index <= log.commit_index() {
-            return;
-        }
-        let (index, term, offset) = (first.base_index, first.term_before, first.base_offset);
-        log.reset(LogStart { index, term, offset }).await.expect("the disk is sound");
-    } else if log.next_index() > log.commit_index() {
-        log.truncate(log.commit_index(), 0).await.expect("it is not committed");
+    let Reply::Segments { list, state } = shared.ask(Request::Segments).await else { return };
+    let committed = log.commit_index();
+    if committed < list.start.index {
+        log.reset(list.start).await.expect("the disk is sound");
+    } else if !list.segments.iter().any(|segment| segment.base_index == committed) {
+        return;
+    } else if log.next_index() > committed {
+        log.truncate(committed, 0).await.expect("it is not committed");
     }
-    for segment in segments.iter().filter(|segment| segment.base_index >= log.next_index()) {
+    for segment in list.segments.iter().filter(|segment| segment.base_index >= log.next_index()) {
         let mut at = log.received(segment).await.expect("the disk is sound");
         while at < segment.bytes {
             let piece = Request::Piece { base_offset: segment.base_offset, position: at };

@@ -564,7 +564,9 @@ struct Given {
 
 async fn give(log: &Log) -> Given {
     let mut given = Given { state: log.export_state().expect("it is sound"), ..Given::default() };
-    for segment in log.segments().await.expect("they are listed") {
+    let list = log.segments().await.expect("they are listed");
+    assert_eq!(list.segments.first().map(start_of), Some(list.start));
+    for segment in list.segments {
         given.segments.push((segment, pieces_of(log, &segment).await));
     }
     given.entries = all_entries(log).await;

@@ -38,7 +38,7 @@ pub use lookup::TimestampOffset;
 pub use read::Read;
 pub use reset::LogStart;
 pub use stats::{LogStats, Traffic};
-pub use transfer::SegmentInfo;
+pub use transfer::{SegmentInfo, SegmentList};
 
 use crate::batch;
 use crate::config::LogConfig;

@@ -39,6 +39,15 @@ pub struct SegmentInfo {
     pub bytes: u64,
 }
 
+/// What a receiver can be given whole. What follows it comes as entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentList {
+    /// Where the oldest segment begins: who ends before that begins anew there.
+    pub start: LogStart,
+    /// The sealed ones, oldest first, all of whose entries are committed.
+    pub segments: Vec<SegmentInfo>,
+}
+
 /// What a segment was found to hold.
 struct Verified {
     end: End,
@@ -49,12 +58,21 @@ struct Verified {
 }
 
 impl Log {
-    /// The sealed segments, oldest first, all of whose entries are committed.
-    pub async fn segments(&self) -> Result<Vec<SegmentInfo>, StorageError> {
+    /// Seals the segment that is written to: what is in it can be given whole, then. What is in none yet goes into it first.
+    pub async fn seal(&self) -> Result<(), StorageError> {
+        let _turn = self.upkeep.acquire(1).await;
+        self.flush_in_turn().await?;
+        self.load_in_turn().await?;
+        self.roll_in_turn().await?;
+        Ok(())
+    }
+
+    /// The segments that can be given whole.
+    pub async fn segments(&self) -> Result<SegmentList, StorageError> {
         self.ensure_loaded().await?;
         let (spans, active, flushed, committed) = {
             let state = self.state.borrow();
-            let Some(segments) = &state.segments else { return Ok(Vec::new()) };
+            let segments = state.segments.as_ref().ok_or(StorageError::LogDeleted(self.id))?;
             let spans: Vec<SegmentSpan> = segments.sealed.iter().map(SegmentSpan::from).collect();
             let active = segments.active.as_ref().map(|active| (active.base_offset, active.base_index));
             (spans, active, (state.flushed.offset, state.flushed.index), state.committed.index)
@@ -65,25 +83,24 @@ impl Log {
         }
         bases.push(active.unwrap_or(flushed));
         let state = self.state.borrow();
-        let info = |(span, ends): (&SegmentSpan, &[(i64, RaftIndex)])| {
-            let ((base_offset, base_index), (next_offset, next_index)) = (ends[0], ends[1]);
+        let term_before = |(offset, index): (i64, RaftIndex)| {
             // Of what an earlier build wrote terms are known by offset.
-            let term_before = |index, offset: i64| {
-                let by_offset = || state.terms.epoch_at(offset - 1);
-                state.term_before(index).or_else(by_offset).unwrap_or(NO_TERM)
-            };
-            SegmentInfo {
-                base_offset,
-                base_index,
-                term_before: term_before(base_index, base_offset),
-                next_offset,
-                next_index,
-                last_term: term_before(next_index, next_offset),
-                bytes: span.end,
-            }
+            let by_offset = || state.terms.epoch_at(offset - 1);
+            state.term_before(index).or_else(by_offset).unwrap_or(NO_TERM)
+        };
+        let info = |(span, ends): (&SegmentSpan, &[(i64, RaftIndex)])| SegmentInfo {
+            base_offset: ends[0].0,
+            base_index: ends[0].1,
+            term_before: term_before(ends[0]),
+            next_offset: ends[1].0,
+            next_index: ends[1].1,
+            last_term: term_before(ends[1]),
+            bytes: span.end,
         };
         let segments = spans.iter().zip(bases.windows(2)).map(info);
-        Ok(segments.take_while(|segment| segment.next_index <= committed).collect())
+        let segments = segments.take_while(|segment| segment.next_index <= committed).collect();
+        let (offset, index) = bases[0];
+        Ok(SegmentList { start: LogStart { index, term: term_before(bases[0]), offset }, segments })
     }
 
     /// What the file of the sealed segment at `base_offset` holds from byte `position` on, `len_max` bytes at the most (and
