@@ -34,12 +34,6 @@ impl Log {
     /// The caller sees to it that nothing is lost by it: that what the log had was not counted for a majority, or that it
     /// comes again before the log's owner votes.
     pub async fn reset(&self, start: LogStart) -> Result<(), AppendError> {
-        let _upkeep = self.upkeep.acquire(1).await;
-        self.reset_in_turn(start).await
-    }
-
-    /// As [`Log::reset`]; the caller has the turn of `upkeep`.
-    pub(super) async fn reset_in_turn(&self, start: LogStart) -> Result<(), AppendError> {
         let LogStart { index, term, offset } = start;
         if index > INDEX_MAX || term < NO_TERM || !(0..=i64::MAX / 2).contains(&offset) {
             let what =
@@ -50,6 +44,8 @@ impl Log {
             let _turn = self.shard.admit(entry_span(0), 0, || Ok::<_, StorageError>(())).await?;
             // Nothing of before is under way any more when it takes effect, and it is the first of its group.
             self.shard.journal.barrier().await?;
+            // Nor is a flush. While the journal is waited for it must not be kept from its turn.
+            let _upkeep = self.upkeep.acquire(1).await;
             let mut state = self.state.borrow_mut();
             state.check_writable(self.id)?;
             state.check_appendable()?;
@@ -72,15 +68,23 @@ impl Log {
         self.news.tell();
         self.shard.journal.room.notify_all();
         durable.await?;
+        let _upkeep = self.upkeep.acquire(1).await;
         Ok(self.load_in_turn().await?)
     }
 
     /// Removes the files that the log had before its reset, if that is not done yet.
     pub(super) async fn clear_in_turn(&self) -> Result<(), StorageError> {
-        if self.state.borrow().reset.is_none_or(|reset| reset.is_cleared) {
-            return Ok(());
-        }
         let dir = &self.dir;
+        match self.state.borrow().reset {
+            Some(reset) if !reset.is_cleared => {
+                let own = reset.generation == self.shard.generation;
+                if own && reset.sequence > self.shard.journal.durable_through() {
+                    // A crash would bring the log back, and find its files gone.
+                    return Err(StorageError::io("clear", dir)(std::io::ErrorKind::WouldBlock.into()));
+                }
+            }
+            _ => return Ok(()),
+        }
         if fs::exists(dir).await.map_err(StorageError::io("look for", dir))? {
             for entry in fs::read_dir(dir).await.map_err(StorageError::io("list", dir))? {
                 let segment = entry.name.to_str().and_then(paths::parse_segment_name);

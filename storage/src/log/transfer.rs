@@ -166,6 +166,11 @@ impl Log {
         position: u64,
         piece: &[u8],
     ) -> Result<u64, TransferError> {
+        self.check_state()?;
+        if self.state.borrow().is_untouched() {
+            // A directory of a log that nobody knows of would say that something was lost.
+            self.reset(LogStart { index: RaftIndex(0), term: NO_TERM, offset: 0 }).await?;
+        }
         let _turn = self.upkeep.acquire(1).await;
         self.check_state()?;
         self.check_space(BatchKind::Coordinator)?;
@@ -193,11 +198,6 @@ impl Log {
 
     /// There is a directory, and nothing in it of what was to be received before.
     async fn begin_receiving(&self) -> Result<(), TransferError> {
-        if self.state.borrow().is_untouched() {
-            // A directory of a log that nobody knows of would say that something was lost.
-            let start = LogStart { index: RaftIndex(0), term: NO_TERM, offset: 0 };
-            self.reset_in_turn(start).await?;
-        }
         self.shard.dirs.make(&self.dir).await?;
         for entry in fs::read_dir(&self.dir).await.map_err(StorageError::io("list", &self.dir))? {
             if entry.name.to_str().is_some_and(paths::is_incoming) {
@@ -214,6 +214,7 @@ impl Log {
     /// It does not follow the log ([`TransferError::Elsewhere`]), or is not what was announced
     /// ([`TransferError::Damaged`]): then it has to come again.
     pub async fn install(&self, storage: &ShardStorage, segment: &SegmentInfo) -> Result<(), TransferError> {
+        self.durable_before(segment.base_index).await?;
         let _turn = self.upkeep.acquire(1).await;
         if !self.shard.journal.ring.is_begun() {
             // On a disk that is full since the start there are no checkpoints.
@@ -247,7 +248,6 @@ impl Log {
     /// All that the log has goes into segments that are sealed.
     async fn make_way(&self, segment: &SegmentInfo) -> Result<(), TransferError> {
         self.check_follows(segment)?;
-        self.durable_before(segment.base_index).await?;
         self.flush_in_turn().await?;
         self.load_in_turn().await?;
         self.roll_in_turn().await?;
