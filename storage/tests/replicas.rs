@@ -95,7 +95,7 @@ impl Shared {
         self.asked.set(self.asked.get() + 1);
         let number = self.asked.get();
         *self.request.borrow_mut() = Some((number, request));
-        for _ in 0..50 {
+        for _ in 0..1_000 {
             sleep(TURN).await;
             let reply = self.reply.borrow().clone();
             if let Some((_, reply)) = reply.filter(|(of, _)| *of == number) {
@@ -383,7 +383,7 @@ fn setting(name: &str, default: u64) -> u64 {
 fn replicas_end_alike() {
     let first = setting("CORELOG_SIM_FIRST_SEED", 1);
     let (mut installed, mut cut) = (0, 0);
-    let seeds = setting("CORELOG_SIM_SEEDS", 200);
+    let seeds = setting("CORELOG_SIM_SEEDS", 60);
     for seed in first..first + seeds {
         let (segments, cuts) = run_seed(seed);
         installed += segments;

@@ -203,7 +203,9 @@ fn damage_in_a_segment_refuses_this_log_alone() {
     disk.flip_bit(&segment, (4096 + 9000) * 8).expect("the bit is there");
     run(&sim, &machine, async {
         let storage = open().await;
-        let (damaged, sound) = (opened(&storage, 1), opened(&storage, 2));
+        // Both are claimed before recovery is settled.
+        let sound = storage.log(log_id(2), "topic", log_config());
+        let damaged = opened(&storage, 1);
         let before = damaged.entries(RaftIndex(0), RaftIndex(13), 1 << 20).await.expect("up to the damage");
         let at = before.last().expect("some are whole").index.next();
         assert!(damaged.refused().is_none());
