@@ -139,6 +139,7 @@ clippy:
 # The runtime is named in storage/io alone: code elsewhere that reaches around the seam cannot be simulated.
 layers:
 	@! git grep -nE '\b(glommio|io_uring)::' -- '*.rs' ':!storage/io/' || { echo 'glommio or io_uring named outside storage/io/'; exit 1; }
+	@! git grep -nE '\b(Instant|SystemTime)::now|\bRandomState\b|collections::.*\bHash(Map|Set)\b' -- client/src ':!client/src/driver/' ':!client/src/hashing.rs' || { echo 'in client/: take time and chance from driver/, hash maps from hashing.rs: the simulation has its own'; exit 1; }
 
 # The advisory database is fetched from outside. Where it cannot be, the rest is still checked, and this says so.
 deny: .test/bin/cargo-deny

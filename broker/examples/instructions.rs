@@ -10,6 +10,8 @@
 #[allow(dead_code)]
 #[path = "../tests/simulation/broker.rs"]
 mod broker;
+#[path = "instructions/commits.rs"]
+mod commits;
 #[allow(dead_code)]
 #[path = "../tests/simulation/connection.rs"]
 mod connection;
@@ -62,6 +64,7 @@ const CASES: &[Case] = &[
         what: "Fetch: the same session waits, then 10 have a batch",
         instructions: 82_290,
     },
+    Case { name: "commit-10", what: "OffsetCommit: 10 partitions that have offsets", instructions: 118_355 },
 ];
 
 /// A round may cost this much more, in percent, than what is written down. One that costs this much less is to be
@@ -180,6 +183,9 @@ fn run(case: &str, rounds: u64) {
     let (case, address) = (case.to_string(), broker.address());
     sim.block_on(async move {
         let mut client = Client::new(address).await;
+        if case == "commit-10" {
+            commits::begin(&mut client.producer, 0..PARTITIONS).await;
+        }
         for round in 0..rounds {
             client.round(&case, round as i32).await;
         }
@@ -210,6 +216,7 @@ impl Client {
             "produce-16k" => self.produce([round % PARTITIONS].into_iter(), 16, 1000).await,
             "produce-100" => self.produce(0..PARTITIONS, 1, 100).await,
             "produce-10" => self.produce(some, 1, 100).await,
+            "commit-10" => commits::commit(&mut self.producer, some, round).await,
             "fetch-none" => assert!(self.tailer.fetch(0).await.is_empty(), "there is nothing to fetch"),
             "fetch-news" => {
                 self.produce(some, 1, 100).await;

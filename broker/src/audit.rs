@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use corelog_wire::{ErrorCode, Str};
 
+use crate::access::Principal;
 use crate::controller::ChangeError;
 use crate::shard::Shard;
 
@@ -19,6 +20,7 @@ const TEXT_MAX: usize = 1000;
 /// Who asks for a change.
 #[derive(Debug, Clone)]
 pub struct Asker {
+    pub principal: Principal,
     pub client_id: Option<Str>,
     pub address: SocketAddr,
 }
@@ -61,16 +63,18 @@ impl Audited {
         self.is_told = true;
         let Audited { asker, what, on, details, .. } = &self;
         let (client, address) = (shortened(asker.client_id.as_deref().unwrap_or_default()), asker.address);
+        let principal = &asker.principal;
         match outcome {
-            Ok(()) => tracing::info!(on, details, client, %address, result = "ok", "{what}"),
+            Ok(()) => tracing::info!(on, details, %principal, client, %address, result = "ok", "{what}"),
             Err((code, why)) if is_doubtful(code) => {
-                tracing::warn!(on, details, client, %address, result = code.name(), why, "{what}");
+                tracing::warn!(on, details, %principal, client, %address, result = code.name(), why, "{what}");
             }
             Err((code, why)) => {
                 let (what, on, details, why) = (*what, on.clone(), details.clone(), shortened(why));
+                let principal = principal.clone();
                 self.shard.sparingly(what, move |left_out| {
                     let result = code.name();
-                    tracing::warn!(on, details, client, %address, result, why, left_out, "{what}: refused");
+                    tracing::warn!(on, details, %principal, client, %address, result, why, left_out, "{what}: refused");
                 });
             }
         }
@@ -82,8 +86,9 @@ impl Drop for Audited {
         if !self.is_told {
             let client = shortened(self.asker.client_id.as_deref().unwrap_or_default());
             let (on, details, address) = (&self.on, &self.details, self.asker.address);
+            let principal = &self.asker.principal;
             let result = "unknown: the client left before";
-            tracing::warn!(on, details, client, %address, result, "{}", self.what);
+            tracing::warn!(on, details, %principal, client, %address, result, "{}", self.what);
         }
     }
 }

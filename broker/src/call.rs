@@ -25,7 +25,8 @@ use corelog_io::{Queue, Received, Receiver, Seat, Senders, Task, TrySendError, y
 use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use crate::shard::{Shard, ShardId};
+use crate::ids::ShardId;
+use crate::shard::Shard;
 
 /// Messages that may wait for one shard, of all others together: what each of many shards has a part of.
 const MESSAGES_MAX: usize = 8192;

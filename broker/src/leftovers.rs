@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use corelog_io::planted::{Fault, planted};
-use corelog_storage::{LogConfig, LogId};
+use corelog_storage::{CommitMode, LogConfig, LogId};
 use corelog_wire::Uuid;
 
 use crate::controller::{CONTROLLER_TOPIC, Image};
@@ -20,6 +20,7 @@ pub const KEEP_ALL: LogConfig = LogConfig {
     retention_bytes: -1,
     delete_enabled: false,
     write_caching: false,
+    commit: CommitMode::Alone,
 };
 
 /// Topics that the controller's log says were deleted: alone these may be removed.
@@ -50,7 +51,7 @@ pub async fn claim(shard: &Shard, deleted: &Deleted) {
     let mut unknown = Vec::new();
     for id in shard.storage.unclaimed() {
         corelog_io::yield_if_needed().await;
-        if shard.log(id).is_none() && !deleted.contains(&id.topic) {
+        if shard.partitions.get(id).is_err() && !deleted.contains(&id.topic) {
             shard.storage.log(id, "unknown", KEEP_ALL);
             unknown.push(id);
         }

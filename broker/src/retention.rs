@@ -15,16 +15,19 @@ pub async fn run(shard: Rc<Shard>) {
             return;
         }
         let image = shard.image();
-        for topic in image.topics.values() {
+        for topic in image.topics() {
             for partition in 0..topic.partitions.len() as i32 {
                 yield_if_needed().await;
                 let id = LogId { topic: topic.id, partition };
                 if shard.owner(id) != shard.id {
                     continue;
                 }
-                let Ok(log) = shard.sound_log(id) else { continue };
-                if let Err(error) = log.apply_retention(wall_clock_ms()).await {
-                    tracing::error!(topic = %topic.name, partition, %error, "retention");
+                let Ok(partition) = shard.partitions.get(id) else { continue };
+                if partition.check_sound().is_err() {
+                    continue;
+                }
+                if let Err(error) = partition.apply_retention(wall_clock_ms()).await {
+                    tracing::error!(topic = %topic.name, partition = id.partition, %error, "retention");
                 }
             }
         }

@@ -18,12 +18,14 @@ use crate::config::BrokerConfig;
 use crate::config::describe::{self, Entry, Wanted};
 use crate::controller::{CONTROLLER_SHARD, CONTROLLER_TOPIC, CONTROLLER_TOPIC_NAME, Controller};
 use crate::identity::Identity;
+use crate::ids::ShardId;
 use crate::leftovers::{self, KEEP_ALL};
 use crate::lifecycle::{Barrier, Stopping};
 use crate::metrics::{Snapshot, families};
 use crate::net::accept;
+use crate::partition::placement;
 use crate::settings::Settings;
-use crate::shard::{self, Shard, ShardId};
+use crate::shard::Shard;
 use crate::told::told;
 
 /// Connections get this long to finish what is in progress when the broker stops.
@@ -283,13 +285,13 @@ impl Start {
             Controller::load(log, shard.settings.clone(), shard.identity.node_id, &shard.config())
                 .await
                 .context("loading the controller's log")?;
-        let image = controller.image();
-        if image.end_offset == 0 {
+        let update = Arc::new(controller.update());
+        let loaded = update.view.image.clone();
+        if loaded.end_offset == 0 {
             leftovers::expect_no_logs(shard).await.context("the controller's log")?;
         }
         shard.set_controller(controller.start(shard));
-        let loaded = image.clone();
-        shard.on_all(move |shard| async move { shard.install(image, &[]).await }).await?;
+        shard.on_all(move |shard| async move { shard.install(&update).await }).await?;
         let claimed = deleted.clone();
         shard.on_all(move |shard| async move { leftovers::claim(&shard, &claimed).await }).await?;
         if let Found::Recovered(Replayed { journal_files, entries, bytes }) = found {
@@ -336,7 +338,7 @@ async fn exchange(
         .context("reading the journals")?;
     let (senders, mut receiver) = seat.join(id.0).await;
     let mut parts = Vec::with_capacity(shards);
-    for (to, part) in found.split(shards, |log| shard::owner(log, shards).0).into_iter().enumerate() {
+    for (to, part) in found.split(shards, |log| placement::owner(log, shards).0).into_iter().enumerate() {
         if to == id.0 {
             parts.push(part);
         } else {
@@ -423,10 +425,10 @@ pub fn snapshot(shard: &Shard) -> Snapshot {
     let budgets = config.budgets(shard.shards);
     for (part, used, limit) in [
         ("receive", shard.receive_budget.used(), budgets.receive_bytes),
-        ("fetch", shard.fetch_room.used(), budgets.fetch_bytes),
+        ("fetch", shard.fetching.room.used(), budgets.fetch_bytes),
         ("answers", shard.answers.used(), shard.answers.total()),
         ("groups", groups.used() as u64, groups.limit() as u64),
-        ("fetch_sessions", shard.sessions.bytes() as u64, budgets.sessions_bytes),
+        ("fetch_sessions", shard.fetching.sessions.bytes() as u64, budgets.sessions_bytes),
         ("tail", storage.cached_bytes, budgets.tail_bytes),
     ] {
         snapshot.put_labelled(&families::MEMORY_USED_BYTES, part, used);
@@ -434,7 +436,7 @@ pub fn snapshot(shard: &Shard) -> Snapshot {
     }
     for (queue, length) in [
         ("receive", shard.receive_budget.waiting()),
-        ("fetch", shard.fetch_room.waiting()),
+        ("fetch", shard.fetching.room.waiting()),
         ("append", shard.append_turn.waiting()),
         ("commit", shard.groups.commits_waiting()),
         ("calls", shard.calls.waiting()),

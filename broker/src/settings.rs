@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use corelog_storage::{LogConfig, StorageConfig};
+use corelog_storage::{CommitMode, LogConfig, StorageConfig};
 use corelog_wire::records::{
     Compression as Codec, Encoding, ProduceRules, TimestampType as WireTimestampType, TopicCompression,
 };
@@ -125,6 +125,7 @@ impl TopicConfig {
             retention_bytes: self.retention_bytes,
             delete_enabled: self.cleanup_policy.delete,
             write_caching: self.write_caching,
+            commit: CommitMode::Alone,
         }
     }
 

@@ -2,37 +2,40 @@
 //! thread; other shards are reached by calls (`call.rs`).
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use corelog_io::sync::Semaphore;
 use corelog_io::{Queue, spawn, yield_if_needed};
-use corelog_storage::{Log, LogId, ShardStorage};
+use corelog_storage::{LogId, ReadError, ShardStorage};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
-use crate::api;
-use crate::api::fetch::{Bells, FetchRoom, Sessions, Watches};
 use crate::call::Calls;
 use crate::config::{BrokerConfig, Endpoint};
 use crate::controller::{
-    CONTROLLER_SHARD, CONTROLLER_TOPIC, Change, ChangeError, ControllerHandle, Image, OFFSETS_TOPIC,
-    PRODUCER_ID_BLOCK, TopicImage,
+    CONTROLLER_SHARD, Change, ChangeError, ControllerHandle, Delta, Image, OFFSETS_TOPIC, RecentChanges,
+    Terms, TopicImage, Update, View, Viewer,
 };
-use crate::groups::{GroupConfig, GroupShard, StorageLog, TopicIds};
+use crate::coordinator::StorageLog;
+use crate::fetch::{Fetching, Given, Host, ListId};
+use crate::groups::{GroupConfig, GroupShard, TopicIds};
 use crate::identity::Identity;
+use crate::ids::{BrokerId, ShardId};
 use crate::lifecycle::Stopping;
 use crate::logging::sparing::Sparing;
 use crate::metrics::ShardMetrics;
 use crate::net::admission::{Admission, Descriptors};
 use crate::net::answers::AnswerRoom;
-use crate::net::connection::Connection;
 use crate::net::receive::ReceiveBudget;
-use crate::placement;
+use crate::partition::{Partition, Partitions, Route, Router, placement};
+use crate::producer_ids::ProducerIds;
 use crate::settings::Settings;
 
-/// A shard of this process: 0 to the number of shards less one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ShardId(pub usize);
+/// What other requests decode to may take this part of the receive budget, but for small ones.
+const DECODED_SHARE: u64 = 4;
+/// And what those decode to that ask the controller for changes, beside the others.
+const DECODED_CHANGES_SHARE: u64 = 8;
 
 pub struct Shard {
     pub id: ShardId,
@@ -40,14 +43,11 @@ pub struct Shard {
     pub settings: Arc<Settings>,
     pub identity: Arc<Identity>,
     pub storage: Rc<ShardStorage>,
+    pub partitions: Partitions,
     pub calls: Calls,
     pub metrics: ShardMetrics,
     /// Bytes of requests that are being received or processed.
     pub receive_budget: Rc<ReceiveBudget>,
-    /// Bytes of records in fetch responses that are not sent yet.
-    pub fetch_room: FetchRoom,
-    /// Bytes that fetches of thousands of partitions work with.
-    pub large_fetches: Semaphore,
     /// Bytes that other requests decode to.
     pub decoded: Semaphore,
     /// Bytes that requests decode to which ask the controller for changes.
@@ -56,11 +56,7 @@ pub struct Shard {
     pub answers: AnswerRoom,
     /// Held while a request's batches get their order, so that those of a later request do not get in between.
     pub append_turn: Semaphore,
-    pub sessions: Rc<Sessions>,
-    /// Of the partitions of this shard, for the fetch lists of all shards.
-    pub watches: Watches,
-    /// Of the fetch lists of this shard.
-    pub bells: Bells,
+    pub fetching: Fetching,
     pub groups: GroupShard<StorageLog>,
     pub connections: Cell<usize>,
     /// Counts the connections of all shards; used on shard 0.
@@ -70,18 +66,13 @@ pub struct Shard {
     pub stopping: Rc<Stopping>,
     /// The effective config, dynamic values included.
     config: RefCell<Arc<BrokerConfig>>,
-    image: Rc<RefCell<Arc<Image>>>,
+    view: Rc<RefCell<Arc<View>>>,
+    /// Of its image.
+    recent_changes: RefCell<RecentChanges>,
     controller: OnceCell<ControllerHandle>,
     /// Of each listener, in the configuration's order: known once they are bound.
     ports: RefCell<Vec<u16>>,
     producer_ids: ProducerIds,
-}
-
-/// What is left of the block of producer ids that this shard took from the controller.
-struct ProducerIds {
-    next: Cell<i64>,
-    end: Cell<i64>,
-    turn: Semaphore,
 }
 
 impl Shard {
@@ -96,10 +87,12 @@ impl Shard {
     ) -> Rc<Shard> {
         let shards = corelog_io::cores();
         let budgets = config.budgets(shards);
-        let image = Rc::new(RefCell::new(Arc::new(Image::new(&settings))));
+        let viewer = Viewer { settings: &settings, node_id: identity.node_id };
+        let view = Rc::new(RefCell::new(Arc::new(View::new(Arc::default(), viewer))));
+        let partitions = Partitions::new(BrokerId(identity.node_id), storage.clone(), view.clone());
         let topics = {
-            let image = image.clone();
-            TopicIds::new(move |name| image.borrow().topic(name).map(|topic| topic.id))
+            let view = view.clone();
+            TopicIds::new(move |name| view.borrow().image.topic(name).map(|topic| topic.id))
         };
         let sparing = Rc::new(Sparing::default());
         let groups = GroupShard::new(
@@ -113,28 +106,27 @@ impl Shard {
         Rc::new(Shard {
             id,
             shards,
-            image,
+            view,
+            recent_changes: RefCell::default(),
             settings,
             identity,
             storage,
+            partitions,
             calls,
             metrics: ShardMetrics::new(),
             receive_budget: Rc::new(ReceiveBudget::new(
                 budgets.receive_bytes,
                 config.connections.request_bytes_max,
             )),
-            fetch_room: FetchRoom::new(budgets.fetch_bytes),
-            large_fetches: Semaphore::new(budgets.sessions_bytes),
-            decoded: Semaphore::new(budgets.receive_bytes / api::ALL_DECODED_SHARE),
-            decoded_changes: Semaphore::new(budgets.receive_bytes / api::ALL_CHANGES_SHARE),
+            decoded: Semaphore::new(budgets.receive_bytes / DECODED_SHARE),
+            decoded_changes: Semaphore::new(budgets.receive_bytes / DECODED_CHANGES_SHARE),
             answers: AnswerRoom::new(budgets.answers_bytes),
             append_turn: Semaphore::new(1),
-            sessions: Sessions::new(
+            fetching: Fetching::new(
                 config.fetch_sessions_max.div_ceil(shards),
-                budgets.sessions_bytes as usize,
+                budgets.fetch_bytes,
+                budgets.sessions_bytes,
             ),
-            watches: Watches::default(),
-            bells: Bells::default(),
             groups,
             connections: Cell::new(0),
             sparing,
@@ -142,116 +134,180 @@ impl Shard {
             controller: OnceCell::new(),
             ports: RefCell::default(),
             admission: Admission::new(descriptors),
-            producer_ids: ProducerIds { next: Cell::new(0), end: Cell::new(0), turn: Semaphore::new(1) },
+            producer_ids: ProducerIds::new(),
             config: RefCell::new(config),
         })
     }
 
-    pub fn image(&self) -> Arc<Image> {
-        self.image.borrow().clone()
+    pub fn broker(&self) -> BrokerId {
+        BrokerId(self.identity.node_id)
     }
 
-    /// The offset of the controller's log that tells the image from others.
-    pub fn image_offset(&self) -> i64 {
-        self.image.borrow().end_offset
+    pub fn image(&self) -> Arc<Image> {
+        self.view.borrow().image.clone()
+    }
+
+    pub fn view(&self) -> Arc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Finds partitions by the metadata as they are.
+    pub fn with_router<T>(&self, find: impl FnOnce(&Router) -> T) -> T {
+        let (view, changes) = (self.view.borrow(), self.recent_changes.borrow());
+        let (broker, shards) = (self.broker(), self.shards);
+        find(&Router { image: &view.image, changes: &changes, broker, shards })
+    }
+
+    pub fn route(&self, topic: &str, partition: i32) -> Result<Route, ErrorCode> {
+        self.with_router(|router| router.route(topic, partition))
     }
 
     pub fn config(&self) -> Arc<BrokerConfig> {
         self.config.borrow().clone()
     }
 
-    /// Takes over a new image: logs of topics that are gone are deleted, changed configs take effect.
-    pub async fn install(self: &Rc<Self>, image: Arc<Image>, removed: &[Arc<TopicImage>]) {
-        let before = self.image.replace(image.clone());
-        if before.broker_overrides != image.broker_overrides {
-            let (own, cluster) = image.broker_layers(self.identity.node_id);
+    /// Takes over a change of metadata, at once but for the logs' configs: logs of topics that are gone are deleted, changed
+    /// configs take effect. Looks only at what has changed.
+    pub async fn install(self: &Rc<Self>, update: &Update) {
+        let Update { view, delta } = update;
+        let before = self.view.replace(view.clone());
+        self.recent_changes.borrow_mut().note(&view.image, delta);
+        let touches_all = delta.touches_broker(self.identity.node_id);
+        if touches_all {
+            let (own, cluster) = view.image.broker_layers(self.identity.node_id);
             match self.settings.broker(own, cluster) {
                 Ok(config) => *self.config.borrow_mut() = Arc::new(config),
                 Err(error) => tracing::error!(%error, "dynamic broker configs do not take effect"),
             }
         }
-        if let Some(topic) = image.topic(OFFSETS_TOPIC) {
-            self.groups.set_append_bytes_max(topic.config.max_message_bytes);
+        self.follow_leaders(view, delta);
+        self.follow_groups(view, delta);
+        for topic in &delta.removed {
+            self.remove_logs(topic);
+        }
+        if touches_all {
+            self.reconfigure_all_logs(&before).await;
+        } else {
+            self.reconfigure_logs(delta).await;
+        }
+    }
+
+    /// What the coordinators of groups must know of a change.
+    fn follow_groups(self: &Rc<Self>, view: &View, delta: &Delta) {
+        if delta.removed.iter().any(|topic| &*topic.name == OFFSETS_TOPIC) {
+            self.groups.stop_all();
+        }
+        if let Some(topic) = view.image.topic(OFFSETS_TOPIC)
+            && (delta.topics.contains_key(&topic.id) || !delta.brokers.is_empty())
+        {
+            self.groups.set_append_bytes_max(view.config(topic).max_message_bytes);
             // Sessions expire and offsets age whether or not somebody asks.
-            for index in 0..topic.partitions.len() as i32 {
-                if self.owner(LogId { topic: topic.id, partition: index }) == self.id {
-                    self.groups.start(index, || self.group_log(index));
+            for index in self.owned(topic).map(|id| id.partition) {
+                // The coordinator is where the partition's leader is.
+                match self.group_log(index) {
+                    Some(log) => drop(self.groups.start(index, || Some(log))),
+                    None => self.groups.stop(index),
                 }
             }
         }
-        if removed.iter().any(|topic| &*topic.name == OFFSETS_TOPIC) {
-            self.groups.stop_all();
-        }
-        if !removed.is_empty() {
+        if !delta.removed.is_empty() {
             let topics: Vec<(Str, Uuid)> =
-                removed.iter().map(|topic| (topic.name.clone(), topic.id)).collect();
+                delta.removed.iter().map(|topic| (topic.name.clone(), topic.id)).collect();
             self.groups.topics_deleted(&topics);
         }
-        for topic in removed {
-            let ids =
-                (0..topic.partitions.len() as i32).map(|partition| LogId { topic: topic.id, partition });
-            let removals: Vec<_> = ids
-                .filter(|id| self.owner(*id) == self.id)
-                .map(|id| (id.partition, self.storage.delete(id)))
-                .collect();
-            let name = topic.name.clone();
-            // The topic is gone now; its files may take seconds, and nobody need wait for them. A restart sweeps up what is left.
-            spawn(Queue::Background, async move {
-                for (partition, removal) in removals {
-                    if let Err(error) = removal.await {
-                        tracing::error!(topic = %name, partition, %error, "files of a deleted partition stay");
-                    }
+    }
+
+    fn remove_logs(&self, topic: &TopicImage) {
+        let removals: Vec<_> =
+            self.owned(topic).map(|id| (id.partition, self.partitions.delete(id))).collect();
+        let name = topic.name.clone();
+        // The topic is gone now; its files may take seconds, and nobody need wait for them. A restart sweeps up what is left.
+        spawn(Queue::Background, async move {
+            for (partition, removal) in removals {
+                if let Err(error) = removal.await {
+                    tracing::error!(topic = %name, partition, %error, "files of a deleted partition stay");
                 }
-            })
-            .detach();
-        }
-        // There may be thousands of logs; meanwhile another image may come, and what it says counts.
-        for log in self.storage.logs() {
-            yield_if_needed().await;
-            let (was, image) = (before.topic_by_id(log.id().topic), self.image());
-            let Some(now) = image.topic_by_id(log.id().topic) else { continue };
-            if was.is_none_or(|was| !Arc::ptr_eq(&was.config, &now.config)) {
-                log.set_config(now.config.log_config(seed(log.id())));
+            }
+        })
+        .detach();
+    }
+
+    /// The configs of topics that have changed take effect. There may be thousands of logs; meanwhile another image may come,
+    /// and what it says counts.
+    async fn reconfigure_logs(&self, delta: &Delta) {
+        for id in delta.topics.iter().filter(|(_, topic)| topic.configs).map(|(id, _)| *id) {
+            let view = self.view();
+            let Some(topic) = view.image.topic_by_id(id) else { continue };
+            for id in self.owned(topic) {
+                yield_if_needed().await;
+                if let Some(partition) = self.partitions.opened(id) {
+                    self.partitions.configure(&partition);
+                }
             }
         }
     }
 
-    /// The log of a partition of `__consumer_offsets` that this shard owns.
+    /// The configs that all topics' rest on have changed, since the view `before`.
+    async fn reconfigure_all_logs(&self, before: &View) {
+        for partition in self.partitions.all_opened() {
+            yield_if_needed().await;
+            let view = self.view();
+            let config = |view: &View| {
+                let topic = view.image.topic_by_id(partition.id().topic)?;
+                Some(Arc::as_ptr(view.config(topic)))
+            };
+            if config(before) != config(&view) {
+                self.partitions.configure(&partition);
+            }
+        }
+    }
+
+    /// Partitions whose leaders have changed are led, or followed, from now on.
+    fn follow_leaders(&self, view: &View, delta: &Delta) {
+        for (topic, changed) in &delta.topics {
+            let Some(image) = view.image.topic_by_id(*topic) else { continue };
+            for partition in &changed.partitions {
+                let id = LogId { topic: *topic, partition: *partition };
+                if let Some(now) = image.partition(*partition).filter(|_| self.owner(id) == self.id) {
+                    self.partitions.follow_leadership(id, now);
+                }
+            }
+        }
+    }
+
+    /// The partitions of a topic that are this shard's.
+    fn owned(&self, topic: &TopicImage) -> impl Iterator<Item = LogId> + use<'_> {
+        let id = topic.id;
+        let all = (0..topic.partition_count()).map(move |partition| LogId { topic: id, partition });
+        all.filter(|log| self.owner(*log) == self.id)
+    }
+
+    /// The log of a partition of `__consumer_offsets` that this shard owns, if this broker leads it.
     pub fn group_log(&self, index: i32) -> Option<StorageLog> {
-        let image = self.image();
-        let topic = image.topic(OFFSETS_TOPIC)?;
-        let id = LogId { topic: topic.id, partition: index };
+        let id = LogId { topic: self.image().topic(OFFSETS_TOPIC)?.id, partition: index };
         if self.owner(id) != self.id {
             return None;
         }
-        let leader_epoch = topic.partitions.get(usize::try_from(index).ok()?)?.leader_epoch;
-        Some(StorageLog::new(self.log(id)?, leader_epoch, Rc::clone(&self.sparing)))
+        let (log, epoch) = self.partitions.get(id).ok()?.coordinators()?;
+        Some(StorageLog::new(log, epoch.0, Rc::clone(&self.sparing)))
     }
 
     pub fn owner(&self, log: LogId) -> ShardId {
-        owner(log, self.shards)
+        placement::owner(log, self.shards)
     }
 
-    /// The log of a partition that this shard owns, if there is such a partition.
-    pub fn log(&self, id: LogId) -> Option<Rc<Log>> {
-        debug_assert_eq!(self.owner(id), self.id);
-        // Open logs are of partitions that there are: a deleted topic's are taken out with it.
-        if let Some(log) = self.storage.opened(id) {
-            return Some(log);
-        }
-        let image = self.image.borrow();
-        let topic = image.topic_by_id(id.topic)?;
-        if usize::try_from(id.partition).ok()? >= topic.partitions.len() {
-            return None;
-        }
-        Some(self.storage.log(id, &topic.name, topic.config.log_config(seed(id))))
-    }
-
-    /// The log of a partition that this shard owns, to be read or looked at. One that was found damaged at the start
-    /// knows less than it told clients before: nothing it says may reach them.
-    pub fn sound_log(&self, id: LogId) -> Result<Rc<Log>, ErrorCode> {
-        let log = self.log(id).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
-        if log.refused().is_some() { Err(ErrorCode::KAFKA_STORAGE_ERROR) } else { Ok(log) }
+    /// A partition's files could not be read or written: a person is to know, and `what` was to be done. The code for it.
+    pub fn storage_failed(
+        self: &Rc<Self>,
+        what: &'static str,
+        partition: LogId,
+        error: impl Display + Send + 'static,
+    ) -> ErrorCode {
+        self.sparingly(
+            what,
+            move |left_out| tracing::error!(log = ?partition, %error, left_out, "{what} failed"),
+        );
+        ErrorCode::KAFKA_STORAGE_ERROR
     }
 
     /// The controller; only shard 0 has it.
@@ -269,27 +325,18 @@ impl Shard {
         assert!(self.controller.set(controller).is_ok(), "the controller is loaded once");
     }
 
-    /// A producer id that was never given out. Each shard takes blocks of them, so this rarely needs the controller.
+    /// A producer id that was never given out.
     pub async fn next_producer_id(self: &Rc<Self>) -> Result<i64, ChangeError> {
-        let ids = &self.producer_ids;
-        if ids.next.get() == ids.end.get() {
-            let _turn = ids.turn.acquire(1).await;
-            if ids.next.get() == ids.end.get() {
-                let end = self.change(Change::TakeProducerIds, false).await?.next_producer_id;
-                ids.next.set(end - PRODUCER_ID_BLOCK);
-                ids.end.set(end);
-            }
-        }
-        let id = ids.next.get();
-        ids.next.set(id + 1);
-        Ok(id)
+        let take_block =
+            async || Ok(self.change(Change::TakeProducerIds, Terms::MAKE).await?.image.next_producer_id);
+        self.producer_ids.next(take_block).await
     }
 
-    /// Host and port that clients are told to connect to: of the listener that they came in through.
-    pub fn advertised(&self, connection: &Connection) -> (Str, i32) {
+    /// Host and port that clients are told to connect to which came in through `listener`.
+    pub fn advertised(&self, listener: usize) -> (Str, i32) {
         let config = self.config();
-        let port = self.ports.borrow()[connection.listener];
-        let Endpoint { host, port } = config.listeners[connection.listener].advertised(port);
+        let port = self.ports.borrow()[listener];
+        let Endpoint { host, port } = config.listeners[listener].advertised(port);
         (host.into(), i32::from(port))
     }
 
@@ -321,19 +368,30 @@ impl Shard {
     }
 }
 
-/// The owner of a log: the controller's is on shard 0, all others by `placement`.
-pub fn owner(log: LogId, shards: usize) -> ShardId {
-    if log.topic == CONTROLLER_TOPIC {
-        return CONTROLLER_SHARD;
+impl Host for Shard {
+    fn id(&self) -> ShardId {
+        self.id
     }
-    placement::owner(log.topic, log.partition, shards)
-}
 
-/// Tells partitions apart where chance should.
-fn seed(log: LogId) -> u64 {
-    let mut half = [0; 8];
-    half.copy_from_slice(&log.topic.0[..8]);
-    u64::from_be_bytes(half) ^ u64::from(log.partition as u32)
+    fn fetching(&self) -> &Fetching {
+        &self.fetching
+    }
+
+    fn partition(&self, id: LogId) -> Result<Rc<Partition>, ErrorCode> {
+        self.partitions.get(id)
+    }
+
+    fn read_failed(self: Rc<Self>, partition: LogId, error: ReadError) -> ErrorCode {
+        self.storage_failed("Fetch", partition, error)
+    }
+
+    fn ring(self: Rc<Self>, (home, number): ListId) {
+        self.post(home, move |home| home.fetching.bells.ring(number));
+    }
+
+    fn unwatch(self: Rc<Self>, owner: ShardId, list: ListId, given: Vec<Given>) {
+        self.post(owner, move |owner| owner.fetching.watches.remove(list, &given));
+    }
 }
 
 fn group_config(config: &BrokerConfig) -> GroupConfig {

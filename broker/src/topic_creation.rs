@@ -3,12 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use corelog_wire::{ErrorCode, Str};
+use corelog_wire::{ErrorCode, Str, Uuid};
 
 use crate::audit::{self, Asker, Audited};
 use crate::config::alter;
 use crate::controller::{
-    CONTROLLER_TOPIC_NAME, Change, ChangeError, NewTopic, OFFSETS_TOPIC, TopicImage, is_internal,
+    CONTROLLER_TOPIC_NAME, Change, ChangeError, NewTopic, OFFSETS_TOPIC, Terms, TopicImage, is_internal,
 };
 use crate::shard::Shard;
 use crate::topic_name;
@@ -39,14 +39,14 @@ pub async fn create(
     name: Str,
     partitions: i32,
     configs: &[(&str, Option<&str>)],
-    validate_only: bool,
+    terms: Terms,
 ) -> Result<Arc<TopicImage>, ChangeError> {
     let details = {
         let configs = configs.iter().map(|(name, value)| format!("{name}={}", value.unwrap_or_default()));
         audit::list([format!("partitions={partitions}")].into_iter().chain(configs))
     };
-    let change = (!validate_only).then(|| Audited::new(shard, asker, "create topic", &name, details));
-    let created = checked_and_created(shard, name, partitions, configs, validate_only).await;
+    let change = (!terms.validate_only).then(|| Audited::new(shard, asker, "create topic", &name, details));
+    let created = checked_and_created(shard, name, partitions, configs, terms).await;
     if let Some(change) = change {
         change.done(&created);
     }
@@ -58,7 +58,7 @@ async fn checked_and_created(
     name: Str,
     partitions: i32,
     configs: &[(&str, Option<&str>)],
-    validate_only: bool,
+    terms: Terms,
 ) -> Result<Arc<TopicImage>, ChangeError> {
     topic_name::check(&name).map_err(|why| {
         ChangeError::new(ErrorCode::INVALID_TOPIC_EXCEPTION, format!("Topic name is invalid: {why}"))
@@ -71,12 +71,11 @@ async fn checked_and_created(
     let overrides = {
         let image = shard.image();
         let (own, cluster) = image.broker_layers(shard.identity.node_id);
-        alter::new_topic(&shard.settings.layers(own, cluster), configs)
-            .map_err(|refusal| ChangeError::new(ErrorCode(refusal.code()), refusal.to_string()))?
+        alter::new_topic(&shard.settings.layers(own, cluster), configs)?
     };
-    let new = NewTopic { name: name.clone(), partitions, overrides };
-    let image = shard.change(Change::CreateTopic(new), validate_only).await?;
-    Ok(image.topics[&name].clone())
+    let id = Uuid::from_random((corelog_io::random_u64() as u128) << 64 | corelog_io::random_u64() as u128);
+    let view = shard.change(Change::CreateTopic(NewTopic { name, id, partitions, overrides }), terms).await?;
+    Ok(view.image.topic_by_id(id).expect("it is in the view that came of its creation").clone())
 }
 
 /// `auto.create.topics.enable`: a topic with the broker's defaults. One that came into being meanwhile will do.
@@ -89,7 +88,7 @@ pub async fn auto_create(
         return ensure_offsets_topic(shard, asker).await;
     }
     check_replicas(shard.config().default_replication_factor)?;
-    let created = create(shard, asker, name.clone(), shard.config().num_partitions, &[], false).await;
+    let created = create(shard, asker, name.clone(), shard.config().num_partitions, &[], Terms::MAKE).await;
     existing(shard, &name, created)
 }
 
@@ -104,7 +103,7 @@ pub async fn ensure_offsets_topic(shard: &Rc<Shard>, asker: &Asker) -> Result<Ar
     let configs = config.offsets.configs();
     let configs: Vec<(&str, Option<&str>)> =
         configs.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
-    let created = create(shard, asker, name.clone(), config.offsets.partitions, &configs, false).await;
+    let created = create(shard, asker, name.clone(), config.offsets.partitions, &configs, Terms::MAKE).await;
     existing(shard, &name, created)
 }
 

@@ -3,15 +3,16 @@
 use crate::config::{Address, ClientConfig};
 use crate::driver::{self, Event};
 use crate::error::{Error, Result};
+use crate::hashing::HashMap;
 use crate::metadata::{Metadata, TopicState};
 use crate::net::Connection;
+use crate::planted::{Fault, planted};
 use corelog_wire::messages::find_coordinator_response::Coordinator;
 use corelog_wire::messages::{FindCoordinatorRequest, MetadataRequest, Request, metadata_request};
 use corelog_wire::{ErrorCode, Str};
 use futures_util::future::{Either, select};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -154,6 +155,8 @@ impl Core {
             }
             slot.connecting.set(true);
             let guard = Connecting(&slot);
+            // One that is dead is let go before the next is made, not after.
+            slot.connection.take();
             let opened = match select(slot.connected.listen(), pin!(self.open(node, &slot))).await {
                 Either::Right((opened, _)) => opened,
                 // While one connects, only the lane's end tells.
@@ -172,7 +175,7 @@ impl Core {
                 }
                 Err(_) => {
                     let backoff = (self.config.reconnect_backoff, self.config.reconnect_backoff_max);
-                    slot.retry_at.set(Some(Instant::now() + backoff_after(slot.failures.get(), backoff)));
+                    slot.retry_at.set(Some(driver::now() + backoff_after(slot.failures.get(), backoff)));
                     slot.failures.set(slot.failures.get().saturating_add(1));
                 }
             }
@@ -331,13 +334,13 @@ impl Core {
         }
         let names = [name.clone()];
         let what = format!("find topic {name:?}");
-        let patience = Instant::now() + UNKNOWN_TOPIC_PATIENCE;
+        let patience = driver::now() + UNKNOWN_TOPIC_PATIENCE;
         self.retry(&what, deadline, async || {
             let mut told = self.refresh_creating(Some(&names), create).await?;
             match told.remove(name) {
                 Some(Ok(topic)) if !topic.partitions.is_empty() => Ok(topic),
                 Some(Err(code))
-                    if code != ErrorCode::UNKNOWN_TOPIC_OR_PARTITION || Instant::now() > patience =>
+                    if code != ErrorCode::UNKNOWN_TOPIC_OR_PARTITION || driver::now() > patience =>
                 {
                     Err(Error::broker(code, &*what))
                 }
@@ -428,7 +431,7 @@ impl Core {
     }
 
     pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.config.api_timeout
+        driver::now() + self.config.api_timeout
     }
 
     /// Tries until it works, fails for good, or the deadline comes. Metadata is refreshed where that may be the cause. That a topic
@@ -439,7 +442,7 @@ impl Core {
         deadline: Instant,
         mut attempt: impl AsyncFnMut() -> Result<T>,
     ) -> Result<T> {
-        let started = Instant::now();
+        let started = driver::now();
         let mut last = None;
         let mut failures = 0;
         let tries = async {
@@ -472,7 +475,7 @@ impl Core {
             // One that cannot be reached at all is best told as that.
             None => match last {
                 Some(error) if matches!(*error, Error::Connect { .. }) => Err(*error),
-                last => Err(Error::Timeout { what: what.to_owned(), after: started.elapsed(), last }),
+                last => Err(Error::Timeout { what: what.to_owned(), after: driver::elapsed(started), last }),
             },
         }
     }
@@ -496,7 +499,9 @@ impl OwnLane {
 
 impl Drop for OwnLane {
     fn drop(&mut self) {
-        self.core.close_lane(self.lane);
+        if !planted(Fault::LanesAreLeft) {
+            self.core.close_lane(self.lane);
+        }
     }
 }
 
@@ -513,13 +518,7 @@ impl Drop for Connecting<'_> {
 /// Doubles with each failure up to a limit, and varies by a fifth so that many clients do not come back at once.
 fn backoff_after(failures: u32, (first, max): (Duration, Duration)) -> Duration {
     let backoff = first.saturating_mul(1 << failures.min(16)).min(max);
-    backoff.mul_f64(0.8 + 0.4 * (random_u64() as f64 / u64::MAX as f64))
-}
-
-/// Not for secrets.
-pub(crate) fn random_u64() -> u64 {
-    // Every `RandomState` has keys of its own.
-    RandomState::new().build_hasher().finish()
+    backoff.mul_f64(0.8 + 0.4 * (driver::random_u64() as f64 / u64::MAX as f64))
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub(crate) async fn ask_leaders<I: Clone, T>(
     deadline: Instant,
     ask: impl AsyncFn(Rc<Connection>, Vec<(TopicPartition, I)>) -> Result<Answers<T>>,
 ) -> Answers<T> {
-    let started = Instant::now();
+    let started = driver::now();
     let mut left: BTreeMap<TopicPartition, I> = items.into_iter().collect();
     let mut answers = Vec::with_capacity(left.len());
     let mut failed: BTreeMap<TopicPartition, Error> = BTreeMap::new();
@@ -76,7 +76,8 @@ pub(crate) async fn ask_leaders<I: Clone, T>(
                 let connection = core.connection(Node::Id(leader), Lane::SHARED).await?;
                 ask(connection, share).await
             };
-            let timed_out = || Error::Timeout { what: what.to_owned(), after: started.elapsed(), last: None };
+            let timed_out =
+                || Error::Timeout { what: what.to_owned(), after: driver::elapsed(started), last: None };
             match driver::timeout_at(deadline, asked).await.unwrap_or_else(|| Err(timed_out())) {
                 Ok(answers) => answers,
                 Err(error) => partitions.into_iter().map(|it| (it, Err(error.clone()))).collect(),
@@ -93,14 +94,14 @@ pub(crate) async fn ask_leaders<I: Clone, T>(
             }
         }
         // An unknown topic is believed soon, anything else only at the deadline.
-        let now = Instant::now();
+        let now = driver::now();
         left.retain(|partition, _| {
             let error = failed.get(partition).cloned();
             let unknown = error.as_ref().and_then(Error::code) == Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
             let over = now >= deadline || (unknown && now >= started + UNKNOWN_TOPIC_PATIENCE);
             if over {
                 let what = format!("{what} of {partition}");
-                let timed_out = || Error::Timeout { what, after: started.elapsed(), last: None };
+                let timed_out = || Error::Timeout { what, after: driver::elapsed(started), last: None };
                 answers.push((partition.clone(), Err(error.unwrap_or_else(timed_out))));
             }
             !over
@@ -108,7 +109,7 @@ pub(crate) async fn ask_leaders<I: Clone, T>(
         if left.is_empty() {
             break;
         }
-        driver::sleep_until(deadline.min(Instant::now() + core.backoff(turn))).await;
+        driver::sleep_until(deadline.min(driver::now() + core.backoff(turn))).await;
     }
     answers.sort_by(|(a, _), (b, _)| a.cmp(b));
     answers

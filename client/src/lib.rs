@@ -49,10 +49,14 @@ mod core;
 mod driver;
 mod error;
 mod groups;
+mod hashing;
 mod leaders;
 mod metadata;
 mod net;
+mod planted;
 mod producer;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod topic_partition;
 
 pub use admin::*;

@@ -1,9 +1,10 @@
 //! What is known of the cluster: brokers, topics, leaders.
 
+use crate::hashing::HashMap;
 use corelog_wire::messages::MetadataResponse;
 use corelog_wire::messages::metadata_response;
 use corelog_wire::{ErrorCode, Str, Uuid};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// A broker as the cluster's metadata has it.
@@ -66,7 +67,7 @@ impl Metadata {
         self.cluster_id = response.cluster_id.as_deref().map(str::to_owned);
         self.controller = Some(response.controller_id).filter(|id| *id >= 0);
         self.brokers = response.brokers.iter().filter_map(broker).map(|broker| (broker.id, broker)).collect();
-        let mut told = HashMap::new();
+        let mut told = HashMap::default();
         for topic in &response.topics {
             let Some(name) = topic.name.as_ref().map(Str::detach) else { continue };
             let code = ErrorCode(topic.error_code);

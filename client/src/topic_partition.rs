@@ -1,5 +1,6 @@
 //! A partition's name.
 
+use crate::hashing::HashMap;
 use corelog_wire::Str;
 use std::fmt;
 
@@ -25,7 +26,7 @@ impl fmt::Display for TopicPartition {
 /// Gathers values by topic, in order of first appearance of the topic: requests name each topic once.
 pub(crate) fn by_topic<T>(items: impl IntoIterator<Item = (TopicPartition, T)>) -> Vec<(Str, Vec<(i32, T)>)> {
     let mut topics: Vec<(Str, Vec<(i32, T)>)> = Vec::new();
-    let mut places = std::collections::HashMap::new();
+    let mut places = HashMap::default();
     for (TopicPartition { topic, partition }, item) in items {
         let at = *places.entry(topic.clone()).or_insert_with(|| {
             topics.push((topic, Vec::new()));

@@ -475,6 +475,96 @@ fn whoever_cannot_rejoin_gives_up_what_others_may_have_by_then() {
 }
 
 #[test]
+fn a_join_that_nobody_answers_does_not_keep_what_others_have_by_then() {
+    let holds = Arc::new(AtomicBool::new(false));
+    let script = holds.clone();
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::JoinGroup if script.load(Ordering::SeqCst) => Fate::Held,
+        _ => Fate::Answered,
+    });
+    let config = ConsumerConfig { assignors: vec![Assignor::CooperativeSticky], ..config() };
+    let consumer = member(&client, config, &["t"]);
+    poll_until(&consumer, "it gets all", |it| it.assignment().len() == 2);
+    holds.store(true, Ordering::SeqCst);
+    let joins = broker.lock().count(ApiKey::JoinGroup);
+    broker.lock().heartbeat = Some(ErrorCode::REBALANCE_IN_PROGRESS);
+    broker.wait("it joins again", |state| state.count(ApiKey::JoinGroup) > joins);
+    sleep(A_WHILE);
+    assert_eq!(consumer.assignment().len(), 2, "it keeps what it has as long as the group knows it");
+    broker.lock().heartbeat = Some(ErrorCode::UNKNOWN_MEMBER_ID);
+    poll_until(&consumer, "it has nothing left", |it| it.assignment().is_empty());
+    holds.store(false, Ordering::SeqCst);
+    broker.release();
+    poll_until(&consumer, "it gets all again", |it| it.assignment().len() == 2);
+}
+
+#[test]
+fn a_topic_that_a_broker_does_not_know_for_a_moment_is_taken_from_nobody() {
+    let unknown_until: Arc<Mutex<Option<Instant>>> = Arc::default();
+    let (script, armed) = (unknown_until.clone(), Arc::new(AtomicBool::new(false)));
+    let arm = armed.clone();
+    let (client, broker) = start(1, move |asked| {
+        let mut until = script.lock().unwrap();
+        match asked.api {
+            ApiKey::JoinGroup if arm.swap(false, Ordering::SeqCst) => {
+                *until = Some(Instant::now() + A_WHILE);
+                Fate::Answered
+            }
+            ApiKey::Metadata if until.is_some_and(|until| Instant::now() < until) => {
+                Fate::Refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+            }
+            _ => Fate::Answered,
+        }
+    });
+    let assigned: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let seen = assigned.clone();
+    let listener = move |event: &RebalanceEvent| {
+        if let RebalanceEvent::Assigned(partitions) = event {
+            seen.lock().unwrap().push(partitions.len());
+        }
+    };
+    let config = ConsumerConfig {
+        assignors: vec![Assignor::Range],
+        rebalance_listener: Some(RebalanceListener(Arc::new(listener))),
+        ..config()
+    };
+    let consumer = member(&client, config, &["t"]);
+    poll_until(&consumer, "it gets all", |it| it.assignment().len() == 2);
+    armed.store(true, Ordering::SeqCst);
+    broker.lock().heartbeat = Some(ErrorCode::REBALANCE_IN_PROGRESS);
+    poll_until(&consumer, "it joins again", |_| assigned.lock().unwrap().len() > 1);
+    assert_eq!(*assigned.lock().unwrap(), [2, 2]);
+}
+
+#[test]
+fn a_commit_in_the_middle_of_a_rebalance_is_made_after_it() {
+    let mut is_first = true;
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::OffsetCommit if std::mem::take(&mut is_first) => {
+            Fate::Refused(ErrorCode::REBALANCE_IN_PROGRESS)
+        }
+        _ => Fate::Answered,
+    });
+    broker.append(&at("t", 0), 0, 3);
+    let consumer = member(&client, config(), &["t"]);
+    read(&consumer, 3);
+    block_on(consumer.commit()).unwrap();
+    assert_eq!(broker.lock().committed[&at("t", 0)].0, 3);
+}
+
+#[test]
+fn polls_at_the_same_time_each_keep_to_their_time() {
+    let (client, _broker) = start(1, answered);
+    let consumer = Arc::new(member(&client, config(), &["t"]));
+    let polls = [100, 300].map(|millis| {
+        let consumer = consumer.clone();
+        std::thread::spawn(move || block_on(consumer.poll(Duration::from_millis(millis))).unwrap())
+    });
+    let polled = in_time("both polls", move || polls.map(|poll| poll.join().unwrap().len()));
+    assert_eq!(polled, [0, 0]);
+}
+
+#[test]
 fn a_coordinator_that_forgets_its_members_at_once_is_not_asked_without_end() {
     let (client, broker) = start(1, |asked| match asked.api {
         ApiKey::SyncGroup => Fate::Refused(ErrorCode::UNKNOWN_MEMBER_ID),

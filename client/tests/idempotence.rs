@@ -395,6 +395,7 @@ fn a_dropped_client_tells_those_who_wait() {
         let producer = client.producer(config()).unwrap();
         let delivery = producer.send(ProducerRecord::to("t").value("v")).await.unwrap();
         drop((client, producer));
-        assert!(matches!(delivery.await, Err(Error::Closed)));
+        // Whether it was on its way by then is chance.
+        assert!(matches!(delivery.await, Err(Error::Closed | Error::NotAcknowledged { .. })));
     });
 }

@@ -8,6 +8,7 @@ use crate::paths::{self, JournalName};
 use crate::shard::ShardStorage;
 use corelog_io::{File, OpenOptions, fs};
 use std::path::Path;
+use std::rc::Rc;
 
 /// Writes a checkpoint of all logs as they are now.
 pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
@@ -26,7 +27,7 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
     let mut complete = storage.recovery_settled.get();
     let mut writer = CheckpointWriter::new(storage.former_ends());
     let mut copy = CheckpointWriter::new(storage.former_ends()).without_last_pages();
-    let mut back = Vec::new();
+    let (mut back, mut cut) = (Vec::new(), Vec::new());
     for log in storage.logs() {
         complete &= log.first_dirty_sequence() != Some(0);
         if let Some(sequence) = log.first_dirty_own_sequence() {
@@ -36,6 +37,7 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
             let producers: Vec<_> = producers.entries().collect();
             writer.add(&state, producers.iter().copied());
             copy.add(&state, producers.into_iter());
+            cut.extend(log.unsaved_cut().map(|number| (Rc::clone(&log), number)));
         }
         if log.is_back() {
             back.push(log);
@@ -56,6 +58,7 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
     shard.counters.note_checkpoint();
     shard.checkpoints_written.set(number);
     shard.journal.ring.release_below(replay_from);
+    cut.into_iter().for_each(|(log, number)| log.cut_is_saved(number));
     // What is of no use any more may stay: the next checkpoint tries again.
     for log in back {
         if let Err(error) = log.forget_aside().await {

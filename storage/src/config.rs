@@ -41,6 +41,8 @@ pub struct StorageConfig {
     pub producer_ids_max: usize,
     /// Those remembered by all logs of the shard together, about: beyond it logs that remember more than their share forget.
     pub producer_ids_room: usize,
+    /// Bytes that may wait for a quorum in one log; appends beyond are refused. A batch counts as 4 KiB at the least.
+    pub uncommitted_bytes_max: u64,
     /// How long the journal is idle before a marker proves its last groups durable to a later recovery.
     pub marker_delay: Duration,
     /// How often free space is looked at.
@@ -68,6 +70,7 @@ impl StorageConfig {
             producer_id_expiration_ms: 86_400_000,
             producer_ids_max: 100_000,
             producer_ids_room: 1_000_000,
+            uncommitted_bytes_max: 32 << 20,
             marker_delay: Duration::from_millis(100),
             space_poll: Duration::from_secs(1),
         }
@@ -139,6 +142,18 @@ pub struct LogConfig {
     /// Whether clients' batches count as committed as soon as their order is fixed, before they are on stable
     /// storage: a power cut, or a kill, takes what the journal had not written yet.
     pub write_caching: bool,
+    /// Who says what is committed. Given when the log is opened; a change while it is open keeps what is committed.
+    pub commit: CommitMode,
+}
+
+/// Who says what of a log is committed: may be served, and is never cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CommitMode {
+    /// The log has the only copy: what is on stable storage is committed (with write caching, what has its place).
+    #[default]
+    Alone,
+    /// A majority of the copies, by [`Log::advance_commit`](crate::Log::advance_commit).
+    Quorum,
 }
 
 impl Default for LogConfig {
@@ -151,6 +166,7 @@ impl Default for LogConfig {
             retention_bytes: -1,
             delete_enabled: true,
             write_caching: false,
+            commit: CommitMode::Alone,
         }
     }
 }

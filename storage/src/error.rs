@@ -94,6 +94,13 @@ pub enum AppendError {
     #[error("leader epoch {given} is below the log's {current}")]
     StaleLeaderEpoch { given: i32, current: i32 },
 
+    /// Produce: NOT_ENOUGH_REPLICAS. What no quorum confirms may not grow without a bound.
+    #[error(
+        "{bytes} bytes of the partition wait for a majority of its replicas, {max} may: see that they are running and \
+         reachable"
+    )]
+    NoQuorum { bytes: u64, max: u64 },
+
     /// Refused before the disk is full. Reads go on; freed space brings appends back.
     #[error(
         "the disk is nearly full: {available} bytes are available, and {} are to be: {min_free} that are kept free \

@@ -134,8 +134,18 @@ async fn write_checkpoint(storage: &Rc<ShardStorage>) -> Result<(), StorageError
     .await
 }
 
-/// Flushes every log with a dirty batch in a journal group up to `sequence`, several at once.
+/// Flushes every log with a dirty batch in a journal group up to `sequence`. Those whose segments were cut wait for a
+/// checkpoint first.
 async fn flush_through(storage: &Rc<ShardStorage>, sequence: u64) -> Result<(), StorageError> {
+    // On a disk that has been full since the start there is none.
+    while flush_due(storage, sequence).await? && storage.shard.journal.ring.is_begun() {
+        write_checkpoint(storage).await?;
+    }
+    Ok(())
+}
+
+/// Flushes the logs that are due, several at once. Whether some wait for a checkpoint.
+async fn flush_due(storage: &Rc<ShardStorage>, sequence: u64) -> Result<bool, StorageError> {
     let mut dirty_logs = 0;
     let mut due = |log: &Rc<Log>| match log.first_dirty_sequence() {
         None => false,
@@ -148,9 +158,9 @@ async fn flush_through(storage: &Rc<ShardStorage>, sequence: u64) -> Result<(), 
     storage.shard.flusher.dirty_logs.set(dirty_logs);
     let slots = Semaphore::new(storage.shard.config.flush_concurrency as u64);
     let mut flushes = Vec::with_capacity(logs.len());
-    for log in logs {
+    for log in &logs {
         let slot = slots.acquire(1).await;
-        let storage = Rc::clone(storage);
+        let (storage, log) = (Rc::clone(storage), Rc::clone(log));
         flushes.push(spawn(Queue::Background, async move {
             let flush = async || {
                 wait_for_space(&storage).await?;
@@ -173,7 +183,7 @@ async fn flush_through(storage: &Rc<ShardStorage>, sequence: u64) -> Result<(), 
     for flush in flushes {
         flush.await?;
     }
-    Ok(())
+    Ok(logs.iter().any(|log| log.waits_for_checkpoint()))
 }
 
 /// On a disk that is used up, what is free is what was given up for the journal: segments would take it all.

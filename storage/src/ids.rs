@@ -19,10 +19,10 @@ impl fmt::Display for LogId {
 
 /// Hashes [`LogId`]s in a few instructions and the same in each run. Topic ids are random and made by the broker: nobody
 /// can choose some that collide.
-pub(crate) type HashLogId = BuildHasherDefault<LogIdHasher>;
+pub type HashLogId = BuildHasherDefault<LogIdHasher>;
 
 #[derive(Default)]
-pub(crate) struct LogIdHasher(u64);
+pub struct LogIdHasher(u64);
 
 impl LogIdHasher {
     fn mix(&mut self, word: u64) {

@@ -24,13 +24,14 @@ mod shard;
 mod space;
 mod tail;
 mod terms;
+mod uncommitted;
 
-pub use config::{LogConfig, StorageConfig};
+pub use config::{CommitMode, LogConfig, StorageConfig};
 pub use counters::StorageMetrics;
 pub use error::{AppendError, EntriesError, FollowError, ReadError, StorageError, TransferError};
-pub use format::checkpoint::HardState;
+pub use format::entry::HardState;
 pub use format::log_sections::{MEMBERSHIP_BYTES_MAX, Membership};
-pub use ids::{LogId, RaftIndex};
+pub use ids::{HashLogId, LogId, RaftIndex};
 pub use journal::Durable;
 pub use log::{
     Accepted, ActiveProducer, AppendBatch, Appended, BatchKind, Entry, Log, LogStart, LogStats, Read,

@@ -1,9 +1,10 @@
 //! Producer state of one log: what makes retries of idempotent producers harmless (KIP-98, KIP-360).
 //!
-//! Two layers. *Durable* state holds what is on stable storage; it is what a checkpoint saves. *Pending* state lies
-//! over it for producers with batches whose order is fixed but which are not durable yet; if they never become so,
-//! nothing of them is remembered. Checks look at the pending layer first.
+//! Two layers. *Settled* state is of batches that are committed and on stable storage: nothing takes them back. What is
+//! *in flight* has its place in the log and may lose it, by a crash or a cut; it is kept in the order of the log, so that a
+//! cut forgets what it takes and nothing else. Checks look at both together, a checkpoint saves both.
 
+use crate::ids::RaftIndex;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -67,6 +68,15 @@ impl Claim {
     }
 }
 
+/// A producer's batch whose place is fixed, and which is not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    pub index: RaftIndex,
+    pub producer_id: i64,
+    pub epoch: i16,
+    pub batch: ProducedBatch,
+}
+
 /// The producer's claim is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SequenceError {
@@ -125,10 +135,12 @@ impl Drop for InRoom {
 
 #[derive(Default)]
 pub struct Producers {
-    durable: BTreeMap<i64, ProducerEntry>,
+    settled: BTreeMap<i64, ProducerEntry>,
     /// Where it counts, once its log is in use.
     place: Option<InRoom>,
-    /// Full entries of producers with batches under way, and how many those are.
+    /// In the order of the log.
+    in_flight: VecDeque<InFlight>,
+    /// Entries of producers with batches in flight as they are with those, and how many those are.
     pending: BTreeMap<i64, (ProducerEntry, usize)>,
     /// Every producer of the log is known: one that is not has appended nothing.
     knows_all: bool,
@@ -149,7 +161,7 @@ impl Producers {
 
     fn count(&mut self) {
         if let Some(place) = &mut self.place {
-            place.count(self.durable.len());
+            place.count(self.settled.len());
         }
     }
 
@@ -162,7 +174,7 @@ impl Producers {
         };
         let entry = match self.pending.get(&id) {
             Some((entry, _)) => entry,
-            None => match self.durable.get(&id) {
+            None => match self.settled.get(&id) {
                 Some(entry) => entry,
                 // A new one's batches may come in another order than they were sent in, as while its topic is made.
                 None if self.knows_all && claim.first_sequence != 0 => return out_of_order(0),
@@ -195,14 +207,26 @@ impl Producers {
         }
     }
 
-    /// The batch's place is fixed.
-    pub fn assign(&mut self, claim: &Claim, batch: ProducedBatch, now_ms: i64) {
-        let (entry, under_way) = self.pending.entry(claim.producer_id).or_insert_with(|| {
-            let entry = self.durable.get(&claim.producer_id).cloned();
-            (entry.unwrap_or_else(|| new_entry(claim.epoch)), 0)
+    /// The place of the batch at `index` is fixed; it is behind all before.
+    pub fn assign(&mut self, index: RaftIndex, claim: &Claim, batch: ProducedBatch, now_ms: i64) {
+        let Claim { producer_id, epoch, .. } = *claim;
+        self.put_in_flight(InFlight { index, producer_id, epoch, batch }, now_ms);
+    }
+
+    /// As [`Producers::assign`], of one that a checkpoint or another layer knows.
+    pub fn put_in_flight(&mut self, in_flight: InFlight, now_ms: i64) {
+        self.pend(&in_flight, now_ms);
+        self.in_flight.push_back(in_flight);
+    }
+
+    fn pend(&mut self, in_flight: &InFlight, now_ms: i64) {
+        let InFlight { producer_id, epoch, batch, .. } = *in_flight;
+        let (entry, count) = self.pending.entry(producer_id).or_insert_with(|| {
+            let entry = self.settled.get(&producer_id).cloned();
+            (entry.unwrap_or_else(|| new_entry(epoch)), 0)
         });
-        entry.apply(claim.epoch, batch, now_ms);
-        *under_way += 1;
+        entry.apply(epoch, batch, now_ms);
+        *count += 1;
     }
 
     /// The beginning of the log is gone, and with it who wrote it.
@@ -210,55 +234,70 @@ impl Producers {
         self.knows_all = false;
     }
 
-    /// A batch given to [`Producers::assign`] before is on stable storage. Batches come in the same order.
+    /// All batches below `index` are committed and on stable storage.
     /// At most `producers_max` producers are kept: the ones longest unseen go first.
-    pub fn durable(&mut self, claim: &Claim, batch: ProducedBatch, now_ms: i64, producers_max: usize) {
-        if let Some((_, under_way)) = self.pending.get_mut(&claim.producer_id) {
-            *under_way -= 1;
-            if *under_way == 0 {
-                self.pending.remove(&claim.producer_id);
+    pub fn settle_below(&mut self, index: RaftIndex, now_ms: i64, producers_max: usize) {
+        while let Some(settled) = self.in_flight.pop_front_if(|batch| batch.index < index) {
+            let InFlight { producer_id, epoch, batch, .. } = settled;
+            if let Some((_, count)) = self.pending.get_mut(&producer_id) {
+                *count -= 1;
+                if *count == 0 {
+                    self.pending.remove(&producer_id);
+                }
             }
+            self.settle(producer_id, epoch, batch, now_ms, producers_max);
         }
-        self.replay(claim, batch, now_ms, producers_max);
     }
 
-    /// A batch found on stable storage at recovery.
+    /// A settled batch, found at recovery.
     pub fn replay(&mut self, claim: &Claim, batch: ProducedBatch, now_ms: i64, producers_max: usize) {
+        self.settle(claim.producer_id, claim.epoch, batch, now_ms, producers_max);
+    }
+
+    fn settle(&mut self, id: i64, epoch: i16, batch: ProducedBatch, now_ms: i64, producers_max: usize) {
         let producers_max =
             self.place.as_ref().map_or(producers_max, |at| at.room.of_one().min(producers_max));
-        if self.durable.len() >= producers_max && !self.durable.contains_key(&claim.producer_id) {
+        if self.settled.len() >= producers_max && !self.settled.contains_key(&id) {
             self.evict(producers_max);
         }
-        let entry = self.durable.entry(claim.producer_id).or_insert_with(|| new_entry(claim.epoch));
-        entry.apply(claim.epoch, batch, now_ms);
+        let entry = self.settled.entry(id).or_insert_with(|| new_entry(epoch));
+        entry.apply(epoch, batch, now_ms);
         self.count();
     }
 
     /// Drops the longest unseen until a sixteenth of the room is free: evictions stay rare.
     fn evict(&mut self, producers_max: usize) {
         let keep = producers_max - producers_max.div_ceil(16);
-        let mut by_age: Vec<(i64, i64)> = self.durable.iter().map(|(id, e)| (e.last_seen_ms, *id)).collect();
+        let mut by_age: Vec<(i64, i64)> = self.settled.iter().map(|(id, e)| (e.last_seen_ms, *id)).collect();
         by_age.sort_unstable();
-        for (_, id) in by_age.into_iter().take(self.durable.len().saturating_sub(keep)) {
-            self.durable.remove(&id);
+        for (_, id) in by_age.into_iter().take(self.settled.len().saturating_sub(keep)) {
+            self.settled.remove(&id);
             self.knows_all = false;
         }
     }
 
-    /// Forgets what was under way: the entries from `offset` on were cut off the log.
-    /// The durable layer forgets those batches too.
-    pub fn cut_back(&mut self, offset: i64) {
-        self.pending.clear();
-        for entry in self.durable.values_mut() {
-            entry.batches.retain(|b| b.last_offset < offset);
+    /// The batches from `index` on were cut off the log.
+    pub fn cut_back(&mut self, index: RaftIndex) {
+        if self.in_flight.back().is_none_or(|last| last.index < index) {
+            return;
         }
-        self.retain(|entry| !entry.batches.is_empty());
+        let kept = self.in_flight.partition_point(|batch| batch.index < index);
+        self.in_flight.truncate(kept);
+        self.pending.clear();
+        let in_flight = std::mem::take(&mut self.in_flight);
+        in_flight.iter().for_each(|batch| self.pend(batch, i64::MIN));
+        self.in_flight = in_flight;
+    }
+
+    /// Those in flight below `index`, in the order of the log.
+    pub fn in_flight_below(&self, index: RaftIndex) -> impl Iterator<Item = &InFlight> {
+        self.in_flight.iter().take_while(move |batch| batch.index < index)
     }
 
     fn retain(&mut self, keep: impl Fn(&ProducerEntry) -> bool) {
-        let known = self.durable.len();
-        self.durable.retain(|_, entry| keep(entry));
-        self.knows_all &= self.durable.len() == known;
+        let known = self.settled.len();
+        self.settled.retain(|_, entry| keep(entry));
+        self.knows_all &= self.settled.len() == known;
         self.count();
     }
 
@@ -267,14 +306,14 @@ impl Producers {
         self.retain(|entry| now_ms.saturating_sub(entry.last_seen_ms) < expiration_ms);
     }
 
-    /// What is on stable storage, by producer id.
+    /// What is settled, by producer id.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (i64, &ProducerEntry)> {
-        self.durable.iter().map(|(id, entry)| (*id, entry))
+        self.settled.iter().map(|(id, entry)| (*id, entry))
     }
 
     /// From a checkpoint.
     pub fn restore(&mut self, producer_id: i64, entry: ProducerEntry) {
-        self.durable.insert(producer_id, entry);
+        self.settled.insert(producer_id, entry);
     }
 }
 
@@ -317,12 +356,12 @@ mod tests {
         Claim { producer_id: 7, epoch, first_sequence, last_offset_delta: records - 1 }
     }
 
-    /// Appends the batch and makes it durable at once.
+    /// Appends the batch and settles it at once.
     fn append(p: &mut Producers, c: Claim, base_offset: i64) {
         assert_eq!(p.check(&c), Ok(Verdict::Append), "{c:?}");
         let b = batch(&c, base_offset);
-        p.assign(&c, b, 0);
-        p.durable(&c, b, 0, MAX);
+        p.assign(RaftIndex(base_offset as u64), &c, b, 0);
+        p.settle_below(RaftIndex(u64::MAX), 0, MAX);
     }
 
     fn batch(c: &Claim, base_offset: i64) -> ProducedBatch {
@@ -389,14 +428,14 @@ mod tests {
         let mut p = Producers::default();
         append(&mut p, claim(0, 0, 1), 0);
         let (second, fenced) = (claim(0, 1, 1), claim(1, 0, 1));
-        p.assign(&second, batch(&second, 1), 0);
+        p.assign(RaftIndex(1), &second, batch(&second, 1), 0);
         assert_eq!(p.check(&second), Ok(Verdict::Duplicate(batch(&second, 1))));
-        p.assign(&fenced, batch(&fenced, 2), 0);
+        p.assign(RaftIndex(2), &fenced, batch(&fenced, 2), 0);
         assert!(p.check(&second).is_err());
         assert_eq!(p.entries().map(|(_, e)| (e.epoch, e.batches.len())).collect::<Vec<_>>(), [(0, 1)]);
-        p.durable(&second, batch(&second, 1), 0, MAX);
+        p.settle_below(RaftIndex(2), 0, MAX);
         assert!(p.check(&second).is_err(), "the newer epoch is still under way");
-        p.durable(&fenced, batch(&fenced, 2), 0, MAX);
+        p.settle_below(RaftIndex(3), 0, MAX);
         assert_eq!(p.entries().map(|(_, e)| (e.epoch, e.batches.len())).collect::<Vec<_>>(), [(1, 1)]);
     }
 
@@ -429,13 +468,19 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_forgets_the_batches_it_takes() {
+    fn a_cut_forgets_the_batches_it_takes_and_no_others() {
         let mut p = Producers::default();
-        append(&mut p, claim(0, 0, 1), 0);
-        append(&mut p, claim(0, 1, 1), 1);
-        p.cut_back(1);
-        append(&mut p, claim(0, 1, 1), 1);
-        p.cut_back(0);
-        assert_eq!(p.entries().count(), 0);
+        let [first, second, fenced] = [claim(0, 0, 1), claim(0, 1, 1), claim(1, 0, 1)];
+        append(&mut p, first, 0);
+        p.assign(RaftIndex(1), &second, batch(&second, 1), 0);
+        p.assign(RaftIndex(2), &fenced, batch(&fenced, 2), 0);
+        assert!(p.check(&first).is_err(), "a newer epoch is in flight");
+        p.cut_back(RaftIndex(2));
+        assert_eq!(p.check(&first), Ok(Verdict::Duplicate(batch(&first, 0))), "committed, and known again");
+        assert_eq!(p.check(&second), Ok(Verdict::Duplicate(batch(&second, 1))));
+        p.cut_back(RaftIndex(1));
+        assert_eq!(p.check(&second), Ok(Verdict::Append));
+        assert_eq!(p.in_flight_below(RaftIndex(9)).count(), 0);
+        assert_eq!(p.entries().map(|(_, e)| (e.epoch, e.batches.len())).collect::<Vec<_>>(), [(0, 1)]);
     }
 }

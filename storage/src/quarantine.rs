@@ -69,7 +69,9 @@ pub async fn write(place: &Place<'_>, held: &Held) -> Result<(), StorageError> {
     if let Some(state) = &held.checkpoint {
         // The groups are numbered anew: none of them is from before a reset.
         let reset = state.reset.map(|reset| Reset { generation: 0, sequence: 0, ..reset });
-        let state = LogCheckpoint { durable_through: last_covered, reset, ..state.clone() };
+        let mut state = LogCheckpoint { durable_through: last_covered, reset, ..state.clone() };
+        // Of what was cut nothing is here.
+        state.committed.cuts.clear();
         checkpoint.add(&state, state.producers.iter().map(|(id, entry)| (*id, entry)));
     }
     let bytes = checkpoint.finish(CheckpointHeader {

@@ -1,7 +1,9 @@
 //! A log's state and a journal, made anew from what the files hold: for `corectl log repair`, offline. No I/O of its own.
 
 use crate::batch;
-use crate::format::checkpoint::{ActiveSegmentState, CheckpointHeader, CheckpointWriter, LogCheckpoint};
+use crate::format::checkpoint::{
+    ActiveSegmentState, CheckpointHeader, CheckpointWriter, Committed, LogCheckpoint,
+};
 use crate::format::entry::{EntryHeader, unprotected};
 use crate::format::group::{GROUP_HEADER, GroupHeader};
 use crate::format::journal_file::JournalFileHeader;
@@ -70,13 +72,14 @@ impl StateBuilder {
             unseen.for_each(|(id, entry)| self.producers.restore(*id, entry.clone()));
         }
         let terms = self.terms(&found, known);
+        let term = terms.latest().unwrap_or(0);
         LogCheckpoint {
             log: self.log,
             durable_through: 0,
             log_start_offset: found.log_start_offset,
             next_offset: offset,
             next_index: index,
-            term: terms.latest().unwrap_or(0),
+            term,
             hard_state: known.map(|known| known.hard_state).unwrap_or_default(),
             flushed_offset: offset,
             flushed_index: index,
@@ -85,6 +88,7 @@ impl StateBuilder {
             membership: known.and_then(|known| known.membership.clone()),
             reset: None,
             incoming: None,
+            committed: Committed { offset, index, term, ..Committed::default() },
             producers: self.producers.entries().map(|(id, entry)| (id, entry.clone())).collect(),
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   [ clean: in the segment, synced ][ dirty: in the journal only                     ]
-//!                                    [ committed, visible         ][ not committed yet ]
+//!               [ committed, visible              ][ not committed yet                ]
 //!   evicted from the front as memory needs it      appended at the back
 //! ```
 
@@ -130,12 +130,14 @@ impl Tail {
         }
     }
 
-    /// Takes the batches from `index` on off the end. They must be dirty: segments hold committed batches only.
+    /// Takes the batches from `index` on off the end.
     pub fn cut_back(&mut self, index: RaftIndex) {
-        while self.batches.back().is_some_and(|b| b.index >= index) {
-            assert!(self.batches.len() > self.clean, "a committed batch is never cut");
-            let cut = self.batches.pop_back().expect("there is a last batch");
-            self.dirty_bytes -= cut.bytes.len() as u64;
+        while let Some(cut) = self.batches.pop_back_if(|batch| batch.index >= index) {
+            if self.clean > self.batches.len() {
+                self.clean = self.batches.len();
+            } else {
+                self.dirty_bytes -= cut.bytes.len() as u64;
+            }
         }
     }
 
@@ -198,6 +200,9 @@ mod tests {
         assert_eq!((t.first_offset(), t.dirty_bytes()), (Some(12), 200));
         t.cut_back(RaftIndex(8));
         assert_eq!((indexes(t.since(0)), t.dirty_bytes()), (vec![7], 100));
+        t.mark_clean_below(RaftIndex(8));
+        t.cut_back(RaftIndex(7));
+        assert_eq!((indexes(t.since(0)), t.dirty_bytes(), t.first_dirty_sequence()), (vec![], 0, None));
     }
 
     #[test]

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use corelog_io::fs;
 use corelog_io::sim::Sim;
 use corelog_storage::format::PAGE;
-use corelog_storage::format::checkpoint::{CheckpointHeader, CheckpointWriter, HardState, LogCheckpoint};
+use corelog_storage::format::checkpoint::{CheckpointHeader, CheckpointWriter, Committed, LogCheckpoint};
 use corelog_storage::format::entry::{EntryHeader, EntryKind, entry_span, unprotected};
 use corelog_storage::format::group::GroupHeader;
 use corelog_storage::format::index_page::{ENTRIES_PER_PAGE, Footer, IndexEntry, IndexPage};
 use corelog_storage::format::journal_file::JournalFileHeader;
 use corelog_storage::format::segment_file::SegmentHeader;
-use corelog_storage::{RaftIndex, TermHistory, paths, read_journals};
+use corelog_storage::{HardState, RaftIndex, TermHistory, paths, read_journals};
 use corelog_wire::records::{ATTRIBUTES_AT, BatchHeader};
 use std::path::Path;
 use world::{DIR, batch, log_config, log_id, open};
@@ -101,6 +101,7 @@ fn state(flushed: u64, next: u64) -> LogCheckpoint {
         reset: None,
         incoming: None,
         producers: Vec::new(),
+        committed: Committed { offset: next as i64, index: RaftIndex(next), ..Committed::default() },
     }
 }
 
@@ -172,12 +173,12 @@ fn what_was_taken_back_need_not_fit_the_segments() {
 }
 
 #[test]
-fn a_truncation_of_what_is_in_a_segment_is_refused() {
+fn a_truncation_of_what_is_committed_is_refused() {
     let sound = |offset| batch_at(offset, |_| ());
     let entries = [append(0, 0, sound(0)), append(1, 1, sound(1)), truncate(0, 0)];
     let seen_nothing = LogCheckpoint { durable_through: 0, ..state(1, 2) };
     let said = refusal_with(&entries, Some(seen_nothing)).expect("it is refused");
-    assert!(said.contains("takes back what is in a segment"), "{said}");
+    assert!(said.contains("takes back what is committed"), "{said}");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use corelog_io::sim::{Process, Sim};
 use corelog_io::{Queue, spawn};
 use corelog_storage::{
-    AppendBatch, BatchKind, EntriesError, Entry, FollowError, Log, LogConfig, LogStart, NO_TERM, RaftIndex,
-    SegmentInfo, ShardStorage, TransferError,
+    AppendBatch, BatchKind, CommitMode, EntriesError, Entry, FollowError, Log, LogConfig, LogStart, NO_TERM,
+    RaftIndex, SegmentInfo, ShardStorage, TransferError,
 };
 use corelog_wire::records::{patch_base_offset, patch_leader_epoch};
 use std::rc::Rc;
@@ -33,8 +33,8 @@ fn opened(storage: &ShardStorage, n: u8) -> Rc<Log> {
 
 /// A log whose leader says what is committed.
 fn opened_with(storage: &ShardStorage, n: u8, config: LogConfig) -> Rc<Log> {
+    let config = LogConfig { commit: CommitMode::Quorum, ..config };
     let log = storage.log(log_id(n), "topic", config);
-    log.set_commit_follows_durable(false);
     storage.settle_recovery();
     log
 }
@@ -323,7 +323,8 @@ fn no_bytes_make_it_panic() {
                 let entry = Entry { bytes: bytes.into(), ..good.clone() };
                 if let Ok(taken) = follow(&log, (0, NO_TERM), &[entry]).await {
                     assert_eq!(taken, 1);
-                    log.truncate(RaftIndex(0), 0).await.expect("it was not committed");
+                    let cut = log.truncate(RaftIndex(0), i32::MAX).await.expect("it was not committed");
+                    cut.await.expect("it becomes durable");
                 }
             }
         }

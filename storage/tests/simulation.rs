@@ -15,7 +15,11 @@
 mod model;
 mod world;
 
+#[cfg(debug_assertions)]
+use corelog_io::planted::{Fault, Planting};
 use model::plan::{Faults, Plan};
+#[cfg(debug_assertions)]
+use std::panic::AssertUnwindSafe;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name)
@@ -67,6 +71,36 @@ fn io_errors() {
 #[test]
 fn bit_flips() {
     run_seeds(500, Faults::BitFlips);
+}
+
+/// Seeds that found something once.
+#[test]
+fn seeds_that_failed() {
+    for (seed, faults) in [
+        (41, Faults::Crashes),
+        (299, Faults::Crashes),
+        (21, Faults::IoErrors),
+        (16, Faults::FullDisk),
+        (39, Faults::FullDisk),
+        (18, Faults::BitFlips),
+    ] {
+        run_seed(seed, faults);
+    }
+}
+
+/// The simulation would find them.
+#[cfg(debug_assertions)]
+#[test]
+fn planted_faults_are_found() {
+    for fault in [Fault::AllFoundIsCommitted, Fault::CutForgetsNoProducers, Fault::ProducersSettleWhenDurable]
+    {
+        let _planting = Planting::of(fault);
+        let fails = |seed| {
+            let plan = Plan::from_seed(seed, Faults::Crashes);
+            std::panic::catch_unwind(AssertUnwindSafe(|| model::run(&plan))).is_err()
+        };
+        assert!((1..200).any(fails), "{fault:?} goes unnoticed");
+    }
 }
 
 /// Paste a failing seed here.

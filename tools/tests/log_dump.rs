@@ -1,7 +1,7 @@
 //! `corectl log` on a data directory made here, sound and damaged.
 
 use corelog_storage::format::checkpoint::{
-    ActiveSegmentState, CheckpointHeader, CheckpointWriter, JournalEnd, LogCheckpoint,
+    ActiveSegmentState, CheckpointHeader, CheckpointWriter, Committed, JournalEnd, LogCheckpoint,
 };
 use corelog_storage::format::entry::{EntryHeader, EntryKind, unprotected};
 use corelog_storage::format::group::{GROUP_HEADER, GroupHeader};
@@ -145,6 +145,7 @@ fn checkpoint(position: u64) -> Vec<u8> {
         reset: None,
         incoming: None,
         producers: Vec::new(),
+        committed: Committed { offset: 70, index: RaftIndex(7), ..Committed::default() },
     };
     let mut writer = CheckpointWriter::new(&[JournalEnd { generation: 0, shard: 0, sequence: 1 }]);
     writer.add(&log, std::iter::empty());

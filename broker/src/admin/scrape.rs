@@ -34,9 +34,9 @@ impl Scraper {
         let shards = self.controls.len();
         let counted = join_all((0..shards).map(|shard| self.ask(shard, server::snapshot))).await;
         let mut snapshots: Vec<_> = counted.into_iter().flatten().collect();
-        let image = self.ask(0, |shard| (shard.image(), shard.config().metrics)).await;
-        let Some((image, limits)) = image else { return Page { snapshots, entities: None } };
-        let mut entities = Entities::new(image, limits);
+        let image = self.ask(0, |shard| (shard.image(), shard.broker(), shard.config().metrics)).await;
+        let Some((image, broker, limits)) = image else { return Page { snapshots, entities: None } };
+        let mut entities = Entities::new(image, broker, limits);
         let owned = entities.owned(shards);
         for snapshot in &mut snapshots {
             if let Some(owned) = snapshot.core.and_then(|core| owned.get(core)) {
@@ -107,10 +107,10 @@ impl Scraper {
 /// Of a log that was never touched there is nothing in memory, and one that is refused says nothing.
 fn stats(shard: &Shard, logs: Vec<LogId>) -> Vec<(LogId, LogStats)> {
     corelog_io::worked(logs.len() * size_of::<LogStats>());
-    let known = logs.into_iter().filter_map(|id| match shard.storage.opened(id) {
+    let known = logs.into_iter().filter_map(|id| match shard.partitions.opened(id) {
         None => Some((id, LogStats::EMPTY)),
-        Some(log) if log.refused().is_some() => None,
-        Some(log) => Some((id, log.stats())),
+        Some(partition) if partition.check_sound().is_err() => None,
+        Some(partition) => Some((id, partition.stats())),
     });
     known.collect()
 }

@@ -8,29 +8,25 @@ use corelog_wire::messages::{
 };
 use corelog_wire::{ErrorCode, Str};
 
-use super::{Context, unbuilt};
+use super::context::{Context, told};
+use super::unbuilt;
 use crate::audit;
-use crate::config::alter::{self, Alteration, Op, Owner, Refusal};
+use crate::config::alter::{self, Op};
 use crate::config::resource::{self, Resource};
-use crate::config::{ConfigMap, Layers, split_list};
-use crate::controller::{Change, ChangeError, Image, ResourceKey};
+use crate::config::{Kind, rows, split_list};
+use crate::controller::{Change, ChangeError, ConfigChange, ResourceKey, Terms};
 use crate::logging;
 
-/// What is to be done to one resource.
-enum Asked {
-    Incremental(Vec<(Str, i8, Option<Str>)>),
-    Replace(Vec<(Str, Option<Str>)>),
-}
-
-impl Asked {
+/// What a request asks of one resource.
+impl ConfigChange {
     fn is_incremental(&self) -> bool {
-        matches!(self, Asked::Incremental(_))
+        matches!(self, ConfigChange::Incremental(_))
     }
 
     fn first_key(&self) -> Option<&str> {
         match self {
-            Asked::Incremental(changes) => changes.first().map(|(name, _, _)| &**name),
-            Asked::Replace(configs) => configs.first().map(|(name, _)| &**name),
+            ConfigChange::Incremental(changes) => changes.first().map(|(name, _, _)| &**name),
+            ConfigChange::Replace(configs) => configs.first().map(|(name, _)| &**name),
         }
     }
 
@@ -41,53 +37,46 @@ impl Asked {
                 && value.is_some_and(|value| split_list(value).contains(&"compact"))
         };
         match self {
-            Asked::Incremental(changes) => changes.iter().any(|(name, op, value)| {
+            ConfigChange::Incremental(changes) => changes.iter().any(|(name, op, value)| {
                 Op::from_wire(*op) != Some(Op::Subtract) && compacts(name, value.as_deref())
             }),
-            Asked::Replace(configs) => configs.iter().any(|(name, value)| compacts(name, value.as_deref())),
+            ConfigChange::Replace(configs) => {
+                configs.iter().any(|(name, value)| compacts(name, value.as_deref()))
+            }
         }
     }
 
     /// What is to be done, for the audit.
     fn details(&self) -> String {
         let set = |name: &str, value: Option<&str>| match value {
-            Some(value) => format!("{name}={value}"),
+            Some(value) if may_be_told(name) => format!("{name}={value}"),
+            Some(_) => format!("{name}=[hidden]"),
             None => name.to_owned(),
         };
         match self {
-            Asked::Incremental(changes) => audit::list(changes.iter().map(|(name, op, value)| {
+            ConfigChange::Incremental(changes) => audit::list(changes.iter().map(|(name, op, value)| {
                 let op = Op::from_wire(*op).map_or("?", Op::name);
                 format!("{op} {}", set(name, value.as_deref()))
             })),
-            Asked::Replace(configs) => {
+            ConfigChange::Replace(configs) => {
                 let all = audit::list(configs.iter().map(|(name, value)| set(name, value.as_deref())));
                 format!("all: {all}")
             }
         }
     }
+}
 
-    fn apply(&self, owner: Owner, layers: &Layers<'_>, own: &ConfigMap) -> Result<Vec<Alteration>, Refusal> {
-        match self {
-            Asked::Incremental(changes) => {
-                let changes: Vec<alter::Change<'_>> = changes
-                    .iter()
-                    .map(|(name, op, value)| alter::Change { name, op: *op, value: value.as_deref() })
-                    .collect();
-                alter::incremental(owner, layers, own, &changes)
-            }
-            Asked::Replace(configs) => {
-                let configs: Vec<(&str, Option<&str>)> =
-                    configs.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
-                alter::replace(owner, layers, own, &configs)
-            }
-        }
-    }
+/// Whether the log may have a value of this config: nobody knows what a config is about that is not known here.
+fn may_be_told(name: &str) -> bool {
+    let spec = rows::broker_named(name).or_else(|| rows::topic_named(name).map(|row| &row.spec));
+    spec.is_some_and(|spec| spec.kind != Kind::Password)
+        || logging::levels().iter().any(|(logger, _)| *logger == name)
 }
 
 pub async fn handle(context: Context, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let resources = request.resources.into_iter().map(|resource| {
         let configs = resource.configs.into_iter().map(|config| (config.name, config.value));
-        (resource.resource_type, resource.resource_name, Asked::Replace(configs.collect()))
+        (resource.resource_type, resource.resource_name, ConfigChange::Replace(configs.collect()))
     });
     let answers = alter_all(&context, resources.collect(), request.validate_only).await;
     let responses = answers.into_iter().map(|answer| alter_configs_response::ResourceResponse {
@@ -106,7 +95,7 @@ pub async fn handle_incremental(
     let resources = request.resources.into_iter().map(|resource| {
         let configs =
             resource.configs.into_iter().map(|config| (config.name, config.config_operation, config.value));
-        (resource.resource_type, resource.resource_name, Asked::Incremental(configs.collect()))
+        (resource.resource_type, resource.resource_name, ConfigChange::Incremental(configs.collect()))
     });
     let answers = alter_all(&context, resources.collect(), request.validate_only).await;
     let responses =
@@ -126,7 +115,11 @@ struct Answer {
     message: Option<Str>,
 }
 
-async fn alter_all(context: &Context, resources: Vec<(i8, Str, Asked)>, validate_only: bool) -> Vec<Answer> {
+async fn alter_all(
+    context: &Context,
+    resources: Vec<(i8, Str, ConfigChange)>,
+    validate_only: bool,
+) -> Vec<Answer> {
     let mut named: HashMap<(i8, Str), usize> = HashMap::new();
     for (kind, name, _) in &resources {
         *named.entry((*kind, name.clone())).or_default() += 1;
@@ -149,7 +142,7 @@ async fn alter_all(context: &Context, resources: Vec<(i8, Str, Asked)>, validate
         };
         let (code, message) = match result {
             Ok(remark) => (ErrorCode::NONE, remark.map(Str::from)),
-            Err(error) => (error.code, super::told(error.message)),
+            Err(error) => (error.code, told(error.message)),
         };
         answers.push(Answer { resource_type, resource_name, code, message });
     }
@@ -160,45 +153,50 @@ async fn alter_one(
     context: &Context,
     resource_type: i8,
     name: &Str,
-    asked: Asked,
+    asked: ConfigChange,
     validate_only: bool,
 ) -> Result<(), ChangeError> {
     let shard = &context.shard;
     let node = shard.identity.node_id;
-    let resource = Resource::to_alter(resource_type, name, node, asked.is_incremental(), asked.first_key())
-        .map_err(refused)?;
-    let (owner, key) = match resource {
+    let resource = Resource::to_alter(resource_type, name, node, asked.is_incremental(), asked.first_key())?;
+    let resource = match resource {
         Resource::Topic(topic) => {
             crate::topic_name::check(topic).map_err(|why| {
                 ChangeError::new(ErrorCode::INVALID_TOPIC_EXCEPTION, format!("Topic name is invalid: {why}"))
             })?;
-            (Owner::Topic, ResourceKey::Topic(name.clone()))
+            ResourceKey::Topic(name.clone())
         }
-        Resource::Broker => (Owner::Broker, ResourceKey::Broker(node.to_string())),
-        Resource::Cluster => (Owner::Broker, ResourceKey::Broker(String::new())),
+        Resource::Broker => ResourceKey::Broker(node.to_string()),
+        Resource::Cluster => ResourceKey::Broker(String::new()),
         Resource::Loggers => return alter_loggers(&asked, validate_only),
         Resource::Empty => return Ok(()),
     };
-    let settings = shard.settings.clone();
-    let change = move |image: &Image, own: &ConfigMap| {
-        let (broker, cluster) = image.broker_layers(node);
-        asked.apply(owner, &settings.layers(broker, cluster), own).map_err(refused)
-    };
-    let change = Change::AlterConfigs { resource: key, change: Box::new(change) };
-    shard.change(change, validate_only).await?;
+    let change = Change::AlterConfigs { resource, change: asked };
+    shard.change(change, Terms::new(validate_only, None)).await?;
     Ok(())
 }
 
 /// Levels of this process's loggers (KIP-412). They hold until the process ends.
-fn alter_loggers(asked: &Asked, validate_only: bool) -> Result<(), ChangeError> {
-    let Asked::Incremental(changes) = asked else { return Ok(()) };
+fn alter_loggers(asked: &ConfigChange, validate_only: bool) -> Result<(), ChangeError> {
+    let ConfigChange::Incremental(changes) = asked else { return Ok(()) };
     let changes: Vec<alter::Change<'_>> = changes
         .iter()
         .map(|(name, op, value)| alter::Change { name, op: *op, value: value.as_deref() })
         .collect();
-    logging::alter_levels(&changes, validate_only).map_err(refused)
+    Ok(logging::alter_levels(&changes, validate_only)?)
 }
 
-fn refused(refusal: Refusal) -> ChangeError {
-    ChangeError::new(ErrorCode(refusal.code()), refusal.to_string())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_audit_has_no_values_of_what_is_not_known() {
+        let set = |name: &str| (Str::from(name), 0, Some(Str::from("hunter2")));
+        let details = ConfigChange::Incremental(vec![set("retention.ms"), set("ssl.key.password")]).details();
+        assert_eq!(details, "SET retention.ms=hunter2, SET ssl.key.password=[hidden]");
+        let replaced =
+            ConfigChange::Replace(vec![("sasl.jaas.config".into(), Some("hunter2".into()))]).details();
+        assert_eq!(replaced, "all: sasl.jaas.config=[hidden]");
+    }
 }

@@ -4,7 +4,8 @@ use corelog_wire::ErrorCode;
 use corelog_wire::messages::api_versions_response::ApiVersion;
 use corelog_wire::messages::{ApiVersionsRequest, ApiVersionsResponse};
 
-use super::{APIS, Context};
+use super::APIS;
+use super::context::Context;
 
 pub async fn handle(context: Context, request: ApiVersionsRequest) -> ApiVersionsResponse {
     let version = context.api_version;

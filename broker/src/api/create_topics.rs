@@ -7,9 +7,11 @@ use corelog_wire::messages::create_topics_response::{CreatableTopicConfigs, Crea
 use corelog_wire::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::{Context, unbuilt};
+use super::context::{Context, told};
+use super::unbuilt;
+use crate::config::TopicConfig;
 use crate::config::describe::{self, Wanted};
-use crate::controller::{ChangeError, TOPIC_PARTITIONS_MAX, TopicImage, too_many_partitions};
+use crate::controller::{ChangeError, TOPIC_PARTITIONS_MAX, Terms, TopicImage, too_many_partitions};
 use crate::topic_creation::{self, REPLICATION_FACTOR};
 
 /// "As the broker's default says", for partitions and replication factor (KIP-464).
@@ -20,13 +22,14 @@ pub async fn handle(context: Context, request: CreateTopicsRequest) -> CreateTop
     for topic in &request.topics {
         *named.entry(topic.name.clone()).or_default() += 1;
     }
+    let terms = Terms::new(request.validate_only, Some(request.timeout_ms));
     let mut topics: Vec<CreatableTopicResult> = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let name = topic.name.clone();
         let result = match named.remove(&name) {
             // Answered with the first of its name.
             None => continue,
-            Some(1) => create(&context, topic, request.validate_only).await,
+            Some(1) => create(&context, topic, terms).await,
             Some(_) => Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "Duplicate topic name.")),
         };
         topics.push(match result {
@@ -40,14 +43,13 @@ pub async fn handle(context: Context, request: CreateTopicsRequest) -> CreateTop
 async fn create(
     context: &Context,
     topic: CreatableTopic,
-    validate_only: bool,
+    terms: Terms,
 ) -> Result<std::sync::Arc<TopicImage>, ChangeError> {
     let shard = &context.shard;
     let partitions = partitions(context, &topic)?;
     let configs: Vec<(&str, Option<&str>)> =
         topic.configs.iter().map(|config| (&*config.name, config.value.as_deref())).collect();
-    topic_creation::create(shard, &context.asker(), topic.name.clone(), partitions, &configs, validate_only)
-        .await
+    topic_creation::create(shard, &context.asker(), topic.name.clone(), partitions, &configs, terms).await
 }
 
 /// The number of partitions asked for, directly or by a manual assignment.
@@ -110,8 +112,12 @@ fn created(context: &Context, topic: &TopicImage, validate_only: bool) -> Creata
     CreatableTopicResult {
         name: topic.name.clone(),
         topic_id: if validate_only { Default::default() } else { topic.id },
-        error_message: unbuilt::remark(context, &topic.name, topic.config.cleanup_policy.compact)
-            .map(Str::from),
+        error_message: unbuilt::remark(
+            context,
+            &topic.name,
+            TopicConfig::resolve(&layers, &topic.overrides).cleanup_policy.compact,
+        )
+        .map(Str::from),
         num_partitions: topic.partitions.len() as i32,
         replication_factor: REPLICATION_FACTOR,
         configs: Some(configs.collect()),
@@ -123,7 +129,7 @@ fn refused(name: Str, error: ChangeError) -> CreatableTopicResult {
     CreatableTopicResult {
         name,
         error_code: error.code.0,
-        error_message: super::told(error.message),
+        error_message: told(error.message),
         configs: Some(Vec::new()),
         ..Default::default()
     }

@@ -1,13 +1,13 @@
 //! DeleteRecords (KIP-107): moves log start offsets up.
 
+use corelog_storage::ReadError;
 use corelog_wire::ErrorCode;
 use corelog_wire::messages::delete_records_response::{PartitionResult, TopicResult};
 use corelog_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
-use super::Context;
+use super::context::Context;
 use crate::audit;
 use crate::controller::is_internal;
-use crate::partition;
 
 /// "Up to the high watermark".
 const HIGH_WATERMARK: i64 = -1;
@@ -39,12 +39,11 @@ pub async fn handle(context: Context, request: DeleteRecordsRequest) -> DeleteRe
 
 async fn delete(context: &Context, topic: &str, index: i32, offset: i64) -> Result<i64, ErrorCode> {
     let shard = &context.shard;
-    let route = partition::route(shard, topic, index)?;
+    let route = shard.route(topic, index)?;
     let internal = is_internal(topic);
-    let image = shard.image();
-    let deletes =
-        image.topic(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?.config.cleanup_policy.delete;
-    if !internal && !deletes {
+    let view = shard.view();
+    let topic = view.image.topic(topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+    if !internal && !view.config(topic).cleanup_policy.delete {
         return Err(ErrorCode::POLICY_VIOLATION);
     }
     shard
@@ -53,27 +52,21 @@ async fn delete(context: &Context, topic: &str, index: i32, offset: i64) -> Resu
             if internal && !shard.groups.has_failed(index) {
                 return Err(ErrorCode::INVALID_TOPIC_EXCEPTION);
             }
-            let log = shard.sound_log(route.log)?;
-            let end = log.high_watermark();
-            let before = if offset == HIGH_WATERMARK { end } else { offset };
-            if before < 0 || before > end {
-                return Err(ErrorCode::OFFSET_OUT_OF_RANGE);
-            }
-            log.delete_records(before).await.map_err(|error| {
-                shard.sparingly("DeleteRecords failed", move |left_out| {
-                    tracing::error!(log = ?route.log, %error, left_out, "DeleteRecords");
-                });
-                ErrorCode::KAFKA_STORAGE_ERROR
+            let partition = shard.partitions.led(route.log, -1)?;
+            let before = (offset != HIGH_WATERMARK).then_some(offset);
+            let log_start = partition.delete_records(before).await.map_err(|error| match error {
+                ReadError::OffsetOutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+                ReadError::Storage(error) => shard.storage_failed("DeleteRecords", route.log, error),
             })?;
             if internal {
                 tracing::warn!(
                     partition = index,
-                    before,
+                    log_start,
                     "records of an unreadable group log deleted on request"
                 );
                 shard.groups.load_again(index);
             }
-            Ok(log.log_start_offset())
+            Ok(log_start)
         })
         .await
         .unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER))

@@ -7,10 +7,11 @@ use corelog_wire::messages::delete_topics_response::DeletableTopicResult;
 use corelog_wire::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
-use super::Context;
-use crate::controller::{Change, ChangeError, Image};
+use super::context::{Context, told};
+use crate::controller::{Change, ChangeError, Image, Terms};
 
 pub async fn handle(context: Context, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+    let terms = Terms::new(false, Some(request.timeout_ms));
     let by_name =
         request.topic_names.into_iter().map(|name| State { name: Some(name), ..Default::default() });
     let topics: Vec<State> = request.topics.into_iter().chain(by_name).collect();
@@ -27,7 +28,7 @@ pub async fn handle(context: Context, request: DeleteTopicsRequest) -> DeleteTop
         let result = match named.remove(&key(&image, &topic)) {
             // Answered with the first of its kind.
             None => continue,
-            Some(1) => delete(&context, topic).await,
+            Some(1) => delete(&context, topic, terms).await,
             Some(_) => {
                 Err(ChangeError::new(ErrorCode::INVALID_REQUEST, "The topic is named more than once."))
             }
@@ -39,7 +40,7 @@ pub async fn handle(context: Context, request: DeleteTopicsRequest) -> DeleteTop
             }
             Err(error) => {
                 answer.error_code = error.code.0;
-                answer.error_message = super::told(error.message);
+                answer.error_message = told(error.message);
             }
         }
         responses.push(answer);
@@ -57,7 +58,7 @@ fn key(image: &Image, topic: &State) -> Key {
     }
 }
 
-async fn delete(context: &Context, topic: State) -> Result<(Str, Uuid), ChangeError> {
+async fn delete(context: &Context, topic: State, terms: Terms) -> Result<(Str, Uuid), ChangeError> {
     let shard = &context.shard;
     if topic.name.is_some() && !topic.topic_id.is_zero() {
         return Err(ChangeError::new(
@@ -87,7 +88,7 @@ async fn delete(context: &Context, topic: State) -> Result<(Str, Uuid), ChangeEr
     };
     let (name, id) = (found.name.clone(), found.id);
     let audited = context.change("delete topic", &name, format!("id={id}"));
-    let deleted = shard.change(Change::DeleteTopic { id }, false).await;
+    let deleted = shard.change(Change::DeleteTopic { id }, terms).await;
     audited.done(&deleted);
     deleted.map(|_| (name, id))
 }

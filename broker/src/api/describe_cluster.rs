@@ -1,11 +1,13 @@
 //! DescribeCluster (KIP-700).
 
+use corelog_wire::ErrorCode;
 use corelog_wire::messages::describe_cluster_response::Broker;
 use corelog_wire::messages::{DescribeClusterRequest, DescribeClusterResponse};
-use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
-use super::metadata::{CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN};
+use super::brokers::Node;
+use super::context::Context;
+use super::metadata::OPERATIONS_UNKNOWN;
+use crate::access::Resource;
 
 /// `endpoint_type` of KIP-919: this listener is the brokers'.
 const ENDPOINT_BROKERS: i8 = 1;
@@ -29,19 +31,20 @@ pub async fn handle(context: Context, request: DescribeClusterRequest) -> Descri
             ..Default::default()
         };
     }
-    let (host, port) = shard.advertised(&context.connection);
+    let brokers = context.nodes().into_iter();
+    let brokers = brokers.map(|Node { id, host, port, rack }| Broker {
+        broker_id: id.0,
+        host,
+        port,
+        rack,
+        ..Default::default()
+    });
     DescribeClusterResponse {
         cluster_id: shard.identity.cluster_id.as_str().into(),
         controller_id: shard.identity.node_id,
-        brokers: vec![Broker {
-            broker_id: shard.identity.node_id,
-            host,
-            port,
-            rack: shard.config().rack.as_deref().map(Str::from),
-            ..Default::default()
-        }],
+        brokers: brokers.collect(),
         cluster_authorized_operations: if request.include_cluster_authorized_operations {
-            CLUSTER_OPERATIONS
+            Resource::Cluster.operations()
         } else {
             OPERATIONS_UNKNOWN
         },

@@ -8,11 +8,11 @@ use corelog_wire::messages::describe_configs_response::{DescribeConfigsResult, R
 use corelog_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
-use crate::config::Source;
+use super::context::{Context, told};
 use crate::config::alter::Refusal;
 use crate::config::describe::{self, Entry, Wanted};
 use crate::config::resource::Resource;
+use crate::config::{Kind, Source};
 use crate::logging;
 use crate::topic_name;
 
@@ -52,7 +52,7 @@ pub async fn handle(context: Context, request: DescribeConfigsRequest) -> Descri
             }
             Err((code, message)) => {
                 result.error_code = code.0;
-                result.error_message = super::told(message);
+                result.error_message = told(message);
             }
         }
         results.push(result);
@@ -90,14 +90,16 @@ fn entries(context: &Context, asked: &Asked) -> Result<Vec<Entry>, (ErrorCode, S
 
 impl Shown {
     fn result(self, entry: Entry) -> ResourceResult {
+        let is_secret = entry.kind == Some(Kind::Password);
         let synonyms = entry.synonyms.into_iter().map(|synonym| Synonym {
             name: synonym.name.into(),
-            value: Some(synonym.value.into()),
+            value: Some(synonym.value.into()).filter(|_| !is_secret),
             source: synonym.source as i8,
         });
         ResourceResult {
             name: entry.name.into(),
-            value: entry.value.map(Into::into),
+            value: entry.value.map(Into::into).filter(|_| !is_secret),
+            is_sensitive: is_secret,
             read_only: entry.read_only,
             // Later versions tell the source instead, and have no place for this.
             is_default: self.version == 0 && entry.source == Source::Default,
@@ -105,7 +107,6 @@ impl Shown {
             synonyms: if self.synonyms { synonyms.collect() } else { Vec::new() },
             config_type: entry.kind.map_or(0, |kind| kind as i8),
             documentation: entry.documentation.filter(|_| self.documentation).map(Str::from),
-            ..Default::default()
         }
     }
 }
@@ -116,6 +117,25 @@ mod tests {
 
     use super::*;
     use crate::config::{ConfigMap, Layers, StaticConfig};
+
+    #[test]
+    fn a_secret_is_told_to_nobody() {
+        let synonym = describe::Synonym { name: "x", value: "hunter2".into(), source: Source::Static };
+        let entry = |kind| Entry {
+            name: "x",
+            value: Some("hunter2".into()),
+            source: Source::Static,
+            synonyms: vec![synonym.clone()],
+            kind: Some(kind),
+            documentation: None,
+            read_only: true,
+        };
+        let shown = Shown { version: 4, synonyms: true, documentation: true };
+        let open = shown.result(entry(Kind::String));
+        assert!(!open.is_sensitive && open.value.is_some() && open.synonyms[0].value.is_some());
+        let secret = shown.result(entry(Kind::Password));
+        assert!(secret.is_sensitive && secret.value.is_none() && secret.synonyms[0].value.is_none());
+    }
 
     /// A field that is set but absent from a version makes the whole answer impossible to encode.
     #[test]

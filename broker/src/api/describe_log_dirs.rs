@@ -1,23 +1,34 @@
 //! DescribeLogDirs (KIP-113, KIP-827): sizes on disk, the one directory of this broker.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use corelog_storage::LogId;
 use corelog_wire::messages::describe_log_dirs_response::{DescribeLogDirsResult, Partition, Topic};
 use corelog_wire::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
-use corelog_wire::{ErrorCode, Str};
+use corelog_wire::{ErrorCode, Str, Uuid};
 
-use super::Context;
+use super::context::Context;
+use crate::controller::TopicImage;
+use crate::ids::ShardId;
+use crate::partition::Route;
 
 pub async fn handle(context: Context, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
     let shard = &context.shard;
     let image = shard.image();
-    let mut wanted: Vec<(LogId, Str)> = Vec::new();
+    let mut by_owner: Vec<Vec<LogId>> = vec![Vec::new(); shard.shards];
+    let mut names: HashMap<Uuid, Str> = HashMap::new();
+    let mut find = |topic: &TopicImage, partition: i32| {
+        // Replicas that this broker has; others have the rest.
+        if let Ok(Route { log, owner }) = shard.with_router(|router| router.route_in(topic, partition)) {
+            by_owner[owner.0].push(log);
+            names.entry(topic.id).or_insert_with(|| topic.name.clone());
+        }
+    };
     match &request.topics {
         None => {
-            for topic in image.topics.values() {
+            for topic in image.topics() {
                 for partition in 0..topic.partitions.len() as i32 {
-                    wanted.push((LogId { topic: topic.id, partition }, topic.name.clone()));
+                    find(topic, partition);
                 }
             }
         }
@@ -26,28 +37,23 @@ pub async fn handle(context: Context, request: DescribeLogDirsRequest) -> Descri
             for asked in topics {
                 let Some(topic) = image.topic(&asked.topic) else { continue };
                 for &partition in &asked.partitions {
-                    let id = LogId { topic: topic.id, partition };
-                    if (0..topic.partitions.len() as i32).contains(&partition) && seen.insert(id) {
-                        wanted.push((id, topic.name.clone()));
+                    if seen.insert((topic.id, partition)) {
+                        find(topic, partition);
                     }
                 }
             }
         }
     }
-    let mut by_owner: Vec<Vec<LogId>> = vec![Vec::new(); shard.shards];
-    for (id, _) in &wanted {
-        by_owner[shard.owner(*id).0].push(*id);
-    }
     let sizes = by_owner.into_iter().enumerate().filter(|(_, ids)| !ids.is_empty()).map(|(owner, ids)| {
-        shard.on(crate::shard::ShardId(owner), move |shard| async move {
+        shard.on(ShardId(owner), move |shard| async move {
             let mut sizes = Vec::with_capacity(ids.len());
             for id in ids {
-                if let Some(log) = shard.log(id) {
-                    match log.size_bytes().await {
+                if let Ok(partition) = shard.partitions.get(id) {
+                    match partition.size_bytes().await {
                         Ok(size) => sizes.push((id, size as i64)),
-                        Err(error) => shard.sparingly("DescribeLogDirs failed", move |left_out| {
-                            tracing::error!(log = ?id, %error, left_out, "DescribeLogDirs");
-                        }),
+                        Err(error) => {
+                            shard.storage_failed("DescribeLogDirs", id, error);
+                        }
                     }
                     corelog_io::yield_if_needed().await;
                 }
@@ -55,11 +61,10 @@ pub async fn handle(context: Context, request: DescribeLogDirsRequest) -> Descri
             sizes
         })
     });
-    let names: std::collections::HashMap<LogId, Str> = wanted.into_iter().collect();
     let mut topics: BTreeMap<Str, Vec<Partition>> = BTreeMap::new();
     for sizes in futures_util::future::join_all(sizes).await.into_iter().flatten() {
         for (id, size) in sizes {
-            topics.entry(names[&id].clone()).or_default().push(Partition {
+            topics.entry(names[&id.topic].clone()).or_default().push(Partition {
                 partition_index: id.partition,
                 partition_size: size,
                 ..Default::default()

@@ -8,8 +8,9 @@ use corelog_wire::messages::describe_topic_partitions_response::{Cursor, Partiti
 use corelog_wire::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
-use super::metadata::TOPIC_OPERATIONS;
+use super::brokers::{NO_LEADER, Node};
+use super::context::Context;
+use crate::access::Resource;
 use crate::controller::is_internal;
 use crate::topic_name;
 
@@ -32,12 +33,12 @@ pub async fn handle(
     };
     // All topics, if none is named; in the order of their names, so that a cursor means something.
     let names: BTreeSet<Str> = if request.topics.is_empty() {
-        image.topics.keys().filter(|name| **name >= first_topic).cloned().collect()
+        image.topics_from(&first_topic).map(|topic| topic.name.clone()).collect()
     } else {
         request.topics.into_iter().map(|topic| topic.name).filter(|name| *name >= first_topic).collect()
     };
     let mut room = request.response_partition_limit.clamp(1, shard.config().describe_partitions_max as i32);
-    let node = shard.identity.node_id;
+    let nodes = context.nodes();
     let mut topics = Vec::new();
     let mut next_cursor = None;
     let mut names = names.into_iter().peekable();
@@ -52,7 +53,7 @@ pub async fn handle(
             topics.push(Topic {
                 error_code: code.0,
                 name: Some(name),
-                topic_authorized_operations: TOPIC_OPERATIONS,
+                topic_authorized_operations: Resource::Topic.operations(),
                 ..Default::default()
             });
             continue;
@@ -60,15 +61,19 @@ pub async fn handle(
         let start = if name == first_topic { first_partition } else { 0 };
         let count = topic.partitions.len() as i32;
         let end = count.min(start.saturating_add(room));
-        let partitions = (start..end).map(|index| Partition {
-            partition_index: index,
-            leader_id: node,
-            leader_epoch: topic.partitions[index as usize].leader_epoch,
-            replica_nodes: vec![node],
-            isr_nodes: vec![node],
-            eligible_leader_replicas: Some(Vec::new()),
-            last_known_elr: Some(Vec::new()),
-            ..Default::default()
+        let partitions = (start..end).map(|index| {
+            let partition = &topic.partitions[index as usize];
+            Partition {
+                partition_index: index,
+                leader_id: Node::leading(&nodes, partition).map_or(NO_LEADER, |leader| leader.id.0),
+                leader_epoch: partition.leader_epoch,
+                replica_nodes: partition.replicas.to_vec(),
+                isr_nodes: partition.isr.to_vec(),
+                eligible_leader_replicas: Some(Vec::new()),
+                last_known_elr: Some(Vec::new()),
+                offline_replicas: Node::offline(&nodes, partition),
+                ..Default::default()
+            }
         });
         let partitions: Vec<_> = partitions.collect();
         room -= partitions.len() as i32;
@@ -77,7 +82,7 @@ pub async fn handle(
             topic_id: topic.id,
             is_internal: is_internal(&name),
             partitions,
-            topic_authorized_operations: TOPIC_OPERATIONS,
+            topic_authorized_operations: Resource::Topic.operations(),
             ..Default::default()
         });
         if end < count {

@@ -1,11 +1,16 @@
-//! FindCoordinator (KIP-98, KIP-699): with one broker, this one, once the coordinator's topic is there.
+//! FindCoordinator (KIP-98, KIP-699): whoever leads the partition of the coordinator's topic, once that is there.
+
+use std::sync::Arc;
 
 use corelog_wire::messages::find_coordinator_response::Coordinator;
 use corelog_wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
+use super::brokers::Node;
+use super::context::Context;
 use super::unbuilt::{self, Unbuilt};
+use crate::controller::TopicImage;
+use crate::groups::group_partition;
 use crate::topic_creation;
 
 const KEY_GROUP: i8 = 0;
@@ -15,39 +20,43 @@ pub async fn handle(context: Context, request: FindCoordinatorRequest) -> FindCo
     let shard = &context.shard;
     let batched = context.api_version >= 4;
     let keys = if batched { request.coordinator_keys } else { vec![request.key] };
-    let (host, port) = shard.advertised(&context.connection);
-    let refusal: Option<(ErrorCode, String)> = if request.key_type == KEY_TRANSACTION {
+    let offsets: Result<Arc<TopicImage>, (ErrorCode, String)> = if request.key_type == KEY_TRANSACTION {
         Unbuilt::Transactions.tell(&context);
         let code = unbuilt::no_transaction_coordinator(context.api_version);
-        Some((code, Unbuilt::Transactions.message().to_owned()))
+        Err((code, Unbuilt::Transactions.message().to_owned()))
     } else if request.key_type != KEY_GROUP {
-        Some((
+        Err((
             ErrorCode::INVALID_REQUEST,
             format!("coordinators of key type {} are not there: only groups (0) are", request.key_type),
         ))
     } else {
-        topic_creation::ensure_offsets_topic(shard, &context.asker())
-            .await
-            .err()
-            .map(|error| (ErrorCode::COORDINATOR_NOT_AVAILABLE, error.message))
+        let topic = topic_creation::ensure_offsets_topic(shard, &context.asker()).await;
+        topic.map_err(|error| (ErrorCode::COORDINATOR_NOT_AVAILABLE, error.message))
     };
-    let coordinators = keys.into_iter().map(|key| match &refusal {
-        Some((code, message)) => Coordinator {
-            key,
-            node_id: -1,
-            port: -1,
-            error_code: code.0,
-            error_message: Some(message.as_str().into()),
-            ..Default::default()
-        },
-        None => Coordinator {
-            key,
-            node_id: shard.identity.node_id,
-            host: host.clone(),
-            port,
-            error_message: Some(Str::default()),
-            ..Default::default()
-        },
+    let nodes = context.nodes();
+    let coordinators = keys.into_iter().map(|key| {
+        let found = offsets.as_ref().map_err(Clone::clone).and_then(|topic| {
+            let unavailable = ErrorCode::COORDINATOR_NOT_AVAILABLE;
+            leading(topic, &key, &nodes).ok_or((unavailable, unavailable.message().to_owned()))
+        });
+        match found {
+            Err((code, message)) => Coordinator {
+                key,
+                node_id: -1,
+                port: -1,
+                error_code: code.0,
+                error_message: Some(message.into()),
+                ..Default::default()
+            },
+            Ok(Node { id, host, port, .. }) => Coordinator {
+                key,
+                node_id: id.0,
+                host: host.clone(),
+                port: *port,
+                error_message: Some(Str::default()),
+                ..Default::default()
+            },
+        }
     });
     let mut coordinators: Vec<Coordinator> = coordinators.collect();
     if batched {
@@ -64,4 +73,10 @@ pub async fn handle(context: Context, request: FindCoordinatorRequest) -> FindCo
         port: one.port,
         ..Default::default()
     }
+}
+
+/// The leader of a group's partition, if it is there.
+fn leading<'a>(offsets: &TopicImage, group: &str, nodes: &'a [Node]) -> Option<&'a Node> {
+    let index = group_partition(group, offsets.partitions.len() as i32);
+    Node::leading(nodes, offsets.partition(index)?)
 }

@@ -17,11 +17,10 @@ use corelog_wire::messages::{
 use corelog_wire::{ErrorCode, Str, Uuid};
 use futures_util::future::join_all;
 
-use super::Context;
+use super::context::Context;
 use crate::audit;
 use crate::controller::OFFSETS_TOPIC;
 use crate::groups::{GroupRequest, GroupResponse, RequestContext, group_partition};
-use crate::partition;
 
 /// First versions of OffsetCommit and OffsetFetch that name topics by id (KIP-848).
 const TOPIC_IDS_FROM: i16 = 10;
@@ -95,7 +94,7 @@ async fn ask(context: &Context, group: &str, request: GroupRequest) -> GroupResp
 
 async fn ask_partition(context: &Context, index: i32, request: GroupRequest) -> GroupResponse {
     let version = context.api_version;
-    let route = match partition::route(&context.shard, OFFSETS_TOPIC, index) {
+    let route = match context.shard.route(OFFSETS_TOPIC, index) {
         Ok(route) => route,
         Err(_) => return request.refuse(version, ErrorCode::NOT_COORDINATOR),
     };

@@ -4,7 +4,7 @@ use corelog_wire::ErrorCode;
 use corelog_wire::messages::{InitProducerIdRequest, InitProducerIdResponse};
 use corelog_wire::records::{NO_PRODUCER_EPOCH, NO_PRODUCER_ID};
 
-use super::Context;
+use super::context::Context;
 use super::unbuilt::Unbuilt;
 
 pub async fn handle(context: Context, request: InitProducerIdRequest) -> InitProducerIdResponse {

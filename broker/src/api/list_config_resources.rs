@@ -4,7 +4,7 @@ use corelog_wire::messages::list_config_resources_response::ConfigResource;
 use corelog_wire::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
+use super::context::Context;
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -35,9 +35,7 @@ pub async fn handle(context: Context, request: ListConfigResourcesRequest) -> Li
         match kind {
             TOPIC => {
                 let image = shard.image();
-                let mut names: Vec<Str> = image.topics.keys().cloned().collect();
-                names.sort();
-                config_resources.extend(names.into_iter().map(|name| resource(TOPIC, name)));
+                config_resources.extend(image.topics().map(|topic| resource(TOPIC, topic.name.clone())));
             }
             BROKER | BROKER_LOGGER => config_resources.push(resource(kind, node.clone())),
             // Client metrics subscriptions and group configs come with the APIs that use them.

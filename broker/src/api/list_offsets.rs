@@ -3,14 +3,13 @@
 use std::collections::HashSet;
 
 use corelog_io::{worked, yield_if_needed};
-use corelog_storage::{LogId, StorageError};
 use corelog_wire::messages::list_offsets_request::Topic;
 use corelog_wire::messages::list_offsets_response::{PartitionResponse, TopicResponse};
 use corelog_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::{Context, is_isolation_level};
-use crate::partition::{self, Route};
+use super::context::Context;
+use crate::partition::{Isolation, OffsetQuery, Route};
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -36,7 +35,7 @@ fn known_from(timestamp: i64) -> i16 {
 pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let version = context.api_version;
     let shard = &context.shard;
-    let isolation_known = is_isolation_level(request.isolation_level);
+    let isolation = Isolation::from_level(request.isolation_level);
     let mut topics = request.topics;
     let twice = keep_first(&mut topics);
     let lookups = topics
@@ -45,18 +44,20 @@ pub async fn handle(context: Context, request: ListOffsetsRequest) -> ListOffset
     let lookups = lookups.map(|(topic, partition)| {
         let (index, epoch, timestamp) =
             (partition.partition_index, partition.current_leader_epoch, partition.timestamp);
-        let unclear = !isolation_known || twice.contains(&(topic.clone(), index));
+        let unclear = twice.contains(&(topic.clone(), index));
         let topic = topic.clone();
         async move {
             yield_if_needed().await;
             let mut answer = PartitionResponse { partition_index: index, ..Default::default() };
-            if unclear {
+            let Some(isolation) = isolation.filter(|_| !unclear) else {
                 answer.error_code = ErrorCode::INVALID_REQUEST.0;
-            } else if version == 0 {
+                return answer;
+            };
+            if version == 0 {
                 // Version 0 spoke of segment boundaries; the oldest and newest offset is what its clients use.
                 answer = version_0(shard, &topic, index, timestamp).await;
             } else {
-                match one(shard, &topic, index, epoch, timestamp, version).await {
+                match one(shard, &topic, index, epoch, timestamp, isolation, version).await {
                     Ok((offset, timestamp, leader_epoch)) => {
                         answer.offset = offset;
                         answer.timestamp = timestamp;
@@ -105,52 +106,39 @@ async fn one(
     index: i32,
     epoch: i32,
     timestamp: i64,
+    isolation: Isolation,
     version: i16,
 ) -> Result<(i64, i64, i32), ErrorCode> {
     // Thousands may be asked for at once.
     worked(size_of::<Route>());
     yield_if_needed().await;
-    let route: Route = partition::route(shard, topic, index)?;
-    partition::check_epoch(epoch, route.leader_epoch)?;
-    if timestamp < EARLIEST_PENDING_UPLOAD || version < known_from(timestamp) {
-        return Err(ErrorCode::UNSUPPORTED_VERSION);
-    }
-    let id: LogId = route.log;
+    let route: Route = shard.route(topic, index)?;
+    let known = timestamp >= EARLIEST_PENDING_UPLOAD && version >= known_from(timestamp);
     let found = shard
         .on(route.owner, move |shard| async move {
-            let log = shard.sound_log(id)?;
-            let storage = |error: StorageError| {
-                shard.sparingly("ListOffsets failed", move |left_out| {
-                    tracing::error!(?id, %error, left_out, "ListOffsets");
-                });
-                ErrorCode::KAFKA_STORAGE_ERROR
-            };
-            // A log that never had a record has begun in its leader's epoch.
-            let epoch_at = |offset| Some(log.epoch_at(offset)).filter(|epoch| *epoch >= 0);
-            let at = |offset: i64| (offset, -1, epoch_at(offset).unwrap_or(route.leader_epoch));
-            Ok(match timestamp {
-                // What comes next comes in the leader's epoch.
-                LATEST => (log.high_watermark(), -1, route.leader_epoch),
-                EARLIEST | EARLIEST_LOCAL => at(log.log_start_offset()),
+            let partition = shard.partitions.led(route.log, epoch)?;
+            if !known {
+                return Err(ErrorCode::UNSUPPORTED_VERSION);
+            }
+            let query = match timestamp {
+                LATEST => OffsetQuery::Latest(isolation),
+                EARLIEST | EARLIEST_LOCAL => OffsetQuery::Earliest,
                 // Nothing is tiered: no newest tiered offset, and nothing waits to be.
-                LATEST_TIERED | EARLIEST_PENDING_UPLOAD => (-1, -1, -1),
-                MAX_TIMESTAMP => match log.max_timestamp().await.map_err(storage)? {
-                    Some(found) => (found.offset, found.timestamp, found.leader_epoch),
-                    None => (-1, -1, -1),
-                },
-                timestamp => match log.offset_for_timestamp(timestamp).await.map_err(storage)? {
-                    Some(found) => (found.offset, found.timestamp, found.leader_epoch),
-                    None => (-1, -1, -1),
-                },
-            })
+                LATEST_TIERED | EARLIEST_PENDING_UPLOAD => return Ok(None),
+                MAX_TIMESTAMP => OffsetQuery::MaxTimestamp,
+                timestamp => OffsetQuery::Timestamp(timestamp),
+            };
+            let found = partition.find_offset(query).await;
+            found.map_err(|error| shard.storage_failed("ListOffsets", route.log, error))
         })
         .await;
-    found.unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER))
+    let found = found.unwrap_or(Err(ErrorCode::NOT_LEADER_OR_FOLLOWER))?;
+    Ok(found.map_or((-1, -1, -1), |found| (found.offset, found.timestamp, found.leader_epoch)))
 }
 
 async fn version_0(shard: &Shard, topic: &Str, index: i32, timestamp: i64) -> PartitionResponse {
     let mut answer = PartitionResponse { partition_index: index, ..Default::default() };
-    match one(shard, topic, index, -1, timestamp, 0).await {
+    match one(shard, topic, index, -1, timestamp, Isolation::ReadUncommitted, 0).await {
         Ok((-1, ..)) => {}
         Ok((offset, ..)) => answer.old_style_offsets = vec![offset],
         Err(code) => answer.error_code = code.0,

@@ -9,27 +9,17 @@ use corelog_wire::messages::metadata_response::{Broker, Partition, Topic};
 use corelog_wire::messages::{MetadataRequest, MetadataResponse};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
-use super::{Context, wait_for_changes};
+use super::brokers::{NO_LEADER, Node};
+use super::context::{Context, wait_for_changes};
+use crate::access::Resource;
 use crate::controller::{Image, TopicImage, is_internal};
 use crate::{topic_creation, topic_name};
 
-/// "Operations were not asked for", and all that a client may do on a broker without authorization: bits by
-/// Kafka's AclOperation codes (KIP-430).
+/// Authorized operations were not asked for (KIP-430).
 pub const OPERATIONS_UNKNOWN: i32 = i32::MIN;
-pub const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
-pub const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
 
 /// First version that asks for topics by id alone, and can answer without a name.
 const NULL_NAMES_FROM: i16 = 12;
-
-const fn bits(operations: &[u8]) -> i32 {
-    let (mut bits, mut n) = (0, 0);
-    while n < operations.len() {
-        bits |= 1 << operations[n];
-        n += 1;
-    }
-    bits
-}
 
 pub async fn handle(context: Context, mut request: MetadataRequest) -> MetadataResponse {
     let shard = &context.shard;
@@ -45,13 +35,12 @@ pub async fn handle(context: Context, mut request: MetadataRequest) -> MetadataR
     {
         return refuse(topics, ErrorCode::INVALID_REQUEST);
     }
+    let nodes = context.nodes();
     let mut topics = Vec::new();
     match wanted {
         None => {
             let image = shard.image();
-            let mut all: Vec<_> = image.topics.values().collect();
-            all.sort_by(|a, b| a.name.cmp(&b.name));
-            topics.extend(all.into_iter().map(|topic| describe(topic, shard.identity.node_id)));
+            topics.extend(image.topics().map(|topic| describe(topic, &nodes)));
         }
         Some(wanted) => {
             let mut seen = BTreeSet::new();
@@ -61,29 +50,25 @@ pub async fn handle(context: Context, mut request: MetadataRequest) -> MetadataR
                 let name = topic.name.as_ref().filter(|_| !by_id).cloned();
                 if seen.insert((name, topic.topic_id)) {
                     yield_if_needed().await;
-                    topics.push(one(&context, topic, request.allow_auto_topic_creation).await);
+                    topics.push(one(&context, &nodes, topic, request.allow_auto_topic_creation).await);
                 }
             }
         }
     }
     if request.include_topic_authorized_operations {
         for topic in topics.iter_mut().filter(|topic| topic.error_code == 0) {
-            topic.topic_authorized_operations = TOPIC_OPERATIONS;
+            topic.topic_authorized_operations = Resource::Topic.operations();
         }
     }
-    let (host, port) = shard.advertised(&context.connection);
+    let brokers = nodes.into_iter();
+    let brokers = brokers.map(|Node { id, host, port, rack }| Broker { node_id: id.0, host, port, rack });
     MetadataResponse {
-        brokers: vec![Broker {
-            node_id: shard.identity.node_id,
-            host,
-            port,
-            rack: shard.config().rack.as_deref().map(Str::from),
-        }],
+        brokers: brokers.collect(),
         cluster_id: Some(shard.identity.cluster_id.as_str().into()),
         controller_id: shard.identity.node_id,
         topics,
         cluster_authorized_operations: if request.include_cluster_authorized_operations {
-            CLUSTER_OPERATIONS
+            Resource::Cluster.operations()
         } else {
             OPERATIONS_UNKNOWN
         },
@@ -112,7 +97,7 @@ fn names_unknown(image: &Image, request: &MetadataRequest) -> bool {
     named.any(|name| image.topic(name).is_none())
 }
 
-async fn one(context: &Context, wanted: metadata_request::Topic, create: bool) -> Topic {
+async fn one(context: &Context, nodes: &[Node], wanted: metadata_request::Topic, create: bool) -> Topic {
     let shard = &context.shard;
     let image: Arc<Image> = shard.image();
     let refuse = |code: ErrorCode, name: Option<Str>, id: Uuid| Topic {
@@ -124,18 +109,18 @@ async fn one(context: &Context, wanted: metadata_request::Topic, create: bool) -
     };
     let Some(name) = wanted.name else {
         return match image.topic_by_id(wanted.topic_id) {
-            Some(topic) => describe(topic, shard.identity.node_id),
+            Some(topic) => describe(topic, nodes),
             None => refuse(ErrorCode::UNKNOWN_TOPIC_ID, None, wanted.topic_id),
         };
     };
     if context.api_version >= NULL_NAMES_FROM && !wanted.topic_id.is_zero() {
         return match image.topic_by_id(wanted.topic_id) {
-            Some(topic) => describe(topic, shard.identity.node_id),
+            Some(topic) => describe(topic, nodes),
             None => refuse(ErrorCode::UNKNOWN_TOPIC_ID, None, wanted.topic_id),
         };
     }
     if let Some(topic) = image.topic(&name) {
-        return describe(topic, shard.identity.node_id);
+        return describe(topic, nodes);
     }
     if topic_name::check(&name).is_err() {
         return refuse(ErrorCode::INVALID_TOPIC_EXCEPTION, Some(name), Uuid::default());
@@ -144,19 +129,24 @@ async fn one(context: &Context, wanted: metadata_request::Topic, create: bool) -
         return refuse(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, Some(name), Uuid::default());
     }
     match topic_creation::auto_create(shard, &context.asker(), name.clone()).await {
-        Ok(topic) => describe(&topic, shard.identity.node_id),
+        Ok(topic) => describe(&topic, nodes),
         Err(error) => refuse(error.code, Some(name), Uuid::default()),
     }
 }
 
-fn describe(topic: &TopicImage, node: i32) -> Topic {
-    let partitions = topic.partitions.iter().enumerate().map(|(index, partition)| Partition {
-        partition_index: index as i32,
-        leader_id: node,
-        leader_epoch: partition.leader_epoch,
-        replica_nodes: vec![node],
-        isr_nodes: vec![node],
-        ..Default::default()
+fn describe(topic: &TopicImage, nodes: &[Node]) -> Topic {
+    let partitions = topic.partitions.iter().enumerate().map(|(index, partition)| {
+        let leader = Node::leading(nodes, partition);
+        Partition {
+            // A leader that is away is none to a client.
+            error_code: leader.map_or(ErrorCode::LEADER_NOT_AVAILABLE, |_| ErrorCode::NONE).0,
+            partition_index: index as i32,
+            leader_id: leader.map_or(NO_LEADER, |leader| leader.id.0),
+            leader_epoch: partition.leader_epoch,
+            replica_nodes: partition.replicas.to_vec(),
+            isr_nodes: partition.isr.to_vec(),
+            offline_replicas: Node::offline(nodes, partition),
+        }
     });
     Topic {
         name: Some(topic.name.clone()),

@@ -1,19 +1,19 @@
-//! The APIs: one table drives what ApiVersions advertises, how requests are routed, and the page of what is
-//! supported. One file per API holds its handler.
+//! The APIs: one table drives what ApiVersions advertises, how requests are routed, and what each is allowed on. One file per API holds its handler.
 
 use std::rc::Rc;
 
-use corelog_wire::{ApiKey, DecodeError, ErrorCode, Reader, Request, RequestHeader, Str, frame};
-use futures_util::future::LocalBoxFuture;
+use corelog_wire::{ApiKey, ErrorCode, Reader, Request, RequestHeader};
 
-use crate::audit::{Asker, Audited};
-use crate::net::connection::{CloseReason, Connection, Outcome};
+use crate::access::{Access, Operation, Resource};
 use crate::net::frame::Frame;
-use crate::net::receive::RequestRoom;
+use crate::net::request::{Begun, CloseReason, Connection, Outcome};
 use crate::shard::Shard;
+use context::{Context, decode, encode};
 
 mod alter_configs;
 mod api_versions;
+mod brokers;
+mod context;
 mod create_partitions;
 mod create_topics;
 mod delete_records;
@@ -22,7 +22,7 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_log_dirs;
 mod describe_topic_partitions;
-pub mod fetch;
+mod fetch;
 mod find_coordinator;
 mod group;
 mod init_producer_id;
@@ -35,51 +35,10 @@ mod unbuilt;
 
 /// One request may decode to this part of the shard's receive budget, beside the bytes it came in.
 const DECODED_SHARE: u64 = 8;
-/// All together may, but for small ones.
-pub const ALL_DECODED_SHARE: u64 = 4;
-/// All that ask the controller for changes may, beside the others.
-pub const ALL_CHANGES_SHARE: u64 = 8;
 /// Requests up to this are small: what they decode to is not counted.
 const DECODED_UNCOUNTED: usize = 4 << 10;
 /// Arrays decode to so many times their bytes at the most.
 const DECODED_TIMES: u64 = 24;
-
-/// Of an error message; the longest names and values that a request can carry are 32767 bytes.
-const MESSAGE_BYTES_MAX: usize = 2048;
-
-const READ_UNCOMMITTED: i8 = 0;
-const READ_COMMITTED: i8 = 1;
-
-fn is_isolation_level(level: i8) -> bool {
-    matches!(level, READ_UNCOMMITTED | READ_COMMITTED)
-}
-
-/// What a handler knows besides its request.
-#[derive(Clone)]
-pub struct Context {
-    pub shard: Rc<Shard>,
-    pub connection: Rc<Connection>,
-    pub api_version: i16,
-    pub client_id: Option<Str>,
-    /// For handlers that wait: what the request's bytes hold of the receive budget.
-    pub room: RequestRoom,
-}
-
-impl Context {
-    /// Who asks, as the log names clients: the client id, the software if it told, and the address.
-    pub fn client(&self) -> String {
-        self.connection.client(self.client_id.as_deref())
-    }
-
-    /// Who asks, for the audit.
-    fn asker(&self) -> Asker {
-        Asker { client_id: self.client_id.clone(), address: self.connection.peer }
-    }
-
-    fn change(&self, what: &'static str, on: &str, details: String) -> Audited {
-        Audited::new(&self.shard, &self.asker(), what, on, details)
-    }
-}
 
 /// An API as it is advertised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,15 +46,40 @@ pub struct Api {
     pub key: ApiKey,
     pub min_version: i16,
     pub max_version: i16,
+    /// What it may do, to what it names: rules allow or forbid each. What needs none may be asked before it is known who asks.
+    pub access: &'static [Access],
+}
+
+impl Api {
+    /// Whether a client may ask for it that has not said who it is.
+    pub fn is_for_strangers(&self) -> bool {
+        self.access.is_empty()
+    }
 }
 
 macro_rules! apis {
-    ($($key:ident $min:literal - $max:literal => $handler:path;)*) => {
+    (@access $($operation:ident $resource:ident),*) => {
+        &[$(Access { operation: Operation::$operation, resource: Resource::$resource }),*]
+    };
+    (
+        $($own_key:ident $own_min:literal - $own_max:literal [$($own_access:tt)*];)*
+        --
+        $($key:ident $min:literal - $max:literal [$($access:tt)*] => $handler:path;)*
+    ) => {
         /// Every API that this broker speaks, in all of its behaviour.
         pub const APIS: &[Api] = &[
-            Api { key: ApiKey::Produce, min_version: 0, max_version: 13 },
-            Api { key: ApiKey::Fetch, min_version: 0, max_version: 18 },
-            $(Api { key: ApiKey::$key, min_version: $min, max_version: $max },)*
+            $(Api {
+                key: ApiKey::$own_key,
+                min_version: $own_min,
+                max_version: $own_max,
+                access: apis!(@access $($own_access)*),
+            },)*
+            $(Api {
+                key: ApiKey::$key,
+                min_version: $min,
+                max_version: $max,
+                access: apis!(@access $($access)*),
+            },)*
         ];
 
         /// Runs a request of an API other than Produce and Fetch, whose envelopes are their own.
@@ -112,40 +96,44 @@ macro_rules! apis {
 }
 
 apis! {
-    ListOffsets 0 - 11 => list_offsets::handle;
-    Metadata 0 - 13 => metadata::handle;
-    OffsetCommit 0 - 10 => group::offset_commit;
-    OffsetFetch 0 - 10 => group::offset_fetch;
-    FindCoordinator 0 - 6 => find_coordinator::handle;
-    JoinGroup 0 - 9 => group::join;
-    Heartbeat 0 - 4 => group::heartbeat;
-    LeaveGroup 0 - 5 => group::leave;
-    SyncGroup 0 - 5 => group::sync;
-    DescribeGroups 0 - 6 => group::describe;
-    ListGroups 0 - 5 => group::list;
-    ApiVersions 0 - 4 => api_versions::handle;
-    CreateTopics 0 - 7 => create_topics::handle;
-    DeleteTopics 0 - 6 => delete_topics::handle;
-    DeleteRecords 0 - 2 => delete_records::handle;
-    InitProducerId 0 - 5 => init_producer_id::handle;
-    OffsetForLeaderEpoch 0 - 4 => offset_for_leader_epoch::handle;
-    DescribeConfigs 0 - 4 => describe_configs::handle;
-    AlterConfigs 0 - 2 => alter_configs::handle;
-    DescribeLogDirs 0 - 5 => describe_log_dirs::handle;
-    CreatePartitions 0 - 3 => create_partitions::handle;
-    DeleteGroups 0 - 2 => group::delete;
-    IncrementalAlterConfigs 0 - 1 => alter_configs::handle_incremental;
-    OffsetDelete 0 - 0 => group::offset_delete;
-    DescribeCluster 0 - 2 => describe_cluster::handle;
-    ListConfigResources 0 - 1 => list_config_resources::handle;
-    ConsumerGroupHeartbeat 0 - 1 => unbuilt::consumer_group_heartbeat;
-    DescribeTopicPartitions 0 - 0 => describe_topic_partitions::handle;
+    Produce 0 - 13 [Write Topic, IdempotentWrite Cluster, Write TransactionalId];
+    Fetch 0 - 18 [Read Topic, ClusterAction Cluster];
+    --
+    ListOffsets 0 - 11 [Describe Topic] => list_offsets::handle;
+    Metadata 0 - 13 [Describe Topic, Create Topic, Create Cluster] => metadata::handle;
+    OffsetCommit 0 - 10 [Read Group, Read Topic] => group::offset_commit;
+    OffsetFetch 0 - 10 [Describe Group, Describe Topic] => group::offset_fetch;
+    FindCoordinator 0 - 6 [Describe Group, Describe TransactionalId] => find_coordinator::handle;
+    JoinGroup 0 - 9 [Read Group] => group::join;
+    Heartbeat 0 - 4 [Read Group] => group::heartbeat;
+    LeaveGroup 0 - 5 [Read Group] => group::leave;
+    SyncGroup 0 - 5 [Read Group] => group::sync;
+    DescribeGroups 0 - 6 [Describe Group] => group::describe;
+    ListGroups 0 - 5 [Describe Cluster, Describe Group] => group::list;
+    SaslHandshake 0 - 1 [] => unbuilt::sasl_handshake;
+    ApiVersions 0 - 4 [] => api_versions::handle;
+    CreateTopics 0 - 7 [Create Cluster, Create Topic, DescribeConfigs Topic] => create_topics::handle;
+    DeleteTopics 0 - 6 [Delete Topic, Describe Topic] => delete_topics::handle;
+    DeleteRecords 0 - 2 [Delete Topic] => delete_records::handle;
+    InitProducerId 0 - 5 [Write TransactionalId, IdempotentWrite Cluster] => init_producer_id::handle;
+    OffsetForLeaderEpoch 0 - 4 [Describe Topic] => offset_for_leader_epoch::handle;
+    DescribeConfigs 0 - 4 [DescribeConfigs Cluster, DescribeConfigs Topic] => describe_configs::handle;
+    AlterConfigs 0 - 2 [AlterConfigs Cluster, AlterConfigs Topic] => alter_configs::handle;
+    DescribeLogDirs 0 - 5 [Describe Cluster] => describe_log_dirs::handle;
+    SaslAuthenticate 0 - 2 [] => unbuilt::sasl_authenticate;
+    CreatePartitions 0 - 3 [Alter Topic] => create_partitions::handle;
+    DeleteGroups 0 - 2 [Delete Group] => group::delete;
+    IncrementalAlterConfigs 0 - 1 [AlterConfigs Cluster, AlterConfigs Topic] => alter_configs::handle_incremental;
+    OffsetDelete 0 - 0 [Delete Group, Read Topic] => group::offset_delete;
+    DescribeCluster 0 - 2 [Describe Cluster] => describe_cluster::handle;
+    ListConfigResources 0 - 1 [DescribeConfigs Cluster] => list_config_resources::handle;
+    ConsumerGroupHeartbeat 0 - 1 [Read Group, Describe Topic] => unbuilt::consumer_group_heartbeat;
+    DescribeTopicPartitions 0 - 0 [Describe Topic] => describe_topic_partitions::handle;
 }
 
-/// Whether the answer to a request of this API may wait for what other clients do. Its handler gives the request's room
-/// back before it waits.
-pub fn waits_for_others(api_key: i16) -> bool {
-    [ApiKey::Fetch, ApiKey::JoinGroup, ApiKey::SyncGroup].iter().any(|waits| i16::from(*waits) == api_key)
+/// Whether the answer to a request of this API may wait for what other clients do.
+fn waits_for_others(api_key: ApiKey) -> bool {
+    matches!(api_key, ApiKey::Fetch | ApiKey::JoinGroup | ApiKey::SyncGroup)
 }
 
 /// Whether a request of this API is answered when the controller has made its changes one after the other, which takes
@@ -160,25 +148,6 @@ fn waits_for_changes(api_key: ApiKey) -> bool {
             | ApiKey::AlterConfigs
             | ApiKey::IncrementalAlterConfigs
     )
-}
-
-/// A request that was taken in.
-pub struct Begun {
-    pub api_key: i16,
-    /// Completes it; the connection awaits these in order.
-    pub outcome: LocalBoxFuture<'static, Outcome>,
-    /// Memory of what of the answer is made already.
-    pub made_bytes: usize,
-}
-
-impl Begun {
-    fn new(api_key: i16, outcome: impl Future<Output = Outcome> + 'static) -> Begun {
-        Begun { api_key, outcome: Box::pin(outcome), made_bytes: 0 }
-    }
-
-    fn close(api_key: i16, reason: CloseReason) -> Begun {
-        Begun::new(api_key, async move { Outcome::Close(reason) })
-    }
 }
 
 /// Takes a frame in: decodes its header and, for a Produce, fixes the order of its batches.
@@ -202,6 +171,9 @@ pub async fn begin(shard: &Rc<Shard>, connection: &Rc<Connection>, frame: Frame)
         }
         return Begun::close(key, CloseReason::Unsupported { key, version: header.api_version });
     }
+    if !connection.is_authenticated() && !api.is_for_strangers() {
+        return Begun::close(key, CloseReason::NotAuthenticated { key, version: header.api_version });
+    }
     let context = Context {
         shard: shard.clone(),
         connection: connection.clone(),
@@ -209,21 +181,12 @@ pub async fn begin(shard: &Rc<Shard>, connection: &Rc<Connection>, frame: Frame)
         client_id: header.client_id.clone(),
         room: frame.room,
     };
-    match api.key {
+    let begun = match api.key {
         ApiKey::Produce => produce::begin(context, header, reader).await,
         ApiKey::Fetch => Begun::new(key, fetch::handle(context, header, reader)),
         api_key => Begun::new(key, route(context, header, api_key, reader)),
-    }
-}
-
-/// An error message for an answer. It may repeat what the client sent, and a string that is longer than an INT16 tells could
-/// not be sent at all.
-fn told(mut message: String) -> Option<Str> {
-    if message.len() > MESSAGE_BYTES_MAX {
-        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
-        message.push_str("...");
-    }
-    Some(message.into())
+    };
+    Begun { waits_for_others: waits_for_others(api.key), ..begun }
 }
 
 async fn run<R, F, Fut>(context: Context, header: RequestHeader, mut reader: Reader, handler: F) -> Outcome
@@ -250,39 +213,6 @@ where
             shard.metrics.errors(&response);
             encode(&response, version, correlation_id)
         }
-        Err(error) => {
-            Outcome::Close(CloseReason::Malformed { api: R::NAME, version, error: error.to_string() })
-        }
-    }
-}
-
-/// Before a request of another API asks the controller for changes: gives up the room that others need, and waits among those
-/// that do the same; meanwhile it is what it came in as, for which it has room.
-async fn wait_for_changes<R: Request>(context: &Context, request: R) -> R {
-    let version = context.api_version;
-    let Some(decoded) = context.room.take_decoded() else { return request };
-    let count = decoded.count();
-    let Ok(bytes) = request.to_bytes(version) else {
-        context.room.add(decoded);
-        return request;
-    };
-    drop((request, decoded));
-    context.room.add(context.shard.decoded_changes.acquire(count).await);
-    R::decode(&mut Reader::new(bytes), version).expect("it was just encoded")
-}
-
-/// Decodes a request. Bytes behind it are let pass, as Kafka does: librdkafka 2.16 sends three behind a Metadata v13.
-fn decode<R: Request>(reader: &mut Reader, version: i16) -> Result<R, DecodeError> {
-    let request = R::decode(reader, version)?;
-    if reader.remaining() > 0 {
-        tracing::debug!(api = R::NAME, version, bytes = reader.remaining(), "bytes follow the request");
-    }
-    Ok(request)
-}
-
-fn encode<R: corelog_wire::Response>(response: &R, version: i16, correlation_id: i32) -> Outcome {
-    match frame::response(response, version, correlation_id) {
-        Ok(frame) => Outcome::Answer { frame, held: None },
-        Err(error) => Outcome::Close(CloseReason::Encode(error.to_string())),
+        Err(reason) => Outcome::Close(reason),
     }
 }

@@ -2,49 +2,57 @@
 //!
 //! *Begin* runs in the connection's reader: the request is decoded in place, each partition's batch is checked on
 //! this core, and the batches are handed to the shards that own their partitions, where their order is fixed. Then
-//! the connection reads on. *Finish* runs when the answer's turn comes: it awaits that the batches are durable.
-//! acks=1 waits for the same: on one broker "the leader has it" and "a majority has it" are one statement, and
-//! Corelog does not acknowledge what a power cut can take, unless the topic asks for it (`write.caching`).
+//! the connection reads on. *Finish* runs when the answer's turn comes: it awaits that the batches are committed
+//! (`partition::Committed`), which `acks` makes no difference to yet.
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use corelog_io::{wall_clock_ms, worked, yield_if_needed};
-use corelog_storage::{AppendBatch, AppendError, BatchKind, Durable, LogId, SequenceError, StorageError};
 use corelog_wire::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceResponse,
 };
 use corelog_wire::records::{NO_TIMESTAMP, ProduceError, ProduceRules, validate_if_short, validate_produce};
-use corelog_wire::{ErrorCode, Message, Reader, RequestHeader};
+use corelog_wire::{ErrorCode, Reader, RequestHeader};
 
+use super::brokers::LeaderHints;
+use super::context::{Context, decode, encode};
 use super::unbuilt::Unbuilt;
-use super::{Begun, Context, decode, encode};
 use crate::call::Reply;
 use crate::controller::{TopicImage, is_internal};
-use crate::net::connection::{CloseReason, Outcome};
-use crate::shard::{Shard, ShardId};
+use crate::ids::ShardId;
+use crate::net::request::{Begun, CloseReason, Outcome};
+use crate::partition::{Committed, Refusal, Route};
+use crate::shard::Shard;
 
+/// First version whose answer says who leads the partitions that it refuses (KIP-951).
+const LEADER_HINTS_FROM: i16 = 10;
 /// The client id of Kafka's own administration, which alone may write internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
-/// Batches for one shard, each with its place in the answer.
+/// Where in the answer a batch is told of: its topic's place, and its partition's in there.
+type Place = (usize, usize);
+
+/// A batch that was checked.
 struct Batch {
-    place: (usize, usize),
-    log: LogId,
-    append: AppendBatch,
+    place: Place,
+    route: Route,
+    bytes: Bytes,
     log_append_time_ms: i64,
 }
 
 /// What became of one batch.
 struct Done {
-    place: (usize, usize),
-    log_append_time_ms: i64,
-    result: Result<Offsets, (ErrorCode, String)>,
+    place: Place,
+    result: Result<Stored, Refusal>,
 }
 
-struct Offsets {
+/// Where a batch is.
+struct Stored {
     base_offset: i64,
     log_start_offset: i64,
+    log_append_time_ms: i64,
 }
 
 /// The first stage. Returns the second.
@@ -52,21 +60,21 @@ pub async fn begin(context: Context, header: RequestHeader, mut reader: Reader) 
     let (key, version) = (header.api_key, header.api_version);
     let request: ProduceRequest = match decode(&mut reader, version) {
         Ok(request) => request,
-        Err(error) => {
-            let (api, error) = (ProduceRequest::NAME, error.to_string());
-            return Begun::close(key, CloseReason::Malformed { api, version, error });
-        }
+        Err(reason) => return Begun::close(key, reason),
     };
     let acks = request.acks;
     let (mut response, batches) = check(&context, request).await;
-    let pending = dispatch(&context.shard, batches).await;
-    let shard = context.shard.clone();
+    let dispatched = dispatch(&context.shard, batches).await;
+    let (shard, listener) = (context.shard.clone(), context.connection.listener);
     let made_bytes = memory(&response);
     let begun = Begun::new(key, async move {
-        for pending in pending {
-            for done in pending.wait().await {
+        for dispatched in dispatched {
+            for done in dispatched.wait().await {
                 settle(&mut response, done);
             }
+        }
+        if version >= LEADER_HINTS_FROM {
+            hint(&shard, listener, &mut response);
         }
         shard.metrics.errors(&response);
         if acks != 0 {
@@ -107,7 +115,8 @@ fn memory(response: &ProduceResponse) -> usize {
 /// Checks every batch of the request. What is refused is in the answer already. A request may be 100 MB: the core goes on
 /// with other things between its batches, and while one is checked that takes long.
 async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Batch>) {
-    let image = context.shard.image();
+    let view = context.shard.view();
+    let image = &view.image;
     // A batch may not become more than a request could be.
     let decompressed_bytes_max = context.shard.receive_budget.frame_bytes_max();
     let mut batches = Vec::new();
@@ -119,7 +128,7 @@ async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, 
         let topic = if by_id { image.topic_by_id(data.topic_id) } else { image.topic(&data.name) };
         let rules = topic.map(|topic| ProduceRules {
             decompressed_bytes_max,
-            ..topic.config.produce_rules(context.api_version, wall_clock_ms())
+            ..view.config(topic).produce_rules(context.api_version, wall_clock_ms())
         });
         let mut partitions = Vec::with_capacity(data.partition_data.len());
         for (partition_index, partition) in data.partition_data.into_iter().enumerate() {
@@ -131,26 +140,25 @@ async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, 
                 ..Default::default()
             };
             yield_if_needed().await;
-            let refusal = if !acks_known {
-                Some(refused(ErrorCode::INVALID_REQUIRED_ACKS))
+            let refused: Option<Refused> = if !acks_known {
+                Some(ErrorCode::INVALID_REQUIRED_ACKS.into())
             } else {
                 match topic.zip(rules.as_ref()) {
-                    None if by_id => Some(refused(ErrorCode::UNKNOWN_TOPIC_ID)),
-                    None => Some(refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)),
+                    None if by_id => Some(ErrorCode::UNKNOWN_TOPIC_ID.into()),
+                    None => Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.into()),
                     Some((topic, rules)) => match check_one(context, topic, rules, partition).await {
                         Ok(mut batch) => {
                             batch.place = (topic_index, partition_index);
                             batches.push(batch);
                             None
                         }
-                        Err(refusal) => Some(refusal),
+                        Err(refused) => Some(refused),
                     },
                 }
             };
-            if let Some(refusal) = refusal {
-                answer.error_code = refusal.code.0;
-                answer.error_message = refusal.message.map(Into::into);
-                answer.record_errors = refusal.record_errors;
+            if let Some(Refused { why, record_errors }) = refused {
+                tell(&mut answer, why);
+                answer.record_errors = record_errors;
             }
             partitions.push(answer);
         }
@@ -163,14 +171,16 @@ async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, 
     (ProduceResponse { responses, ..Default::default() }, batches)
 }
 
-struct Refusal {
-    code: ErrorCode,
-    message: Option<String>,
+/// Why a batch is not handed to its partition.
+struct Refused {
+    why: Refusal,
     record_errors: Vec<BatchIndexAndErrorMessage>,
 }
 
-fn refused(code: ErrorCode) -> Refusal {
-    Refusal { code, message: None, record_errors: Vec::new() }
+impl From<ErrorCode> for Refused {
+    fn from(code: ErrorCode) -> Refused {
+        Refused { why: code.into(), record_errors: Vec::new() }
+    }
 }
 
 async fn check_one(
@@ -178,12 +188,10 @@ async fn check_one(
     topic: &TopicImage,
     rules: &ProduceRules,
     partition: PartitionProduceData,
-) -> Result<Batch, Refusal> {
-    if partition.index < 0 || partition.index as usize >= topic.partitions.len() {
-        return Err(refused(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
-    }
+) -> Result<Batch, Refused> {
+    let route = context.shard.with_router(|router| router.route_in(topic, partition.index))?;
     if is_internal(&topic.name) && context.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
-        return Err(refused(ErrorCode::INVALID_TOPIC_EXCEPTION));
+        return Err(ErrorCode::INVALID_TOPIC_EXCEPTION.into());
     }
     let records = partition.records.unwrap_or_default();
     let checked = match validate_if_short(&records, rules) {
@@ -197,9 +205,8 @@ async fn check_one(
             Box::pin(corelog_io::compute(move || validate_produce(&records, &rules))).await
         }
     };
-    let checked = checked.map_err(|error: ProduceError| Refusal {
-        code: ErrorCode(error.error_code()),
-        message: Some(error.to_string()),
+    let checked = checked.map_err(|error: ProduceError| Refused {
+        why: Refusal { code: ErrorCode(error.error_code()), message: error.to_string() },
         record_errors: error
             .record_errors()
             .iter()
@@ -211,55 +218,49 @@ async fn check_one(
     })?;
     if checked.header.is_transactional() {
         Unbuilt::Transactions.tell(context);
-        return Err(Refusal {
-            message: Some(Unbuilt::Transactions.message().into()),
-            ..refused(ErrorCode::INVALID_TXN_STATE)
-        });
+        let message = Unbuilt::Transactions.message().into();
+        let why = Refusal { code: ErrorCode::INVALID_TXN_STATE, message };
+        return Err(Refused { why, record_errors: Vec::new() });
     }
     context.shard.metrics.produced(checked.header.records_count as u64, checked.batch.len() as u64);
     Ok(Batch {
         place: (0, 0),
-        log: LogId { topic: topic.id, partition: partition.index },
+        route,
+        bytes: checked.batch,
         log_append_time_ms: checked.log_append_time_ms.unwrap_or(NO_TIMESTAMP),
-        append: AppendBatch {
-            bytes: checked.batch,
-            kind: BatchKind::Client,
-            leader_epoch: topic.partitions[partition.index as usize].leader_epoch,
-        },
     })
 }
 
 /// The second stage of one shard's batches.
-enum Pending {
-    /// In order on this shard; what may be owed is their durability.
+enum Dispatched {
+    /// In order on this shard.
     Here(Vec<Ordered>),
     There {
         reply: Option<Reply<Vec<Done>>>,
-        places: Vec<(usize, usize)>,
+        places: Vec<Place>,
     },
 }
 
+/// A batch that is in order in its partition, or was refused there.
 struct Ordered {
-    place: (usize, usize),
-    log_append_time_ms: i64,
-    /// Without a [`Durable`]: it is not to be waited for.
-    result: Result<(Offsets, Option<Durable>), (ErrorCode, String)>,
+    place: Place,
+    result: Result<(Stored, Committed), Refusal>,
 }
 
 /// Hands batches to their owners. Their order among the requests of this connection is fixed on return.
-async fn dispatch(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Pending> {
+async fn dispatch(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Dispatched> {
     let mut by_owner: Vec<(ShardId, Vec<Batch>)> = Vec::new();
     for batch in batches {
-        let owner = shard.owner(batch.log);
+        let owner = batch.route.owner;
         match by_owner.iter_mut().find(|(shard, _)| *shard == owner) {
             Some((_, list)) => list.push(batch),
             None => by_owner.push((owner, vec![batch])),
         }
     }
-    let mut pending = Vec::with_capacity(by_owner.len());
+    let mut dispatched = Vec::with_capacity(by_owner.len());
     for (owner, batches) in by_owner {
         if owner == shard.id {
-            pending.push(Pending::Here(append(shard, batches).await));
+            dispatched.push(Dispatched::Here(append(shard, batches).await));
             continue;
         }
         let places = batches.iter().map(|batch| batch.place).collect();
@@ -269,30 +270,24 @@ async fn dispatch(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Pending> {
                 finish(ordered).await
             })
             .await;
-        pending.push(Pending::There { reply: sent.ok(), places });
+        dispatched.push(Dispatched::There { reply: sent.ok(), places });
     }
-    pending
+    dispatched
 }
 
-impl Pending {
+impl Dispatched {
     async fn wait(self) -> Vec<Done> {
         match self {
-            Pending::Here(ordered) => finish(ordered).await,
-            Pending::There { reply, places } => {
+            Dispatched::Here(ordered) => finish(ordered).await,
+            Dispatched::There { reply, places } => {
                 let done = match reply {
                     Some(reply) => reply.wait().await.ok(),
                     None => None,
                 };
                 done.unwrap_or_else(|| {
-                    let gone = (ErrorCode::NOT_LEADER_OR_FOLLOWER, "the broker is shutting down".to_string());
-                    places
-                        .into_iter()
-                        .map(|place| Done {
-                            place,
-                            log_append_time_ms: NO_TIMESTAMP,
-                            result: Err(gone.clone()),
-                        })
-                        .collect()
+                    let (code, message) = (ErrorCode::NOT_LEADER_OR_FOLLOWER, "the broker is shutting down");
+                    let gone = Refusal { code, message: message.into() };
+                    places.into_iter().map(|place| Done { place, result: Err(gone.clone()) }).collect()
                 })
             }
         }
@@ -304,78 +299,70 @@ impl Pending {
 async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
     let _turn = shard.append_turn.acquire(1).await;
     let mut ordered = Vec::with_capacity(batches.len());
-    for batch in batches {
+    for Batch { place, route, bytes, log_append_time_ms } in batches {
         yield_if_needed().await;
-        let mut log_append_time_ms = batch.log_append_time_ms;
-        let result = match shard.log(batch.log) {
-            None => Err((ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, String::new())),
-            Some(log) => match log.append(batch.append).await {
-                Ok(appended) => {
-                    // The time that a retried batch was given at first.
-                    if appended.duplicate && log_append_time_ms != NO_TIMESTAMP {
-                        log_append_time_ms = appended.max_timestamp;
-                    }
-                    let offsets = Offsets {
-                        base_offset: appended.base_offset,
-                        log_start_offset: appended.log_start_offset,
-                    };
-                    Ok((offsets, (!appended.cached).then_some(appended.durable)))
-                }
-                Err(error) => {
-                    let (code, message) = append_error(&error);
-                    tracing::debug!(log = %batch.log, %message, "append refused");
-                    Err((code, message))
-                }
-            },
+        let result = match shard.partitions.get(route.log) {
+            Ok(partition) => partition.append(bytes).await,
+            Err(code) => Err(code.into()),
         };
-        ordered.push(Ordered { place: batch.place, log_append_time_ms, result });
+        let result = match result {
+            Ok(appended) => {
+                let log_append_time_ms = match appended.duplicate_of {
+                    // The time that a retried batch was given at first.
+                    Some(first) if log_append_time_ms != NO_TIMESTAMP => first,
+                    _ => log_append_time_ms,
+                };
+                let (base_offset, log_start_offset) = (appended.base_offset, appended.log_start_offset);
+                Ok((Stored { base_offset, log_start_offset, log_append_time_ms }, appended.committed))
+            }
+            Err(refusal) => {
+                tracing::debug!(log = %route.log, message = refusal.message, "append refused");
+                Err(refusal)
+            }
+        };
+        ordered.push(Ordered { place, result });
     }
     ordered
 }
 
-/// On the owning shard: awaits that they are durable.
+/// On the owning shard: awaits that they are committed.
 async fn finish(ordered: Vec<Ordered>) -> Vec<Done> {
     let mut done = Vec::with_capacity(ordered.len());
-    for batch in ordered {
-        let result = match batch.result {
-            Err(error) => Err(error),
-            Ok((offsets, None)) => Ok(offsets),
-            Ok((offsets, Some(durable))) => match durable.await {
-                Ok(()) => Ok(offsets),
-                Err(error) => Err((ErrorCode::KAFKA_STORAGE_ERROR, error.to_string())),
-            },
+    for Ordered { place, result } in ordered {
+        let result = match result {
+            Ok((stored, committed)) => committed.await.map(|()| stored),
+            Err(refusal) => Err(refusal),
         };
-        done.push(Done { place: batch.place, log_append_time_ms: batch.log_append_time_ms, result });
+        done.push(Done { place, result });
     }
     done
 }
 
-fn settle(response: &mut ProduceResponse, done: Done) {
-    let (topic, partition) = done.place;
+fn settle(response: &mut ProduceResponse, Done { place: (topic, partition), result }: Done) {
     let answer = &mut response.responses[topic].partition_responses[partition];
-    match done.result {
-        Ok(offsets) => {
-            answer.base_offset = offsets.base_offset;
-            answer.log_start_offset = offsets.log_start_offset;
-            answer.log_append_time_ms = done.log_append_time_ms;
+    match result {
+        Ok(stored) => {
+            answer.base_offset = stored.base_offset;
+            answer.log_start_offset = stored.log_start_offset;
+            answer.log_append_time_ms = stored.log_append_time_ms;
         }
-        Err((code, message)) => {
-            answer.error_code = code.0;
-            answer.error_message = (!message.is_empty()).then(|| message.into());
-        }
+        Err(refusal) => tell(answer, refusal),
     }
 }
 
-/// The one place where the log's refusals become Kafka's.
-pub fn append_error(error: &AppendError) -> (ErrorCode, String) {
-    let code = match error {
-        AppendError::Sequence(SequenceError::OutOfOrder { .. }) => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
-        AppendError::Sequence(SequenceError::StaleEpoch { .. }) => ErrorCode::INVALID_PRODUCER_EPOCH,
-        AppendError::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
-        AppendError::Invalid(_) => ErrorCode::CORRUPT_MESSAGE,
-        AppendError::StaleLeaderEpoch { .. } => ErrorCode::NOT_LEADER_OR_FOLLOWER,
-        AppendError::Storage(StorageError::LogDeleted(_)) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
-        AppendError::DiskFull { .. } | AppendError::Storage(_) => ErrorCode::KAFKA_STORAGE_ERROR,
-    };
-    (code, error.to_string())
+fn tell(answer: &mut PartitionProduceResponse, Refusal { code, message }: Refusal) {
+    answer.error_code = code.0;
+    answer.error_message = (!message.is_empty()).then(|| message.into());
+}
+
+/// Says who leads the partitions that are refused.
+fn hint(shard: &Shard, listener: usize, response: &mut ProduceResponse) {
+    let mut hints = LeaderHints::new(shard, listener);
+    for topic in &mut response.responses {
+        for answer in topic.partition_responses.iter_mut().filter(|answer| answer.error_code != 0) {
+            answer.current_leader =
+                hints.beside(answer.error_code, &topic.name, topic.topic_id, answer.index);
+        }
+    }
+    response.node_endpoints = hints.endpoints;
 }

@@ -2,10 +2,13 @@
 //! others, and shows its user some texts and not others: so the answer is one at which it gives up at once and says
 //! why, as the suites in `tools/clients` hold it to. The log says who asked for what.
 
-use corelog_wire::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
+use corelog_wire::messages::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, SaslAuthenticateRequest,
+    SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
+};
 use corelog_wire::{ErrorCode, Str};
 
-use super::Context;
+use super::context::Context;
 use crate::config::rows::UNCOMPACTED;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +18,7 @@ pub enum Unbuilt {
     ConsumerProtocol,
     /// A topic is made or altered to have it.
     Compaction,
+    Sasl,
 }
 
 impl Unbuilt {
@@ -28,6 +32,7 @@ impl Unbuilt {
                 "Corelog has no consumer group protocol of KIP-848 yet: set group.protocol=classic"
             }
             Unbuilt::Compaction => UNCOMPACTED,
+            Unbuilt::Sasl => "Corelog has no authentication yet: set security.protocol=PLAINTEXT",
         }
     }
 
@@ -42,6 +47,7 @@ impl Unbuilt {
             Unbuilt::Transactions => "transactions",
             Unbuilt::ConsumerProtocol => "consumer protocol",
             Unbuilt::Compaction => "compaction",
+            Unbuilt::Sasl => "authentication",
         };
         context.shard.sparingly(kind, move |left_out| {
             let topic = Some(topic).filter(|topic| !topic.is_empty());
@@ -81,6 +87,25 @@ pub async fn consumer_group_heartbeat(
     ConsumerGroupHeartbeatResponse {
         error_code: ErrorCode::UNSUPPORTED_VERSION.0,
         error_message: Some(Str::from(Unbuilt::ConsumerProtocol.message())),
+        ..Default::default()
+    }
+}
+
+/// SaslHandshake and SaslAuthenticate are refused as on any PLAINTEXT listener of Kafka: clients give up at it, and show
+/// that the listener is the reason.
+pub async fn sasl_handshake(context: Context, _request: SaslHandshakeRequest) -> SaslHandshakeResponse {
+    Unbuilt::Sasl.tell(&context);
+    SaslHandshakeResponse { error_code: ErrorCode::ILLEGAL_SASL_STATE.0, ..Default::default() }
+}
+
+pub async fn sasl_authenticate(
+    context: Context,
+    _request: SaslAuthenticateRequest,
+) -> SaslAuthenticateResponse {
+    Unbuilt::Sasl.tell(&context);
+    SaslAuthenticateResponse {
+        error_code: ErrorCode::ILLEGAL_SASL_STATE.0,
+        error_message: Some(Str::from(Unbuilt::Sasl.message())),
         ..Default::default()
     }
 }

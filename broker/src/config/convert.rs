@@ -73,7 +73,9 @@ fn convert(key: &str, value: &str) -> Result<(String, Option<String>), String> {
 pub(super) fn literal(kind: Kind, value: &str) -> String {
     match kind {
         Kind::Boolean | Kind::Int | Kind::Short | Kind::Long => value.to_owned(),
-        Kind::Double | Kind::String | Kind::List => serde_json::Value::from(value).to_string(),
+        Kind::Double | Kind::String | Kind::List | Kind::Password => {
+            serde_json::Value::from(value).to_string()
+        }
     }
 }
 

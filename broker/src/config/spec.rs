@@ -13,6 +13,8 @@ pub enum Kind {
     Long = 5,
     Double = 6,
     List = 7,
+    /// A secret: what it is set to is told to nobody.
+    Password = 9,
 }
 
 impl Kind {
@@ -26,6 +28,7 @@ impl Kind {
             Kind::Long => "LONG",
             Kind::Double => "DOUBLE",
             Kind::List => "LIST",
+            Kind::Password => "PASSWORD",
         }
     }
 
@@ -290,6 +293,8 @@ impl Spec {
                 self.check.double(number).map_err(|why| bad(&value, why))?;
                 Ok(value)
             }
+            // Why a secret is not taken must not have it.
+            Kind::Password => Ok(text.to_owned()),
             Kind::String => self.check.string(text).map_err(|why| bad(text, why)),
             Kind::List => {
                 let elements = split_list(text);

@@ -1,5 +1,7 @@
 //! What the controller is asked to change, and the decision: a pure function of the image.
 
+use std::sync::Arc;
+
 use corelog_wire::metadata_records::{
     ConfigRecord, MetadataRecord, PartitionRecord, ProducerIdsRecord, RemoveTopicRecord, TopicRecord,
 };
@@ -7,9 +9,9 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 
 use super::image::{Image, RESOURCE_BROKER, RESOURCE_TOPIC};
 use super::is_internal;
-use crate::config::ConfigMap;
-use crate::config::alter::Alteration;
-use crate::topic_name;
+use crate::config::alter::{self, Alteration, Owner, Refusal};
+use crate::config::{ConfigMap, Layers};
+use crate::settings::Settings;
 
 /// Partitions that one topic may have, so that a change fits one batch of the controller's log.
 pub const TOPIC_PARTITIONS_MAX: i32 = 10_000;
@@ -24,6 +26,12 @@ pub struct ChangeError {
     pub message: String,
 }
 
+impl From<Refusal> for ChangeError {
+    fn from(refusal: Refusal) -> ChangeError {
+        ChangeError::new(ErrorCode(refusal.code()), refusal.to_string())
+    }
+}
+
 impl ChangeError {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> ChangeError {
         ChangeError { code, message: message.into() }
@@ -34,6 +42,8 @@ impl ChangeError {
 #[derive(Debug, Clone)]
 pub struct NewTopic {
     pub name: Str,
+    /// Drawn by who asks: a decision has nothing of chance.
+    pub id: Uuid,
     pub partitions: i32,
     pub overrides: ConfigMap,
 }
@@ -46,10 +56,36 @@ pub enum ResourceKey {
     Broker(String),
 }
 
-/// What is to change of a resource's configs: gets the image and the values set on the resource itself.
-pub type AlterConfigs = Box<dyn FnOnce(&Image, &ConfigMap) -> Result<Vec<Alteration>, ChangeError> + Send>;
+/// What is to change of a resource's configs.
+#[derive(Clone)]
+pub enum ConfigChange {
+    /// Name, operation and value of each (KIP-339).
+    Incremental(Vec<(Str, i8, Option<Str>)>),
+    /// These are all.
+    Replace(Vec<(Str, Option<Str>)>),
+}
+
+impl ConfigChange {
+    fn decide(&self, owner: Owner, layers: &Layers<'_>, own: &ConfigMap) -> Result<Vec<Alteration>, Refusal> {
+        match self {
+            ConfigChange::Incremental(changes) => {
+                let changes: Vec<alter::Change<'_>> = changes
+                    .iter()
+                    .map(|(name, op, value)| alter::Change { name, op: *op, value: value.as_deref() })
+                    .collect();
+                alter::incremental(owner, layers, own, &changes)
+            }
+            ConfigChange::Replace(configs) => {
+                let configs: Vec<(&str, Option<&str>)> =
+                    configs.iter().map(|(name, value)| (&**name, value.as_deref())).collect();
+                alter::replace(owner, layers, own, &configs)
+            }
+        }
+    }
+}
 
 /// One change. It is whole or not there, and is carried out whether or not anybody waits for it.
+#[derive(Clone)]
 pub enum Change {
     CreateTopic(NewTopic),
     DeleteTopic {
@@ -62,31 +98,32 @@ pub enum Change {
     },
     AlterConfigs {
         resource: ResourceKey,
-        change: AlterConfigs,
+        change: ConfigChange,
     },
     /// [`PRODUCER_ID_BLOCK`] ids that nobody has had, up to the resulting image's `next_producer_id`.
     TakeProducerIds,
 }
 
 /// What decisions go by beside the image.
-pub struct Limits {
+pub struct Rules {
     pub node_id: i32,
     pub partitions_max: usize,
+    pub settings: Arc<Settings>,
 }
 
 impl Change {
     /// The records that make the change, in one batch; none where nothing is to change.
-    pub fn decide(self, image: &Image, limits: &Limits) -> Result<Vec<MetadataRecord>, ChangeError> {
+    pub fn decide(self, image: &Image, rules: &Rules) -> Result<Vec<MetadataRecord>, ChangeError> {
         match self {
-            Change::CreateTopic(new) => create_topic(image, limits, new),
+            Change::CreateTopic(new) => create_topic(image, rules, new),
             Change::DeleteTopic { id } => {
                 image.topic_by_id(id).ok_or_else(unknown_topic)?;
                 Ok(vec![MetadataRecord::RemoveTopicRecord(RemoveTopicRecord { topic_id: id })])
             }
-            Change::CreatePartitions { topic, count } => create_partitions(image, limits, &topic, count),
-            Change::AlterConfigs { resource, change } => alter_configs(image, resource, change),
+            Change::CreatePartitions { topic, count } => create_partitions(image, rules, &topic, count),
+            Change::AlterConfigs { resource, change } => alter_configs(image, rules, resource, &change),
             Change::TakeProducerIds => Ok(vec![MetadataRecord::ProducerIdsRecord(ProducerIdsRecord {
-                broker_id: limits.node_id,
+                broker_id: rules.node_id,
                 broker_epoch: -1,
                 next_producer_id: image.next_producer_id + PRODUCER_ID_BLOCK,
             })]),
@@ -94,32 +131,32 @@ impl Change {
     }
 }
 
-fn create_topic(image: &Image, limits: &Limits, new: NewTopic) -> Result<Vec<MetadataRecord>, ChangeError> {
+fn create_topic(image: &Image, rules: &Rules, new: NewTopic) -> Result<Vec<MetadataRecord>, ChangeError> {
     if image.topic(&new.name).is_some() {
         return Err(ChangeError::new(
             ErrorCode::TOPIC_ALREADY_EXISTS,
             format!("Topic '{}' already exists.", new.name),
         ));
     }
-    if let Some(existing) = topic_name::collision(&new.name, image.topics.keys().map(|name| &**name)) {
+    if let Some(existing) = image.colliding(&new.name) {
         return Err(ChangeError::new(
             ErrorCode::INVALID_TOPIC_EXCEPTION,
             format!("Topic '{}' collides with existing topic: {existing}", new.name),
         ));
     }
-    check_room(image, limits, new.partitions)?;
-    let id = Uuid::from_random((corelog_io::random_u64() as u128) << 64 | corelog_io::random_u64() as u128);
+    check_room(image, rules, new.partitions)?;
+    let id = new.id;
     // Names come out of request frames: an image must not keep those alive.
     let name = new.name.detach();
     let mut records = vec![MetadataRecord::TopicRecord(TopicRecord { name: name.clone(), topic_id: id })];
-    records.extend((0..new.partitions).map(|partition| partition_record(id, partition, limits.node_id, 0)));
+    records.extend((0..new.partitions).map(|partition| partition_record(id, partition, rules.node_id)));
     records.extend(config_records(RESOURCE_TOPIC, name, &new.overrides));
     Ok(records)
 }
 
 fn create_partitions(
     image: &Image,
-    limits: &Limits,
+    rules: &Rules,
     topic: &Str,
     count: i32,
 ) -> Result<Vec<MetadataRecord>, ChangeError> {
@@ -150,17 +187,18 @@ fn create_partitions(
     if count > TOPIC_PARTITIONS_MAX {
         return Err(too_many_partitions(count));
     }
-    check_room(image, limits, count - have)?;
-    Ok((have..count).map(|partition| partition_record(topic.id, partition, limits.node_id, 0)).collect())
+    check_room(image, rules, count - have)?;
+    Ok((have..count).map(|partition| partition_record(topic.id, partition, rules.node_id)).collect())
 }
 
 fn alter_configs(
     image: &Image,
+    rules: &Rules,
     resource: ResourceKey,
-    change: AlterConfigs,
+    change: &ConfigChange,
 ) -> Result<Vec<MetadataRecord>, ChangeError> {
     let none = ConfigMap::new();
-    let (resource_type, resource_name, current) = match &resource {
+    let (owner, resource_type, resource_name, current) = match &resource {
         ResourceKey::Topic(name) => {
             let topic = image.topic(name).ok_or_else(|| {
                 ChangeError::new(
@@ -168,13 +206,15 @@ fn alter_configs(
                     format!("The topic '{name}' does not exist."),
                 )
             })?;
-            (RESOURCE_TOPIC, topic.name.clone(), &topic.overrides)
+            (Owner::Topic, RESOURCE_TOPIC, topic.name.clone(), &*topic.overrides)
         }
         ResourceKey::Broker(name) => {
-            (RESOURCE_BROKER, name.as_str().into(), image.broker_overrides.get(name).unwrap_or(&none))
+            let current = image.broker_overrides.get(name).unwrap_or(&none);
+            (Owner::Broker, RESOURCE_BROKER, name.as_str().into(), current)
         }
     };
-    let altered = change(image, current)?;
+    let (own, cluster) = image.broker_layers(rules.node_id);
+    let altered = change.decide(owner, &rules.settings.layers(own, cluster), current)?;
     let records = altered.into_iter().map(|altered| {
         MetadataRecord::ConfigRecord(ConfigRecord {
             resource_type,
@@ -186,9 +226,9 @@ fn alter_configs(
     Ok(records.collect())
 }
 
-fn check_room(image: &Image, limits: &Limits, more: i32) -> Result<(), ChangeError> {
+fn check_room(image: &Image, rules: &Rules, more: i32) -> Result<(), ChangeError> {
     let have = image.partition_count();
-    let max = limits.partitions_max;
+    let max = rules.partitions_max;
     if have + more as usize > max {
         return Err(ChangeError::new(
             ErrorCode::POLICY_VIOLATION,
@@ -217,14 +257,15 @@ pub fn config_records(
     })
 }
 
-pub fn partition_record(topic_id: Uuid, partition_id: i32, node: i32, leader_epoch: i32) -> MetadataRecord {
+/// A partition that begins, on `node` alone.
+pub fn partition_record(topic_id: Uuid, partition_id: i32, node: i32) -> MetadataRecord {
     MetadataRecord::PartitionRecord(PartitionRecord {
         partition_id,
         topic_id,
         replicas: vec![node],
         isr: vec![node],
         leader: node,
-        leader_epoch,
+        leader_epoch: 0,
         partition_epoch: 0,
         ..Default::default()
     })

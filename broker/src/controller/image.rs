@@ -1,70 +1,142 @@
-//! The cluster's metadata as of one point of the controller's log: immutable, one copy for all shards.
+//! The cluster's metadata as of one point of the controller's log: what its records say and nothing else, so that all who
+//! applied the same records hold the same. A copy shares what has not changed since: a change costs what it touches, however
+//! much there is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use corelog_wire::metadata_records::MetadataRecord;
+use corelog_wire::metadata_records::{ConfigRecord, MetadataRecord, PartitionChangeRecord, PartitionRecord};
 use corelog_wire::{Str, Uuid};
+use rpds::{RedBlackTreeMapSync, VectorSync};
 
-use crate::config::{ConfigMap, TopicConfig};
-use crate::settings::Settings;
+use super::delta::Delta;
+use crate::config::ConfigMap;
+use crate::topic_name;
 
 /// `resource_type` of a config record, as in DescribeConfigs (KIP-133).
 pub const RESOURCE_TOPIC: i8 = 2;
 pub const RESOURCE_BROKER: i8 = 4;
 
+/// `leader` of a partition's change that leaves it as it is.
+const NO_LEADER_CHANGE: i32 = -2;
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartitionImage {
+    pub leader: i32,
     pub leader_epoch: i32,
+    pub replicas: Arc<[i32]>,
+    pub isr: Arc<[i32]>,
+    /// Moves with each change of the partition.
+    pub partition_epoch: i32,
 }
 
-#[derive(Debug, Clone)]
+impl PartitionImage {
+    fn new(record: &PartitionRecord) -> PartitionImage {
+        let replicas: Arc<[i32]> = record.replicas.as_slice().into();
+        let is_whole = record.isr == record.replicas;
+        PartitionImage {
+            leader: record.leader,
+            leader_epoch: record.leader_epoch,
+            isr: if is_whole { replicas.clone() } else { record.isr.as_slice().into() },
+            replicas,
+            partition_epoch: record.partition_epoch,
+        }
+    }
+
+    /// The record that creates it as it is.
+    pub fn record(&self, topic_id: Uuid, partition_id: i32) -> MetadataRecord {
+        MetadataRecord::PartitionRecord(PartitionRecord {
+            partition_id,
+            topic_id,
+            replicas: self.replicas.to_vec(),
+            isr: self.isr.to_vec(),
+            leader: self.leader,
+            leader_epoch: self.leader_epoch,
+            partition_epoch: self.partition_epoch,
+            ..Default::default()
+        })
+    }
+
+    /// As Kafka does it: a leader that is named begins an epoch.
+    fn change(&mut self, record: &PartitionChangeRecord) {
+        if let Some(replicas) = &record.replicas {
+            self.replicas = replicas.as_slice().into();
+        }
+        if let Some(isr) = &record.isr {
+            self.isr = isr.as_slice().into();
+        }
+        if record.leader != NO_LEADER_CHANGE {
+            self.leader = record.leader;
+            self.leader_epoch += 1;
+        }
+        self.partition_epoch += 1;
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub struct TopicImage {
     pub name: Str,
     pub id: Uuid,
-    pub partitions: Vec<PartitionImage>,
+    pub partitions: VectorSync<PartitionImage>,
     /// What was set on the topic itself.
-    pub overrides: ConfigMap,
-    /// Overrides over the broker's defaults.
-    pub config: Arc<TopicConfig>,
+    pub overrides: Arc<ConfigMap>,
 }
 
-#[derive(Debug, Clone)]
+impl TopicImage {
+    pub fn partition(&self, partition: i32) -> Option<&PartitionImage> {
+        self.partitions.get(usize::try_from(partition).ok()?)
+    }
+
+    pub fn partition_count(&self) -> i32 {
+        self.partitions.len() as i32
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Image {
-    /// For topics that set nothing, by what the broker was started with.
-    defaults: Arc<TopicConfig>,
     /// Kafka offset in the controller's log up to which (exclusive) this image holds.
     pub end_offset: i64,
-    pub topics: HashMap<Str, Arc<TopicImage>>,
-    pub names: HashMap<Uuid, Str>,
+    topics: RedBlackTreeMapSync<Uuid, Arc<TopicImage>>,
+    ids: RedBlackTreeMapSync<Str, Uuid>,
+    /// Names with '.' or '_', by what Kafka's metrics make of them.
+    folded: RedBlackTreeMapSync<Str, Str>,
+    partitions: usize,
     /// Dynamic broker configs: "" is the cluster-wide default, otherwise the node's id.
-    pub broker_overrides: BTreeMap<String, ConfigMap>,
+    pub broker_overrides: Arc<BTreeMap<String, ConfigMap>>,
     pub next_producer_id: i64,
 }
 
 impl Image {
-    pub fn new(settings: &Settings) -> Image {
-        let none = ConfigMap::new();
-        Image {
-            defaults: Arc::new(TopicConfig::resolve(&settings.layers(&none, &none), &none)),
-            end_offset: 0,
-            topics: HashMap::new(),
-            names: HashMap::new(),
-            broker_overrides: BTreeMap::new(),
-            next_producer_id: 0,
-        }
-    }
-
     pub fn topic(&self, name: &str) -> Option<&Arc<TopicImage>> {
-        self.topics.get(name)
+        self.topics.get(self.ids.get(name)?)
     }
 
     pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<TopicImage>> {
-        self.names.get(&id).and_then(|name| self.topics.get(name))
+        self.topics.get(&id)
+    }
+
+    /// In the order of their names.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicImage>> {
+        self.ids.values().map(|id| &self.topics[id])
+    }
+
+    /// From this name on, in the order of their names.
+    pub fn topics_from<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Arc<TopicImage>> + use<'a> {
+        let name = Str::from(name);
+        self.ids.range(name..).map(|(_, id)| &self.topics[id])
+    }
+
+    pub fn topic_count(&self) -> usize {
+        self.ids.size()
     }
 
     pub fn partition_count(&self) -> usize {
-        self.topics.values().map(|topic| topic.partitions.len()).sum()
+        self.partitions
+    }
+
+    /// Another topic whose name counts as the same in Kafka's metrics, where '.' and '_' are one.
+    pub fn colliding(&self, name: &str) -> Option<&Str> {
+        self.folded.get(topic_name::folded(name)?.as_str()).filter(|other| **other != name)
     }
 
     /// Dynamic configs of broker `node_id` and of the whole cluster.
@@ -74,66 +146,43 @@ impl Image {
         (of(&node_id.to_string()), of(""))
     }
 
-    /// Applies one record. Records that contradict the image (a partition of a topic that is not there) mean that
-    /// the log is not the one this image was built from.
-    pub fn apply(&mut self, record: &MetadataRecord) -> Result<(), String> {
+    /// Applies one record, and adds to `delta` what it changes. Records that contradict the image (a partition of a topic that
+    /// is not there) mean that the log is not the one this image was built from; the image is worth nothing then.
+    pub fn apply(&mut self, record: &MetadataRecord, delta: &mut Delta) -> Result<(), String> {
         match record {
-            MetadataRecord::TopicRecord(r) => {
-                let topic = TopicImage {
-                    name: r.name.clone(),
-                    id: r.topic_id,
-                    partitions: Vec::new(),
-                    overrides: ConfigMap::new(),
-                    config: self.defaults.clone(),
-                };
-                if self.names.insert(r.topic_id, r.name.clone()).is_some() {
-                    return Err(format!("topic id {} is created twice", r.topic_id));
-                }
-                if self.topics.insert(r.name.clone(), Arc::new(topic)).is_some() {
-                    return Err(format!("topic {} is created twice", r.name));
-                }
-            }
+            MetadataRecord::TopicRecord(r) => self.create_topic(&r.name, r.topic_id, delta)?,
+            MetadataRecord::RemoveTopicRecord(r) => self.remove_topic(r.topic_id, delta)?,
             MetadataRecord::PartitionRecord(r) => {
                 let topic = self.topic_mut(r.topic_id)?;
-                if r.partition_id != topic.partitions.len() as i32 {
+                if r.partition_id != topic.partition_count() {
                     return Err(format!(
                         "topic {} has {} partitions and partition {} is created",
                         topic.name,
-                        topic.partitions.len(),
+                        topic.partition_count(),
                         r.partition_id
                     ));
                 }
-                topic.partitions.push(PartitionImage { leader_epoch: r.leader_epoch });
+                topic.partitions.push_back_mut(PartitionImage::new(r));
+                self.partitions += 1;
+                delta.partition(r.topic_id, r.partition_id);
             }
-            MetadataRecord::RemoveTopicRecord(r) => {
-                let name = self
-                    .names
-                    .remove(&r.topic_id)
-                    .ok_or_else(|| format!("topic {} is removed and not there", r.topic_id))?;
-                self.topics.remove(&name);
-            }
-            MetadataRecord::ConfigRecord(r) => {
-                let overrides = match r.resource_type {
-                    RESOURCE_TOPIC => {
-                        let id = self
-                            .topics
-                            .get(&r.resource_name)
-                            .ok_or_else(|| {
-                                format!("config of topic {}, which is not there", r.resource_name)
-                            })?
-                            .id;
-                        &mut self.topic_mut(id)?.overrides
-                    }
-                    RESOURCE_BROKER => self.broker_overrides.entry(r.resource_name.to_string()).or_default(),
-                    other => return Err(format!("config of unknown resource type {other}")),
+            MetadataRecord::PartitionChangeRecord(r) => {
+                let topic = self.topic_mut(r.topic_id)?;
+                let partition = usize::try_from(r.partition_id).ok();
+                let changed = partition.and_then(|partition| topic.partitions.get_mut(partition));
+                let Some(changed) = changed else {
+                    return Err(format!(
+                        "partition {} of topic {} changes, which is not there",
+                        r.partition_id, topic.name
+                    ));
                 };
-                match &r.value {
-                    Some(value) => overrides.insert(r.name.to_string(), value.to_string()),
-                    None => overrides.remove(&*r.name),
-                };
+                changed.change(r);
+                delta.partition(r.topic_id, r.partition_id);
             }
+            MetadataRecord::ConfigRecord(r) => self.set_config(r, delta)?,
             MetadataRecord::ProducerIdsRecord(r) => {
                 self.next_producer_id = self.next_producer_id.max(r.next_producer_id);
+                delta.producer_ids = true;
             }
             // Feature levels come with clusters of more than one broker.
             MetadataRecord::FeatureLevelRecord(r) => {
@@ -143,18 +192,74 @@ impl Image {
         Ok(())
     }
 
-    /// Works out the effective configs of `topics` after what they rest on has changed.
-    pub fn finish_configs(&mut self, settings: &Settings, node_id: i32, topics: &[Str]) {
-        for name in topics {
-            let Some(topic) = self.topics.get(name) else { continue };
-            let (own, cluster) = self.broker_layers(node_id);
-            let config = Arc::new(TopicConfig::resolve(&settings.layers(own, cluster), &topic.overrides));
-            Arc::make_mut(self.topics.get_mut(name).expect("it was there above")).config = config;
+    fn create_topic(&mut self, name: &Str, id: Uuid, delta: &mut Delta) -> Result<(), String> {
+        if self.topics.contains_key(&id) {
+            return Err(format!("topic id {id} is created twice"));
         }
+        if self.ids.contains_key(name) {
+            return Err(format!("topic {name} is created twice"));
+        }
+        let topic = TopicImage {
+            name: name.clone(),
+            id,
+            partitions: VectorSync::new_sync(),
+            overrides: Arc::default(),
+        };
+        self.topics.insert_mut(id, Arc::new(topic));
+        self.ids.insert_mut(name.clone(), id);
+        if let Some(folded) = topic_name::folded(name) {
+            self.folded.insert_mut(folded.into(), name.clone());
+        }
+        delta.created(id);
+        Ok(())
+    }
+
+    fn remove_topic(&mut self, id: Uuid, delta: &mut Delta) -> Result<(), String> {
+        let Some(topic) = self.topics.get(&id).cloned() else {
+            return Err(format!("topic {id} is removed and not there"));
+        };
+        self.topics.remove_mut(&id);
+        self.ids.remove_mut(&topic.name);
+        if let Some(folded) = topic_name::folded(&topic.name)
+            && self.folded.get(folded.as_str()) == Some(&topic.name)
+        {
+            self.folded.remove_mut(folded.as_str());
+        }
+        self.partitions -= topic.partitions.len();
+        delta.removed(topic);
+        Ok(())
+    }
+
+    fn set_config(&mut self, record: &ConfigRecord, delta: &mut Delta) -> Result<(), String> {
+        let overrides = match record.resource_type {
+            RESOURCE_TOPIC => {
+                let name = &record.resource_name;
+                let Some(id) = self.ids.get(name).copied() else {
+                    return Err(format!("config of topic {name}, which is not there"));
+                };
+                delta.configs(id);
+                Arc::make_mut(&mut self.topic_mut(id)?.overrides)
+            }
+            RESOURCE_BROKER => {
+                let name = record.resource_name.to_string();
+                delta.brokers.insert(name.clone());
+                Arc::make_mut(&mut self.broker_overrides).entry(name).or_default()
+            }
+            other => return Err(format!("config of unknown resource type {other}")),
+        };
+        match &record.value {
+            Some(value) => overrides.insert(record.name.to_string(), value.to_string()),
+            None => overrides.remove(&*record.name),
+        };
+        // Of what sets nothing a snapshot tells nothing either.
+        if record.resource_type == RESOURCE_BROKER {
+            Arc::make_mut(&mut self.broker_overrides).retain(|_, overrides| !overrides.is_empty());
+        }
+        Ok(())
     }
 
     fn topic_mut(&mut self, id: Uuid) -> Result<&mut TopicImage, String> {
-        let name = self.names.get(&id).ok_or_else(|| format!("topic id {id} is not there"))?;
-        Ok(Arc::make_mut(self.topics.get_mut(name).expect("names and topics hold the same topics")))
+        let topic = self.topics.get_mut(&id).ok_or_else(|| format!("topic id {id} is not there"))?;
+        Ok(Arc::make_mut(topic))
     }
 }

@@ -1,32 +1,42 @@
 //! The controller: topics, partitions, configs and producer-id ranges.
 //!
-//! Its state is what a log of Kafka's own metadata records says ([`records`]); [`image`] is that state finished
-//! for reading, immutable, and held by every shard. [`Controller`] lives in a task of shard 0, decides on changes one
-//! at a time ([`change`]), makes them durable in its log, and publishes the new image to every shard before it answers:
-//! when a client hears that a topic exists, every core serves it. All changes come by [`Shard::change`]. Now and then the log
-//! begins anew with a [`snapshot`].
+//! Its state is what a log of Kafka's own metadata records says ([`records`]): the [`image`], the same for all who applied the
+//! same records. What a broker makes of it is its [`view`], which every shard holds. A change goes three steps, each of which
+//! knows nothing of the others: [`change`] decides on records, [`log`] makes them hold, [`image`] applies them, and tells in a
+//! [`delta`] what that has changed. [`Controller`] takes changes through them one at a time, in a task of shard 0, and
+//! publishes view and delta to every shard before it answers: when a client hears that a topic exists, every core serves it.
+//! All changes come by [`Shard::change`]. Now and then the log begins anew with a [`snapshot`].
 //!
 //! [`Shard::change`]: crate::shard::Shard::change
 
 mod change;
+mod delta;
+mod handle;
 pub mod image;
+mod load;
+mod log;
+mod recent;
 pub mod records;
 mod snapshot;
-mod state;
+mod task;
+#[cfg(test)]
+mod tests;
+mod view;
 
 pub use change::{
-    Change, ChangeError, NewTopic, PRODUCER_ID_BLOCK, ResourceKey, TOPIC_PARTITIONS_MAX, too_many_partitions,
+    Change, ChangeError, ConfigChange, NewTopic, PRODUCER_ID_BLOCK, ResourceKey, TOPIC_PARTITIONS_MAX,
+    too_many_partitions,
 };
+pub use delta::Delta;
+pub use handle::Terms;
 pub use image::{Image, TopicImage};
-pub use state::{Controller, ControllerHandle};
+pub use recent::{Changed, RecentChanges};
+pub use task::{Controller, ControllerHandle, Update};
+pub use view::{View, Viewer};
 
-use corelog_wire::Uuid;
+pub use crate::ids::{CONTROLLER_SHARD, CONTROLLER_TOPIC};
 
-/// The controller's log has the well-known id of Kafka's `__cluster_metadata`.
-pub const CONTROLLER_TOPIC: Uuid = Uuid([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 pub const CONTROLLER_TOPIC_NAME: &str = "__cluster_metadata";
-/// The shard that runs the controller.
-pub const CONTROLLER_SHARD: crate::shard::ShardId = crate::shard::ShardId(0);
 
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 

@@ -7,6 +7,7 @@
 //! those, and forgets the others ([`gone`]).
 
 use std::collections::BTreeSet;
+use std::iter::Peekable;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use corelog_wire::metadata_records::{
     FeatureLevelRecord, MetadataRecord, ProducerIdsRecord, RemoveTopicRecord, TopicRecord,
 };
 
-use super::change::{config_records, partition_record};
+use super::change::config_records;
 use super::image::{Image, RESOURCE_BROKER, RESOURCE_TOPIC, TopicImage};
 use crate::shard::Shard;
 
@@ -68,31 +69,29 @@ impl Mark {
 }
 
 /// The batches of a snapshot, one after the other: an image of thousands of partitions is never there twice.
-pub struct Batches {
-    node_id: i32,
+pub struct Batches<'a> {
     is_first: bool,
-    /// Not in a batch yet: of the broker first, then topic by topic, in the order of their names.
+    /// Not in a batch yet: of the broker first, then topic by topic.
     records: Vec<MetadataRecord>,
-    topics: std::vec::IntoIter<Arc<TopicImage>>,
+    topics: Peekable<Box<dyn Iterator<Item = &'a Arc<TopicImage>> + 'a>>,
 }
 
-impl Batches {
-    pub fn new(image: &Image, deleted: &BTreeSet<Uuid>, node_id: i32) -> Batches {
+impl<'a> Batches<'a> {
+    pub fn new(image: &'a Image, deleted: &BTreeSet<Uuid>, node_id: i32) -> Batches<'a> {
         let ids = ProducerIdsRecord {
             broker_id: node_id,
             broker_epoch: -1,
             next_producer_id: image.next_producer_id,
         };
         let mut records = vec![MetadataRecord::ProducerIdsRecord(ids)];
-        for (name, overrides) in &image.broker_overrides {
+        for (name, overrides) in &*image.broker_overrides {
             records.extend(config_records(RESOURCE_BROKER, name.as_str().into(), overrides));
         }
         records.extend(
             deleted.iter().map(|id| MetadataRecord::RemoveTopicRecord(RemoveTopicRecord { topic_id: *id })),
         );
-        let mut topics: Vec<_> = image.topics.values().cloned().collect();
-        topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Batches { node_id, is_first: true, records, topics: topics.into_iter() }
+        let topics: Box<dyn Iterator<Item = _>> = Box::new(image.topics());
+        Batches { is_first: true, records, topics: topics.peekable() }
     }
 
     /// The next one, with its mark; `None` after the last.
@@ -104,16 +103,15 @@ impl Batches {
                 name: topic.name.clone(),
                 topic_id: topic.id,
             }));
-            for (partition, known) in (0..).zip(&topic.partitions) {
-                self.records.push(partition_record(topic.id, partition, self.node_id, known.leader_epoch));
-            }
+            self.records
+                .extend((0..).zip(&topic.partitions).map(|(index, known)| known.record(topic.id, index)));
             self.records.extend(config_records(RESOURCE_TOPIC, topic.name.clone(), &topic.overrides));
         }
         if self.records.is_empty() {
             return None;
         }
         let rest = self.records.split_off(first_batch(&self.records));
-        let is_last = rest.is_empty() && self.topics.len() == 0;
+        let is_last = rest.is_empty() && self.topics.peek().is_none();
         let mark = Mark { is_first: std::mem::take(&mut self.is_first), is_last };
         let mut batch = vec![mark.record()];
         batch.append(&mut std::mem::replace(&mut self.records, rest));
@@ -169,6 +167,10 @@ async fn dirs(path: &Path) -> std::io::Result<Vec<String>> {
 
 #[cfg(test)]
 pub mod tests {
+    use corelog_wire::Str;
+
+    use super::super::change::partition_record;
+    use super::super::delta::Delta;
     use super::*;
     use crate::config::Machine;
     use crate::config::StaticConfig;
@@ -185,13 +187,12 @@ pub mod tests {
     }
 
     pub fn image(topics: usize, partitions: i32) -> Image {
-        let mut image = Image::new(&settings());
-        let mut apply = |record| image.apply(&record).expect("it fits");
+        let mut image = Image::default();
+        let mut apply = |record| image.apply(&record, &mut Delta::default()).expect("it fits");
         for topic in 0..topics {
-            let name: corelog_wire::Str = format!("topic-{topic}").into();
+            let name: Str = format!("topic-{topic}").into();
             apply(MetadataRecord::TopicRecord(TopicRecord { name: name.clone(), topic_id: id(topic) }));
-            (0..partitions)
-                .for_each(|partition| apply(partition_record(id(topic), partition, 1, topic as i32)));
+            (0..partitions).for_each(|partition| apply(partition_record(id(topic), partition, topic as i32)));
             let set = [("retention.ms".to_owned(), topic.to_string())].into();
             config_records(RESOURCE_TOPIC, name, &set).for_each(&mut apply);
         }
@@ -206,28 +207,22 @@ pub mod tests {
         for (topics, partitions) in [(0, 0), (3, 2), (7, 900), (1, 5_000), (1999, 1)] {
             let (image, deleted) = (image(topics, partitions), BTreeSet::from([id(1 << 20)]));
             let mut batches = Batches::new(&image, &deleted, 1);
-            let (mut again, mut seen, mut whole) = (Image::new(&settings()), BTreeSet::new(), false);
+            let (mut again, mut seen, mut whole) = (Image::default(), BTreeSet::new(), false);
             while let Some(batch) = batches.next() {
                 assert!(!whole && batch.len() <= RECORDS_PER_BATCH + 1);
                 let mark = Mark::of(&batch).expect("it has a mark");
-                assert_eq!(mark.is_first, again.topics.is_empty() && seen.is_empty());
+                assert_eq!(mark.is_first, again == Image::default() && seen.is_empty());
                 whole = mark.is_last;
                 for record in &batch[1..] {
                     match record {
                         MetadataRecord::RemoveTopicRecord(removed) => drop(seen.insert(removed.topic_id)),
-                        record => again.apply(record).expect("it fits"),
+                        record => again.apply(record, &mut Delta::default()).expect("it fits"),
                     }
                 }
             }
             assert!(whole);
             assert_eq!(seen, deleted);
-            assert_eq!(format!("{:?}", again.broker_overrides), format!("{:?}", image.broker_overrides));
-            assert_eq!((again.next_producer_id, again.topics.len()), (4_000, topics));
-            for (name, topic) in &image.topics {
-                let found = again.topic(name).expect("it is there");
-                assert_eq!((found.id, &found.overrides), (topic.id, &topic.overrides));
-                assert_eq!(found.partitions, topic.partitions);
-            }
+            assert_eq!(again, image);
         }
     }
 
@@ -235,12 +230,16 @@ pub mod tests {
     #[test]
     fn batches_of_long_configs_are_small() {
         let mut image = image(20, 1);
-        for (name, topic) in &mut image.topics {
-            let topic = std::sync::Arc::make_mut(topic);
-            topic.overrides.insert("a".into(), name.repeat(30_000 / name.len()));
-            topic.overrides.insert("b".into(), name.repeat(30_000 / name.len()));
+        let names: Vec<Str> = image.topics().map(|topic| topic.name.clone()).collect();
+        for name in names {
+            let long = name.repeat(30_000 / name.len());
+            let set = ["a", "b"].map(|config| (config.to_owned(), long.clone())).into();
+            for record in config_records(RESOURCE_TOPIC, name, &set) {
+                image.apply(&record, &mut Delta::default()).expect("it fits");
+            }
         }
-        let (mut batches, mut configs) = (Batches::new(&image, &BTreeSet::new(), 1), 0);
+        let none = BTreeSet::new();
+        let (mut batches, mut configs) = (Batches::new(&image, &none, 1), 0);
         while let Some(batch) = batches.next() {
             let value = |record: &MetadataRecord| match record {
                 MetadataRecord::ConfigRecord(config) => config.value.as_deref().map_or(0, str::len),

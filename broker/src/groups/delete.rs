@@ -6,14 +6,13 @@ use corelog_wire::messages::delete_groups_response::DeletableGroupResult;
 use corelog_wire::{ErrorCode, Str};
 use tracing::info;
 
-use super::coordinator::GroupCoordinator;
-use super::group::GroupState;
+use super::classic::GroupState;
+use super::machine::Groups;
 use super::offsets::OffsetKey;
-use super::parked::Ticket;
 use super::request::GroupResponse;
-use super::written::GroupChange;
+use crate::coordinator::Ticket;
 
-impl GroupCoordinator {
+impl Groups {
     /// One result for each name, in their order.
     pub(super) fn delete(&mut self, ticket: Ticket, group_ids: Vec<Str>) {
         let mut results = Vec::with_capacity(group_ids.len());
@@ -24,11 +23,11 @@ impl GroupCoordinator {
         for group_id in group_ids {
             let error = match errors.get(&group_id) {
                 Some(error) => *error,
-                None => match self.groups.get(&group_id).filter(|group| group.deleting.is_none()) {
+                None => match self.group(&group_id) {
                     None => ErrorCode::GROUP_ID_NOT_FOUND,
                     Some(group) if !group.is(GroupState::Empty) => ErrorCode::NON_EMPTY_GROUP,
                     Some(group) => {
-                        self.collect_offsets(&group.id, &mut keys);
+                        keys.extend(self.latest_keys_of(&group.id));
                         groups.push(group.id.clone());
                         ErrorCode::NONE
                     }
@@ -42,12 +41,14 @@ impl GroupCoordinator {
             return self.env.respond(ticket, answer);
         }
         info!(groups = groups.len(), offsets = keys.len(), "removing groups");
-        self.remove_offsets(keys, GroupChange::Removed { groups }, Some((ticket, answer)));
+        self.remove_offsets(keys, groups, Some((ticket, answer)));
     }
 
-    fn collect_offsets(&self, group: &Str, keys: &mut Vec<OffsetKey>) {
-        for (topic, partition, _, _) in self.offsets.latest_of(group) {
-            keys.push(OffsetKey { group: group.clone(), topic: topic.clone(), partition });
-        }
+    fn latest_keys_of(&self, group: &Str) -> impl Iterator<Item = OffsetKey> {
+        self.latest_offsets_of(group).map(|(topic, partition, ..)| OffsetKey {
+            group: group.clone(),
+            topic: topic.clone(),
+            partition,
+        })
     }
 }

@@ -3,20 +3,17 @@
 use corelog_wire::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use corelog_wire::{ErrorCode, Str};
 
-use super::coordinator::GroupCoordinator;
-use super::group::{Group, GroupState};
-use super::parked::Ticket;
+use super::classic::{Group, GroupState};
+use super::machine::Groups;
 use super::request::{GroupResponse, RequestContext};
+use crate::access::Resource;
+use crate::coordinator::Ticket;
 
 /// From this version on a group that does not exist is an error, with a message (KIP-1043). Before, it is one in state
 /// Dead.
 const GROUP_ID_NOT_FOUND_FROM: i16 = 6;
 
-/// What may be done to a group by one to whom nothing is forbidden, as bits by the codes of AclOperation: read (3),
-/// delete (6), describe (8), describe configs (10), alter configs (11).
-const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
-
-impl GroupCoordinator {
+impl Groups {
     pub(super) fn describe(
         &mut self,
         ticket: Ticket,
@@ -25,12 +22,12 @@ impl GroupCoordinator {
         include_authorized_operations: bool,
     ) {
         let described = group_ids.into_iter().map(|group_id| {
-            let mut described = match self.groups.get(&group_id).filter(|group| group.is_shown()) {
+            let mut described = match self.groups.get(&group_id).filter(|group| self.is_shown(group)) {
                 Some(group) => describe_group(group),
                 None => missing(group_id, context.api_version),
             };
             if include_authorized_operations && described.error_code == 0 {
-                described.authorized_operations = ALL_OPERATIONS;
+                described.authorized_operations = Resource::Group.operations();
             }
             described
         });

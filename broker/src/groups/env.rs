@@ -1,7 +1,5 @@
-//! What every part of the coordinator works with beside the groups: the time of this step, timers, writes on their
-//! way, and the effects collected so far.
+//! What every part of the groups' state machine works with beside the groups: its desk, its settings, its memory.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
@@ -11,16 +9,15 @@ use corelog_wire::messages::sync_group_response::SyncGroupResponse;
 use corelog_wire::{ErrorCode, Str};
 use tracing::warn;
 
+use super::classic::{self, Group, Member, Parked};
 use super::config::GroupConfig;
-use super::effect::{CoordinatorRecord, Effect, WriteId};
-use super::group::Group;
-use super::join;
-use super::member::Member;
-use super::memory::{Account, GroupMemory};
-use super::parked::{Parked, Ticket};
+use super::machine::{Groups, TimerKey};
+use super::memory::GroupMemory;
+use super::offsets::OffsetStore;
+use super::records::GroupRecord;
 use super::request::GroupResponse;
-use super::timers::{TimerKey, Timers};
-use super::written::OnWritten;
+use super::then::{GroupChange, Then};
+use crate::coordinator::{Desk, RawRecord, Ticket, WriteId};
 use crate::logging::sparing::Sparing;
 
 /// The most bytes of a client or instance id that go into a member id.
@@ -28,33 +25,10 @@ const MEMBER_ID_PREFIX_MAX: usize = 256;
 /// Lines a minute about what becomes of groups and members, on each core.
 const GROUP_LINES_MAX: u32 = 300;
 
-/// The time of one step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Now {
-    /// A clock that never goes back: deadlines go by it.
-    pub mono_ms: u64,
-    /// The wall clock: it goes into records, and retention goes by it.
-    pub wall_ms: i64,
-}
-
-/// A write that is on its way to the log.
-pub struct PendingWrite {
-    pub id: WriteId,
-    pub on_written: OnWritten,
-    /// The answer to release when it is durable; replaced by a refusal when it fails.
-    pub answer: Option<(Ticket, GroupResponse)>,
-    /// Its records, as long as they are on their way.
-    _account: Account,
-}
-
 pub struct Env {
+    pub desk: Desk<Groups>,
     pub config: GroupConfig,
     pub memory: GroupMemory,
-    pub now: Now,
-    pub timers: Timers,
-    pub effects: Vec<Effect>,
-    pub writes: VecDeque<PendingWrite>,
-    next_write: u64,
     /// Lines about what clients do, of all coordinators of the shard.
     lines: Rc<Sparing>,
     /// Gives random bits for member ids.
@@ -68,29 +42,20 @@ impl Env {
         lines: Rc<Sparing>,
         random: Box<dyn FnMut() -> u64>,
     ) -> Env {
-        Env {
-            config,
-            memory,
-            now: Now::default(),
-            timers: Timers::default(),
-            effects: Vec::new(),
-            writes: VecDeque::new(),
-            next_write: 0,
-            lines,
-            random,
-        }
+        Env { desk: Desk::default(), config, memory, lines, random }
     }
 
     // ---- answers
 
     pub fn respond(&mut self, ticket: Ticket, response: GroupResponse) {
-        self.effects.push(Effect::Respond { ticket, response });
+        self.desk.respond(ticket, response);
     }
 
     /// Refuses a parked JoinGroup.
     pub fn refuse_join(&mut self, parked: Option<Parked>, member_id: &str, error: ErrorCode) {
         if let Some(Parked { ticket, version }) = parked {
-            self.respond(ticket, GroupResponse::Join(join::refusal(Str::from(member_id), error, version)));
+            let refusal = classic::join_refusal(Str::from(member_id), error, version);
+            self.respond(ticket, GroupResponse::Join(refusal));
         }
     }
 
@@ -102,51 +67,31 @@ impl Env {
 
     // ---- writes
 
-    /// Sends records to the log. What follows from them happens when they are durable.
-    pub fn append(
+    /// Sends records to the log. They, and what is decided on them, count into the memory until they are reported on.
+    pub fn write(
         &mut self,
-        records: Vec<CoordinatorRecord>,
-        on_written: OnWritten,
+        records: Vec<GroupRecord>,
+        change: GroupChange,
         answer: Option<(Ticket, GroupResponse)>,
     ) -> WriteId {
-        let id = WriteId(self.next_write);
-        self.next_write += 1;
         let mut account = self.memory.account();
-        account.add(records.iter().map(CoordinatorRecord::bytes).sum());
-        self.writes.push_back(PendingWrite { id, on_written, answer, _account: account });
-        self.effects.push(Effect::Append { id, records, timestamp_ms: self.now.wall_ms });
-        id
+        account.add(records.iter().map(pending_cost).sum());
+        self.desk.write(records, answer, |raw| {
+            account.add(raw.iter().map(RawRecord::bytes).sum());
+            Then { change, _account: account }
+        })
     }
 
-    /// Answers now, or when `write` is durable if there is one.
-    pub fn respond_when_written(&mut self, write: Option<WriteId>, ticket: Ticket, response: GroupResponse) {
-        let pending = write.and_then(|id| self.writes.iter_mut().rev().find(|pending| pending.id == id));
-        match pending {
-            Some(pending) => pending.answer = Some((ticket, response)),
-            None => self.respond(ticket, response),
-        }
-    }
-
-    /// The id that the next write will bear.
-    pub fn next_write_id(&self) -> WriteId {
-        WriteId(self.next_write)
-    }
-
-    /// Takes the write that the log has reported on.
-    ///
-    /// # Panics
-    /// When writes are reported out of their order: what is visible would then differ from the log.
-    pub fn take_write(&mut self, id: WriteId) -> PendingWrite {
-        let write = self.writes.pop_front().expect("a write that is reported on is on its way");
-        assert_eq!(write.id, id, "writes are reported on in their order");
-        write
+    /// Whether there is such a write, and it is neither committed nor refused.
+    pub fn is_pending(&self, write: Option<WriteId>) -> bool {
+        write.is_some_and(|write| self.desk.is_pending(write))
     }
 
     // ---- log lines
 
     /// As [`Shard::sparingly`](crate::shard::Shard::sparingly), for one shard.
     pub fn sparingly(&self, kind: &'static str, line: impl FnOnce(u64)) {
-        let now = Instant::from_nanos(self.now.mono_ms.saturating_mul(1_000_000));
+        let now = Instant::from_nanos(self.desk.now.mono_ms.saturating_mul(1_000_000));
         if let Some(left_out) = self.lines.turn(kind, 0, now) {
             line(left_out);
         }
@@ -154,7 +99,7 @@ impl Env {
 
     /// What becomes of groups and members: clients make them come and go at will, but people look for these lines.
     pub fn tell(&self, line: impl FnOnce(u64)) {
-        let now = Instant::from_nanos(self.now.mono_ms.saturating_mul(1_000_000));
+        let now = Instant::from_nanos(self.desk.now.mono_ms.saturating_mul(1_000_000));
         if let Some(left_out) = self.lines.turn_of("groups", GROUP_LINES_MAX, 0, now) {
             line(left_out);
         }
@@ -176,12 +121,12 @@ impl Env {
     // ---- deadlines
 
     fn after(&self, delay_ms: i32) -> u64 {
-        self.now.mono_ms.saturating_add(u64::try_from(delay_ms).unwrap_or(0))
+        self.desk.now.mono_ms.saturating_add(u64::try_from(delay_ms).unwrap_or(0))
     }
 
     pub fn schedule_session(&mut self, group: &Str, member: &Str, timeout_ms: i32) {
         let due = self.after(timeout_ms);
-        self.timers.schedule(TimerKey::Session { group: group.clone(), member: member.clone() }, due);
+        self.desk.timers.schedule(TimerKey::Session { group: group.clone(), member: member.clone() }, due);
     }
 
     /// Gives the member its whole session timeout from now.
@@ -190,25 +135,25 @@ impl Env {
     }
 
     pub fn cancel_session(&mut self, group: &Str, member: &Str) {
-        self.timers.cancel(&TimerKey::Session { group: group.clone(), member: member.clone() });
+        self.desk.timers.cancel(&TimerKey::Session { group: group.clone(), member: member.clone() });
     }
 
     pub fn schedule_join(&mut self, group: &Str, delay_ms: i32) {
         let due = self.after(delay_ms);
-        self.timers.schedule(TimerKey::Join(group.clone()), due);
+        self.desk.timers.schedule(TimerKey::Join(group.clone()), due);
     }
 
     pub fn cancel_join(&mut self, group: &Str) {
-        self.timers.cancel(&TimerKey::Join(group.clone()));
+        self.desk.timers.cancel(&TimerKey::Join(group.clone()));
     }
 
     pub fn schedule_sync(&mut self, group: &Str, delay_ms: i32) {
         let due = self.after(delay_ms);
-        self.timers.schedule(TimerKey::Sync(group.clone()), due);
+        self.desk.timers.schedule(TimerKey::Sync(group.clone()), due);
     }
 
     pub fn cancel_sync(&mut self, group: &Str) {
-        self.timers.cancel(&TimerKey::Sync(group.clone()));
+        self.desk.timers.cancel(&TimerKey::Sync(group.clone()));
     }
 
     /// Drops every deadline of a group that goes.
@@ -245,10 +190,16 @@ impl Env {
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Env")
-            .field("now", &self.now)
-            .field("writes", &self.writes.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Env").field("desk", &self.desk).finish_non_exhaustive()
+    }
+}
+
+/// What a record on its way holds beside its encoded bytes: an offset, which will be there soon. A group's texts are its
+/// members'.
+fn pending_cost(record: &GroupRecord) -> usize {
+    match record {
+        GroupRecord::Offset(_, Some(offset)) => OffsetStore::cost(offset.metadata.len()),
+        GroupRecord::Offset(_, None) | GroupRecord::Group(..) => 0,
     }
 }
 
@@ -256,11 +207,4 @@ impl fmt::Debug for Env {
 /// the whole receive buffer. As [`Str::detach`], for bytes.
 pub fn detached_bytes(bytes: &Bytes) -> Bytes {
     Bytes::copy_from_slice(bytes)
-}
-
-#[cfg(test)]
-impl PendingWrite {
-    pub fn bytes(&self) -> usize {
-        self._account.bytes()
-    }
 }

@@ -4,14 +4,14 @@ use corelog_wire::Str;
 use corelog_wire::messages::list_groups_request::ListGroupsRequest;
 use corelog_wire::messages::list_groups_response::{ListGroupsResponse, ListedGroup};
 
-use super::coordinator::GroupCoordinator;
-use super::parked::Ticket;
+use super::machine::Groups;
 use super::request::GroupResponse;
+use crate::coordinator::Ticket;
 
 /// The type of every group here.
 const CLASSIC: &str = "classic";
 
-impl GroupCoordinator {
+impl Groups {
     pub(super) fn list(&mut self, ticket: Ticket, request: &ListGroupsRequest) {
         let matches = |filter: &[Str], name: &str| {
             filter.is_empty() || filter.iter().any(|wanted| wanted.trim().eq_ignore_ascii_case(name))
@@ -19,7 +19,7 @@ impl GroupCoordinator {
         let groups = if matches(&request.types_filter, CLASSIC) {
             self.groups
                 .values()
-                .filter(|group| group.is_shown() && matches(&request.states_filter, group.state().name()))
+                .filter(|group| self.is_shown(group) && matches(&request.states_filter, group.state().name()))
                 .map(|group| ListedGroup {
                     group_id: group.id.clone(),
                     protocol_type: group.protocol_type.clone().unwrap_or_default(),

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use corelog_wire::Str;
 
-use super::coordinator::GroupCoordinator;
+use super::machine::Groups;
 
 /// A group, or a part of one: one with many offsets comes in several rows, one behind the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,13 +34,13 @@ impl Place {
     }
 }
 
-impl GroupCoordinator {
+impl Groups {
     /// Tells of groups from `from` on, in the order of their ids, until as many offsets and groups as there is `room`
     /// for are told; then where to go on, but for the partition.
     pub fn observe(&self, from: Place, rows: &mut Vec<GroupRow>, room: &mut usize) -> Option<Place> {
         let begin = from.group.as_deref().map_or(Bound::Unbounded, Bound::Included);
         for group in self.groups.range::<str, _>((begin, Bound::Unbounded)).map(|(_, group)| group) {
-            if !group.is_shown() {
+            if !self.is_shown(group) {
                 continue;
             }
             let here = |offset| Some(Place { group: Some(group.id.clone()), offset, ..from });
@@ -58,7 +58,7 @@ impl GroupCoordinator {
             if behind.is_none() {
                 row.subscribed.extend(group.subscribed_topics().cloned());
             }
-            for (topic, partition, offset) in self.offsets.durable_behind(&group.id, behind) {
+            for (topic, partition, offset) in self.state.offsets.behind(&group.id, behind) {
                 if *room == 0 {
                     let last = row.offsets.last().map(|(topic, partition, _)| (topic.clone(), *partition));
                     let place = here(last);

@@ -19,8 +19,7 @@ use corelog_wire::messages::sync_group_response::SyncGroupResponse;
 use corelog_wire::messages::{offset_commit_response, offset_fetch_request, offset_fetch_response};
 use corelog_wire::{ErrorCode, Str};
 
-use super::join;
-use super::leave;
+use super::classic::{join_refusal, leave_refusal};
 
 /// Who asks, and in which version.
 #[derive(Clone, Debug)]
@@ -90,7 +89,7 @@ impl GroupRequest {
         let error_code = error.code();
         match self {
             GroupRequest::Join(request) => {
-                GroupResponse::Join(join::refusal(request.member_id, error, version))
+                GroupResponse::Join(join_refusal(request.member_id, error, version))
             }
             GroupRequest::Sync(_) => {
                 GroupResponse::Sync(SyncGroupResponse { error_code, ..Default::default() })
@@ -102,7 +101,7 @@ impl GroupRequest {
             GroupRequest::Heartbeat(_) => {
                 GroupResponse::Heartbeat(HeartbeatResponse { error_code, ..Default::default() })
             }
-            GroupRequest::Leave(_) => GroupResponse::Leave(leave::refusal(error)),
+            GroupRequest::Leave(_) => GroupResponse::Leave(leave_refusal(error)),
             GroupRequest::OffsetCommit(request) => GroupResponse::OffsetCommit(refuse_commit(request, error)),
             GroupRequest::OffsetFetch { group, .. } => {
                 GroupResponse::OffsetFetch(offset_fetch_response::Group {
@@ -146,7 +145,7 @@ impl GroupResponse {
             GroupResponse::Heartbeat(_) => {
                 GroupResponse::Heartbeat(HeartbeatResponse { error_code, ..Default::default() })
             }
-            GroupResponse::Leave(_) => GroupResponse::Leave(leave::refusal(error)),
+            GroupResponse::Leave(_) => GroupResponse::Leave(leave_refusal(error)),
             GroupResponse::OffsetCommit(mut response) => {
                 for partition in response.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
                     partition.error_code = error_code;

@@ -7,14 +7,14 @@ use std::rc::Rc;
 use corelog_io::sync::Semaphore;
 use corelog_wire::{ErrorCode, Str, Uuid};
 
+use super::classic::GroupState;
 use super::config::GroupConfig;
-use super::driver::{GroupPartition, GroupSettings};
-use super::group::GroupState;
-use super::group_log::GroupLog;
 use super::memory::GroupMemory;
 use super::observe::{GroupRow, Place};
 use super::request::{GroupRequest, GroupResponse, RequestContext};
+use super::serve::{GroupPartition, GroupSettings};
 use super::topics::TopicIds;
+use crate::coordinator::CoordinatorLog;
 use crate::logging::sparing::Sparing;
 
 /// Bytes of OffsetCommit requests of one shard that may wait for the log, and as many again that may wait for room.
@@ -25,12 +25,12 @@ const ROWS_A_TURN: usize = 512;
 const APPEND_BYTES_MAX: usize = 1_048_588;
 
 /// Every partition of `__consumer_offsets` that this shard leads, each with its coordinator.
-pub struct GroupShard<L: GroupLog> {
+pub struct GroupShard<L: CoordinatorLog> {
     settings: GroupSettings,
     partitions: RefCell<BTreeMap<i32, Rc<GroupPartition<L>>>>,
 }
 
-impl<L: GroupLog> GroupShard<L> {
+impl<L: CoordinatorLog> GroupShard<L> {
     /// `memory_bytes_max`: what all groups of the shard may hold together; `lines`: what is logged of clients.
     pub fn new(
         config: GroupConfig,

@@ -13,9 +13,11 @@ use corelog_wire::Str;
 use super::families::{self, Family};
 use super::text;
 use crate::config::MetricsLimits;
+use crate::controller::image::PartitionImage;
 use crate::controller::{Image, TopicImage};
 use crate::groups::GroupRow;
-use crate::shard;
+use crate::ids::BrokerId;
+use crate::partition::placement;
 
 /// Lines of one family that are written at once.
 const LINES_A_PIECE: usize = 512;
@@ -36,6 +38,7 @@ static OF_PARTITIONS: [(&Family, Value); 8] = [
 /// What is to be told: chosen from the metadata and the groups, then filled in by the owners of the partitions.
 pub struct Entities {
     image: Arc<Image>,
+    broker: BrokerId,
     limits: MetricsLimits,
     /// Topics by name, of which the first partitions are told.
     topics: Vec<Arc<TopicImage>>,
@@ -57,29 +60,30 @@ struct GroupLags {
 struct GroupPartition {
     topic: Str,
     partition: i32,
-    /// `None` of a topic that is gone.
+    /// `None` of a topic that is gone, or a partition that is elsewhere.
     log: Option<LogId>,
     committed: Option<i64>,
 }
 
 impl Entities {
-    /// `image`: the topics there are.
-    pub fn new(image: Arc<Image>, limits: MetricsLimits) -> Entities {
-        let mut topics: Vec<Arc<TopicImage>> = image.topics.values().cloned().collect();
-        // The first by name: the same ones at each scrape.
-        topics.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let partitions_left_out = image.partition_count().saturating_sub(limits.partitions_max);
-        Entities {
+    /// `image`: the topics there are; `broker`: this one.
+    pub fn new(image: Arc<Image>, broker: BrokerId, limits: MetricsLimits) -> Entities {
+        let topics: Vec<Arc<TopicImage>> = image.topics().cloned().collect();
+        let mut entities = Entities {
             image,
+            broker,
             limits,
             topics,
-            partitions_left_out,
+            partitions_left_out: 0,
             groups: Vec::new(),
             groups_left_out: 0,
             group_partitions_left_out: 0,
             room_for_groups: limits.group_partitions_max,
             stats: HashMap::new(),
-        }
+        };
+        let here: usize = entities.topics.iter().map(|topic| entities.here(topic).count()).sum();
+        entities.partitions_left_out = here.saturating_sub(limits.partitions_max);
+        entities
     }
 
     /// Whether anything is to be told of groups.
@@ -110,7 +114,7 @@ impl Entities {
         for topic in row.subscribed.iter().filter_map(|name| self.image.topic(name)) {
             for partition in 0..topic.partitions.len() as i32 {
                 if !known.contains(&(topic.name.clone(), partition)) {
-                    let log = Some(LogId { topic: topic.id, partition });
+                    let log = self.log(&topic.name, partition);
                     let topic = topic.name.clone();
                     partitions.push(GroupPartition { topic, partition, log, committed: None });
                 }
@@ -130,7 +134,18 @@ impl Entities {
     fn log(&self, topic: &str, partition: i32) -> Option<LogId> {
         let topic = self.image.topic(topic)?;
         let index = usize::try_from(partition).ok()?;
-        (index < topic.partitions.len()).then_some(LogId { topic: topic.id, partition })
+        let found = topic.partitions.get(index)?;
+        self.is_here(found).then_some(LogId { topic: topic.id, partition })
+    }
+
+    /// Whether this broker has a replica: of others nothing is known here.
+    fn is_here(&self, partition: &PartitionImage) -> bool {
+        partition.replicas.contains(&self.broker.0)
+    }
+
+    fn here<'a>(&'a self, topic: &'a TopicImage) -> impl Iterator<Item = LogId> {
+        let all = (0..).zip(topic.partitions.iter()).filter(|(_, image)| self.is_here(image));
+        all.map(|(partition, _)| LogId { topic: topic.id, partition })
     }
 
     /// The partitions that have to be asked about, by the shard that owns them.
@@ -140,17 +155,14 @@ impl Entities {
         let all: HashSet<LogId> = told.chain(lagging).collect();
         let mut by_owner = vec![Vec::new(); shards];
         for log in all {
-            by_owner[shard::owner(log, shards).0].push(log);
+            by_owner[placement::owner(log, shards).0].push(log);
         }
         by_owner
     }
 
     /// The partitions that have series of their own.
     fn told(&self) -> impl Iterator<Item = (&Str, LogId)> {
-        let all = self.topics.iter().flat_map(|topic| {
-            (0..topic.partitions.len() as i32)
-                .map(move |partition| (&topic.name, LogId { topic: topic.id, partition }))
-        });
+        let all = self.topics.iter().flat_map(|topic| self.here(topic).map(|log| (&topic.name, log)));
         all.take(self.limits.partitions_max)
     }
 
@@ -158,8 +170,8 @@ impl Entities {
     pub fn owned(&self, shards: usize) -> Vec<u64> {
         let mut owned = vec![0; shards];
         for topic in &self.topics {
-            for partition in 0..topic.partitions.len() as i32 {
-                owned[shard::owner(LogId { topic: topic.id, partition }, shards).0] += 1;
+            for log in self.here(topic) {
+                owned[placement::owner(log, shards).0] += 1;
             }
         }
         owned
@@ -271,22 +283,20 @@ mod tests {
     use corelog_wire::metadata_records::{MetadataRecord, PartitionRecord, TopicRecord};
 
     use super::*;
-    use crate::config::{Machine, StaticConfig};
-    use crate::settings::Settings;
+    use crate::controller::Delta;
 
     /// Topics a with 3 partitions and b with 2.
     fn image() -> Arc<Image> {
-        let fixed = StaticConfig::of([("num.partitions", "1")]).unwrap();
-        let machine =
-            Machine { cpus: vec![0], cpu_quota: None, memory_bytes: 4 << 30, host_name: "box".into() };
-        let mut image = Image::new(&Settings { fixed, machine });
+        let mut image = Image::default();
+        let mut apply = |record| image.apply(&record, &mut Delta::default()).unwrap();
         for (name, number, partitions) in [("b", 2, 2), ("a", 1, 3)] {
             let topic_id = Uuid::from_random(number << 64 | number);
             let topic = TopicRecord { name: name.into(), topic_id };
-            image.apply(&MetadataRecord::TopicRecord(topic)).unwrap();
+            apply(MetadataRecord::TopicRecord(topic));
             for partition_id in 0..partitions {
-                let record = PartitionRecord { partition_id, topic_id, ..Default::default() };
-                image.apply(&MetadataRecord::PartitionRecord(record)).unwrap();
+                let replicas = vec![1];
+                let record = PartitionRecord { partition_id, topic_id, replicas, ..Default::default() };
+                apply(MetadataRecord::PartitionRecord(record));
             }
         }
         Arc::new(image)
@@ -317,7 +327,7 @@ mod tests {
     }
 
     fn text(limits: MetricsLimits, rows: Vec<GroupRow>) -> String {
-        let mut entities = Entities::new(image(), limits);
+        let mut entities = Entities::new(image(), BrokerId(1), limits);
         entities.add_groups(rows);
         let wanted: Vec<LogId> = entities.wanted(3).into_iter().flatten().collect();
         entities.add_stats(wanted.into_iter().map(|log| (log, stats(10, 110))));
@@ -384,7 +394,7 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
         let off = MetricsLimits { partitions_max: 0, group_partitions_max: 0 };
-        assert!(!Entities::new(image(), off).wants_groups());
+        assert!(!Entities::new(image(), BrokerId(1), off).wants_groups());
         assert!(!self::text(off, vec![]).contains("corelog_partition_"));
     }
 

@@ -4,11 +4,15 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::{Permit, Semaphore};
 use corelog_io::{Listener, Queue, Stream, sleep, spawn, yield_if_needed};
 use futures_util::future::{Either, select};
 
 use super::connection;
+use super::request::Connection;
+use super::transport::Transport;
+use crate::access::Principal;
 use crate::controller::CONTROLLER_SHARD;
 use crate::shard::Shard;
 
@@ -53,7 +57,11 @@ async fn admit(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usi
     drop(turn);
     if is_admitted {
         shard.metrics.connection_opened();
-        let serving = std::pin::pin!(connection::serve(shard.clone(), stream.clone(), peer, listener));
+        // Listeners are PLAINTEXT, and know clients by their addresses alone.
+        let principal = (!planted(Fault::EveryoneIsAStranger)).then(Principal::anonymous);
+        let connection = Connection::new(peer, listener, principal);
+        let serving = connection::serve(shard.clone(), Transport::plain(stream.clone()), connection);
+        let serving = std::pin::pin!(serving);
         select(std::pin::pin!(shard.stopping.is_cut()), serving).await;
         shard.metrics.connection_closed();
         let ip = peer.ip();

@@ -5,23 +5,25 @@
 //! they came and sends the answers: Kafka's protocol answers strictly in order. Between them stands a bounded
 //! queue, so a client that does not read its answers stops being read.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use corelog_io::sync::{Event, Permit, QueueReceiver, QueueSender, bounded};
-use corelog_io::{Instant, Part, Stream};
-use corelog_wire::Str;
-use futures_util::future::{Either, LocalBoxFuture, select};
+use corelog_io::Instant;
+use corelog_io::planted::{Fault, planted};
+use corelog_io::sync::{Event, QueueReceiver, QueueSender, bounded};
+use futures_util::future::{Either, select};
 use tracing::{debug, warn};
 
 use super::frame::{FrameError, FrameReader};
 use super::patience::{Patience, Progress};
 use super::receive::RequestRoom;
-use crate::api::{self, Begun};
+use super::request::{Begun, Connection, Outcome};
+use super::transport::Transport;
+use crate::api;
 use crate::shard::Shard;
 
 /// Requests of one connection that may be in progress; clients send 5 (`max.in.flight.requests.per.connection`).
@@ -41,78 +43,11 @@ const MADE_MAX: usize = 1 << 20;
 /// Requests behind answers that the peer does not take may keep those of others out for this long.
 const KEEP_OUT_MAX: Duration = Duration::from_secs(3);
 
-/// What the handlers know of the connection a request came on.
-pub struct Connection {
-    pub peer: SocketAddr,
-    /// Place in the configuration of the listener that it came in through.
-    pub listener: usize,
-    /// Name and version of the client's software, once it has told them (KIP-511).
-    pub software: OnceCell<(Str, Str)>,
-}
-
-impl Connection {
-    pub fn new(peer: SocketAddr, listener: usize) -> Connection {
-        Connection { peer, listener, software: OnceCell::new() }
-    }
-
-    /// Who is at the other end, for the log.
-    pub fn client(&self, client_id: Option<&str>) -> String {
-        let id = client_id.unwrap_or_default().escape_debug();
-        match self.software.get() {
-            Some((name, version)) => format!("\"{id}\" ({name} {version}) at {}", self.peer),
-            None => format!("\"{id}\" at {}", self.peer),
-        }
-    }
-}
-
-/// What becomes of a request.
-pub enum Outcome {
-    /// A whole frame, and the budget its records hold until they are sent.
-    Answer { frame: Vec<Bytes>, held: Option<Permit> },
-    /// acks=0: nothing is sent.
-    Silence,
-    /// The connection must be closed, after the answers before this one.
-    Close(CloseReason),
-}
-
-/// Why the broker closes a connection on its own account.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum CloseReason {
-    #[error("request header: {0}")]
-    Header(String),
-    #[error("{api} v{version}: {error}")]
-    Malformed { api: &'static str, version: i16, error: String },
-    #[error("API key {key} v{version} is not supported")]
-    Unsupported { key: i16, version: i16 },
-    #[error("produce with acks=0 failed: {0}")]
-    SilentProduceFailed(String),
-    #[error("an answer could not be encoded: {0}")]
-    Encode(String),
-    #[error("the broker is shutting down")]
-    Shutdown,
-}
-
-impl CloseReason {
-    /// Of what a client is refused for; lines of one kind are told sparingly.
-    fn kind(&self) -> Option<&'static str> {
-        match self {
-            CloseReason::Header(_) | CloseReason::Malformed { .. } => Some("malformed request"),
-            CloseReason::Unsupported { .. } => Some("unsupported request"),
-            CloseReason::SilentProduceFailed(_) => Some("failed produce with acks=0"),
-            CloseReason::Encode(_) => Some("answer that cannot be encoded"),
-            CloseReason::Shutdown => None,
-        }
-    }
-}
-
 /// A request whose order is fixed and whose answer is to be completed and sent.
-pub struct Pending {
-    pub api_key: i16,
-    pub outcome: LocalBoxFuture<'static, Outcome>,
-    /// Memory of what of the answer is made already.
-    pub made_bytes: usize,
-    pub room: RequestRoom,
-    pub started: corelog_io::Instant,
+struct Pending {
+    begun: Begun,
+    room: RequestRoom,
+    started: Instant,
 }
 
 /// How long a connection has kept others out by answers that were not taken, one after the other.
@@ -162,6 +97,13 @@ impl Owed {
         self.answered.notify_all();
     }
 
+    /// Completes when every request is answered.
+    async fn is_nothing(&self) {
+        while self.count.get() > 0 {
+            self.answered.listen().await;
+        }
+    }
+
     /// Completes when nothing is owed whose answer may be long in coming, nor too much that is made.
     async fn is_prompt(&self) {
         while self.waits.get() || self.made_bytes.get() > MADE_MAX {
@@ -171,12 +113,12 @@ impl Owed {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener: usize) {
-    let connection = Rc::new(Connection::new(peer, listener));
+pub async fn serve(shard: Rc<Shard>, transport: Transport, connection: Connection) {
+    let (peer, connection) = (connection.peer, Rc::new(connection));
     let (sender, receiver) = bounded::<Pending>(PIPELINE_DEPTH);
     let owed = Owed::default();
-    let reader = std::pin::pin!(read(&shard, connection, stream.clone(), sender, &owed));
-    let writer = std::pin::pin!(write(&shard, &stream, peer, receiver, &owed));
+    let reader = std::pin::pin!(read(&shard, connection, transport.clone(), sender, &owed));
+    let writer = std::pin::pin!(write(&shard, &transport, peer, receiver, &owed));
     // What was read is carried out: the reader's end lets the writer finish. The writer's end is the connection's.
     match select(reader, writer).await {
         Either::Left((reason, writer)) => {
@@ -189,26 +131,32 @@ pub async fn serve(shard: Rc<Shard>, stream: Stream, peer: SocketAddr, listener:
         Either::Right((Err(reason), _)) => debug!(%peer, "closing: {reason}"),
         Either::Right((Ok(()), _)) => {}
     }
-    stream.shutdown();
+    transport.shutdown();
+    if planted(Fault::SocketsAreKept) {
+        std::mem::forget(transport.clone());
+    }
 }
 
 async fn read(
     shard: &Rc<Shard>,
     connection: Rc<Connection>,
-    stream: Stream,
+    transport: Transport,
     pending: QueueSender<Pending>,
     owed: &Owed,
 ) -> FrameError {
     let config = shard.config();
-    let mut frames = FrameReader::new(stream, shard.receive_budget.clone(), config.idle_max());
+    let mut frames = FrameReader::new(transport, shard.receive_budget.clone(), config.idle_max());
     loop {
         let frame = {
             // A client that never pauses is to be stopped too: that is looked at first.
             let stopping = std::pin::pin!(shard.stopping());
             let next = std::pin::pin!(async {
                 frames.begin(|| owed.count.get() > 0).await?;
-                // Behind a request that waits, another would hold its room for as long.
-                owed.is_prompt().await;
+                match connection.is_authenticated() {
+                    // Behind a request that waits, another would hold its room for as long.
+                    true => owed.is_prompt().await,
+                    false => owed.is_nothing().await,
+                }
                 frames.finish().await
             });
             match select(stopping, next).await {
@@ -220,9 +168,9 @@ async fn read(
         let started = corelog_io::now();
         shard.metrics.request_received(frame.bytes.len());
         let room = frame.room.clone();
-        let Begun { api_key, outcome, made_bytes } = api::begin(shard, &connection, frame).await;
-        owed.add(api::waits_for_others(api_key), made_bytes);
-        if pending.send(Pending { api_key, outcome, made_bytes, room, started }).await.is_err() {
+        let begun = api::begin(shard, &connection, frame).await;
+        owed.add(begun.waits_for_others, begun.made_bytes);
+        if pending.send(Pending { begun, room, started }).await.is_err() {
             return FrameError::Closed;
         }
         corelog_io::yield_if_needed().await;
@@ -231,17 +179,19 @@ async fn read(
 
 async fn write(
     shard: &Rc<Shard>,
-    stream: &Stream,
+    transport: &Transport,
     peer: SocketAddr,
     mut pending: QueueReceiver<Pending>,
     owed: &Owed,
 ) -> Result<(), String> {
     let keeps_out = || owed.count.get() > 1 && shard.receive_budget.waiting() > 0;
     let mut kept_out = KeptOut::default();
-    while let Some(request) = pending.recv().await {
-        match request.outcome.await {
+    while let Some(Pending { begun: Begun { api_key, outcome, made_bytes, .. }, room, started }) =
+        pending.recv().await
+    {
+        match outcome.await {
             Outcome::Answer { frame, held } => {
-                request.room.give_back();
+                room.give_back();
                 let bytes: usize = frame.iter().map(Bytes::len).sum();
                 let counted = match held {
                     Some(_) => None,
@@ -254,16 +204,14 @@ async fn write(
                     })?,
                 };
                 let contended = || {
-                    held.is_some() && shard.fetch_room.waiting() > 0
+                    held.is_some() && shard.fetching.room.waiting() > 0
                         || counted.is_some() && shard.answers.is_contended()
                 };
-                send(stream, frame, contended, keeps_out, &mut kept_out).await?;
+                send(transport, frame, contended, keeps_out, &mut kept_out).await?;
                 drop((held, counted));
-                shard.metrics.request_answered(request.api_key, bytes, corelog_io::now() - request.started);
+                shard.metrics.request_answered(api_key, bytes, corelog_io::now() - started);
             }
-            Outcome::Silence => {
-                shard.metrics.request_answered(request.api_key, 0, corelog_io::now() - request.started)
-            }
+            Outcome::Silence => shard.metrics.request_answered(api_key, 0, corelog_io::now() - started),
             Outcome::Close(reason) => {
                 let why = reason.to_string();
                 if let Some(kind) = reason.kind() {
@@ -275,7 +223,7 @@ async fn write(
                 return Err(why);
             }
         }
-        owed.settle(request.made_bytes);
+        owed.settle(made_bytes);
     }
     Ok(())
 }
@@ -283,13 +231,13 @@ async fn write(
 /// Sends an answer. A peer that takes none of it, or too little, loses its connection: the sooner when others wait for
 /// what the answer holds of the shard's memory, or for what the requests behind it hold.
 async fn send(
-    stream: &Stream,
+    transport: &Transport,
     frame: Vec<Bytes>,
     contended: impl Fn() -> bool,
     keeps_out: impl Fn() -> bool,
     kept_out: &mut KeptOut,
 ) -> Result<(), String> {
-    let mut sending = std::pin::pin!(stream.send(frame.into_iter().map(Part::Bytes).collect()));
+    let mut sending = std::pin::pin!(transport.send(frame));
     // Most are taken at once.
     if let Poll::Ready(sent) = futures_util::poll!(sending.as_mut()) {
         return sent.map_err(|error| error.to_string());
@@ -307,7 +255,7 @@ async fn send(
                 "requests behind answers that the peer does not take keep out those of others, for {KEEP_OUT_MAX:?}"
             ));
         }
-        let taken = stream.taken();
+        let taken = transport.taken();
         let taken = taken - *taken_before.get_or_insert(taken);
         let patience = if contended() { PATIENCE_CONTENDED } else { PATIENCE };
         if progress.is_over(&patience, taken, &mut since, corelog_io::now()) {

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use corelog_io::planted::{Fault, planted};
-use corelog_io::{Stream, yield_if_needed};
+use corelog_io::yield_if_needed;
 use corelog_wire::frame::foreign_protocol;
 use futures_util::poll;
 
 use super::patience::{Patience, Progress};
 use super::receive::{OWN_BYTES, ReceiveBudget, RequestRoom, Room, WAIT_MAX};
+use super::transport::Transport;
 
 /// What stands before a frame.
 pub const LENGTH_BYTES: usize = 4;
@@ -93,7 +94,7 @@ fn announced(prefix: [u8; LENGTH_BYTES], max: usize) -> Result<usize, FrameError
 }
 
 pub struct FrameReader {
-    stream: Stream,
+    transport: Transport,
     budget: Rc<ReceiveBudget>,
     /// The frame that is being received from its length prefix on, perhaps with what the peer sent behind it.
     buffer: BytesMut,
@@ -105,9 +106,9 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    pub fn new(stream: Stream, budget: Rc<ReceiveBudget>, idle_max: Option<Duration>) -> FrameReader {
+    pub fn new(transport: Transport, budget: Rc<ReceiveBudget>, idle_max: Option<Duration>) -> FrameReader {
         FrameReader {
-            stream,
+            transport,
             budget,
             buffer: BytesMut::new(),
             room: None,
@@ -188,7 +189,7 @@ impl FrameReader {
     /// The first bytes after silence, which may last as long as `connections.max.idle.ms` allows.
     async fn read_first(&mut self, busy: &impl Fn() -> bool) -> Result<(), FrameError> {
         loop {
-            let read = self.stream.read(&mut self.buffer, OWN_BYTES);
+            let read = self.transport.read(&mut self.buffer, OWN_BYTES);
             let count = match self.idle_max {
                 None => read.await?,
                 Some(idle) => match corelog_io::timeout(idle, read).await {
@@ -206,7 +207,7 @@ impl FrameReader {
         let size = self.frame_bytes()?.unwrap_or(LENGTH_BYTES);
         let lane = self.budget.lane(size);
         let had = self.buffer.len();
-        let mut read = pin!(self.stream.read(&mut self.buffer, max));
+        let mut read = pin!(self.transport.read(&mut self.buffer, max));
         let read = match poll!(read.as_mut()) {
             // What is there already was not waited for.
             Poll::Ready(read) => read,

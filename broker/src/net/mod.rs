@@ -7,3 +7,5 @@ pub mod connection;
 pub mod frame;
 mod patience;
 pub mod receive;
+pub mod request;
+pub mod transport;

@@ -7,6 +7,8 @@ mod configs;
 #[path = "../simulation/connection.rs"]
 mod connection;
 mod edges;
+mod elsewhere;
 mod every_request;
 mod large;
+mod strangers;
 mod world;

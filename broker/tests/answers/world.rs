@@ -50,6 +50,29 @@ impl World {
         world
     }
 
+    /// The same on a disk that was prepared by another process.
+    pub fn start_on<Fut>(prepare: impl Fn() -> Fut + Clone + 'static, configs: &[(&str, &str)]) -> World
+    where
+        Fut: Future<Output = ()> + 'static,
+    {
+        let sim = Sim::new(1);
+        let machine = sim.process("broker");
+        let prepared = Rc::new(Cell::new(false));
+        let done = prepared.clone();
+        machine.start(1, move |_| {
+            let (prepare, done) = (prepare(), done.clone());
+            async move {
+                prepare.await;
+                done.set(true);
+            }
+        });
+        let mut world = World { sim, machine, controls: Vec::new(), ended: Rc::default() };
+        world.drive(|_| prepared.get());
+        world.machine.kill();
+        world.boot(configs);
+        world
+    }
+
     /// Stops it in good order and starts it with these configs.
     pub fn restart(&mut self, configs: &[(&str, &str)]) {
         self.controls.iter().for_each(ShardControl::stop);

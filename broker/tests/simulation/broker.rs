@@ -11,6 +11,7 @@ use corelog_broker::admin::Scraper;
 use corelog_broker::identity::Identity;
 use corelog_broker::server::{self, Report, Seed, ShardControl};
 use corelog_io::sim::{Process, Sim};
+use corelog_io::{now, sleep};
 
 use crate::plan::{PORT, Plan};
 
@@ -18,6 +19,8 @@ use crate::plan::{PORT, Plan};
 const READY_MAX: Duration = Duration::from_secs(60);
 /// A stop in good order must end within this.
 const STOP_MAX: Duration = Duration::from_secs(60);
+const NOT_READY: &str = "the broker is neither ready nor failed";
+const NOT_STOPPED: &str = "the broker has not stopped";
 
 pub struct Broker {
     pub machine: Process,
@@ -41,7 +44,10 @@ pub enum Start {
 
 impl Broker {
     pub fn new(sim: &Sim) -> Broker {
-        let machine = sim.process("broker");
+        Broker::on(sim.process("broker"))
+    }
+
+    pub fn on(machine: Process) -> Broker {
         Broker {
             machine,
             controls: Vec::new(),
@@ -97,23 +103,23 @@ impl Broker {
         reports.try_iter().find(|report| !matches!(report, Report::Starting { .. }))
     }
 
+    /// How the start came out, if it has.
+    fn outcome(&self) -> Option<Start> {
+        match self.report() {
+            Some(Report::Ready { .. }) => Some(Start::Ready),
+            Some(Report::Failed { shard, what }) => Some(Start::Failed(format!("shard {shard}: {what}"))),
+            Some(Report::Starting { .. }) | None => (!self.machine.is_running()).then_some(Start::Died),
+        }
+    }
+
     /// Drives the world until the broker is ready or has failed.
     pub fn await_ready(&self, sim: &Sim) -> Start {
-        let until = sim.elapsed() + READY_MAX;
-        loop {
-            match self.report() {
-                Some(Report::Ready { .. }) => return Start::Ready,
-                Some(Report::Failed { shard, what }) => {
-                    return Start::Failed(format!("shard {shard}: {what}"));
-                }
-                Some(Report::Starting { .. }) | None => {}
-            }
-            if !self.machine.is_running() {
-                return Start::Died;
-            }
-            assert!(sim.elapsed() < until, "the broker is neither ready nor failed after {READY_MAX:?}");
-            sim.run_steps(50);
-        }
+        drive(sim, || self.outcome(), READY_MAX, NOT_READY)
+    }
+
+    /// As [`Broker::await_ready`], for a task of the tester.
+    pub async fn ready(&self) -> Start {
+        look(|| self.outcome(), READY_MAX, NOT_READY).await
     }
 
     /// Whether every shard is there to be told to stop.
@@ -121,15 +127,46 @@ impl Broker {
         self.machine.is_running() && self.ended.get() == 0
     }
 
+    fn has_stopped(&self) -> Option<()> {
+        (self.ended.get() == self.cores).then_some(())
+    }
+
     /// Stops it in good order, as SIGTERM does.
     pub fn stop(&self, sim: &Sim) {
         self.controls.iter().for_each(ShardControl::stop);
-        let until = sim.elapsed() + STOP_MAX;
-        while self.ended.get() < self.cores {
-            assert!(sim.elapsed() < until, "the broker has not stopped after {STOP_MAX:?}");
-            sim.run_steps(50);
-        }
+        drive(sim, || self.has_stopped(), STOP_MAX, NOT_STOPPED);
         // The process exits: on a simulated machine tasks outlive their core's main.
         self.machine.kill();
+    }
+
+    /// As [`Broker::stop`], for a task of the tester.
+    pub async fn stopped(&self) {
+        self.controls.iter().for_each(ShardControl::stop);
+        look(|| self.has_stopped(), STOP_MAX, NOT_STOPPED).await;
+        self.machine.kill();
+    }
+}
+
+/// Drives the world until something has come about.
+fn drive<T>(sim: &Sim, outcome: impl Fn() -> Option<T>, limit: Duration, otherwise: &str) -> T {
+    let until = sim.elapsed() + limit;
+    loop {
+        if let Some(outcome) = outcome() {
+            return outcome;
+        }
+        assert!(sim.elapsed() < until, "{otherwise} after {limit:?}");
+        sim.run_steps(50);
+    }
+}
+
+/// Looks again and again whether something has come about.
+async fn look<T>(outcome: impl Fn() -> Option<T>, limit: Duration, otherwise: &str) -> T {
+    let until = now() + limit;
+    loop {
+        if let Some(outcome) = outcome() {
+            return outcome;
+        }
+        assert!(now() < until, "{otherwise} after {limit:?}");
+        sleep(Duration::from_millis(1)).await;
     }
 }

@@ -23,7 +23,7 @@ use crate::broker::{Broker, Start};
 use crate::connection::Connection;
 use crate::groups::create;
 use crate::plan::{Dice, Faults, Plan};
-use crate::story::below;
+use crate::shared::below;
 use crate::tailer::{connect, create_topic, produce};
 
 const NAMES: u64 = 4;
@@ -92,9 +92,19 @@ pub async fn change_something(address: SocketAddr) {
     }
 }
 
+/// What is served of topics, over connections that may be reset.
 pub async fn look(address: SocketAddr) -> Seen {
+    for _ in 0..100 {
+        if let Ok(seen) = look_once(address).await {
+            return seen;
+        }
+    }
+    panic!("the broker does not answer");
+}
+
+async fn look_once(address: SocketAddr) -> std::io::Result<Seen> {
     let mut connection = connect(address).await;
-    let all = connection.call(&MetadataRequest::default(), 12).await.expect("the broker answers");
+    let all = connection.call(&MetadataRequest::default(), 12).await?;
     let mut seen = Seen::new();
     for topic in all.topics {
         let name = topic.name.expect("a topic has a name");
@@ -104,11 +114,11 @@ pub async fn look(address: SocketAddr) -> Seen {
             configuration_keys: Some(vec!["retention.ms".into()]),
         };
         let request = DescribeConfigsRequest { resources: vec![resource], ..Default::default() };
-        let described = connection.call(&request, 4).await.expect("the broker answers");
+        let described = connection.call(&request, 4).await?;
         let retention = described.results[0].configs[0].value.clone();
         seen.insert(name, (topic.topic_id, topic.partitions.len(), retention));
     }
-    seen
+    Ok(seen)
 }
 
 async fn producer_id(connection: &mut Connection) -> (ErrorCode, i64) {
@@ -442,6 +452,43 @@ fn who_creates_many_topics_keeps_nobody_waiting() {
         assert_eq!(answer.expect("within a moment").expect("an answer").topics.len(), 100);
     });
     clients.kill();
+    broker.machine.kill();
+}
+
+/// Who has waited as long as it said it would is told so, and the change goes on; what was not begun by then is not made.
+#[test]
+fn a_change_is_waited_for_as_long_as_its_client_says() {
+    let sim = Sim::new(1);
+    let mut broker = Broker::new(&sim);
+    ready(&sim, &mut broker, &Plan::from_seed(1, Faults::Crashes), 2);
+    let address = broker.address();
+    broker.machine.disk().set_extra_latency(Duration::from_secs(5));
+    sim.block_on(async move {
+        let mut connection = connect(address).await;
+        let topic = |name: &str| CreatableTopic {
+            name: name.into(),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..Default::default()
+        };
+        let topics = vec![topic("late"), topic("later")];
+        let request = CreateTopicsRequest { topics, timeout_ms: 500, ..Default::default() };
+        let began = corelog_io::now();
+        let answer = connection.call(&request, 7).await.expect("an answer");
+        let waited = corelog_io::now() - began;
+        assert!(waited < Duration::from_secs(1), "{waited:?}");
+        for topic in answer.topics {
+            assert_eq!(ErrorCode(topic.error_code), ErrorCode::REQUEST_TIMED_OUT, "{}", topic.name);
+        }
+        corelog_io::sleep(Duration::from_secs(30)).await;
+        let there: Vec<Str> = look(address).await.into_keys().collect();
+        assert_eq!(there, ["late"]);
+        // It says no time: it waits.
+        let topics = vec![State { name: Some("late".into()), ..Default::default() }];
+        let request = DeleteTopicsRequest { topics, timeout_ms: 0, ..Default::default() };
+        let answer = connection.call(&request, 6).await.expect("an answer");
+        assert_eq!(ErrorCode(answer.responses[0].error_code), ErrorCode::NONE);
+    });
     broker.machine.kill();
 }
 

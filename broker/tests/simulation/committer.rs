@@ -10,7 +10,7 @@ use corelog_wire::messages::{
 use corelog_wire::{ErrorCode, Str};
 
 use crate::connection::Connection;
-use crate::story::{Shared, below, topic_name};
+use crate::shared::{Shared, below, topic_name};
 use crate::truth::Place;
 
 /// OffsetFetch asks of several groups from this version on (KIP-709).
@@ -72,6 +72,7 @@ pub async fn commit(
     member: &Membership,
 ) -> std::io::Result<ErrorCode> {
     let offset = shared.truth.borrow_mut().committing(group, place);
+    let newest = shared.truth.borrow().generation(group);
     let request = OffsetCommitRequest {
         group_id: group.into(),
         generation_id_or_member_epoch: member.generation,
@@ -92,6 +93,8 @@ pub async fn commit(
     let response = connection.call(&request, version).await?;
     let code = ErrorCode(response.topics[0].partitions[0].error_code);
     if code.is_ok() {
+        let is_current = member.generation == -1 || member.generation >= newest;
+        assert!(is_current, "{group}: generation {} commits, and {newest} had begun", member.generation);
         shared.truth.borrow_mut().committed(group, place, offset);
     } else if is_fencing(code) {
         shared.truth.borrow_mut().commit_refused(group, place, offset);

@@ -9,7 +9,7 @@ use corelog_io::{Part, Stream, sleep, timeout};
 use corelog_wire::{Request, Response, Str, frame};
 
 /// A client that hears nothing for this long gives its connection up.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 pub struct Connection {

@@ -13,7 +13,7 @@ use corelog_wire::messages::{DeleteRecordsRequest, ListOffsetsRequest, delete_re
 use corelog_wire::records::split_batches;
 
 use crate::connection::Connection;
-use crate::story::{Shared, below, topic_name};
+use crate::shared::{Shared, below, topic_name};
 use crate::truth::{Key, Place};
 
 const TOPIC_IDS_FROM: i16 = 13;

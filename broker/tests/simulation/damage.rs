@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use corelog_io::sleep;
+
 use crate::broker::Start;
 use crate::plan::DATA_DIR;
 use crate::story::Story;
@@ -19,49 +21,51 @@ enum Harm {
     Flipped { file: PathBuf, bit: u64, was: u8 },
     /// What was moved aside.
     Missing(Vec<PathBuf>),
+    /// Pages of a file that can be neither read nor written.
+    Bad(PathBuf),
 }
 
 impl Story {
     /// Harm to one log, and to what all logs need, in turn.
-    pub fn damage(&mut self) {
+    pub async fn damage(&mut self) {
         self.shared.truth.borrow_mut().storage_may_fail = true;
         for _ in 0..ROUNDS {
-            self.take_down();
-            let harm = self.harm_a_log();
-            self.start_harmed();
-            self.take_down();
-            self.mend(harm);
+            self.take_down().await;
+            let harm = self.harm_a_log().await;
+            self.start_harmed().await;
+            self.take_down().await;
+            self.mend(harm).await;
             self.start();
-            assert_eq!(self.broker.await_ready(&self.sim), Start::Ready, "mended");
-            self.probe(0);
+            assert_eq!(self.broker.ready().await, Start::Ready, "mended");
+            self.probe(0).await;
         }
-        self.take_down();
-        self.lose_what_all_need();
+        self.take_down().await;
+        self.lose_what_all_need().await;
         self.start();
-        assert_eq!(self.broker.await_ready(&self.sim), Start::Ready, "with everything back");
-        self.probe(0);
+        assert_eq!(self.broker.ready().await, Start::Ready, "with everything back");
+        self.probe(0).await;
         // What it does to the journal is not to be mended: its files are used again.
-        self.take_down();
+        self.take_down().await;
         let files = self.files(|name| {
             name.ends_with(".journal") || (name.contains(".checkpoint") && !name.ends_with(".tmp"))
         });
         self.flip(&files);
-        self.start_harmed();
+        self.start_harmed().await;
     }
 
-    fn take_down(&mut self) {
+    async fn take_down(&mut self) {
         match self.dice.below(4) {
-            0 => self.broker.stop(&self.sim),
+            0 => self.broker.stopped().await,
             1 => self.broker.machine.crash(),
             _ => self.broker.machine.kill(),
         }
     }
 
     /// A start beside one damage: all else is served. A damaged controller's log is refused, since it may lack topics.
-    fn start_harmed(&mut self) {
+    async fn start_harmed(&mut self) {
         self.start();
-        match self.broker.await_ready(&self.sim) {
-            Start::Ready => self.probe(1),
+        match self.broker.ready().await {
+            Start::Ready => self.probe(1).await,
             Start::Failed(what) => {
                 self.note(&format!("is refused: {what}"));
                 assert!(what.contains("loading the controller's log"), "one damage costs all: {what}");
@@ -76,14 +80,13 @@ impl Story {
         files
     }
 
-    fn harm_a_log(&mut self) -> Harm {
+    async fn harm_a_log(&mut self) -> Harm {
         let segments = self.files(|name| name.ends_with(".log"));
-        match self.dice.below(4) {
-            0 => {
-                let file = segments[self.dice.below(segments.len() as u64) as usize].clone();
-                self.lose(vec![file])
-            }
-            1 => {
+        let file = segments[self.dice.below(segments.len() as u64) as usize].clone();
+        match self.dice.below(5) {
+            0 => self.lose(vec![file]).await,
+            1 => self.wear_out(file),
+            2 => {
                 let index = self.files(|name| name.ends_with(".index"));
                 self.flip(if index.is_empty() { &segments } else { &index })
             }
@@ -119,16 +122,29 @@ impl Story {
         }
     }
 
-    fn lose(&mut self, gone: Vec<PathBuf>) -> Harm {
+    async fn lose(&mut self, gone: Vec<PathBuf>) -> Harm {
         self.note(&format!("{gone:?} are missing"));
-        self.rename(gone.iter().enumerate().map(|(n, path)| (path.clone(), aside(n))).collect());
+        self.rename(gone.iter().enumerate().map(|(n, path)| (path.clone(), aside(n))).collect()).await;
         Harm::Missing(gone)
     }
 
-    fn mend(&mut self, harm: Harm) {
+    fn wear_out(&mut self, file: PathBuf) -> Harm {
+        let disk = self.broker.machine.disk();
+        let at = self.dice.below(disk.contents(&file).expect("it is there").len() as u64);
+        self.note(&format!("the page of byte {at} of {} is bad", file.display()));
+        disk.make_bad(&file, at, 1).expect("it is there");
+        Harm::Bad(file)
+    }
+
+    async fn mend(&mut self, harm: Harm) {
         match harm {
             Harm::Missing(gone) => {
-                self.rename(gone.iter().enumerate().map(|(n, path)| (aside(n), path.clone())).collect());
+                let back = gone.iter().enumerate().map(|(n, path)| (aside(n), path.clone()));
+                self.rename(back.collect()).await;
+            }
+            Harm::Bad(file) => {
+                // It may be gone with old records.
+                let _ = self.broker.machine.disk().mend(&file);
             }
             Harm::Flipped { file, bit, was } => {
                 let disk = self.broker.machine.disk();
@@ -143,7 +159,7 @@ impl Story {
     }
 
     /// Without a part that all logs need, no start takes what is missing for empty: it is refused and touches nothing.
-    fn lose_what_all_need(&mut self) {
+    async fn lose_what_all_need(&mut self) {
         let data = Path::new(DATA_DIR);
         let (controller, journal) = (data.join(CONTROLLER), data.join("journal"));
         // A checkpoint with all its copies.
@@ -157,30 +173,30 @@ impl Story {
         assert!(!parts.is_empty(), "there are checkpoints");
         parts.extend([vec![controller.clone()], vec![journal.clone()], vec![journal, controller]]);
         let part = parts[self.dice.below(parts.len() as u64) as usize].clone();
-        self.go_without(part);
+        self.go_without(part).await;
     }
 
-    fn go_without(&mut self, part: Vec<PathBuf>) {
+    async fn go_without(&mut self, part: Vec<PathBuf>) {
         let disk = self.broker.machine.disk();
         let name = format!("{part:?}");
-        let harm = self.lose(part);
+        let harm = self.lose(part).await;
         let before = disk.files();
         self.start();
-        match self.broker.await_ready(&self.sim) {
+        match self.broker.ready().await {
             Start::Failed(what) => assert!(what.contains("corectl log repair"), "{what}"),
             start => panic!("without {name}: {start:?}"),
         }
-        self.sim.run_for(Duration::from_secs(1));
+        sleep(Duration::from_secs(1)).await;
         self.broker.machine.kill();
         // A refused start may have begun files of its own.
         let after = disk.files();
         let lost: Vec<_> = before.iter().filter(|file| !after.contains(file)).collect();
         assert!(lost.is_empty(), "without {name} the start took {lost:?} away");
-        self.mend(harm);
+        self.mend(harm).await;
     }
 
     /// Renames on the broker's disk while it is down.
-    fn rename(&self, renames: Vec<(PathBuf, PathBuf)>) {
+    async fn rename(&self, renames: Vec<(PathBuf, PathBuf)>) {
         let done = Rc::new(Cell::new(false));
         let (renames, told) = (Rc::new(renames), done.clone());
         self.broker.machine.start(1, move |_| {
@@ -193,7 +209,7 @@ impl Story {
             }
         });
         while !done.get() {
-            assert!(self.sim.run_steps(1) > 0, "stuck");
+            sleep(Duration::from_millis(1)).await;
         }
         self.broker.machine.kill();
     }

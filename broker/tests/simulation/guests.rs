@@ -9,7 +9,7 @@ use corelog_io::{Queue, Stream, sleep, spawn, timeout};
 use corelog_wire::messages::JoinGroupRequest;
 use corelog_wire::messages::join_group_request::Protocol;
 
-use crate::story::{Shared, below};
+use crate::shared::{Shared, below};
 use crate::{changes, consumer, producer};
 
 /// All of the plan's, each with what `guest` makes for it.

@@ -15,7 +15,7 @@ use corelog_wire::{ErrorCode, Str};
 
 use crate::committer::{self, Membership, is_fencing, is_transient};
 use crate::connection::Connection;
-use crate::story::{Shared, below};
+use crate::shared::{Shared, below};
 use crate::truth::Place;
 
 pub const GROUP: &str = "group";
@@ -76,6 +76,7 @@ async fn take_part(shared: &Shared, connection: &mut Connection, id: &mut Str) -
     }
     let places = shared.places();
     let mine: Vec<Place> = mine.iter().map(|index| places[*index as usize]).collect();
+    shared.truth.borrow_mut().owns(GROUP, joined.generation_id, id, &mine);
     let membership = Membership { generation: joined.generation_id, member: id.clone() };
     for _ in 0..2 + below(30) {
         sleep(shared.plan.pace * (1 + below(30) as u32)).await;

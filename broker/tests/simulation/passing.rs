@@ -21,7 +21,7 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 
 use crate::committer;
 use crate::connection::Connection;
-use crate::story::{Shared, below};
+use crate::shared::{Shared, below};
 
 const PARTITIONS: i32 = 2;
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use corelog_broker::config::{BrokerConfig, Machine, StaticConfig, request_bytes_max};
 use corelog_broker::settings::Settings;
 
+use crate::connection::PATIENCE;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Faults {
     /// Power loss, kills, stops in good order; slow disks.
@@ -22,12 +24,25 @@ pub enum Faults {
     BitFlips,
     /// Disk, network and cores stand still, also for longer than every limit in time.
     Stalls,
+    /// Links between broker and clients: one direction cut, flapping, slow, lossy; connections that are forgotten on the way.
+    Links,
+    /// The wall clock jumps by hours, both clocks drift by up to a tenth.
+    Clocks,
+    /// The disk is gone for a while, or its file system read-only, or syncs fail: the broker starts again after it.
+    DyingDisk,
     /// What fails goes on failing: a journal, a log's segments, all reads, descriptors, space.
     LastingErrors,
     /// The process may open few files, and a crowd of clients takes all that it can get.
     Descriptors,
     /// One bit flips, or one part of the data directory is missing, while the process is down: all else is served.
     OneDamage,
+}
+
+impl Faults {
+    /// Storage does its work, if only after a while.
+    pub fn spares_storage(self) -> bool {
+        [Faults::Crashes, Faults::Network, Faults::Stalls, Faults::Links, Faults::Clocks].contains(&self)
+    }
 }
 
 /// Clients beside those that keep to the protocol and wait for their answers.
@@ -73,6 +88,7 @@ pub struct Plan {
     /// Virtual time between a client's requests.
     pub pace: Duration,
     pub reset_one_in: u64,
+    pub half_open_one_in: u64,
     /// Topics that somebody names come into being.
     pub auto_create: bool,
     /// Files that the process may have open, beside what each core takes for certain.
@@ -133,6 +149,7 @@ impl Plan {
             metadata_bytes: Dice(seed ^ 0x5a5a).pick(&[500, 2_000, 20 << 20]),
             pace: Duration::from_micros(dice.pick(&[500, 3_000, 10_000])),
             reset_one_in: if faults == Faults::Network { dice.pick(&[0, 100, 1_000]) } else { 0 },
+            half_open_one_in: if faults == Faults::Links { 3 } else { 0 },
             passing: dice.pick(&[0, 0, 1]),
             large: 0,
             guests: Guests { leavers: dice.pick(&[0, 0, 1]), ..Guests::default() },
@@ -156,7 +173,17 @@ impl Plan {
                 guests,
                 ..self
             },
-            Faults::LastingErrors => {
+            Faults::Links => Plan {
+                pace: slow,
+                incarnations: 1 + dice.below(2) as u32,
+                passing: 1,
+                guests: Guests { halting: 0, ..guests },
+                ..self
+            },
+            Faults::Clocks => {
+                Plan { pace: slow / 4, passing: 1, guests: Guests { leavers: 1, ..self.guests }, ..self }
+            }
+            Faults::LastingErrors | Faults::DyingDisk => {
                 Plan { pace: slow / 4, passing: 2, incarnations: 2 + dice.below(2) as u32, ..self }
             }
             Faults::Descriptors => Plan {
@@ -184,6 +211,11 @@ impl Plan {
     /// Whether waiting for everybody costs little: the others do not do much meanwhile.
     pub fn is_unhurried(&self) -> bool {
         self.pace >= Duration::from_millis(5)
+    }
+
+    /// How long a client may go on waiting on a connection whose end it was not told of.
+    pub fn patience(&self) -> Duration {
+        if self.half_open_one_in > 0 { PATIENCE } else { Duration::ZERO }
     }
 
     /// Answers may come without records for want of room.

@@ -1,4 +1,4 @@
-//! Faults that the broker had once are put back: the plans find them by seed, for the right reason, and find nothing at the
+//! Faults that the broker had once, or that a checker is there for, are planted: the plans find them by seed, for the right reason, and find nothing at the
 //! same seeds without.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,9 +11,10 @@ use crate::story;
 const SEEDS_MAX: u64 = 20;
 
 /// What a seed fails with.
-fn failure(seed: u64, faults: Faults) -> Option<String> {
+fn failure(seed: u64, faults: Faults, members: u32) -> Option<String> {
     // A snapshot of the metadata would make the log say what is served.
-    let plan = Plan { metadata_bytes: u64::MAX, ..Plan::from_seed(seed, faults) };
+    let plan = Plan::from_seed(seed, faults);
+    let plan = Plan { metadata_bytes: u64::MAX, members: plan.members.max(members), ..plan };
     let run = catch_unwind(AssertUnwindSafe(|| story::run(&plan)));
     let payload = run.err()?;
     let text = payload.downcast_ref::<String>().cloned();
@@ -26,14 +27,19 @@ fn failure(seed: u64, faults: Faults) -> Option<String> {
 /// `fault` fails one of the first seeds, and the first that it fails, by one of `signs`: what its kind breaks. Without it
 /// that seed is sound.
 fn is_found(fault: Fault, faults: Faults, signs: &[&str]) {
+    is_found_with(0, fault, faults, signs);
+}
+
+/// As [`is_found`], with so many members of a group at the least.
+fn is_found_with(members: u32, fault: Fault, faults: Faults, signs: &[&str]) {
     let found = (1..=SEEDS_MAX).find_map(|seed| {
         let _planting = Planting::of(fault);
-        Some((seed, failure(seed, faults)?))
+        Some((seed, failure(seed, faults, members)?))
     });
     let (seed, what) = found.unwrap_or_else(|| panic!("{fault:?} is not found within {SEEDS_MAX} seeds"));
     eprintln!("{fault:?} is found at seed {seed}: {what}");
     assert!(signs.iter().any(|sign| what.contains(sign)), "seed {seed} fails for another reason: {what}");
-    assert_eq!(failure(seed, faults), None, "seed {seed} without {fault:?}");
+    assert_eq!(failure(seed, faults, members), None, "seed {seed} without {fault:?}");
 }
 
 #[test]
@@ -66,4 +72,20 @@ fn a_partial_frame_without_limit_is_found() {
 #[test]
 fn room_taken_bit_by_bit_is_found() {
     is_found(Fault::RoomIsTakenBitByBit, Faults::Stalls, &["not answered after"]);
+}
+
+#[test]
+fn a_failed_sync_that_counts_is_found() {
+    let signs = ["acknowledged up to", "is lost", "acknowledged at another offset", "is out of range"];
+    is_found(Fault::FailedSyncCounts, Faults::DyingDisk, &signs);
+}
+
+#[test]
+fn sockets_that_are_kept_are_found() {
+    is_found(Fault::SocketsAreKept, Faults::Crashes, &["descriptors after the same clients"]);
+}
+
+#[test]
+fn a_generation_that_stands_still_is_found() {
+    is_found_with(3, Fault::GenerationStandsStill, Faults::Crashes, &["has two owners"]);
 }

@@ -13,7 +13,7 @@ use corelog_wire::messages::{CreateTopicsRequest, DeleteTopicsRequest};
 
 use crate::connection::Connection;
 use crate::plan::Faults;
-use crate::story::Shared;
+use crate::shared::Shared;
 use crate::truth::Place;
 use crate::{committer, consumer, producer};
 

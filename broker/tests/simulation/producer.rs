@@ -13,7 +13,7 @@ use corelog_wire::produce::{PartitionProduceData, ProduceRequest, ProduceRespons
 use corelog_wire::records::{BatchBuilder, BatchOptions, Compression, Encoding, Producer};
 
 use crate::connection::Connection;
-use crate::story::{Shared, below, topic_name};
+use crate::shared::{Shared, below, topic_name};
 use crate::truth::{Key, Place};
 
 /// As Kafka's producers: max.in.flight.requests.per.connection.

@@ -74,6 +74,10 @@ pub struct Truth {
     producer_ids: BTreeSet<i64>,
     /// Assignments that leaders have sent, by group and generation.
     pub assignments: BTreeMap<(String, i32), Vec<BTreeMap<String, Bytes>>>,
+    /// Whom each partition was given to, by group and generation.
+    owners: BTreeMap<(String, i32, Place), String>,
+    /// The last generation of each group whose members were given partitions.
+    generations: BTreeMap<String, i32>,
 }
 
 impl Truth {
@@ -215,6 +219,24 @@ impl Truth {
         }
     }
 
+    // ---- groups
+
+    /// The member was given these partitions: in one generation they are nobody else's.
+    pub fn owns(&mut self, group: &str, generation: i32, member: &str, places: &[Place]) {
+        for place in places {
+            let owner = self.owners.entry((group.to_owned(), generation, *place));
+            let owner = owner.or_insert_with(|| member.to_owned());
+            assert_eq!(owner, member, "{group}, generation {generation}: {place:?} has two owners");
+        }
+        let newest = self.generations.entry(group.to_owned()).or_insert(generation);
+        *newest = generation.max(*newest);
+    }
+
+    /// The last generation that is known to have begun; -1: none.
+    pub fn generation(&self, group: &str) -> i32 {
+        self.generations.get(group).copied().unwrap_or(-1)
+    }
+
     // ---- errors
 
     /// An answer's error. True if what the plan does to the broker explains it, and the client should try again.
@@ -224,6 +246,10 @@ impl Truth {
         if code == ErrorCode::NOT_LEADER_OR_FOLLOWER {
             // A shard that ends.
             return true;
+        }
+        if code == ErrorCode::REQUEST_TIMED_OUT {
+            // A change of metadata that goes on.
+            return matches!(self.faults, Some(Faults::Stalls | Faults::LastingErrors));
         }
         if !of_storage.contains(&code) || !self.storage_may_fail {
             return false;

@@ -1,8 +1,9 @@
 //! How a group's leader shares partitions among the members.
 
+use crate::hashing::HashMap;
 use crate::topic_partition::TopicPartition;
 use corelog_wire::Str;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// A way to share partitions, as Kafka's own clients know it by name.
@@ -159,7 +160,7 @@ struct Claim {
 }
 
 fn claims(members: &[&Member]) -> HashMap<TopicPartition, Claim> {
-    let mut claims: HashMap<TopicPartition, Claim> = HashMap::new();
+    let mut claims: HashMap<TopicPartition, Claim> = HashMap::default();
     for (place, Member { owned, generation, .. }) in members.iter().enumerate() {
         for at in owned {
             let new = Claim { generation: *generation, owner: Some(place) };

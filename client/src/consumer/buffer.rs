@@ -3,9 +3,11 @@
 use super::chunk::Chunk;
 use super::commit::Commits;
 use super::record::ConsumerRecord;
+use crate::driver;
 use crate::error::{Error, Result};
 use crate::groups::{Committer, NewOffset};
 use crate::leaders::OffsetSpec;
+use crate::planted::{Fault, planted};
 use crate::topic_partition::TopicPartition;
 use corelog_wire::Str;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -25,7 +27,9 @@ pub(super) struct Buffer {
     pub(super) bytes: usize,
     errors: VecDeque<Error>,
     versions: u64,
-    poller: Option<(Waker, Instant)>,
+    /// Polls under way, and those of them that wait, each until then.
+    polls: usize,
+    pollers: Vec<(Waker, Instant)>,
     driver: Option<Waker>,
     news: bool,
     pub(super) rebalance: Rebalance,
@@ -125,7 +129,7 @@ pub(super) enum Step {
 impl Buffer {
     /// Whoever never polls is idle from the beginning.
     pub(super) fn new() -> Buffer {
-        Buffer { idle_since: Some(Instant::now()), ..Default::default() }
+        Buffer { idle_since: Some(driver::now()), ..Default::default() }
     }
 
     fn next_version(&mut self) -> u64 {
@@ -149,35 +153,35 @@ impl Buffer {
         std::mem::take(&mut self.news)
     }
 
-    pub(super) fn wake_poller(&mut self) {
-        if let Some((poller, _)) = self.poller.take() {
-            poller.wake();
-        }
+    pub(super) fn wake_pollers(&mut self) {
+        self.pollers.drain(..).for_each(|(poller, _)| poller.wake());
     }
 
-    /// Wakes the one who polls when something comes, or at the latest then.
+    /// Wakes this poller when something comes, or at the latest then.
     pub(super) fn wait(&mut self, waker: &Waker, until: Instant) {
-        let is_sooner = self.poller.as_ref().is_none_or(|(_, known)| until < *known);
-        self.poller = Some((waker.clone(), until));
+        if planted(Fault::OnePollIsWoken) {
+            self.pollers.clear();
+        }
+        let is_sooner = self.pollers.iter().all(|(_, known)| until < *known);
+        match self.pollers.iter_mut().find(|(poller, _)| poller.will_wake(waker)) {
+            Some((_, known)) => *known = until.min(*known),
+            None => self.pollers.push((waker.clone(), until)),
+        }
         if is_sooner {
             self.tell_driver();
         }
     }
 
-    /// Wakes the poller whose time is over; else says when that will be.
-    pub(super) fn poller_until(&mut self, now: Instant) -> Option<Instant> {
-        let until = self.poller.as_ref().map(|(_, until)| *until)?;
-        if until > now {
-            return Some(until);
-        }
-        self.wake_poller();
-        None
+    /// Wakes pollers whose time is over; says when the next one's will be.
+    pub(super) fn pollers_until(&mut self, now: Instant) -> Option<Instant> {
+        self.pollers.extract_if(.., |(_, until)| *until <= now).for_each(|(poller, _)| poller.wake());
+        self.pollers.iter().map(|(_, until)| *until).min()
     }
 
     pub(super) fn subscribe(&mut self, topics: Option<BTreeSet<Str>>) {
         self.subscription = topics.map(Arc::new);
         // From now on somebody has to poll.
-        self.idle_since = self.idle_since.max(Some(Instant::now()));
+        self.idle_since = self.idle_since.max(Some(driver::now()));
         self.subscription_version += 1;
         self.tell_driver();
     }
@@ -260,7 +264,7 @@ impl Buffer {
         let Some(place) = self.place(at, version) else { return };
         (place.start, place.position) = (Start::At(position), Some(position));
         place.resolve();
-        self.wake_poller();
+        self.wake_pollers();
     }
 
     /// Fetching begins where this is.
@@ -298,7 +302,7 @@ impl Buffer {
             self.enqueue(at);
         }
         self.tell_driver();
-        self.wake_poller();
+        self.wake_pollers();
         Ok(())
     }
 
@@ -312,7 +316,7 @@ impl Buffer {
         self.bytes += chunk.len;
         place.chunks.push_back(chunk);
         self.enqueue(at);
-        self.wake_poller();
+        self.wake_pollers();
     }
 
     fn enqueue(&mut self, at: &TopicPartition) {
@@ -326,11 +330,12 @@ impl Buffer {
         if self.errors.len() < ERRORS_MAX {
             self.errors.push_back(error);
         }
-        self.wake_poller();
+        self.wake_pollers();
     }
 
     pub(super) fn begin_poll(&mut self, until: Instant) {
-        self.idle_since = Some(until);
+        self.polls += 1;
+        self.idle_since = self.idle_since.max(Some(until));
         if std::mem::take(&mut self.is_away) {
             self.tell_driver();
         }
@@ -341,8 +346,11 @@ impl Buffer {
     }
 
     pub(super) fn end_poll(&mut self) {
-        self.idle_since = Some(Instant::now());
-        self.poller = None;
+        self.polls -= 1;
+        if self.polls == 0 {
+            self.idle_since = Some(driver::now());
+            self.pollers.clear();
+        }
     }
 
     /// The application says by itself up to where it is done.
@@ -357,7 +365,7 @@ impl Buffer {
     /// Polls give records again.
     pub(super) fn end_rebalance(&mut self) {
         self.rebalance = Rebalance::None;
-        self.wake_poller();
+        self.wake_pollers();
     }
 
     fn grant(&mut self) {
@@ -536,7 +544,7 @@ mod tests {
     }
 
     fn poll(buffer: &mut Buffer, max: usize) -> Vec<String> {
-        buffer.begin_poll(Instant::now());
+        buffer.begin_poll(driver::now());
         let mut polled = Vec::new();
         while polled.len() < max {
             match buffer.step(max - polled.len(), usize::MAX) {

@@ -3,6 +3,7 @@
 use super::buffer::Position;
 use super::record::ConsumerRecord;
 use crate::error::{Error, Result};
+use crate::hashing::HashSet;
 use crate::leaders::Isolation;
 use crate::producer::RecordHeader;
 use crate::topic_partition::TopicPartition;
@@ -12,7 +13,6 @@ use corelog_wire::records::{
     BatchError, BatchHeader, BatchView, Compression, CompressionError, RecordIter, SplitBatches,
     split_batches, with_scratch,
 };
-use std::collections::HashSet;
 
 pub(super) struct Chunk {
     batches: SplitBatches,
@@ -57,7 +57,7 @@ impl Chunk {
         aborted.sort_by_key(|aborted| std::cmp::Reverse(aborted.first_offset));
         let len = bytes.len();
         let batches = split_batches(&bytes);
-        Some((Chunk { batches, from, len, aborted, aborting: HashSet::new(), isolation }, next))
+        Some((Chunk { batches, from, len, aborted, aborting: HashSet::default(), isolation }, next))
     }
 
     /// The next batch's records that were asked for; none at the end.

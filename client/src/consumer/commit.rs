@@ -9,6 +9,7 @@ use crate::core::Core;
 use crate::driver::{self, Event};
 use crate::error::{Error, Result};
 use crate::groups::{self, Committer, NewOffset};
+use crate::planted::{Fault, planted};
 use crate::topic_partition::TopicPartition;
 use corelog_wire::{ErrorCode, Str};
 use futures_channel::oneshot;
@@ -82,7 +83,7 @@ impl Commits {
     /// Lets go of waiters that have gone and, in the background, of those that wait for less than this: so there are no more of them
     /// than callers and partitions. Their patience goes over, or a lasting failure would never be told.
     fn supersede(&mut self, offsets: &BTreeMap<TopicPartition, NewOffset>, manner: Manner) -> Instant {
-        let mut begun = Instant::now();
+        let mut begun = driver::now();
         self.waiters.retain_mut(|waiter| match &waiter.answer {
             Some(answer) => !answer.is_canceled(),
             None if manner == Manner::Background => {
@@ -139,7 +140,7 @@ impl Buffer {
         let (tx, told) = oneshot::channel();
         self.commits.waiters.push(Waiter {
             sequence: 0,
-            begun: Instant::now(),
+            begun: driver::now(),
             retries: true,
             left,
             failed: None,
@@ -208,9 +209,12 @@ impl Buffer {
     ) -> bool {
         let has_rejoined =
             self.committer.as_ref().is_some_and(|committer| committer.generation != generation);
+        let stays = self.closed.is_none() && self.subscription.is_some();
         let is_retriable = |code: ErrorCode| match code {
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => false,
-            ErrorCode::ILLEGAL_GENERATION | ErrorCode::REBALANCE_IN_PROGRESS => has_rejoined,
+            ErrorCode::ILLEGAL_GENERATION => has_rejoined,
+            // Soon it will be a member of the next generation, unless it leaves.
+            ErrorCode::REBALANCE_IN_PROGRESS => has_rejoined || stays,
             code => code.is_retriable(),
         };
         // One that was taken away meanwhile is concluded.
@@ -279,7 +283,7 @@ impl Buffer {
 
     /// Lets go of waiters whose time is over or who have gone, and of what nobody else waits for; returns when to come again.
     fn expire_commits(&mut self, group: &str, limit: Duration, last: Option<&Error>) -> Option<Instant> {
-        let now = Instant::now();
+        let now = driver::now();
         for waiter in &mut self.commits.waiters {
             let is_gone = waiter.answer.as_ref().is_some_and(oneshot::Sender::is_canceled);
             if is_gone || now >= waiter.begun + limit {
@@ -417,6 +421,15 @@ fn expelled(group: &str, error: Error) -> Error {
     }
 }
 
+/// It was made in a generation that is over, or just ending.
+fn is_rebalance(error: &Error) -> bool {
+    match error.code() {
+        Some(ErrorCode::REBALANCE_IN_PROGRESS) => true,
+        Some(ErrorCode::ILLEGAL_GENERATION) => !planted(Fault::FormerGenerationIsAFailure),
+        _ => false,
+    }
+}
+
 /// Commits at intervals until the consumer is closed.
 pub(super) async fn automatically(shared: Arc<Shared>, news: Event) {
     let Some(interval) = shared.config.auto_commit else { return };
@@ -435,8 +448,7 @@ pub(super) async fn automatically(shared: Arc<Shared>, news: Event) {
         // Membership is the group task's affair, and what can be retried is, at the next interval.
         match processed(&shared, &news, Manner::ProcessedOnce).await {
             Err(Error::NotMember { .. }) | Ok(()) => {}
-            Err(error) if error.code() == Some(ErrorCode::REBALANCE_IN_PROGRESS) => {}
-            Err(error) if error.is_retriable() => {}
+            Err(error) if is_rebalance(&error) || error.is_retriable() => {}
             Err(error) => shared.lock().fail(error),
         }
     }

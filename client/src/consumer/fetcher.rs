@@ -8,12 +8,13 @@ use super::session::{self, Asked, Session};
 use crate::core::{Core, Lane, Node, OwnLane};
 use crate::driver::{self, Event, Listen};
 use crate::error::{Error, Result};
+use crate::hashing::HashMap;
 use crate::topic_partition::TopicPartition;
 use corelog_wire::fetch::{EpochEndOffset, FetchRequest, FetchResponse, PartitionData};
 use corelog_wire::{ErrorCode, Str};
 use futures_util::future::join_all;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -55,7 +56,7 @@ impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         let mut buffer = self.0.lock();
         buffer.closed.get_or_insert(Error::Closed);
-        buffer.wake_poller();
+        buffer.wake_pollers();
     }
 }
 
@@ -99,10 +100,10 @@ impl Fetcher {
 
     /// Does what can be done now; returns when there may be more to do.
     fn turn(self: &Rc<Self>) -> Option<Instant> {
-        let now = Instant::now();
+        let now = driver::now();
         let mut next = Next(None);
-        let mut wanted: HashMap<i32, BTreeMap<TopicPartition, Asked>> = HashMap::new();
-        let mut asks: HashMap<i32, Asks> = HashMap::new();
+        let mut wanted: HashMap<i32, BTreeMap<TopicPartition, Asked>> = HashMap::default();
+        let mut asks: HashMap<i32, Asks> = HashMap::default();
         let mut full = BTreeSet::new();
         let mut leaderless = BTreeSet::new();
         let mut questions = Questions::default();
@@ -111,7 +112,7 @@ impl Fetcher {
             let config = &self.shared.config;
             let mut guard = self.shared.lock();
             let buffer: &mut Buffer = &mut guard;
-            next.at(buffer.poller_until(now));
+            next.at(buffer.pollers_until(now));
             // Paused partitions keep what they have, each no more than a partition may: the others are not to starve for it.
             let active = buffer.partitions.values().filter(|place| !place.paused);
             let is_full = active.map(|place| place.bytes).sum::<usize>() >= config.buffer_bytes_max;
@@ -216,7 +217,7 @@ impl Fetcher {
                     match Error::check(code.code(), || format!("fetch from broker {node}")) {
                         Err(_) if again => {
                             // At once, but once.
-                            let backoff = || Instant::now() + fetcher.core.backoff(broker.failures - 1);
+                            let backoff = || driver::now() + fetcher.core.backoff(broker.failures - 1);
                             broker.retry_at = (broker.failures > 0).then(backoff);
                             broker.failures += 1;
                             fetcher.core.refresh_soon();
@@ -282,7 +283,7 @@ impl Fetcher {
         {
             let mut nodes = self.nodes.borrow_mut();
             let broker = nodes.entry(node).or_default();
-            broker.retry_at = Some(Instant::now() + self.core.backoff(broker.failures));
+            broker.retry_at = Some(driver::now() + self.core.backoff(broker.failures));
             broker.failures += 1;
         }
         if error.is_retriable() {
@@ -381,14 +382,14 @@ impl Fetcher {
     }
 
     pub(super) fn back_off(&self, place: &mut Place) {
-        place.retry_at = Some(Instant::now() + self.core.backoff(place.failures));
+        place.retry_at = Some(driver::now() + self.core.backoff(place.failures));
         place.failures += 1;
     }
 
     /// Looking for where to go on is not done without end by a leader that says each time that it is elsewhere.
     fn rest(&self, buffer: &mut Buffer, at: &TopicPartition) {
         if let Some(place) = buffer.partitions.get_mut(at) {
-            place.retry_at = Some(Instant::now() + self.core.backoff(0));
+            place.retry_at = Some(driver::now() + self.core.backoff(0));
         }
     }
 
@@ -431,7 +432,7 @@ impl Fetcher {
         let closing = join_all(sessions.into_iter().map(|(node, session)| self.close_session(node, session)));
         // That it fails is no failure of closing the consumer.
         let patience = SESSION_CLOSE_PATIENCE.min(self.shared.config.close_timeout / 2);
-        let _ = driver::timeout_at(Instant::now() + patience, closing).await;
+        let _ = driver::timeout_at(driver::now() + patience, closing).await;
     }
 }
 

@@ -23,6 +23,7 @@ use crate::driver::{self, Event, Handle};
 use crate::error::{Error, Result};
 use crate::groups::{GroupMetadata, NewOffset};
 use crate::leaders::{self, ListedOffset, OffsetSpec};
+use crate::planted::{Fault, planted};
 use crate::topic_partition::TopicPartition;
 use buffer::{Buffer, Position, Rebalance, Start, Step, not_assigned};
 use commit::Manner;
@@ -36,7 +37,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Reads records.
 ///
@@ -79,7 +80,8 @@ use std::time::{Duration, Instant};
 ///
 /// A poll tells the group that what earlier polls gave is processed: only then are partitions taken away, and, if commits are automatic,
 /// committed. Whoever does not poll for `poll_interval_max`, be it from the beginning, leaves the group, and comes back with its next
-/// poll. One task polls; the other methods may be called from anywhere.
+/// poll. One task polls; the other methods may be called from anywhere. Polls at the same time share what comes, and each says that what the
+/// others gave is processed.
 pub struct Consumer {
     shared: Arc<Shared>,
     handle: Handle<Core>,
@@ -135,7 +137,7 @@ async fn run(core: Rc<Core>, shared: Arc<Shared>, ended: oneshot::Sender<Result<
                 }
                 told.await;
             }
-            driver::sleep(limit).await;
+            driver::sleep(if planted(Fault::ClosingWaits) { FOREVER } else { limit }).await;
         }
     };
     let outcome = match select(pin!(work(core, shared, news)), pin!(overdue)).await {
@@ -263,7 +265,7 @@ impl Consumer {
     ///
     /// An error does not end the consumer: later polls go on with what can be read.
     pub async fn poll(&self, timeout: Duration) -> Result<Vec<ConsumerRecord>> {
-        let until = Instant::now() + timeout.min(FOREVER);
+        let until = driver::now() + timeout.min(FOREVER);
         self.shared.lock().begin_poll(until);
         let polled = EndPoll(&self.shared);
         let records = poll_fn(|cx| {
@@ -271,7 +273,7 @@ impl Consumer {
                 Ok(records) => records,
                 Err(error) => return Poll::Ready(Err(error)),
             };
-            if records.is_empty() && Instant::now() < until {
+            if records.is_empty() && driver::now() < until {
                 self.shared.lock().wait(cx.waker(), until);
                 // What came between looking and waiting has told nobody.
                 return match self.take_ready() {
@@ -344,7 +346,8 @@ impl Consumer {
     /// under way at a time, and what fails for a while is retried, for `api_timeout`, only where no newer offset waits. A partition
     /// that goes to another member takes its pending commits with it: they fail.
     ///
-    /// Dropping the future stops the retries; a try that is under way may still take effect.
+    /// Dropping the future stops the retries; a try that is under way may still take effect. So may one that was given up because its
+    /// answer did not come in time: should the broker get to it later than to a newer one, that is undone until the next commit.
     pub async fn commit(&self) -> Result<()> {
         self.group()?;
         let told = {
@@ -447,6 +450,9 @@ impl Drop for EndPoll<'_> {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
+        if planted(Fault::DroppedIsProcessed) {
+            self.shared.lock().confirm_polled();
+        }
         self.end();
     }
 }

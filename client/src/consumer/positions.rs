@@ -10,12 +10,12 @@ use crate::core::{Lane, Node, UNKNOWN_TOPIC_PATIENCE};
 use crate::driver;
 use crate::error::{Error, Result};
 use crate::groups;
+use crate::hashing::HashMap;
 use crate::leaders::{self, EpochEnd, OffsetSpec};
 use crate::topic_partition::TopicPartition;
 use corelog_wire::{ErrorCode, Str};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::Instant;
 
 /// How often metadata that is older than a committed offset's epoch is asked for anew before it is believed: the topic may have been
 /// deleted and made anew.
@@ -253,8 +253,8 @@ impl Fetcher {
                 Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION) => UNKNOWN_TOPIC_PATIENCE,
                 _ => self.core.config.api_timeout,
             };
-            let since = *place.unresolved_since.get_or_insert_with(Instant::now);
-            let is_over = since.elapsed() >= patience;
+            let since = *place.unresolved_since.get_or_insert_with(driver::now);
+            let is_over = driver::elapsed(since) >= patience;
             if is_over {
                 place.unresolved_since = None;
             }

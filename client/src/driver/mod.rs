@@ -8,11 +8,15 @@
 
 mod event;
 mod reactor;
+mod world;
 
 pub(crate) use event::{Event, Listen};
-pub(crate) use reactor::{TcpStream, resolve, sleep, sleep_until, timeout_at};
+pub(crate) use reactor::resolve;
+pub(crate) use world::{TcpStream, elapsed, now, now_ms, random_u64, sleep, sleep_until, timeout_at};
 
 use crate::error::{Error, Result};
+#[cfg(feature = "simulation")]
+use crate::simulation;
 use futures_channel::oneshot;
 use futures_util::future::{Either, LocalBoxFuture, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -56,18 +60,44 @@ struct Inbox<S: 'static> {
 impl<S: 'static> Handle<S> {
     /// Starts a driver's thread with the state that `init` makes there.
     pub(crate) fn start(name: &str, init: impl FnOnce() -> Rc<S> + Send + 'static) -> io::Result<Handle<S>> {
+        #[cfg(feature = "simulation")]
+        if let Some(world) = simulation::current() {
+            return Ok(Handle::start_in(&*world, init));
+        }
         let poll = mio::Poll::new()?;
-        let waker = mio::Waker::new(poll.registry(), reactor::WAKER)?;
-        let signal = Arc::new(Signal { state: AtomicU8::new(RUNNING), waker });
-        let jobs = Mutex::new(Some(Vec::new()));
-        let inbox = Arc::new(Inbox { jobs, stop: AtomicBool::new(false), signal });
-        let theirs = inbox.clone();
+        let inbox = Inbox::new(Alarm::Machine(mio::Waker::new(poll.registry(), reactor::WAKER)?));
+        // Also when a task panics: whoever calls later is told instead of left waiting.
+        let theirs = CloseOnDrop(inbox.clone());
         thread::Builder::new().name(name.to_owned()).spawn(move || {
-            // Also when a task panics: whoever calls later is told instead of left waiting.
-            let inbox = CloseOnDrop(theirs);
-            run(&inbox.0, Rc::new(Reactor::new(poll)), init);
+            let reactor = Rc::new(Reactor::new(poll));
+            let mut driver = Driver::new(theirs, Some(reactor.clone()), init);
+            while driver.turn() {
+                reactor.turn(driver.signal().sleep());
+            }
         })?;
         Ok(Handle(Arc::new(Owner(inbox))))
+    }
+
+    /// A task of the world in place of a thread.
+    #[cfg(feature = "simulation")]
+    fn start_in(world: &dyn simulation::World, init: impl FnOnce() -> Rc<S> + 'static) -> Handle<S> {
+        let inbox = Inbox::new(Alarm::Simulated(Mutex::default()));
+        let theirs = CloseOnDrop(inbox.clone());
+        world.spawn(Box::pin(async move {
+            let mut driver = Driver::new(theirs, None, init);
+            std::future::poll_fn(move |cx| {
+                driver.signal().rings(cx.waker());
+                if !driver.turn() {
+                    return Poll::Ready(());
+                }
+                if !driver.signal().sleep() {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            })
+            .await
+        }));
+        Handle(Arc::new(Owner(inbox)))
     }
 
     /// Runs `job` on the driver's thread; false if that has ended.
@@ -103,6 +133,13 @@ impl<S: 'static> Handle<S> {
     }
 }
 
+impl<S: 'static> Inbox<S> {
+    fn new(alarm: Alarm) -> Arc<Inbox<S>> {
+        let signal = Arc::new(Signal { state: AtomicU8::new(RUNNING), alarm });
+        Arc::new(Inbox { jobs: Mutex::new(Some(Vec::new())), stop: AtomicBool::new(false), signal })
+    }
+}
+
 struct CloseOnDrop<S: 'static>(Arc<Inbox<S>>);
 
 impl<S> Drop for CloseOnDrop<S> {
@@ -119,19 +156,45 @@ const NOTIFIED: u8 = 2;
 /// Wakes the driver. Costs a system call only if it sleeps.
 struct Signal {
     state: AtomicU8,
-    waker: mio::Waker,
+    alarm: Alarm,
+}
+
+enum Alarm {
+    Machine(mio::Waker),
+    #[cfg(feature = "simulation")]
+    Simulated(Mutex<Option<Waker>>),
+}
+
+impl Alarm {
+    fn ring(&self) {
+        match self {
+            // Fails only if the event counter overflows, which a wake-up empties.
+            Alarm::Machine(waker) => drop(waker.wake()),
+            #[cfg(feature = "simulation")]
+            Alarm::Simulated(waker) => {
+                let waker = waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                waker.into_iter().for_each(Waker::wake);
+            }
+        }
+    }
 }
 
 impl Signal {
     fn notify(&self) {
         if self.state.swap(NOTIFIED, Ordering::SeqCst) == SLEEPING {
-            // Fails only if the event counter overflows, which a wake-up empties.
-            let _ = self.waker.wake();
+            self.alarm.ring();
         }
     }
 
     fn run(&self) {
         self.state.store(RUNNING, Ordering::SeqCst);
+    }
+
+    #[cfg(feature = "simulation")]
+    fn rings(&self, waker: &Waker) {
+        if let Alarm::Simulated(known) = &self.alarm {
+            known.lock().unwrap_or_else(PoisonError::into_inner).replace(waker.clone());
+        }
     }
 
     /// False if there is something to do.
@@ -151,8 +214,15 @@ impl Wake for Signal {
 }
 
 struct Local {
-    reactor: Rc<Reactor>,
+    /// None in a simulated world.
+    reactor: Option<Rc<Reactor>>,
     spawned: RefCell<Vec<LocalBoxFuture<'static, ()>>>,
+}
+
+impl Local {
+    fn reactor(&self) -> Rc<Reactor> {
+        self.reactor.clone().expect("a simulated driver has the world's sockets and timers")
+    }
 }
 
 thread_local! {
@@ -168,30 +238,72 @@ pub(crate) fn spawn(task: impl Future<Output = ()> + 'static) {
     local().spawned.borrow_mut().push(Box::pin(task));
 }
 
-fn run<S: 'static>(inbox: &Inbox<S>, reactor: Rc<Reactor>, init: impl FnOnce() -> Rc<S>) {
-    let local = Rc::new(Local { reactor, spawned: RefCell::default() });
-    LOCAL.set(Some(local.clone()));
-    let state = init();
-    let waker = Waker::from(inbox.signal.clone());
-    let mut cx = Context::from_waker(&waker);
-    let mut tasks = FuturesUnordered::new();
-    while !inbox.stop.load(Ordering::SeqCst) {
+/// Makes a driver the calling thread's until the guard is dropped: in a simulated world one thread has many.
+struct Entered(Option<Rc<Local>>);
+
+impl Entered {
+    fn new(local: &Rc<Local>) -> Entered {
+        Entered(LOCAL.replace(Some(local.clone())))
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        LOCAL.set(self.0.take());
+    }
+}
+
+/// What runs on a driver's thread.
+struct Driver<S: 'static> {
+    local: Rc<Local>,
+    tasks: FuturesUnordered<LocalBoxFuture<'static, ()>>,
+    waker: Waker,
+    state: Rc<S>,
+    inbox: CloseOnDrop<S>,
+}
+
+impl<S: 'static> Driver<S> {
+    fn new(inbox: CloseOnDrop<S>, reactor: Option<Rc<Reactor>>, init: impl FnOnce() -> Rc<S>) -> Driver<S> {
+        let local = Rc::new(Local { reactor, spawned: RefCell::default() });
+        let _entered = Entered::new(&local);
+        let state = init();
+        let waker = Waker::from(inbox.0.signal.clone());
+        Driver { local, tasks: FuturesUnordered::new(), waker, state, inbox }
+    }
+
+    fn signal(&self) -> &Signal {
+        &self.inbox.0.signal
+    }
+
+    /// Runs what can run; false once the last handle is gone.
+    fn turn(&mut self) -> bool {
+        let inbox = &self.inbox.0;
+        if inbox.stop.load(Ordering::SeqCst) {
+            return false;
+        }
+        let _entered = Entered::new(&self.local);
         inbox.signal.run();
         let jobs = inbox.jobs.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(mem::take);
-        jobs.unwrap_or_default().into_iter().for_each(|job| job(&state));
+        jobs.unwrap_or_default().into_iter().for_each(|job| job(&self.state));
+        let mut cx = Context::from_waker(&self.waker);
         loop {
-            tasks.extend(local.spawned.take());
-            match tasks.poll_next_unpin(&mut cx) {
+            self.tasks.extend(self.local.spawned.take());
+            match self.tasks.poll_next_unpin(&mut cx) {
                 Poll::Ready(Some(())) => {}
-                Poll::Ready(None) | Poll::Pending if local.spawned.borrow().is_empty() => break,
+                Poll::Ready(None) | Poll::Pending if self.local.spawned.borrow().is_empty() => return true,
                 Poll::Ready(None) | Poll::Pending => {}
             }
         }
-        local.reactor.turn(inbox.signal.sleep());
     }
-    // Tasks may spawn as they are dropped; nothing runs any more.
-    drop(tasks);
-    local.spawned.take();
+}
+
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        let _entered = Entered::new(&self.local);
+        self.tasks.clear();
+        // Tasks may spawn as they are dropped; nothing runs any more.
+        self.local.spawned.take();
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice, Write};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll as TaskPoll, Waker};
 use std::thread;
@@ -120,7 +120,7 @@ impl Drop for TcpStream {
 
 impl TcpStream {
     pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-        let reactor = local().reactor.clone();
+        let reactor = local().reactor();
         let mut socket = mio::net::TcpStream::connect(address)?;
         let (at, interests) = reactor.register(&mut socket)?;
         let stream = TcpStream { socket, at, interests, reactor };
@@ -211,17 +211,15 @@ pub(crate) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>
     Ok(addresses)
 }
 
-pub(crate) fn sleep_until(at: Instant) -> Sleep {
-    Sleep { at, armed: None }
-}
-
-pub(crate) fn sleep(duration: Duration) -> Sleep {
-    sleep_until(Instant::now() + duration)
-}
-
 pub(crate) struct Sleep {
     at: Instant,
     armed: Option<(Rc<Reactor>, u64)>,
+}
+
+impl Sleep {
+    pub(super) fn until(at: Instant) -> Sleep {
+        Sleep { at, armed: None }
+    }
 }
 
 impl Future for Sleep {
@@ -233,7 +231,7 @@ impl Future for Sleep {
             return TaskPoll::Ready(());
         }
         let (reactor, id) = self.armed.get_or_insert_with(|| {
-            let reactor = local().reactor.clone();
+            let reactor = local().reactor();
             let id = reactor.timers_made.get();
             reactor.timers_made.set(id + 1);
             (reactor, id)
@@ -249,17 +247,4 @@ impl Drop for Sleep {
             reactor.timers.borrow_mut().remove(&(self.at, *id));
         }
     }
-}
-
-/// None if the deadline came first.
-pub(crate) async fn timeout_at<F: Future>(at: Instant, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut sleep = pin!(sleep_until(at));
-    poll_fn(|cx| {
-        if let TaskPoll::Ready(output) = future.as_mut().poll(cx) {
-            return TaskPoll::Ready(Some(output));
-        }
-        sleep.as_mut().poll(cx).map(|()| None)
-    })
-    .await
 }

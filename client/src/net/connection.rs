@@ -92,7 +92,7 @@ impl Connection {
             }
             Err(last.unwrap_or_else(|| std::io::ErrorKind::NotFound.into()))
         };
-        let deadline = Instant::now() + config.connect_timeout;
+        let deadline = driver::now() + config.connect_timeout;
         let stream = driver::timeout_at(deadline, connect).await;
         let stream = stream.unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into())).map_err(failed)?;
         let mut connection = Connection {
@@ -200,7 +200,7 @@ impl Connection {
     ) -> Result<Answer<R::Response>> {
         let correlation_id = self.enqueue(request, version)?;
         let (tx, rx) = oneshot::channel();
-        let deadline = Instant::now() + timeout;
+        let deadline = driver::now() + timeout;
         let pending = Pending { correlation_id, api: R::API_KEY.name(), deadline, timeout, answer: tx };
         self.pending.borrow_mut().push_back(pending);
         self.queued.notify();
@@ -375,12 +375,12 @@ impl Connection {
                 queued.await;
                 continue;
             };
-            if deadline <= Instant::now() {
+            if deadline <= driver::now() {
                 self.close(self.lost(format!("no answer to {api} within {timeout:?}")));
                 return;
             }
             // The next one's may come before this one's, if this one is answered.
-            let look = Instant::now() + self.request_timeout.max(LOOK_MIN);
+            let look = driver::now() + self.request_timeout.max(LOOK_MIN);
             let _ = driver::timeout_at(deadline.min(look), ended).await;
         }
     }

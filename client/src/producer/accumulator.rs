@@ -14,14 +14,17 @@ use super::delivery::{Delivery, Written};
 use super::partitioner::Chooser;
 use super::record::ProducerRecord;
 use super::transaction::{Membership, Transaction};
+use crate::driver;
 use crate::error::{Error, Result};
+use crate::hashing::HashMap;
 use crate::metadata::Topic;
+use crate::planted::{Fault, planted};
 use crate::topic_partition::TopicPartition;
 use bytes::Bytes;
 use corelog_wire::ErrorCode;
 use corelog_wire::Str;
 use corelog_wire::records::{BatchBuilder, BatchOptions, Producer};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -145,7 +148,7 @@ pub(super) enum Verdict {
 impl Accumulator {
     pub(super) fn new(transaction: Option<Transaction>) -> Accumulator {
         Accumulator {
-            topics: HashMap::new(),
+            topics: HashMap::default(),
             queues: Vec::new(),
             active: VecDeque::new(),
             looked_through: None,
@@ -376,7 +379,7 @@ impl Accumulator {
         let mut work = Work::default();
         // When it comes next is not known before it is done: until then it is told of whatever comes.
         self.sender_comes = None;
-        let mut room: HashMap<i32, usize> = HashMap::new();
+        let mut room: HashMap<i32, usize> = HashMap::default();
         let hurry = !self.waiting.is_empty() || self.closed.is_some();
         self.waiting.retain(|(waker, until)| {
             let over = *until <= now;
@@ -492,7 +495,8 @@ impl Accumulator {
             batch.seal();
             batch.given_up = true;
             let (what, last) = (what.clone(), last.clone());
-            let error = match batch.in_flight || batch.doubtful {
+            let may_be_written = batch.in_flight || batch.doubtful;
+            let error = match may_be_written && !planted(Fault::DoubtIsNo) {
                 true => Error::NotAcknowledged { what, after, last },
                 false => Error::Timeout { what, after, last },
             };
@@ -551,7 +555,7 @@ impl Accumulator {
                 Some(Ok(written))
             }
             Verdict::Retry | Verdict::Doubt | Verdict::Restart => {
-                queue.retry_at = Some(Instant::now() + backoff(queue.failures));
+                queue.retry_at = Some(driver::now() + backoff(queue.failures));
                 queue.failures += 1;
                 if matches!(verdict, Verdict::Restart) {
                     queue.gap = Gap::Certain;
@@ -573,7 +577,7 @@ impl Accumulator {
                 // That one try was refused says nothing of those before it.
                 Err(error) if batch.doubtful => Err(Error::NotAcknowledged {
                     what: format!("delivery to {}", queue.at),
-                    after: batch.opened.elapsed(),
+                    after: driver::elapsed(batch.opened),
                     last: Some(Box::new(error)),
                 }),
                 outcome => outcome,
@@ -674,7 +678,7 @@ impl Accumulator {
             if batch.doubtful {
                 self.incomplete.remove(&batch.number);
                 self.buffered -= batch.bytes;
-                let (what, after) = (what.clone(), batch.opened.elapsed());
+                let (what, after) = (what.clone(), driver::elapsed(batch.opened));
                 let last = last_error.clone().map(Box::new);
                 batch.outcome.complete(Err(Error::NotAcknowledged { what, after, last }));
             }
@@ -724,8 +728,17 @@ impl Accumulator {
     /// Fails all that is here; nothing is taken any more.
     pub(super) fn fail_all(&mut self, error: Error) {
         for place in self.active.drain(..) {
-            for batch in self.queues[place].batches.drain(..) {
-                batch.outcome.complete(Err(error.clone()));
+            let queue = &mut self.queues[place];
+            for batch in queue.batches.drain(..) {
+                let may_be_written = batch.in_flight || batch.doubtful;
+                batch.outcome.complete(Err(match may_be_written && !planted(Fault::EndIsNo) {
+                    true => Error::NotAcknowledged {
+                        what: format!("delivery to {}", queue.at),
+                        after: driver::elapsed(batch.opened),
+                        last: Some(Box::new(error.clone())),
+                    },
+                    false => error.clone(),
+                }));
             }
         }
         self.incomplete.clear();
@@ -830,7 +843,7 @@ mod tests {
             accumulator.identity = Some((7, 0));
             let delivery_timeout = Duration::from_secs(1_000_000);
             let config = ProducerConfig { batch_bytes: 1, delivery_timeout, ..Default::default() };
-            Partition0 { accumulator, config, deliveries: Vec::new(), now: Instant::now() }
+            Partition0 { accumulator, config, deliveries: Vec::new(), now: driver::now() }
         }
 
         fn append(&mut self) -> &mut Self {
@@ -946,7 +959,7 @@ mod tests {
         let config = ProducerConfig { idempotent: false, ..Default::default() };
         let mut accumulator = Accumulator::new(None);
         accumulator.set_topic(&"t".into(), &topic(1));
-        let now = Instant::now();
+        let now = driver::now();
         // It slept until now, and has not said yet how long it will sleep next.
         accumulator.sender_comes = Some(now);
         accumulator.drain(&config, now, 1, |_| Some(1), |_| 1 << 20, &None);
@@ -983,7 +996,7 @@ mod tests {
             assert!(matches!(accumulator.append(&config, &record, 0), Ok(Append::Done(_))));
         }
         accumulator.seal_all();
-        let now = Instant::now();
+        let now = driver::now();
         let (mut seen, mut sent) = (0, Vec::new());
         for round in 0..50 {
             let before = seen;

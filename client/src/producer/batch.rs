@@ -2,6 +2,7 @@
 
 use super::delivery::{BatchOutcome, Delivery};
 use super::record::{ProducerRecord, RecordHeader};
+use crate::driver;
 use crate::topic_partition::TopicPartition;
 use bytes::{Bytes, BytesMut};
 use corelog_wire::records::{
@@ -46,7 +47,7 @@ impl Batch {
             body: Body::Open(BatchBuilder::with_capacity(options, room)),
             records: 0,
             bytes: 0,
-            opened: Instant::now(),
+            opened: driver::now(),
             in_flight: false,
             doubtful: false,
             numbered: false,

@@ -30,7 +30,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use transaction::Transaction;
 
 /// Writes records. Cheap to clone; clones share batches and bounds.
@@ -178,12 +178,12 @@ impl Producer {
 
     async fn send_once(&self, record: ProducerRecord) -> Result<Delivery> {
         let shared = &self.owner.shared;
-        let deadline = Instant::now() + shared.config.send_timeout;
+        let deadline = driver::now() + shared.config.send_timeout;
         loop {
             let appended = poll_fn(|cx| {
                 let mut accumulator = shared.lock();
-                match accumulator.append(&shared.config, &record, now_ms()) {
-                    Ok(Append::NoRoom) if Instant::now() >= deadline => Poll::Ready(Err(Error::Timeout {
+                match accumulator.append(&shared.config, &record, driver::now_ms()) {
+                    Ok(Append::NoRoom) if driver::now() >= deadline => Poll::Ready(Err(Error::Timeout {
                         what: format!("send to topic {:?}", record.topic),
                         after: shared.config.send_timeout,
                         last: Some(Box::new(Error::config(
@@ -211,7 +211,7 @@ impl Producer {
     pub fn try_send(&self, record: ProducerRecord) -> std::result::Result<Delivery, TrySendError> {
         let shared = &self.owner.shared;
         let mut accumulator = shared.lock();
-        match accumulator.append(&shared.config, &record, now_ms()) {
+        match accumulator.append(&shared.config, &record, driver::now_ms()) {
             Ok(Append::Done(delivery)) => Ok(delivery),
             Ok(Append::NoRoom) => Err(TrySendError::NoRoom(record)),
             Ok(Append::UnknownTopic) => Err(TrySendError::NotPrepared(record)),
@@ -225,7 +225,7 @@ impl Producer {
     /// Gets ready for a topic: its partitions and leaders, and the producer's id. Returns the number of partitions.
     pub async fn prepare(&self, topic: &str) -> Result<usize> {
         let topic = Str::from(topic);
-        self.prepare_until(&topic, Instant::now() + self.owner.shared.config.send_timeout).await?;
+        self.prepare_until(&topic, driver::now() + self.owner.shared.config.send_timeout).await?;
         Ok(self.owner.shared.lock().partitions(&topic).unwrap_or(0))
     }
 
@@ -366,8 +366,4 @@ impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.debug_struct("Producer").field("config", &self.owner.shared.config).finish_non_exhaustive()
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }

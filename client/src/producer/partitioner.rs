@@ -1,7 +1,7 @@
 //! Which partition a record goes to.
 
 use super::record::ProducerRecord;
-use crate::core::random_u64;
+use crate::driver::random_u64;
 use std::fmt;
 use std::sync::Arc;
 

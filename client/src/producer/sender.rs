@@ -10,17 +10,19 @@ use super::delivery::Written;
 use crate::core::{Core, Lane, Node};
 use crate::driver::{self, Event, Listen};
 use crate::error::{Error, Result};
+use crate::hashing::{HashMap, HashSet};
 use crate::metadata::Topic;
 use crate::net::Connection;
+use crate::planted::{Fault, planted};
 use crate::topic_partition::TopicPartition;
 use bytes::Bytes;
 use corelog_wire::messages::InitProducerIdRequest;
 use corelog_wire::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
 };
+use corelog_wire::records::Producer;
 use corelog_wire::{ErrorCode, Str, Uuid};
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -146,7 +148,7 @@ impl Sender {
         let mut accumulator = self.shared.lock();
         accumulator.news = false;
         let brokers = metadata.brokers.len();
-        accumulator.drain(config, Instant::now(), brokers, leader_of, room_on, &self.last_error.borrow())
+        accumulator.drain(config, driver::now(), brokers, leader_of, room_on, &self.last_error.borrow())
     }
 
     fn do_work(self: &Rc<Self>, work: Work) {
@@ -234,7 +236,7 @@ impl Sender {
 
     /// One request to one broker, with a batch for each of some partitions.
     fn send(self: &Rc<Self>, node: i32, drained: Vec<Drained>) {
-        let mut sent = HashMap::new();
+        let mut sent = HashMap::default();
         let mut records = Vec::new();
         for mut batch in drained {
             let body = std::mem::replace(&mut batch.body, DrainedBody::Built(Bytes::new()));
@@ -244,7 +246,11 @@ impl Sender {
             };
             match built {
                 Ok(bytes) => {
-                    let bytes = stamped(bytes, batch.stamp);
+                    let stamp = match planted(Fault::BatchesAreUnnumbered) {
+                        true => Some(Producer { id: -1, epoch: -1, base_sequence: -1 }),
+                        false => batch.stamp,
+                    };
+                    let bytes = stamped(bytes, stamp);
                     self.shared.lock().set_built(&batch, bytes.clone());
                     records.push((batch.at.clone(), bytes));
                     sent.insert(batch.at, (batch.queue, batch.number));
@@ -344,7 +350,7 @@ impl Sender {
         let sender = self.clone();
         driver::spawn(async move {
             let timeout = sender.core.config.request_timeout;
-            let written = match driver::timeout_at(Instant::now() + timeout, connection.written()).await {
+            let written = match driver::timeout_at(driver::now() + timeout, connection.written()).await {
                 Some(written) => written,
                 None => {
                     let address = connection.address.clone();
@@ -357,7 +363,8 @@ impl Sender {
             for (queue, number) in sent.into_values() {
                 let verdict = match &written {
                     Ok(()) => Verdict::Written(Written { base_offset: -1, append_time: -1 }),
-                    Err(error) => Verdict::Failed(error.clone()),
+                    // The kernel may have taken it before.
+                    Err(error) => Verdict::Unclear(error.clone()),
                 };
                 sender.finish(queue, number, verdict);
             }
@@ -470,6 +477,9 @@ impl Sender {
         }
         for (queue, number) in sent.into_values() {
             let verdict = match (error.is_retriable(), may_have_arrived) {
+                (true, true) if planted(Fault::LostAnswerIsYes) => {
+                    Verdict::Written(Written { base_offset: -1, append_time: -1 })
+                }
                 (true, true) => Verdict::Doubt,
                 (true, false) => Verdict::Retry,
                 (false, true) if !matches!(error, Error::Closed) => Verdict::Unclear(error.clone()),

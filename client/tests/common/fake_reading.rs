@@ -52,7 +52,7 @@ pub enum Fate {
     /// Answered as things are now, after this time.
     After(Duration),
     Cut,
-    /// Of a fetch: for each of its partitions.
+    /// Of a fetch, and of metadata: for each of its partitions or topics.
     Refused(ErrorCode),
     /// Of a fetch: as a whole.
     SessionRefused(ErrorCode),
@@ -228,7 +228,7 @@ impl Reading {
         };
         let answer = match request {
             Request::ApiVersions => encoded(&api_versions(&state), version, id),
-            Request::Metadata(request) => encoded(&metadata(&state, request), version, id),
+            Request::Metadata(request) => encoded(&metadata(&state, request, refused), version, id),
             Request::FindCoordinator => {
                 let response = FindCoordinatorResponse {
                     node_id: 1,
@@ -391,7 +391,7 @@ fn api_versions(state: &State) -> ApiVersionsResponse {
     ApiVersionsResponse { api_keys: apis.map(api).collect(), ..Default::default() }
 }
 
-fn metadata(state: &State, request: MetadataRequest) -> MetadataResponse {
+fn metadata(state: &State, request: MetadataRequest, refused: ErrorCode) -> MetadataResponse {
     let topics = request.topics.unwrap_or_default().into_iter().map(|topic| {
         let name = topic.name.unwrap();
         let partition = |partition_index| {
@@ -399,6 +399,7 @@ fn metadata(state: &State, request: MetadataRequest) -> MetadataResponse {
             metadata_response::Partition { partition_index, leader_id, leader_epoch, ..Default::default() }
         };
         metadata_response::Topic {
+            error_code: refused.code(),
             partitions: (0..PARTITIONS).map(partition).collect(),
             name: Some(name.clone()),
             ..Default::default()

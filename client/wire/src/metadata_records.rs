@@ -52,7 +52,7 @@ macro_rules! kinds {
     };
 }
 
-kinds!(TopicRecord PartitionRecord ConfigRecord RemoveTopicRecord ProducerIdsRecord FeatureLevelRecord);
+kinds!(TopicRecord PartitionRecord PartitionChangeRecord ConfigRecord RemoveTopicRecord ProducerIdsRecord FeatureLevelRecord);
 
 /// The record's type and version.
 fn read_frame(r: &mut Reader) -> Result<(i16, i16), DecodeError> {
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn records_in_kafkas_bytes() {
         let topic_id = Uuid::from_halves(1, 2);
-        let cases: [(MetadataRecord, &[u8]); 3] = [
+        let cases: [(MetadataRecord, &[u8]); 4] = [
             (
                 TopicRecord { name: Str::from("foo"), topic_id }.into(),
                 b"\x01\x02\0\x04foo\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0",
@@ -97,6 +97,18 @@ mod tests {
                 .into(),
                 b"\x01\x03\x02\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\x02\0\0\0\x01\x02\0\0\0\x01\x01\x01\
                   \0\0\0\x01\0\0\0\x03\0\0\0\x04\x02\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x06\x01\0\x01\x01",
+            ),
+            (
+                PartitionChangeRecord {
+                    partition_id: 1,
+                    topic_id,
+                    isr: Some(vec![2]),
+                    leader: 2,
+                    ..Default::default()
+                }
+                .into(),
+                b"\x01\x05\x02\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\
+                  \x02\0\x05\x02\0\0\0\x02\x01\x04\0\0\0\x02",
             ),
             (
                 ConfigRecord { resource_type: 2, resource_name: Str::from("foo"), name: Str::from("k"), value: None }.into(),

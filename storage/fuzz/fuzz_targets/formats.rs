@@ -6,10 +6,10 @@
 
 use corelog_storage::format::PAGE;
 use corelog_storage::format::checkpoint::{
-    self, ActiveSegmentState, CHECKPOINT_HEADER, CheckpointHeader, CheckpointWriter, HardState, JournalEnd,
+    self, ActiveSegmentState, CHECKPOINT_HEADER, CheckpointHeader, CheckpointWriter, Committed, JournalEnd,
     LogCheckpoint,
 };
-use corelog_storage::format::entry::{ENTRY_HEADER, EntryHeader, EntryKind};
+use corelog_storage::format::entry::{ENTRY_HEADER, EntryHeader, EntryKind, HardState};
 use corelog_storage::format::group::{GROUP_HEADER, GroupHeader};
 use corelog_storage::format::index_page::{Footer, IndexEntry, IndexPage};
 use corelog_storage::format::journal_file::JournalFileHeader;
@@ -131,7 +131,7 @@ fn checkpoint(change: &[u8], seal: bool) {
             next_offset: 9,
             next_index: RaftIndex(9),
             term: 1,
-            hard_state: HardState { term: 1, vote: -1, commit: 9 },
+            hard_state: HardState { term: 1, vote: -1 },
             flushed_offset: 6,
             flushed_index: RaftIndex(6),
             active,
@@ -140,6 +140,7 @@ fn checkpoint(change: &[u8], seal: bool) {
             reset: None,
             incoming: None,
             producers: Vec::new(),
+            committed: Committed { offset: 9, index: RaftIndex(9), term: 1, ..Committed::default() },
         };
         writer.add(&log, std::iter::empty());
     }

@@ -8,11 +8,11 @@ use corelog_io::fs;
 use corelog_io::sim::Sim;
 use corelog_storage::format::PAGE;
 use corelog_storage::format::checkpoint::{
-    ActiveSegmentState, CheckpointHeader, CheckpointWriter, HardState, LogCheckpoint,
+    ActiveSegmentState, CheckpointHeader, CheckpointWriter, Committed, LogCheckpoint,
 };
 use corelog_storage::format::index_page::{ENTRIES_PER_PAGE, Footer, IndexEntry, IndexPage};
 use corelog_storage::format::segment_file::SegmentHeader;
-use corelog_storage::{RaftIndex, TermHistory, paths};
+use corelog_storage::{HardState, RaftIndex, TermHistory, paths};
 use corelog_storage_fuzz::{Batch, DIR, Near, TOPIC, log_id, serve};
 use corelog_wire::records::BatchHeader;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -162,6 +162,11 @@ impl Log {
             reset: None,
             incoming: None,
             producers: Vec::new(),
+            committed: Committed {
+                offset: self.next_offset.to(offset) as i64,
+                index: RaftIndex(index),
+                ..Committed::default()
+            },
         };
         let mut checkpoint = CheckpointWriter::new(&[]);
         checkpoint.add(&log, std::iter::empty());

@@ -1,5 +1,5 @@
-//! Faults that the code had once, each put back at the place where its kind was mended: the simulation must find them, or
-//! it would not find their like. Compiled away with optimization, as assertions for debugging are.
+//! Faults that the code had once, or that a checker is there for, each at the place where its kind is kept out: the
+//! simulation must find them, or it would not find their like. Compiled away with optimization, as assertions for debugging are.
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -9,12 +9,26 @@ pub enum Fault {
     AbsenceIsEmpty,
     /// A loaded commit is anybody's topic of that name.
     OffsetsOutliveTheirTopic,
+    /// What a log was found to have at a start is committed, whoever decides.
+    AllFoundIsCommitted,
+    /// Producers in flight are remembered when their batches are cut.
+    CutForgetsNoProducers,
+    /// What is durable settles producers, committed or not.
+    ProducersSettleWhenDurable,
     /// A refused log's batches keep their place in journal and memory.
     RefusedLogKeepsItsPlace,
     /// Who sends a part of a request and then no more keeps its room.
     PartialFrameIsWaitedFor,
     /// Room for requests goes bit by bit to whoever comes first, and is waited for without a limit.
     RoomIsTakenBitByBit,
+    /// Listeners wait to be told who their clients are, though nothing can tell them yet: so it shows what strangers may do.
+    EveryoneIsAStranger,
+    /// A write that was not synced counts as one that was.
+    FailedSyncCounts,
+    /// A connection that has ended keeps its socket.
+    SocketsAreKept,
+    /// A rebalance begins no new generation.
+    GenerationStandsStill,
 }
 
 #[cfg(debug_assertions)]

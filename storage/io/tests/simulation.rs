@@ -346,26 +346,6 @@ fn faults_strike_once_where_they_were_set() {
 }
 
 #[test]
-fn a_full_disk_refuses_and_takes_again_when_space_is_freed() {
-    let sim = Sim::new(6);
-    sim.tester().disk().set_capacity(10 * ALIGN as u64);
-    sim.block_on(async {
-        let file = open("/a").await;
-        file.allocate(0, 6 * ALIGN as u64).await.unwrap();
-        assert_eq!(fs::space(Path::new("/")).await.unwrap().available, 4 * ALIGN as u64);
-        let other = open("/b").await;
-        let error = other.write_at(0, bytes(1, 5 * ALIGN), false).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        // What is allocated can be written.
-        file.write_at(0, bytes(1, 6 * ALIGN), true).await.unwrap();
-        assert_eq!(file.allocate(0, 20 * ALIGN as u64).await.unwrap_err().kind(), io::ErrorKind::StorageFull);
-        fs::remove_file(Path::new("/a")).await.unwrap();
-        drop(file);
-        other.write_at(0, bytes(1, 5 * ALIGN), false).await.unwrap();
-    });
-}
-
-#[test]
 fn a_cut_holds_everything_back_until_it_heals() {
     for seed in 0..20 {
         let sim = Sim::new(seed);

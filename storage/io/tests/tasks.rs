@@ -5,8 +5,8 @@ mod common;
 use common::in_both_worlds;
 use corelog_io::sync::{Event, Notify, Semaphore, bounded, oneshot};
 use corelog_io::{
-    Queue, Received, available_cpus, core, cores, mesh, now, random_u64, remote, run_glommio, sleep,
-    sleep_until, spawn, timeout, wall_clock_ms, yield_if_needed, yield_now,
+    Queue, Received, available_cpus, core, cores, mesh, now, random_secret, random_u64, remote, run_glommio,
+    sleep, sleep_until, spawn, timeout, wall_clock_ms, yield_if_needed, yield_now,
 };
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -103,6 +103,9 @@ fn clocks_and_randomness() {
         assert!(wall_clock_ms() - wall >= 19);
         let draws: std::collections::BTreeSet<u64> = (0..1000).map(|_| random_u64()).collect();
         assert_eq!(draws.len(), 1000);
+        let secrets: std::collections::BTreeSet<[u8; 21]> = (0..1000).map(|_| random_secret()).collect();
+        assert_eq!(secrets.len(), 1000);
+        assert!((0..21).all(|at| secrets.iter().any(|secret| secret[at] != 0)), "a byte is never filled");
     });
 }
 

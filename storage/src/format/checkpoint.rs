@@ -1,6 +1,7 @@
 //! A shard's checkpoint: the state of every log of the shard, so that opening a log needs no scan of its data and
 //! journal files can be reused. Replaced as a whole, atomically.
 
+use super::entry::HardState;
 use super::fields::{Cursor, get_u16, get_u32, get_u64, put};
 use super::log_sections::{
     Membership, Reset, put_incoming, put_membership, put_reset, put_terms, take_epochs, take_incoming,
@@ -9,8 +10,9 @@ use super::log_sections::{
 use super::segment_file::FIRST_BATCH;
 use super::{Format, PAGE, Refused};
 use crate::ids::{LogId, RaftIndex, Uuid};
-use crate::producers::{BATCHES_KEPT, ProducedBatch, ProducerEntry};
+use crate::producers::{BATCHES_KEPT, InFlight, ProducedBatch, ProducerEntry};
 use crate::terms::TermHistory;
+use crate::uncommitted::UncommittedBatch;
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -24,7 +26,8 @@ pub const INDEX_MAX: RaftIndex = RaftIndex(i64::MAX as u64);
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CLCHKPNT");
 
-/// Version 2: in place of epochs each log's state has the sections of [`super::log_sections`].
+/// Version 2: in place of epochs each log's state has the sections of [`super::log_sections`], and it ends with what is
+/// committed ([`Committed`]).
 pub const FORMAT: Format = Format { name: "checkpoints", oldest: 1, newest: 2 };
 const FLAG_COMPLETE: u16 = 1;
 
@@ -133,16 +136,6 @@ impl CheckpointHeader {
     }
 }
 
-/// Raft's durable state of one log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HardState {
-    pub term: i32,
-    /// Broker id voted for in `term`; -1: none.
-    pub vote: i64,
-    /// Commit index known, as the index after the last committed entry.
-    pub commit: u64,
-}
-
 /// The segment that is written to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActiveSegmentState {
@@ -161,6 +154,25 @@ pub struct ActiveSegmentState {
 /// that did not keep it, and with it.
 const ACTIVE_WITHOUT_PAGE: u8 = 1;
 const ACTIVE: u8 = 2;
+
+/// What is committed of a log, and what is needed of the rest to commit or cut it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    pub offset: i64,
+    pub index: RaftIndex,
+    pub term: i32,
+    /// The batches from there to `next_index`.
+    pub rest: Vec<UncommittedBatch>,
+    /// Of them, those of idempotent producers: the log's `producers` do not know them.
+    pub in_flight: Vec<InFlight>,
+    /// The segments may reach beyond `flushed_index`: they were not cut yet when the log was.
+    pub cut_pending: bool,
+    /// Cuts whose entry in the journal is not durable, by group and index. Of what groups before say, nothing from there on
+    /// counts, though the journal may have lost what says so.
+    pub cuts: Vec<(u64, RaftIndex)>,
+    /// It was cut once: of a journal's batches with the same index the last counts, though what cut the others is not there.
+    pub is_cut: bool,
+}
 
 /// One log's state. All that lies before `durable_through` in the shard's journal is in it; batches from
 /// `flushed_index` on are still in the journal alone.
@@ -182,6 +194,7 @@ pub struct LogCheckpoint {
     /// The base offset of a segment that was taken in and may not bear its name yet.
     pub incoming: Option<i64>,
     pub producers: Vec<(i64, ProducerEntry)>,
+    pub committed: Committed,
 }
 
 /// Collects logs, then gives the file's bytes.
@@ -225,7 +238,7 @@ impl CheckpointWriter {
         out.extend_from_slice(&log.term.to_le_bytes());
         out.extend_from_slice(&log.hard_state.term.to_le_bytes());
         out.extend_from_slice(&log.hard_state.vote.to_le_bytes());
-        out.extend_from_slice(&log.hard_state.commit.to_le_bytes());
+        out.extend_from_slice(&log.committed.index.0.to_le_bytes());
         out.extend_from_slice(&log.flushed_offset.to_le_bytes());
         out.extend_from_slice(&log.flushed_index.0.to_le_bytes());
         match &log.active {
@@ -253,14 +266,9 @@ impl CheckpointWriter {
             out.extend_from_slice(&entry.epoch.to_le_bytes());
             out.extend_from_slice(&entry.last_seen_ms.to_le_bytes());
             out.push(entry.batches.len() as u8);
-            for b in &entry.batches {
-                out.extend_from_slice(&b.first_sequence.to_le_bytes());
-                out.extend_from_slice(&b.last_sequence.to_le_bytes());
-                out.extend_from_slice(&b.base_offset.to_le_bytes());
-                out.extend_from_slice(&b.last_offset.to_le_bytes());
-                out.extend_from_slice(&b.timestamp.to_le_bytes());
-            }
+            entry.batches.iter().for_each(|batch| put_produced(out, batch));
         }
+        put_committed(out, &log.committed);
     }
 
     /// The file's bytes. `header`'s counts and checksum of the body are filled in here.
@@ -279,9 +287,43 @@ impl CheckpointWriter {
     }
 }
 
+fn put_produced(out: &mut Vec<u8>, batch: &ProducedBatch) {
+    out.extend_from_slice(&batch.first_sequence.to_le_bytes());
+    out.extend_from_slice(&batch.last_sequence.to_le_bytes());
+    out.extend_from_slice(&batch.base_offset.to_le_bytes());
+    out.extend_from_slice(&batch.last_offset.to_le_bytes());
+    out.extend_from_slice(&batch.timestamp.to_le_bytes());
+}
+
+fn put_committed(out: &mut Vec<u8>, committed: &Committed) {
+    out.extend_from_slice(&committed.offset.to_le_bytes());
+    out.extend_from_slice(&committed.term.to_le_bytes());
+    out.push(u8::from(committed.cut_pending));
+    out.push(u8::from(committed.is_cut));
+    out.extend_from_slice(&(committed.cuts.len() as u32).to_le_bytes());
+    for (group, index) in &committed.cuts {
+        out.extend_from_slice(&group.to_le_bytes());
+        out.extend_from_slice(&index.0.to_le_bytes());
+    }
+    out.extend_from_slice(&(committed.rest.len() as u32).to_le_bytes());
+    for batch in &committed.rest {
+        out.extend_from_slice(&batch.next_offset.to_le_bytes());
+        out.extend_from_slice(&batch.term.to_le_bytes());
+        out.extend_from_slice(&batch.len.to_le_bytes());
+    }
+    out.extend_from_slice(&(committed.in_flight.len() as u32).to_le_bytes());
+    for in_flight in &committed.in_flight {
+        out.extend_from_slice(&in_flight.index.0.to_le_bytes());
+        out.extend_from_slice(&in_flight.producer_id.to_le_bytes());
+        out.extend_from_slice(&in_flight.epoch.to_le_bytes());
+        put_produced(out, &in_flight.batch);
+    }
+}
+
 /// Reads a whole checkpoint file.
 pub fn decode(bytes: &[u8]) -> Result<(CheckpointHeader, Vec<LogCheckpoint>), Refused> {
     let header = CheckpointHeader::decode(bytes)?;
+    let version = get_u16(bytes, 8);
     header.decode_ends(bytes)?;
     let body = &bytes[header.prefix_len()..];
     if body.len() as u64 != header.body_len || crc32c::crc32c(body) != header.body_crc {
@@ -291,7 +333,7 @@ pub fn decode(bytes: &[u8]) -> Result<(CheckpointHeader, Vec<LogCheckpoint>), Re
     let mut logs = Vec::new();
     for _ in 0..header.logs {
         logs.push(
-            decode_log(&mut cursor, get_u16(bytes, 8))
+            decode_log(&mut cursor, version)
                 .ok_or(Refused::Content("a log's state runs past the end of the file"))??,
         );
     }
@@ -309,7 +351,8 @@ fn decode_log(c: &mut Cursor, version: u16) -> Option<Result<LogCheckpoint, Refu
     let next_offset = c.i64()?;
     let next_index = RaftIndex(c.u64()?);
     let term = c.i32()?;
-    let hard_state = HardState { term: c.i32()?, vote: c.i64()?, commit: c.u64()? };
+    let hard_state = HardState { term: c.i32()?, vote: c.i64()? };
+    let committed_index = RaftIndex(c.u64()?);
     let flushed_offset = c.i64()?;
     let flushed_index = RaftIndex(c.u64()?);
     let active = match c.u8()? {
@@ -329,20 +372,6 @@ fn decode_log(c: &mut Cursor, version: u16) -> Option<Result<LogCheckpoint, Refu
             },
         }),
     };
-    // What is in segments is a part of what was appended, and the active segment begins within it.
-    let ascend = log_start_offset >= 0
-        && (0..=next_offset).contains(&flushed_offset)
-        && flushed_index <= next_index
-        && next_index <= INDEX_MAX
-        && active.as_ref().is_none_or(|a| {
-            (0..=flushed_offset).contains(&a.base_offset)
-                && a.base_index <= flushed_index
-                && a.position >= FIRST_BATCH
-                && (a.last_page.is_empty() || a.last_page.len() as u64 == a.position % PAGE as u64)
-        });
-    if !ascend {
-        return Some(Err(Refused::Content("a log's offsets do not ascend")));
-    }
     let terms = match version {
         1 => take_epochs(c, next_index, log_start_offset)?,
         _ => take_terms(c, next_index, log_start_offset)?,
@@ -363,17 +392,16 @@ fn decode_log(c: &mut Cursor, version: u16) -> Option<Result<LogCheckpoint, Refu
         }
         let mut batches = VecDeque::with_capacity(count);
         for _ in 0..count {
-            batches.push_back(ProducedBatch {
-                first_sequence: c.i32()?,
-                last_sequence: c.i32()?,
-                base_offset: c.i64()?,
-                last_offset: c.i64()?,
-                timestamp: c.i64()?,
-            });
+            batches.push_back(decode_produced(c)?);
         }
         producers.push((id, ProducerEntry { epoch, last_seen_ms, batches }));
     }
-    Some(Ok(LogCheckpoint {
+    let committed = match version {
+        // Whose logs were alone, and what they had was committed.
+        1 => Committed { offset: next_offset, index: next_index, term, ..Committed::default() },
+        _ => decode_committed(c, committed_index)?,
+    };
+    let checkpoint = LogCheckpoint {
         log,
         durable_through,
         log_start_offset,
@@ -389,7 +417,66 @@ fn decode_log(c: &mut Cursor, version: u16) -> Option<Result<LogCheckpoint, Refu
         reset,
         incoming,
         producers,
-    }))
+        committed,
+    };
+    Some(match checkpoint.ascends() {
+        true => Ok(checkpoint),
+        false => Err(Refused::Content("a log's offsets do not ascend")),
+    })
+}
+
+fn decode_produced(c: &mut Cursor) -> Option<ProducedBatch> {
+    Some(ProducedBatch {
+        first_sequence: c.i32()?,
+        last_sequence: c.i32()?,
+        base_offset: c.i64()?,
+        last_offset: c.i64()?,
+        timestamp: c.i64()?,
+    })
+}
+
+fn decode_committed(c: &mut Cursor, index: RaftIndex) -> Option<Committed> {
+    let (offset, term) = (c.i64()?, c.i32()?);
+    let (cut_pending, is_cut) = (c.u8()? != 0, c.u8()? != 0);
+    let mut cuts = Vec::new();
+    for _ in 0..c.u32()? {
+        cuts.push((c.u64()?, RaftIndex(c.u64()?)));
+    }
+    let mut rest = Vec::new();
+    for _ in 0..c.u32()? {
+        rest.push(UncommittedBatch { next_offset: c.i64()?, term: c.i32()?, len: c.u32()? });
+    }
+    let mut in_flight = Vec::new();
+    for _ in 0..c.u32()? {
+        let (index, producer_id, epoch) = (RaftIndex(c.u64()?), c.i64()?, c.i16()?);
+        in_flight.push(InFlight { index, producer_id, epoch, batch: decode_produced(c)? });
+    }
+    Some(Committed { offset, index, term, rest, in_flight, cut_pending, cuts, is_cut })
+}
+
+impl LogCheckpoint {
+    /// What is in segments, and what is committed, is a part of what was appended; the active segment begins within it.
+    fn ascends(&self) -> bool {
+        let Committed { offset, index, rest, in_flight, cut_pending, .. } = &self.committed;
+        let offsets = || std::iter::once(*offset).chain(rest.iter().map(|batch| batch.next_offset));
+        self.log_start_offset >= 0
+            && (0..=self.next_offset).contains(&self.flushed_offset)
+            && self.flushed_index <= self.next_index
+            && self.next_index <= INDEX_MAX
+            && self.active.as_ref().is_none_or(|a| {
+                a.base_offset >= 0
+                    && (*cut_pending
+                        || (a.base_offset <= self.flushed_offset && a.base_index <= self.flushed_index))
+                    && a.position >= FIRST_BATCH
+                    && (a.last_page.is_empty() || a.last_page.len() as u64 == a.position % PAGE as u64)
+            })
+            && index.0.checked_add(rest.len() as u64) == Some(self.next_index.0)
+            && *offset >= 0
+            && offsets().is_sorted()
+            && offsets().last() == Some(self.next_offset)
+            && in_flight.is_sorted_by(|a, b| a.index < b.index)
+            && in_flight.iter().all(|batch| (*index..self.next_index).contains(&batch.index))
+    }
 }
 
 #[cfg(test)]
@@ -405,7 +492,7 @@ mod tests {
                 next_offset: 100,
                 next_index: RaftIndex(102),
                 term: 4,
-                hard_state: HardState { term: 4, vote: -1, commit: 3 },
+                hard_state: HardState { term: 4, vote: -1 },
                 flushed_offset: 50,
                 flushed_index: RaftIndex(51),
                 active: (i > 0).then_some(ActiveSegmentState {
@@ -432,6 +519,29 @@ mod tests {
                         (id, ProducerEntry { epoch: 1, last_seen_ms: 2, batches: [batch; 2].into() })
                     })
                     .collect(),
+                committed: Committed {
+                    offset: 98,
+                    index: RaftIndex(100),
+                    term: 1,
+                    rest: [99, 100]
+                        .map(|next_offset| UncommittedBatch { next_offset, term: 4, len: 70 })
+                        .into(),
+                    in_flight: vec![InFlight {
+                        index: RaftIndex(101),
+                        producer_id: 7,
+                        epoch: 2,
+                        batch: ProducedBatch {
+                            first_sequence: 0,
+                            last_sequence: 0,
+                            base_offset: 99,
+                            last_offset: 99,
+                            timestamp: 5,
+                        },
+                    }],
+                    cut_pending: false,
+                    cuts: vec![(10, RaftIndex(102))],
+                    is_cut: true,
+                },
             })
             .collect()
     }
@@ -472,6 +582,15 @@ mod tests {
     }
 
     #[test]
+    fn while_a_cut_is_pending_the_active_segment_may_begin_behind_it() {
+        let mut logs = sample();
+        logs[1].active.as_mut().expect("the sample has one").base_offset = 70;
+        assert!(decode(&encode(&logs)).is_err());
+        logs[1].committed.cut_pending = true;
+        assert_eq!(decode(&encode(&logs)).expect("it is whole").1, logs);
+    }
+
+    #[test]
     fn any_flipped_bit_and_any_cut_is_seen() {
         let good = encode(&sample());
         for bit in 0..good.len() * 8 {
@@ -497,7 +616,12 @@ mod tests {
         let active = |change: fn(&mut ActiveSegmentState)| {
             move |log: &mut LogCheckpoint| change(log.active.as_mut().expect("the sample has one"))
         };
-        let changes: [&dyn Fn(&mut LogCheckpoint); 10] = [
+        let changes: [&dyn Fn(&mut LogCheckpoint); 15] = [
+            &|log| log.committed.index = RaftIndex(99),
+            &|log| log.committed.offset = 100,
+            &|log| log.committed.rest[1].next_offset = 98,
+            &|log| log.committed.rest.clear(),
+            &|log| log.committed.in_flight[0].index = RaftIndex(102),
             &|log| log.log_start_offset = -1,
             &|log| log.next_offset = log.flushed_offset - 1,
             &|log| log.flushed_offset = i64::MIN,

@@ -19,9 +19,10 @@ pub enum EntryKind {
     /// A record batch was appended: `index` and `term` are its Raft entry's, `base_offset` its first Kafka offset
     /// (of an internal batch, the offset the next record batch will take). The payload is the batch.
     Append,
-    /// The entries from `index` on are gone; `base_offset` is the log end offset that leaves, `term` the truncating term.
+    /// The entries from `index` on are gone; `base_offset` is the log end offset that leaves, `term` that of the entry
+    /// before.
     Truncate,
-    /// Raft's durable state: `term`, and the vote in `base_offset` (-1: none); `index` is the commit index known.
+    /// Raft's durable state, a [`HardState`] as payload.
     HardState,
     /// The log start offset is `base_offset` from now on.
     LogStart,
@@ -89,10 +90,11 @@ impl EntryHeader {
             EntryKind::Append if (len as usize) < batch::HEADER => {
                 return Err(Refused::Content("an appended batch is shorter than a batch header"));
             }
-            EntryKind::Truncate | EntryKind::HardState | EntryKind::LogStart | EntryKind::Reset
-                if len != 0 =>
-            {
+            EntryKind::Truncate | EntryKind::LogStart | EntryKind::Reset if len != 0 => {
                 return Err(Refused::Content("an entry without payload claims one"));
+            }
+            EntryKind::HardState if len as usize != HARD_STATE => {
+                return Err(Refused::Content("an entry with Raft's state is of another length than that"));
             }
             _ => {}
         }
@@ -109,6 +111,33 @@ impl EntryHeader {
     /// Bytes header, payload and padding take in the group.
     pub fn span(&self) -> usize {
         entry_span(self.len as usize)
+    }
+}
+
+/// Raft's durable state of one log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    pub term: i32,
+    /// Broker id voted for in `term`; -1: none.
+    pub vote: i64,
+}
+
+/// Bytes of a [`HardState`] entry's payload: term and vote.
+const HARD_STATE: usize = 12;
+
+const _: () = assert!(HARD_STATE <= batch::CRC_FROM, "the group's checksum takes all of it in");
+
+impl HardState {
+    pub fn encode(&self) -> [u8; HARD_STATE] {
+        let mut out = [0; HARD_STATE];
+        put(&mut out, 0, self.term.to_le_bytes());
+        put(&mut out, 4, self.vote.to_le_bytes());
+        out
+    }
+
+    /// `payload`: of an entry that was decoded.
+    pub fn decode(payload: &[u8]) -> HardState {
+        HardState { term: get_i32(payload, 0), vote: get_i64(payload, 4) }
     }
 }
 
@@ -143,7 +172,7 @@ mod tests {
         for h in [
             header(EntryKind::Append, 61),
             header(EntryKind::Truncate, 0),
-            header(EntryKind::HardState, 0),
+            header(EntryKind::HardState, HARD_STATE as u32),
             header(EntryKind::LogStart, 0),
             header(EntryKind::Reset, 0),
         ] {
@@ -152,10 +181,17 @@ mod tests {
     }
 
     #[test]
+    fn rafts_state_survives_the_round_trip() {
+        let state = HardState { term: 7, vote: -1 };
+        assert_eq!(HardState::decode(&state.encode()), state);
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
         let refused = |bytes: &[u8]| EntryHeader::decode(bytes).is_err();
         assert!(refused(&header(EntryKind::Append, 60).encode()));
         assert!(refused(&header(EntryKind::LogStart, 1).encode()));
+        assert!(refused(&header(EntryKind::HardState, 0).encode()));
         assert!(refused(&header(EntryKind::Append, 61).encode()[..47]));
         let mut unknown = header(EntryKind::Append, 61).encode();
         unknown[20] = 77;

@@ -18,7 +18,7 @@ pub enum Effect {
     LogStart(i64),
     /// The log began anew.
     Reset,
-    HardState(crate::format::checkpoint::HardState),
+    HardState(crate::format::entry::HardState),
     /// Nothing: it took effect when its order was fixed.
     Truncated,
 }

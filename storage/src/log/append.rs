@@ -1,9 +1,12 @@
 //! Append: fixes a batch's order and hands it to the journal.
 
+use super::commit::uncommitted;
 use super::{End, Log, State, end_after, produced};
 use crate::batch;
+use crate::config::CommitMode;
 use crate::error::AppendError;
 use crate::format::entry::{EntryHeader, EntryKind, entry_span};
+use crate::ids::RaftIndex;
 use crate::journal::{Completion, Durable, Effect};
 use crate::producers::{Claim, Verdict};
 use crate::tail::TailBatch;
@@ -46,6 +49,8 @@ pub struct Appended {
     pub max_timestamp: i64,
     /// A retry of an idempotent producer: it was appended before, at these offsets.
     pub duplicate: bool,
+    /// What its index is, or was; `None` of a retry.
+    pub index: Option<RaftIndex>,
     pub durable: Durable,
     /// Committed already, by write caching: a client need not wait for `durable`.
     pub cached: bool,
@@ -62,7 +67,7 @@ pub(super) struct Placed<'a> {
 
 impl Log {
     /// Fixes the batch's order. The returned [`Appended::durable`] completes when it is on stable storage, and the
-    /// high watermark has passed it by then. With write caching it passes a client's batch at once.
+    /// high watermark has passed it by then, unless a quorum decides. With write caching it passes a client's batch at once.
     ///
     /// Calls are admitted in the order of their first poll; they wait while the journal and the tail cache are full.
     pub async fn append(&self, batch: AppendBatch) -> Result<Appended, AppendError> {
@@ -71,8 +76,8 @@ impl Log {
         let cached = if batch.kind == BatchKind::Controller { 0 } else { span };
         let _turn = self.shard.admit(span, cached, || self.check_space(batch.kind)).await?;
         let appended = self.place(&batch, &header)?;
-        if appended.cached {
-            self.settle_commit(None);
+        if appended.cached && self.state.borrow_mut().advance() {
+            self.news.tell();
         }
         Ok(appended)
     }
@@ -117,7 +122,8 @@ impl Log {
         let state = &mut *self.state.borrow_mut();
         state.check_writable(self.id)?;
         state.check_appendable()?;
-        let cached = state.config.write_caching && batch.kind == BatchKind::Client;
+        let quorum = state.config.commit == CommitMode::Quorum;
+        let cached = state.config.write_caching && batch.kind == BatchKind::Client && !quorum;
         if batch.leader_epoch < state.next.term {
             let (given, current) = (batch.leader_epoch, state.next.term);
             return Err(AppendError::StaleLeaderEpoch { given, current });
@@ -132,11 +138,15 @@ impl Log {
                 log_start_offset: state.log_start_offset,
                 max_timestamp: known.timestamp,
                 duplicate: true,
+                index: None,
                 durable: self.durable_at(state, known.base_offset),
                 cached,
             });
         }
-        let End { offset: base_offset, .. } = state.next;
+        if quorum && batch.kind != BatchKind::Internal {
+            self.check_uncommitted(state, batch.bytes.len())?;
+        }
+        let End { offset: base_offset, index, .. } = state.next;
         let Some(last_offset) = base_offset.checked_add(i64::from(header.last_offset_delta)) else {
             return Err(AppendError::Invalid("the log has no offsets left".into()));
         };
@@ -152,6 +162,7 @@ impl Log {
             log_start_offset: state.log_start_offset,
             max_timestamp: header.max_timestamp,
             duplicate: false,
+            index: Some(index),
             durable: Durable::new(completion),
             cached,
         })
@@ -174,7 +185,7 @@ impl Log {
             self.shard.journal.on_durable(self.me.clone(), Effect::Appended);
         }
         if let Some(claim) = &claim {
-            state.producers.assign(claim, produced(claim, header), corelog_io::wall_clock_ms());
+            state.producers.assign(index, claim, produced(claim, header), corelog_io::wall_clock_ms());
         }
         let tail_batch = TailBatch {
             index,
@@ -184,6 +195,9 @@ impl Log {
             sequence: pushed.sequence,
             bytes: pushed.payload,
         };
+        if state.config.commit == CommitMode::Quorum {
+            state.uncommitted.push(uncommitted(header));
+        }
         state.next = end_after(&tail_batch, header);
         state.tail.push(tail_batch);
         self.shard.counters.note_append(entry.len as usize);

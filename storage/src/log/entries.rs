@@ -64,16 +64,6 @@ impl Log {
         self.state.borrow().terms.before()
     }
 
-    /// Entries below this are on stable storage here.
-    pub fn durable_index(&self) -> RaftIndex {
-        self.state.borrow().durable.index
-    }
-
-    /// Entries below this are committed.
-    pub fn commit_index(&self) -> RaftIndex {
-        self.state.borrow().committed.index
-    }
-
     /// The term of the entry at `index`, durable or not; `None` below [`Log::first_index`] and from [`Log::next_index`] on.
     pub fn term_at(&self, index: RaftIndex) -> Option<i32> {
         self.state.borrow().term_at(index)

@@ -1,9 +1,10 @@
 //! Flush: writes the log's dirty batches from memory to its segments, and rolls segments.
 
-use super::{Log, end_after};
+use super::{End, Log, end_after};
 use crate::config::{LogConfig, SEGMENT_BYTES_MAX};
 use crate::error::StorageError;
 use crate::format::segment_file::FIRST_BATCH;
+use crate::ids::RaftIndex;
 use crate::segment::{Active, Expected, Sealed, SegmentWriter, load};
 use crate::tail::TailBatch;
 use corelog_io::wall_clock_ms;
@@ -13,9 +14,9 @@ use corelog_wire::records::BatchHeader;
 const ROUND: u64 = 16 << 20;
 
 impl Log {
-    /// Writes every batch that is committed and durable now and not in a segment to one, synced. Not those that are
-    /// appended meanwhile: going after them, a flush of a busy log would never end, in pieces of a batch each. What a
-    /// refused log has is put aside instead.
+    /// Writes every batch that is durable now and not in a segment to one, synced. Not those that are appended meanwhile:
+    /// going after them, a flush of a busy log would never end, in pieces of a batch each. What a refused log has is put
+    /// aside instead.
     pub(crate) async fn flush(&self) -> Result<(), StorageError> {
         let _turn = self.upkeep.acquire(1).await;
         match self.refused() {
@@ -26,25 +27,40 @@ impl Log {
 
     /// As [`Log::flush`]; the caller has the turn of `upkeep`.
     pub(super) async fn flush_in_turn(&self) -> Result<(), StorageError> {
-        let until = {
-            let state = self.state.borrow();
-            state.committed.index.min(state.durable.index)
-        };
+        let until = self.state.borrow().durable.index;
         loop {
-            let batches = {
-                let state = self.state.borrow();
-                if state.check_writable(self.id).is_err() {
-                    return Ok(());
-                }
-                state.tail.dirty_below(until, ROUND)
-            };
-            if batches.is_empty() {
+            if self.to_flush(until).is_empty() {
                 return Ok(());
             }
             self.load_in_turn().await?;
+            // It may have been cut meanwhile.
+            let batches = self.to_flush(until);
+            if batches.is_empty() {
+                return Ok(());
+            }
             self.flush_round(&batches).await?;
             corelog_io::yield_if_needed().await;
         }
+    }
+
+    /// The oldest dirty batches below `until` that may be flushed now.
+    fn to_flush(&self, until: RaftIndex) -> Vec<TailBatch> {
+        let state = &mut *self.state.borrow_mut();
+        if state.check_writable(self.id).is_err() || state.unsaved_cut.is_some() {
+            return Vec::new();
+        }
+        let until = match &state.uncut {
+            // Before a cut is durable, only what stays.
+            Some(uncut) if uncut.sequence > self.shard.journal.durable_through() => {
+                uncut.end.index.min(until)
+            }
+            _ => until,
+        };
+        let batches = state.tail.dirty_below(until.min(state.durable.index), ROUND);
+        if let Some(last) = batches.last() {
+            state.reach = state.reach.max(last.index.next());
+        }
+        batches
     }
 
     /// Writes `batches`, the oldest dirty ones, and syncs them.
@@ -100,7 +116,11 @@ impl Log {
             segments.sealed.extend(sealed);
             if let Some(batch) = last {
                 let header = BatchHeader::parse(&batch.bytes).expect("the tail holds batches");
-                state.flushed = end_after(batch, &header);
+                // Of what was cut meanwhile nothing counts.
+                state.flushed = match &state.uncut {
+                    Some(uncut) if uncut.end.index <= batch.index => uncut.end,
+                    _ => end_after(batch, &header),
+                };
                 let bytes = state.tail.mark_clean_below(state.flushed.index);
                 self.shard.counters.note_flush(bytes);
             }
@@ -108,25 +128,30 @@ impl Log {
         self.shard.journal.room.notify_all();
     }
 
-    /// Seals the active segment, if there is one with records; the next flush begins another.
-    pub(super) async fn roll_in_turn(&self) -> Result<(), StorageError> {
+    /// Seals the active segment, if there is one with records; the next flush begins another. Whether there is none now.
+    pub(super) async fn roll_in_turn(&self) -> Result<bool, StorageError> {
+        self.cut_in_turn().await?;
         let (active, flushed) = {
             let state = self.state.borrow();
             let segments = state.segments.as_ref().expect("they were loaded");
             match &segments.active {
-                Some(active) if state.flushed.offset > active.base_offset => (active.clone(), state.flushed),
-                _ => return Ok(()),
+                None => return Ok(true),
+                Some(active) if state.uncut.is_none() && state.flushed.offset > active.base_offset => {
+                    (active.clone(), state.flushed)
+                }
+                _ => return Ok(false),
             }
         };
         let next = (flushed.offset, flushed.index);
         let writer = SegmentWriter::resume(&self.shard, &self.dir, self.id, active, next, 0).await?;
         let sealed = writer.seal().await?;
         self.note_flushed(None, Some(sealed), None);
-        Ok(())
+        Ok(true)
     }
 
-    /// Looks at the log's directory, the first time.
+    /// Looks at the log's directory, the first time, and cuts its segments if the log was cut.
     pub(super) async fn load_in_turn(&self) -> Result<(), StorageError> {
+        self.cut_in_turn().await?;
         {
             let state = self.state.borrow();
             // Looking removes what the log's state does not know of; a refused log's state is not to be believed.
@@ -135,16 +160,16 @@ impl Log {
                 return Ok(());
             }
         }
-        self.clear_in_turn().await?;
-        self.settle_incoming_in_turn().await?;
         let expected = {
             let state = self.state.borrow();
+            // Before a cut is durable they are as they were.
+            let End { offset, index, .. } = state.uncut.as_ref().map_or(state.flushed, |uncut| uncut.reached);
             Expected {
                 log: self.id,
                 active: state.active.clone(),
-                flushed_offset: state.flushed.offset,
+                flushed_offset: offset,
                 found_end: state.found_end.offset,
-                found_more: state.found_end.index > state.flushed.index,
+                found_more: state.found_end.index > index,
                 log_start_offset: state.log_start_offset,
             }
         };

@@ -51,7 +51,8 @@ impl Log {
         {
             // The leader's own term, not told here, is the highest of all.
             let term = self.state.borrow().next.term.max(first.term);
-            self.truncate(first.index, term).await?;
+            // Durable before what is appended behind it.
+            let _cut = self.truncate(first.index, term).await?;
         }
         for (entry, header) in new {
             let span = entry_span(entry.bytes.len());

@@ -31,9 +31,10 @@ impl Log {
                 let state = self.state.borrow();
                 Kept { start: state.log_start_offset, end: state.committed.offset }
             };
+            let cuts = self.cuts();
             match self.greatest(kept).await {
-                // Retention may have taken a segment that we were about to read.
-                Err(_) if self.log_start_offset() != kept.start => {}
+                // Retention may have taken a segment that we were about to read, or a cut.
+                Err(_) if self.log_start_offset() != kept.start || cuts != self.cuts() => {}
                 outcome => return outcome,
             }
         }
@@ -47,7 +48,8 @@ impl Log {
             let active = segments.and_then(|s| s.active.as_ref());
             let active =
                 active.and_then(|a| Some((segments?.holding(a.base_offset)?, Some(a.max_timestamp))));
-            sealed.chain(active).collect()
+            let counts = |(segment, _): &(SegmentSpan, Option<i64>)| segment.base_offset < kept.end;
+            sealed.chain(active).filter(counts).collect()
         };
         // Flushes go on meanwhile: nothing is missed, since what is in memory now is in no segment seen above.
         let mut found = self.greatest_in_tail(kept);
@@ -104,17 +106,23 @@ impl Log {
         if let Some(found) = self.first_in(segment, from, bound, kept).await? {
             return Ok(Some(found));
         }
-        if base_offset >= kept.start {
+        let is_whole = {
+            let state = self.state.borrow();
+            let next = state.segments.as_ref().and_then(|segments| segments.base_after(base_offset));
+            base_offset >= kept.start && next.unwrap_or(state.flushed.offset) <= kept.end
+        };
+        if is_whole {
             return Ok(None);
         }
-        // It was deleted. What is left of the segment is looked at by its headers, and one batch by its records.
-        let from = self.start_in(segment, |index| index.start_for_offset(base_offset, kept.start)).await?;
+        // It was deleted, or is not committed. What counts of the segment is looked at by its headers, and one batch by its
+        // records.
+        let first = kept.start.max(base_offset);
+        let from = self.start_in(segment, |index| index.start_for_offset(base_offset, first)).await?;
         let mut scanner = self.scanner(segment, from, INTERVAL).await?;
         let (mut begun, mut whole_batch) = (None, None::<(i64, BatchStart)>);
-        while let Some(header) = scanner.peek().await? {
-            if header.base_offset >= kept.end {
-                break;
-            }
+        while scanner.at().offset < kept.end
+            && let Some(header) = scanner.peek().await?
+        {
             if header.base_offset < kept.start && header.next_offset() > kept.start {
                 let batch = self.take(&mut scanner, header).await?;
                 begun = greatest_record(&header, &whole(batch.body), kept.start);
@@ -146,10 +154,9 @@ impl Log {
         kept: Kept,
     ) -> Result<Option<TimestampOffset>, StorageError> {
         let mut scanner = self.scanner(segment, from, INTERVAL).await?;
-        while let Some(header) = scanner.peek().await? {
-            if header.base_offset >= kept.end {
-                break;
-            }
+        while scanner.at().offset < kept.end
+            && let Some(header) = scanner.peek().await?
+        {
             if batch::timestamp(&header) < timestamp || header.next_offset() <= kept.start {
                 scanner.skip(&header);
                 corelog_io::yield_if_needed().await;

@@ -35,6 +35,17 @@ impl Log {
         timestamp: i64,
     ) -> Result<Option<TimestampOffset>, StorageError> {
         self.ensure_loaded().await?;
+        loop {
+            let cuts = self.cuts();
+            match self.first_since(timestamp).await {
+                // What was met may be behind what we look at, and was cut.
+                Err(_) if cuts != self.cuts() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn first_since(&self, timestamp: i64) -> Result<Option<TimestampOffset>, StorageError> {
         let (mut at, limit) = {
             let state = self.state.borrow();
             (state.log_start_offset, state.committed.offset)
@@ -54,10 +65,9 @@ impl Log {
                 let from =
                     self.start_in(segment, |index| index.start_for_timestamp(base_offset, timestamp)).await?;
                 let mut scanner = self.scanner(segment, from, INTERVAL).await?;
-                while let Some(header) = scanner.peek().await? {
-                    if header.base_offset >= limit {
-                        return Ok(None);
-                    }
+                while scanner.at().offset < limit
+                    && let Some(header) = scanner.peek().await?
+                {
                     if batch::timestamp(&header) < timestamp || header.next_offset() <= at {
                         scanner.skip(&header);
                         continue;
@@ -154,9 +164,10 @@ impl Log {
             None => {
                 tracing::warn!(log = %self.id, segment = segment.base_offset, "its index is missing: building it anew");
                 let (index, footer) = self.rebuild_index(segment).await?;
-                // It serves from memory too, as on a disk that is full.
-                if let Err(error) =
-                    rewrite_index(&self.shard, &self.dir, segment.base_offset, &index, footer).await
+                // It serves from memory too, as on a disk that is full. What may be cut is left alone.
+                if footer.next_index <= self.commit_index()
+                    && let Err(error) =
+                        rewrite_index(&self.shard, &self.dir, segment.base_offset, &index, footer).await
                 {
                     tracing::warn!(log = %self.id, segment = segment.base_offset, %error, "its index stays missing");
                 }
@@ -164,8 +175,12 @@ impl Log {
             }
         };
         let index = Rc::new(index);
-        self.shard.indexes.insert(self.id, segment.base_offset, Rc::clone(&index));
         let state = self.state.borrow();
+        if footer.next_index > state.committed.index {
+            // It may be cut, and another bear its name.
+            return Ok((index, footer));
+        }
+        self.shard.indexes.insert(self.id, segment.base_offset, Rc::clone(&index));
         if let Some(segments) = &state.segments
             && let Some(sealed) = segments.sealed.iter().find(|s| s.base_offset == segment.base_offset)
         {

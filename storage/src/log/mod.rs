@@ -1,21 +1,41 @@
 //! One partition's log.
 //!
 //! ```text
-//!  log start            flushed                     durable = committed         next (order fixed)
-//!      │                   │                               │                        │
-//!      ▼                   ▼                               ▼                        ▼
+//!  log start            flushed                     durable             next (order fixed)
+//!      │                   │                           │                        │
+//!      ▼                   ▼                           ▼                        ▼
 //!      [ segment ][ active segment ][ tail: journaled, durable ][ tail: under way ]
 //!                        [ ......... tail cache: from memory .................... ]
+//!                                   committed
 //! ```
 //!
-//! With write caching (`LogConfig::write_caching`) what is under way is committed too: it is acknowledged and served, and
-//! may be gone after a crash. Segments get what is durable in any case.
+//! **What is committed is served, and stays.** Reads, lookups by time, the ends of epochs, DeleteRecords and retention know
+//! nothing beyond; what is below is never cut. Who says so is set when the log is opened, before anything of it is flushed
+//! (`LogConfig::commit`):
+//! - *Alone*: it is what is durable. With write caching (`LogConfig::write_caching`) what is under way is committed too: it is
+//!   acknowledged and served, and may be gone after a crash. At a start all that is found is committed.
+//! - *Quorum*: it is what [`Log::advance_commit`] said, as far as it is durable here (with write caching: has its place). At
+//!   a start it is what the checkpoint knows of, and what the log start offset proves.
+//!
+//! A change while the log is open keeps what is committed. From Alone to Quorum it goes on from there; from Quorum to Alone
+//! all that is durable is committed at once.
+//!
+//! **What is durable is flushed**, committed or not, so that a log without a quorum keeps neither memory nor journal files
+//! from others. What may wait for a quorum is bounded (`StorageConfig::uncommitted_bytes_max`): appends beyond are refused.
+//! Of each such batch its end, term and size stay in memory and go into checkpoints ([`crate::uncommitted`]).
+//!
+//! **A cut** ([`Log::truncate`]) takes back what is not committed, in segments too: see `log/cut.rs`.
+//!
+//! **Producers** settle with what is committed and durable; what is in flight beside it is known in the order of the log
+//! ([`crate::producers`]), and a cut forgets what it takes.
 //!
 //! Life: made by [`ShardStorage::log`](crate::ShardStorage::log), without any I/O; its directory is looked at when
 //! something older than the tail is first asked for. Lives on one core. State changes happen between awaits; what
 //! takes I/O and must not overlap (flush, retention, deletion) takes turns (`upkeep`).
 
 mod append;
+mod commit;
+mod cut;
 mod entries;
 mod export;
 mod flush;
@@ -40,11 +60,10 @@ pub use reset::LogStart;
 pub use stats::{LogStats, Traffic};
 pub use transfer::{SegmentInfo, SegmentList};
 
-use crate::batch;
 use crate::config::LogConfig;
-use crate::error::{AppendError, StorageError};
-use crate::format::checkpoint::{ActiveSegmentState, HardState, LogCheckpoint};
-use crate::format::entry::{EntryHeader, EntryKind, entry_span};
+use crate::error::StorageError;
+use crate::format::checkpoint::{ActiveSegmentState, Committed, LogCheckpoint};
+use crate::format::entry::{EntryHeader, EntryKind, HardState};
 use crate::format::log_sections::{Membership, Reset};
 use crate::ids::{LogId, RaftIndex};
 use crate::journal::{Durable, Effect};
@@ -57,8 +76,10 @@ use crate::segment::Segments;
 use crate::shard::Shard;
 use crate::tail::{Tail, TailBatch};
 use crate::terms::{EpochEnd, TermHistory};
+use crate::uncommitted::Uncommitted;
 use corelog_io::sync::{Semaphore, Source};
 use corelog_wire::records::BatchHeader;
+use cut::Uncut;
 use read::Hints;
 use std::cell::{Cell, Ref, RefCell};
 use std::path::PathBuf;
@@ -89,12 +110,26 @@ pub(crate) struct State {
     next: End,
     /// What is on stable storage.
     durable: End,
-    /// What may be served: on stable storage of a majority. While the log is alone it follows `durable`, or `next` with
-    /// write caching.
+    /// What may be served.
     committed: End,
-    commit_follows_durable: bool,
+    /// While a quorum decides: the batches from `committed` to `next`.
+    uncommitted: Uncommitted,
+    /// While a quorum decides: what it is known to have. May be ahead of what is durable here.
+    commit_target: RaftIndex,
     /// What is in segments, synced.
     flushed: End,
+    /// Flushes have tried to write batches up to here.
+    reach: RaftIndex,
+    /// The log was cut, its segments are not yet.
+    uncut: Option<Uncut>,
+    /// The segments were cut, and no checkpoint says so yet: which cut it was.
+    unsaved_cut: Option<u64>,
+    /// It was cut once, by this process or a former.
+    is_cut: bool,
+    /// How often it was cut.
+    cuts: u64,
+    /// Those that may not be durable: which journal group says so, and where it was cut.
+    new_cuts: Vec<(u64, RaftIndex)>,
     log_start_offset: i64,
     /// Of durable batches.
     terms: TermHistory,
@@ -115,6 +150,8 @@ pub(crate) struct State {
     segments: Option<Segments>,
     /// Where start-up found the log to end.
     found_end: End,
+    /// Start-up found something of it, or it was cut: a checkpoint says what it is, even if it holds nothing.
+    is_known: bool,
     /// Why the log is refused, if it is.
     refused: Option<Arc<str>>,
     /// Of a log that was refused when it was recovered: what former generations' journals have of it, until it is put
@@ -210,12 +247,6 @@ impl Log {
         self.state.borrow().config
     }
 
-    /// Takes effect with the next roll, the next look at retention, the next append.
-    pub fn set_config(&self, config: LogConfig) {
-        self.state.borrow_mut().config = config;
-        self.settle_commit(None);
-    }
-
     /// The epoch of the leader that appended the record at `offset`, or that was there when the log ended at it; -1
     /// if there is none yet.
     pub fn epoch_at(&self, offset: i64) -> i32 {
@@ -229,7 +260,7 @@ impl Log {
     }
 
     /// Ids of the producers known, each with its epoch, last sequence number and the wall clock of its last append
-    /// (milliseconds since the Unix epoch). Of durable batches (DescribeProducers).
+    /// (milliseconds since the Unix epoch). Of committed batches (DescribeProducers).
     pub fn active_producers(&self) -> Vec<ActiveProducer> {
         let state = self.state.borrow();
         let describe = |(producer_id, e): (i64, &crate::producers::ProducerEntry)| ActiveProducer {
@@ -246,68 +277,30 @@ impl Log {
         self.state.borrow().hard_state
     }
 
-    /// Journals Raft's term and vote.
+    /// Journals Raft's term and vote: they are durable when this returns.
     pub async fn set_hard_state(&self, hard_state: HardState) -> Result<(), StorageError> {
+        let payload = hard_state.encode();
         let entry = EntryHeader {
             log: self.id,
             kind: EntryKind::HardState,
-            index: RaftIndex(hard_state.commit),
-            base_offset: hard_state.vote,
-            term: hard_state.term,
-            len: 0,
+            index: RaftIndex(0),
+            base_offset: 0,
+            term: 0,
+            len: payload.len() as u32,
         };
-        self.journal(entry, Effect::HardState(hard_state)).await?.await
+        self.journal(entry, &payload, Effect::HardState(hard_state)).await?.await
     }
 
-    /// Whether what is durable may be served at once (the default: a group of one), or only what
-    /// [`Log::advance_commit`] says.
-    pub fn set_commit_follows_durable(&self, follows: bool) {
-        self.state.borrow_mut().commit_follows_durable = follows;
-        self.settle_commit(None);
-    }
-
-    /// Every batch below `index` is committed. Does not pass what is durable here.
-    pub fn advance_commit(&self, index: RaftIndex) {
-        self.settle_commit(Some(index));
-    }
-
-    /// Takes the batches from Raft index `from` on off the end, durably: another leader's history replaces them.
-    /// Committed batches are never cut.
-    pub async fn truncate(&self, from: RaftIndex, term: i32) -> Result<(), AppendError> {
-        let _turn = self.shard.admit(entry_span(0), 0, || Ok::<_, StorageError>(())).await?;
-        let durable = {
-            let mut state = self.state.borrow_mut();
-            state.check_writable(self.id)?;
-            if from < state.committed.index {
-                let committed = state.committed.index;
-                return Err(AppendError::Invalid(format!(
-                    "truncation to Raft index {from}, below the commit index {committed}"
-                )));
-            }
-            if from >= state.next.index {
-                return Ok(());
-            }
-            let base_offset = state.cut_back(from);
-            let entry = EntryHeader {
-                log: self.id,
-                kind: EntryKind::Truncate,
-                index: from,
-                base_offset,
-                term,
-                len: 0,
-            };
-            let pushed = self.shard.journal.push(&entry, &[], &[]);
-            self.shard.journal.on_durable(self.me.clone(), Effect::Truncated);
-            Durable::new(pushed.completion)
-        };
-        Ok(durable.await?)
-    }
-
-    /// Journals an entry without payload.
-    async fn journal(&self, entry: EntryHeader, effect: Effect) -> Result<Durable, StorageError> {
-        let _turn = self.shard.admit(entry_span(0), 0, || Ok::<_, StorageError>(())).await?;
+    /// Journals an entry that is no batch.
+    async fn journal(
+        &self,
+        entry: EntryHeader,
+        payload: &[u8],
+        effect: Effect,
+    ) -> Result<Durable, StorageError> {
+        let _turn = self.shard.admit(entry.span(), 0, || Ok::<_, StorageError>(())).await?;
         self.state.borrow().check_writable(self.id)?;
-        let pushed = self.shard.journal.push(&entry, &[], &[]);
+        let pushed = self.shard.journal.push(&entry, payload, &[]);
         self.shard.journal.on_durable(self.me.clone(), effect);
         Ok(Durable::new(pushed.completion))
     }
@@ -316,8 +309,8 @@ impl Log {
     pub(crate) fn settle(&self, sequence: u64, effect: Effect, now_ms: i64) {
         match effect {
             Effect::Appended => {
-                self.state.borrow_mut().settle_appends(sequence, now_ms, &self.shard);
-                self.settle_commit(None);
+                self.state.borrow_mut().settle_appends(sequence);
+                self.settle_commit(now_ms);
                 self.shard.progress.note(self.id, &self.watch);
             }
             Effect::Reset => self.shard.progress.note(self.id, &self.watch),
@@ -326,36 +319,7 @@ impl Log {
                 self.news.tell();
             }
             Effect::HardState(hard_state) => self.state.borrow_mut().hard_state = hard_state,
-            Effect::Truncated => {}
-        }
-    }
-
-    pub(super) fn settle_commit(&self, index: Option<RaftIndex>) {
-        let moved = {
-            let mut state = self.state.borrow_mut();
-            let before = state.committed.index;
-            match index {
-                None if state.commit_follows_durable => {
-                    let end = if state.config.write_caching { state.next } else { state.durable };
-                    // Behind it for a while when write caching was on until now.
-                    if end.index > before {
-                        state.committed = end;
-                    }
-                }
-                None => {}
-                Some(index) if index <= before => {}
-                Some(index) if index >= state.durable.index => state.committed = state.durable,
-                Some(index) => {
-                    let batch = state.tail.at_index(index).expect("what is not committed is in the tail");
-                    let offset = batch.base_offset;
-                    let term = state.durable.term;
-                    state.committed = End { offset, index, term };
-                }
-            }
-            state.committed.index != before
-        };
-        if moved {
-            self.news.tell();
+            Effect::Truncated => self.cut_is_durable(),
         }
     }
 
@@ -421,6 +385,7 @@ impl State {
     /// Nothing was ever written to it.
     fn is_untouched(&self) -> bool {
         self.next.index == RaftIndex(0)
+            && !self.is_known
             && self.log_start_offset == 0
             && self.hard_state == HardState::default()
             && self.membership.is_none()
@@ -444,6 +409,26 @@ impl State {
             reset: self.reset,
             incoming: self.incoming,
             producers: Vec::new(),
+            committed: self.committed_state(durable_through),
+        }
+    }
+
+    /// What the checkpoint says of what is committed: of what is durable, whatever is served.
+    fn committed_state(&self, durable_through: u64) -> Committed {
+        let End { offset, index, term } = match self.committed.index <= self.durable.index {
+            true => self.committed,
+            false => self.durable,
+        };
+        let rest = (self.durable.index.0 - index.0) as usize;
+        Committed {
+            offset,
+            index,
+            term,
+            rest: self.uncommitted.iter().take(rest).copied().collect(),
+            in_flight: self.producers.in_flight_below(self.durable.index).copied().collect(),
+            cut_pending: self.uncut.is_some(),
+            cuts: self.new_cuts.iter().filter(|(group, _)| *group > durable_through).copied().collect(),
+            is_cut: self.is_cut,
         }
     }
 
@@ -456,16 +441,12 @@ impl State {
     }
 
     /// Batches of the groups up to `sequence` are durable.
-    fn settle_appends(&mut self, sequence: u64, now_ms: i64, shard: &Shard) {
+    fn settle_appends(&mut self, sequence: u64) {
         while let Some(batch) = self.tail.at_index(self.durable.index)
             && batch.sequence <= sequence
         {
             let header = BatchHeader::parse(&batch.bytes).expect("the tail holds batches");
             self.terms.note(header.partition_leader_epoch, batch.index, header.base_offset);
-            if let Some(claim) = batch::claim(&header) {
-                let produced = produced(&claim, &header);
-                self.producers.durable(&claim, produced, now_ms, shard.config.producer_ids_max);
-            }
             self.durable = end_after(batch, &header);
         }
     }
@@ -476,37 +457,6 @@ impl State {
             self.terms.start_at(offset);
             self.producers.forget_beginning();
         }
-    }
-
-    /// Takes the batches from `from` on off the end; the log end offset that leaves.
-    fn cut_back(&mut self, from: RaftIndex) -> i64 {
-        let first_cut = self.tail.at_index(from).expect("what is not committed is in the tail");
-        let offset = first_cut.base_offset;
-        let term = match from.0.checked_sub(1).and_then(|i| self.tail.at_index(RaftIndex(i))) {
-            Some(last) => {
-                BatchHeader::parse(&last.bytes).expect("the tail holds batches").partition_leader_epoch
-            }
-            None => self.flushed.term,
-        };
-        self.tail.cut_back(from);
-        let end = End { offset, index: from, term };
-        self.next = end;
-        if self.durable.index > from {
-            self.durable = end;
-        }
-        self.terms.cut_back(from, offset);
-        self.producers.cut_back(offset);
-        // What stays and is still under way counts again.
-        let now_ms = corelog_io::wall_clock_ms();
-        let mut index = self.durable.index;
-        while let Some(batch) = self.tail.at_index(index) {
-            let header = BatchHeader::parse(&batch.bytes).expect("the tail holds batches");
-            if let Some(claim) = batch::claim(&header) {
-                self.producers.assign(&claim, produced(&claim, &header), now_ms);
-            }
-            index = index.next();
-        }
-        offset
     }
 }
 

@@ -113,7 +113,7 @@ impl Log {
         let limits = Limits { bytes: max_bytes, first_batch };
         let mut read = Read { next_offset: offset, ..Read::default() };
         loop {
-            let (segment, hint, limit) = {
+            let (segment, hint, limit, cuts) = {
                 let state = self.state.borrow();
                 self.check_readable(&state, offset)?;
                 let at = read.next_offset;
@@ -129,7 +129,7 @@ impl Log {
                     break;
                 }
                 match &state.segments {
-                    None => (None, None, 0),
+                    None => (None, None, 0, 0),
                     Some(segments) => {
                         let Some(span) = segments.holding(at) else {
                             drop(state);
@@ -137,7 +137,7 @@ impl Log {
                         };
                         let hint = self.hints.borrow_mut().find(at, span.base_offset);
                         let limit = state.flushed.offset.min(state.committed.offset);
-                        (Some(span), hint, limit)
+                        (Some(span), hint, limit, state.cuts)
                     }
                 }
             };
@@ -151,10 +151,10 @@ impl Log {
                 Ok(false) => break,
                 // What is whole before the damage is served; who asks for the damage itself is told.
                 Err(_) if read.len > 0 => break,
-                // Retention may have taken the segment while we read it.
+                // Retention may have taken the segment while we read it, or a cut what is behind what we read.
                 Err(error) => {
                     let start = self.state.borrow().log_start_offset;
-                    if read.next_offset >= start && !self.is_deleted() {
+                    if read.next_offset >= start && !self.is_deleted() && cuts == self.cuts() {
                         return Err(error.into());
                     }
                 }
@@ -204,12 +204,18 @@ impl Log {
         let mut scanner = self.scanner(segment, start, ahead).await?;
         let before = read.len;
         let mut more = true;
-        while let Some(header) = scanner.peek().await? {
+        loop {
+            // What is behind the limit may be cut while it is looked at.
+            if scanner.at().offset >= limit {
+                more = false;
+                break;
+            }
+            let Some(header) = scanner.peek().await? else { break };
             if header.next_offset() <= sought || header.is_internal() {
                 scanner.skip(&header);
                 continue;
             }
-            if header.base_offset >= limit || !read.takes(header.size(), limits) {
+            if !read.takes(header.size(), limits) {
                 more = false;
                 break;
             }

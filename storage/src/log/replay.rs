@@ -1,9 +1,14 @@
 //! A log's state from what start-up found of it.
+//!
+//! What is committed is what the checkpoint knows of, and what the log start offset proves. Alone, it is all that is found.
 
+use super::commit::uncommitted;
+use super::cut::Uncut;
 use super::{End, LogStart, State, end_after, produced};
 use crate::batch;
-use crate::config::LogConfig;
-use crate::format::entry::EntryKind;
+use crate::config::{CommitMode, LogConfig};
+use crate::format::checkpoint::{Committed, LogCheckpoint};
+use crate::format::entry::{EntryKind, HardState};
 use crate::format::log_sections::Reset;
 use crate::ids::{LogId, RaftIndex};
 use crate::producers::Producers;
@@ -11,6 +16,7 @@ use crate::recovery::{RecoveredEntry, RecoveredLog};
 use crate::shard::Shard;
 use crate::tail::{Tail, TailBatch};
 use crate::terms::TermHistory;
+use crate::uncommitted::Uncommitted;
 use corelog_io::planted::{Fault, planted};
 use corelog_io::wall_clock_ms;
 use corelog_wire::records::BatchHeader;
@@ -20,8 +26,11 @@ use std::sync::Arc;
 
 impl State {
     /// The checkpoint's state, and on top of it what the journals say. Gaps are never papered over: the log is refused.
-    pub(crate) fn recover(id: LogId, config: LogConfig, found: RecoveredLog, shard: &Shard) -> State {
+    pub(crate) fn recover(id: LogId, config: LogConfig, mut found: RecoveredLog, shard: &Shard) -> State {
+        found.forget_cut();
         let mut state = State::new(config);
+        let now_ms = wall_clock_ms();
+        let alone = config.commit == CommitMode::Alone;
         let has_state = found.checkpoint.is_some() || !found.entries.is_empty() || found.damaged.is_some();
         let mut promised = End::default();
         let covered_by = found.covered_by();
@@ -33,20 +42,21 @@ impl State {
                 c.flushed_index.0.checked_sub(1).and_then(|last| c.terms.term_at(RaftIndex(last)));
             let flushed_term = last_flushed.or(c.terms.epoch_at(c.flushed_offset - 1)).unwrap_or(c.term);
             state.flushed = End { offset: c.flushed_offset, index: c.flushed_index, term: flushed_term };
+            state.restore_committed(c, lowest_cut(&found), shard);
+            if c.committed.cut_pending {
+                state.uncut = Some(Uncut { sequence: 0, end: state.flushed, reached: state.flushed });
+            }
+            state.is_cut = c.committed.is_cut;
             state.hard_state = c.hard_state;
             state.active = c.active.clone();
             state.terms = c.terms.clone();
             state.membership = c.membership.clone();
             state.reset = c.reset;
             state.incoming = c.incoming;
-            for (producer_id, entry) in &c.producers {
-                state.producers.restore(*producer_id, entry.clone());
-            }
         }
         // Batches: all that are in no segment. State: only what the checkpoint does not cover.
         let mut data = state.flushed;
         let mut refused = found.damaged.as_ref().map(|(_, evidence)| evidence.clone());
-        let now_ms = wall_clock_ms();
         // Of a damaged one nothing can be said.
         let entries = if refused.is_some() { &[][..] } else { &found.entries };
         let begins = found.begins();
@@ -70,6 +80,11 @@ impl State {
                             break;
                         }
                     };
+                    if state.is_cut && e.index < data.index {
+                        // A former generation's was cut, and the checkpoint has made what says so unnecessary.
+                        state.tail.cut_back(e.index);
+                        data = End { offset: e.base_offset, index: e.index, term: e.term };
+                    }
                     if e.index != data.index
                         || e.base_offset != data.offset
                         || header.base_offset != data.offset
@@ -90,9 +105,18 @@ impl State {
                     if !covered {
                         state.next = data;
                         state.terms.note(header.partition_leader_epoch, e.index, header.base_offset);
+                        if !alone {
+                            state.uncommitted.push(uncommitted(&header));
+                        }
                         if let Some(claim) = batch::claim(&header) {
-                            let max = shard.config.producer_ids_max;
-                            state.producers.replay(&claim, produced(&claim, &header), now_ms, max);
+                            let produced = produced(&claim, &header);
+                            match alone {
+                                true => {
+                                    let max = shard.config.producer_ids_max;
+                                    state.producers.replay(&claim, produced, now_ms, max);
+                                }
+                                false => state.producers.assign(e.index, &claim, produced, now_ms),
+                            }
                         }
                     }
                 }
@@ -100,22 +124,19 @@ impl State {
                     refused = Some(gap(id, data, entry, "does not end where a batch begins"));
                     break;
                 }
-                EntryKind::Truncate if !covered && e.index < state.flushed.index => {
-                    refused = Some(gap(id, data, entry, "takes back what is in a segment"));
+                EntryKind::Truncate if !covered && e.index < state.committed.index => {
+                    refused = Some(gap(id, data, entry, "takes back what is committed"));
                     break;
                 }
+                EntryKind::Truncate if covered => {}
                 EntryKind::Truncate => {
-                    if !covered && e.index < state.next.index {
-                        state.next = End { offset: e.base_offset, index: e.index, term: data.term };
-                        state.terms.cut_back(e.index, e.base_offset);
-                        state.producers.cut_back(e.base_offset);
+                    let end = End { offset: e.base_offset, index: e.index, term: e.term };
+                    state.cut_back(end, 0);
+                    if end.index < data.index {
+                        data = end;
                     }
                 }
-                EntryKind::HardState if !covered => {
-                    state.hard_state.term = e.term;
-                    state.hard_state.vote = e.base_offset;
-                    state.hard_state.commit = e.index.0;
-                }
+                EntryKind::HardState if !covered => state.hard_state = HardState::decode(&entry.payload),
                 EntryKind::LogStart if !covered => state.move_log_start(e.base_offset),
                 EntryKind::Reset if !covered => {
                     let start = LogStart { index: e.index, term: e.term, offset: e.base_offset };
@@ -137,6 +158,7 @@ impl State {
                 .into(),
             );
         }
+        state.is_known = has_state;
         let refused = refused.or_else(|| state.missing(found.dir.as_deref()));
         state.put_aside = found.put_aside;
         if let Some(evidence) = &refused {
@@ -153,8 +175,37 @@ impl State {
         }
         state.producers.enter(&shard.producers);
         state.durable = state.next;
-        state.committed = state.next;
+        if alone || state.refused.is_some() || planted(Fault::AllFoundIsCommitted) {
+            state.committed = state.next;
+            state.uncommitted.cut_back(0);
+        }
+        // Nothing is deleted that is not committed.
+        while state.committed.offset < state.log_start_offset && state.committed.index < state.next.index {
+            state.commit_below(state.committed.index.next());
+        }
+        state.commit_target = state.committed.index;
+        state.settle_producers(now_ms, shard.config.producer_ids_max);
         state
+    }
+
+    /// What the checkpoint knows of what is committed, of what is not, and of producers; without what was cut since, at
+    /// `cut`.
+    fn restore_committed(&mut self, c: &LogCheckpoint, cut: Option<RaftIndex>, shard: &Shard) {
+        let now_ms = wall_clock_ms();
+        for (producer_id, entry) in &c.producers {
+            self.producers.restore(*producer_id, entry.clone());
+        }
+        let Committed { offset, index, term, rest, in_flight, .. } = &c.committed;
+        self.committed = End { offset: *offset, index: *index, term: *term };
+        for batch in in_flight.iter().filter(|batch| cut.is_none_or(|cut| batch.index < cut)) {
+            self.producers.put_in_flight(*batch, now_ms);
+        }
+        match self.config.commit {
+            CommitMode::Alone => {
+                self.producers.settle_below(self.next.index, now_ms, shard.config.producer_ids_max);
+            }
+            CommitMode::Quorum => rest.iter().for_each(|batch| self.uncommitted.push(*batch)),
+        }
     }
 
     /// What must be there and is not, for the state and the log's directory (as start-up found it) to fit together.
@@ -164,7 +215,7 @@ impl State {
         match dir {
             _ if planted(Fault::AbsenceIsEmpty) => None,
             // The directory was made for a batch that the journal had.
-            Some(dir) if self.next.index == RaftIndex(0) && self.reset.is_none() => {
+            Some(dir) if self.next.index == RaftIndex(0) && !self.is_known => {
                 let dir = dir.display();
                 Some(format!(
                     "{dir} is there, and neither a checkpoint nor the journal knows of its log. {remedy}"
@@ -193,8 +244,15 @@ impl State {
             next: End::default(),
             durable: End::default(),
             committed: End::default(),
-            commit_follows_durable: true,
+            uncommitted: Uncommitted::default(),
+            commit_target: RaftIndex(0),
             flushed: End::default(),
+            reach: RaftIndex(0),
+            uncut: None,
+            unsaved_cut: None,
+            is_cut: false,
+            cuts: 0,
+            new_cuts: Vec::new(),
             log_start_offset: 0,
             terms: TermHistory::default(),
             membership: None,
@@ -208,6 +266,7 @@ impl State {
             active: None,
             segments: None,
             found_end: End::default(),
+            is_known: false,
             refused: None,
             held: None,
             put_aside: None,
@@ -215,6 +274,14 @@ impl State {
             deleted: false,
         }
     }
+}
+
+/// The lowest index at which the log was cut since its checkpoint.
+fn lowest_cut(found: &RecoveredLog) -> Option<RaftIndex> {
+    let covered_by = found.covered_by();
+    let is_new = |e: &&RecoveredEntry| covered_by.is_none_or(|by| (e.generation, e.sequence) > by);
+    let cuts = found.entries.iter().filter(|e| e.header.kind == EntryKind::Truncate).filter(is_new);
+    cuts.map(|e| e.header.index).min()
 }
 
 /// For each entry, whether a later truncation took it back: it says nothing of the log that is left, and what is in the

@@ -77,6 +77,7 @@ impl Log {
         let dir = &self.dir;
         match self.state.borrow().reset {
             Some(reset) if !reset.is_cleared => {
+                self.check_state()?;
                 let own = reset.generation == self.shard.generation;
                 if own && reset.sequence > self.shard.journal.durable_through() {
                     // A crash would bring the log back, and find its files gone.
@@ -103,11 +104,22 @@ impl Log {
 }
 
 impl State {
+    /// Nothing is uncommitted, in flight or to be cut any more: the log's ends were set to one.
+    pub(super) fn settle_all(&mut self) {
+        let index = self.next.index;
+        self.uncommitted.cut_back(0);
+        (self.commit_target, self.reach) = (index, index);
+        (self.uncut, self.unsaved_cut) = (None, None);
+        self.new_cuts.clear();
+        self.is_known = true;
+    }
+
     /// Nothing is left of the log but Raft's own state.
     pub(super) fn begin_anew(&mut self, start: LogStart, reset: Reset) {
         let LogStart { index, term, offset } = start;
         let end = End { offset, index, term };
         (self.next, self.durable, self.committed, self.flushed, self.found_end) = (end, end, end, end, end);
+        self.settle_all();
         self.log_start_offset = offset;
         self.terms = TermHistory::beginning_at(index, term, offset);
         let is_new = index == RaftIndex(0) && offset == 0;

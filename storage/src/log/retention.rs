@@ -1,6 +1,6 @@
 //! What leaves a log: retention by time and size, DeleteRecords, deletion of the whole log.
 
-use super::Log;
+use super::{Log, State};
 use crate::error::{ReadError, StorageError};
 use crate::format::entry::{EntryHeader, EntryKind};
 use crate::format::index_page::Footer;
@@ -10,6 +10,23 @@ use crate::paths::SegmentFileKind;
 use crate::quarantine;
 use crate::segment::{SegmentSpan, remove};
 use corelog_io::fs;
+
+/// The active segment while it is looked at.
+#[derive(Clone, Copy)]
+struct ActiveNow {
+    base_offset: i64,
+    position: u64,
+    max_timestamp: i64,
+    created_ms: i64,
+}
+
+impl State {
+    /// Whether every batch of the segments that end at `offset` is committed: internal ones at their end, which take no
+    /// offset, too.
+    fn is_committed_before(&self, offset: i64) -> bool {
+        self.committed.offset > offset || self.committed.index >= self.flushed.index
+    }
+}
 
 impl Log {
     /// Bytes of the log: of its segment files, and of what is in none yet.
@@ -66,7 +83,7 @@ impl Log {
                 config.retention_ms >= 0 && max_timestamp < now_ms.saturating_sub(config.retention_ms)
             };
             if config.delete_enabled && !self.shard.space.is_used_up() && self.tail_may_go(&config, expired) {
-                self.if_there_is_space(self.flush_in_turn().await)?;
+                self.if_there_is_space(self.flush_in_turn().await.map(|()| true))?;
             }
             if self.active_is_old(now_ms, config.segment_ms) {
                 self.if_there_is_space(self.roll_in_turn().await)?;
@@ -82,13 +99,13 @@ impl Log {
     }
 
     /// What found no space may wait: what is deleted without it makes some. Whether it was done.
-    fn if_there_is_space(&self, outcome: Result<(), StorageError>) -> Result<bool, StorageError> {
+    fn if_there_is_space(&self, outcome: Result<bool, StorageError>) -> Result<bool, StorageError> {
         match outcome {
             Err(error) if error.is_storage_full() => {
                 self.shard.space.note_full();
                 Ok(false)
             }
-            outcome => outcome.map(|()| true),
+            outcome => outcome,
         }
     }
 
@@ -127,7 +144,12 @@ impl Log {
         let (active, mut bytes, dirty, flushed) = {
             let state = self.state.borrow();
             let segments = state.segments.as_ref().expect("they were loaded");
-            let active = segments.active.as_ref().map(|a| (a.position, a.max_timestamp, a.created_ms));
+            let active = segments.active.as_ref().map(|a| ActiveNow {
+                base_offset: a.base_offset,
+                position: a.position,
+                max_timestamp: a.max_timestamp,
+                created_ms: a.created_ms,
+            });
             let bytes = segments.bytes() + state.tail.dirty_bytes();
             (active, bytes, state.tail.dirty_bytes(), state.flushed.offset)
         };
@@ -139,6 +161,10 @@ impl Log {
             |footer: Footer| if footer.max_timestamp < 0 { footer.sealed_ms } else { footer.max_timestamp };
         let mut gone = 0;
         for (n, span) in spans.iter().enumerate() {
+            let next = spans.get(n + 1).map(|span| span.base_offset).or(active.map(|a| a.base_offset));
+            if !self.state.borrow().is_committed_before(next.unwrap_or(flushed)) {
+                break;
+            }
             if too_large(bytes, span.end) {
                 gone = n + 1;
             } else {
@@ -156,10 +182,11 @@ impl Log {
             return Ok(spans[gone].base_offset);
         }
         // All sealed segments go; the active one too if it is due and nothing follows it.
-        if let Some((position, max_timestamp, created_ms)) = active {
-            let newest = if max_timestamp < 0 { created_ms } else { max_timestamp };
+        if let Some(active) = active {
+            let newest = if active.max_timestamp < 0 { active.created_ms } else { active.max_timestamp };
             if dirty == 0
-                && (expired(newest) || too_large(bytes, position))
+                && self.state.borrow().is_committed_before(flushed)
+                && (expired(newest) || too_large(bytes, active.position))
                 && self.if_there_is_space(self.roll_in_turn().await)?
             {
                 return Ok(flushed);
@@ -184,7 +211,7 @@ impl Log {
             term: 0,
             len: 0,
         };
-        self.journal(entry, Effect::LogStart(offset)).await?.await?;
+        self.journal(entry, &[], Effect::LogStart(offset)).await?.await?;
         // Refused meanwhile, what was put aside of it may not know.
         self.check_state()
     }
@@ -216,13 +243,13 @@ impl Log {
         }
         let mut state = self.state.borrow_mut();
         let (start, flushed) = (state.log_start_offset, state.flushed.offset);
-        let segments = state.segments.as_mut()?;
+        let segments = state.segments.as_ref()?;
         let oldest = segments.sealed.first()?.base_offset;
         let next = segments.base_after(oldest).unwrap_or(flushed);
-        if next > start {
+        if next > start || !state.is_committed_before(next) {
             return None;
         }
-        segments.sealed.remove(0);
+        state.segments.as_mut()?.sealed.remove(0);
         Some(oldest)
     }
 

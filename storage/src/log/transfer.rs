@@ -378,6 +378,7 @@ impl State {
     fn adopt(&mut self, base_offset: i64, verified: Verified, shard: &crate::shard::Shard) {
         let Verified { end, terms, producers, .. } = verified;
         (self.next, self.durable, self.committed, self.flushed, self.found_end) = (end, end, end, end, end);
+        self.settle_all();
         terms.iter().for_each(|start| self.terms.note(start.term, start.index, start.offset));
         let (now_ms, max) = (wall_clock_ms(), shard.config.producer_ids_max);
         for (producer_id, entry) in producers.entries() {

@@ -423,7 +423,10 @@ impl Chain {
         match self.checkpoints.get(&entry.log) {
             None => true,
             Some(checkpoint) => match entry.kind {
-                EntryKind::Append => entry.index >= checkpoint.flushed_index,
+                // After a cut they take the place of what was flushed before.
+                EntryKind::Append => {
+                    entry.index >= checkpoint.flushed_index || sequence > checkpoint.durable_through
+                }
                 EntryKind::Truncate | EntryKind::Reset => true,
                 EntryKind::HardState | EntryKind::LogStart => sequence > checkpoint.durable_through,
             },

@@ -22,7 +22,7 @@ use crate::checkpoint;
 use crate::error::StorageError;
 use crate::format::checkpoint::{CheckpointHeader, JournalEnd, LogCheckpoint};
 use crate::format::entry::{EntryHeader, EntryKind};
-use crate::ids::LogId;
+use crate::ids::{LogId, RaftIndex};
 use crate::paths::{self, JournalName};
 use crate::quarantine::{self, Held};
 use bytes::Bytes;
@@ -129,6 +129,20 @@ impl RecoveredLog {
         let resets = self.entries.iter().filter(|entry| entry.header.kind == EntryKind::Reset);
         let last = resets.map(|entry| (entry.generation, entry.sequence)).max();
         known.map(|reset| (reset.generation, reset.sequence)).max(last).unwrap_or_default()
+    }
+
+    /// Leaves out the batches that its checkpoint knows to be cut. The journal may have lost what says so.
+    pub fn forget_cut(&mut self) {
+        let Some((generation, checkpoint)) = &self.checkpoint else { return };
+        let (generation, known) = (*generation, (*generation, checkpoint.durable_through));
+        let is_cut = |e: &RecoveredEntry| {
+            let by = |(group, index): &(u64, RaftIndex)| {
+                (e.generation, e.sequence) < (generation, *group) && e.header.index >= *index
+            };
+            let is_beyond = e.header.index >= checkpoint.next_index && (e.generation, e.sequence) <= known;
+            (is_beyond && checkpoint.committed.is_cut) || checkpoint.committed.cuts.iter().any(by)
+        };
+        self.entries.retain(|e| e.header.kind != EntryKind::Append || !is_cut(e));
     }
 
     /// All of it, to be put aside.

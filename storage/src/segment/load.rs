@@ -155,7 +155,7 @@ async fn load_active(
 
 /// The bytes of the segment's last page, which the file has when this returns. The flush that was under way when the
 /// power failed wrote this page again, and may have left anything there; the checkpoint has what was in it.
-async fn settle_last_page(
+pub(super) async fn settle_last_page(
     file: &File,
     path: &Path,
     state: &ActiveSegmentState,
@@ -237,7 +237,7 @@ pub async fn load_sealed(
 
 /// An index file's bytes. One GiB of batches has a hundred pages; what a foreign file has beyond is not looked at. Of one
 /// that the disk does not give back nothing is known, as of one that is missing.
-async fn read_pages(file: &File, path: &Path) -> Result<Bytes, StorageError> {
+pub(super) async fn read_pages(file: &File, path: &Path) -> Result<Bytes, StorageError> {
     const PAGES_MAX: u64 = 1024;
     let len = file.len().await.map_err(StorageError::io("measure", path))?;
     let len = (len - len % PAGE as u64).min(PAGES_MAX * PAGE as u64);

@@ -2,8 +2,10 @@
 //!
 //! The *active* segment, the last, is appended to by flushes; the others are *sealed*: exactly as long as their
 //! batches, their index complete, with a footer that says what one would else have to read them for. Segments hold
-//! committed batches only, so nothing in them is ever taken back.
+//! what is durable. What of it is not committed may be cut ([`cut()`]): the segment that the cut goes through becomes the
+//! active one again.
 
+mod cut;
 mod index;
 mod load;
 mod scan;
@@ -11,6 +13,7 @@ mod syncs;
 mod turns;
 mod write;
 
+pub use cut::{Cut, cut};
 pub use index::{BatchStart, INTERVAL, IndexCache, SparseIndex};
 pub use load::{Expected, check_header, load, load_sealed, remove};
 pub use scan::{Body, Found, Scanner};

@@ -185,7 +185,8 @@ mod tests {
             fs::create_dir_all(Path::new("/d")).await.unwrap();
             let syncs = Rc::new(Syncs::new(1));
             disk.fail_nth(DiskOp::Sync, "/d/", 1, io::ErrorKind::Other);
-            assert_eq!(sync_all(&syncs, 50).await, 50);
+            let done = sync_all(&syncs, 50).await;
+            assert!(done > 0 && done < 50, "those that have lost nothing: {done}");
             assert!(syncs.system().covered.get() < 50 && syncs.system().is_apart());
             disk.fail_nth(DiskOp::Sync, "/d/", 1, io::ErrorKind::Other);
             assert_eq!(sync_all(&syncs, 50).await, 49, "its own failure is a file's own");

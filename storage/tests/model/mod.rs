@@ -1,13 +1,14 @@
 //! The simulation: the model of what must hold, and the run of one plan.
 
 pub mod plan;
+mod quorum;
 mod truth;
 mod work;
 
 use crate::world::{log_id, open_all};
 use corelog_io::sim::{Process, Sim};
-use corelog_storage::{LogId, ShardStorage, StorageError};
-use plan::{Dice, Faults, Plan};
+use corelog_storage::{CommitMode, LogConfig, LogId, RaftIndex, ShardStorage, StorageError};
+use plan::{Commits, Dice, Faults, Plan};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -45,7 +46,7 @@ pub fn run(plan: &Plan) -> u64 {
     }
     let shared = Rc::new(Shared {
         plan: plan.clone(),
-        truth: RefCell::new(Truth::new(plan.logs, plan.write_caching)),
+        truth: RefCell::new(Truth::new(plan)),
         shards: Cell::new(1),
         incarnation: Cell::new(0),
         phase: Cell::new(Phase::Starting),
@@ -205,11 +206,17 @@ async fn live(shared: Rc<Shared>) {
     };
     let mut logs = Vec::new();
     for n in 0..plan.logs {
-        let log = storages[owner(log_id(n))].log(log_id(n), "topic", plan.log());
+        let config = shared.reopened(usize::from(n));
+        let log = storages[owner(log_id(n))].log(log_id(n), "topic", config);
         if let Some(refused) = log.refused() {
             return shared.failed_to_start(refused);
         }
         logs.push(log);
+    }
+    for (n, log) in logs.iter().enumerate() {
+        if let Err(error) = quorum::elect(&shared, n, log).await {
+            return shared.failed_to_start(error);
+        }
     }
     if shared.incarnation.get() % 3 == 2 {
         // The recovered batches are served before they are flushed.
@@ -244,6 +251,24 @@ async fn finish(shared: &Shared, storages: &[Rc<ShardStorage>]) {
 }
 
 impl Shared {
+    /// How a log is to be now.
+    pub fn config(&self, n: usize) -> LogConfig {
+        self.plan.log(self.truth.borrow().logs[n].commit)
+    }
+
+    /// How a log is to be opened: who decides may have changed while it was not open.
+    fn reopened(&self, n: usize) -> LogConfig {
+        if self.plan.commits == Commits::Changing && corelog_io::random_u64().is_multiple_of(4) {
+            let log = &mut self.truth.borrow_mut().logs[n];
+            match log.commit {
+                // What it had committed then is not known.
+                CommitMode::Alone => log.commit = CommitMode::Quorum,
+                CommitMode::Quorum => log.change_mode(CommitMode::Alone, RaftIndex(0)),
+            }
+        }
+        self.config(n)
+    }
+
     fn failed_to_start(&self, error: StorageError) {
         self.tolerate(&error);
         self.phase.set(Phase::Done);

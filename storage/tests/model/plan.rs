@@ -1,7 +1,7 @@
 //! What one seed does: settings, and which faults strike.
 
 use crate::world::DIR;
-use corelog_storage::{LogConfig, StorageConfig};
+use corelog_storage::{CommitMode, LogConfig, StorageConfig};
 use std::time::Duration;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,15 @@ pub enum Faults {
     IoErrors,
     /// Bits flip while the process is down.
     BitFlips,
+}
+
+/// Who decides what is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commits {
+    Alone,
+    Quorum,
+    /// Now one and now the other, while a log is open and while it is not.
+    Changing,
 }
 
 #[derive(Clone, Debug)]
@@ -40,6 +49,8 @@ pub struct Plan {
     pub pace: Duration,
     /// Logs show what is not durable, and may lose it.
     pub write_caching: bool,
+    pub commits: Commits,
+    pub uncommitted_bytes_max: u64,
 }
 
 /// A small generator for the plan itself (SplitMix64).
@@ -93,6 +104,8 @@ impl Plan {
             retention: dice.below(3) == 0,
             pace: Duration::from_micros(dice.pick(&[50, 500, 3_000])),
             write_caching: dice.below(4) == 0,
+            commits: dice.pick(&[Commits::Alone, Commits::Quorum, Commits::Quorum, Commits::Changing]),
+            uncommitted_bytes_max: dice.pick(&[40 << 10, 1 << 20, 32 << 20]),
         }
     }
 
@@ -108,14 +121,16 @@ impl Plan {
             sync_together_from: self.sync_together_from,
             files_open_max: self.files_open_max,
             index_cache_bytes: 4 << 10,
+            uncommitted_bytes_max: self.uncommitted_bytes_max,
             marker_delay: Duration::from_millis(10),
             space_poll: Duration::from_millis(200),
             ..StorageConfig::new(DIR, shard, shards)
         }
     }
 
-    pub fn log(&self) -> LogConfig {
+    pub fn log(&self, commit: CommitMode) -> LogConfig {
         LogConfig {
+            commit,
             segment_bytes: self.segment_bytes,
             delete_enabled: self.retention,
             write_caching: self.write_caching,

@@ -1,8 +1,9 @@
 //! What must hold, whatever happened.
 
+use super::plan::{Commits, Plan};
 use super::{Phase, Shared};
 use bytes::Bytes;
-use corelog_storage::{Log, ReadError, StorageError};
+use corelog_storage::{Appended, CommitMode, Log, RaftIndex, ReadError, StorageError};
 use corelog_wire::records::{BatchHeader, BatchView, split_batches};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -47,6 +48,18 @@ pub struct LogTruth {
     pub internal_acked: u64,
     /// State of idempotent producers, by id.
     pub producers: BTreeMap<i64, ProducerTruth>,
+    pub commit: CommitMode,
+    /// No more than this was ever said to be committed.
+    pub commit_max: u64,
+    /// What was appended since the start and not cut, by Raft index; of internal batches 0.
+    placed: BTreeMap<u64, Key>,
+    /// The leader's.
+    pub term: i32,
+    /// Cuts whose order is not fixed yet, and producers that send several batches.
+    pub cutting: u32,
+    pub sending: u32,
+    /// Raft's term that is durable, and the last that was to be.
+    pub hard_term: (i32, i32),
 }
 
 #[derive(Default)]
@@ -57,6 +70,8 @@ pub struct ProducerTruth {
     pub unresolved: Vec<Key>,
     /// Acknowledged, newest last, at most five, of this epoch.
     pub recent: Vec<Key>,
+    /// Those of the epoch before.
+    pub former: Vec<Key>,
     pub sent: u64,
 }
 
@@ -69,8 +84,15 @@ pub struct Truth {
 }
 
 impl Truth {
-    pub fn new(logs: u8, write_caching: bool) -> Truth {
-        let logs = (0..logs).map(|_| LogTruth { write_caching, ..LogTruth::default() }).collect();
+    pub fn new(plan: &Plan) -> Truth {
+        let commit = match plan.commits {
+            Commits::Alone | Commits::Changing => CommitMode::Alone,
+            Commits::Quorum => CommitMode::Quorum,
+        };
+        let commit_max = if commit == CommitMode::Alone { u64::MAX } else { 0 };
+        let write_caching = plan.write_caching;
+        let log = || LogTruth { write_caching, commit, commit_max, ..LogTruth::default() };
+        let logs = (0..plan.logs).map(|_| log()).collect();
         Truth { logs, next_key: 1, next_sender: 1, clock: 1_000 }
     }
 }
@@ -80,6 +102,46 @@ impl LogTruth {
         let crc = BatchHeader::parse(&batch.bytes).expect("it is a batch").crc;
         self.by_crc.entry(crc).or_default().push(key);
         self.batches.insert(key, batch);
+    }
+
+    /// The batch's place is fixed.
+    pub fn place(&mut self, key: Key, appended: &Appended) {
+        let Some(index) = appended.index else { return };
+        let after = self.placed.last_key_value().map_or(index.0, |(last, _)| last + 1);
+        assert_eq!(index.0, after, "Raft indexes have no gaps");
+        self.placed.insert(index.0, key);
+    }
+
+    /// The log was cut at `from`: what was there.
+    pub fn cut(&mut self, from: RaftIndex) -> Vec<Key> {
+        self.placed.split_off(&from.0).into_values().collect()
+    }
+
+    /// Where the batch is, if it was appended since the start.
+    pub fn index_of(&self, key: Key) -> Option<RaftIndex> {
+        self.placed.iter().rev().find(|(_, placed)| **placed == key).map(|(index, _)| RaftIndex(*index))
+    }
+
+    pub fn is_at(&self, index: RaftIndex, key: Key) -> bool {
+        self.placed.get(&index.0) == Some(&key)
+    }
+
+    /// What the quorum says is committed, in one mode and the other.
+    pub fn change_mode(&mut self, commit: CommitMode, committed: RaftIndex) {
+        self.commit = commit;
+        self.commit_max = if commit == CommitMode::Alone { u64::MAX } else { committed.0 };
+    }
+
+    /// A new process has found the log.
+    pub fn found(&mut self, log: &Log) {
+        self.placed.clear();
+        (self.cutting, self.sending) = (0, 0);
+        assert!(log.commit_index().0 <= self.commit_max, "what nobody said to be committed is");
+        assert!(log.log_start_offset() <= log.high_watermark(), "what was deleted was committed");
+        let term = log.hard_state().term;
+        let (durable, tried) = self.hard_term;
+        assert!((durable..=tried).contains(&term), "Raft's term is {term}, not {durable} to {tried}");
+        self.hard_term = (term, term);
     }
 
     pub fn acked(&mut self, key: Key, base_offset: i64) {

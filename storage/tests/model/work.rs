@@ -1,16 +1,18 @@
 //! The workload: what producers, readers and administrators do to the logs.
 
 use super::Shared;
+use super::plan::Commits;
+use super::quorum::{Outcome, decide, outcome};
 use super::truth::{Fate, Key, Submitted};
 use crate::world;
 use bytes::Bytes;
 use corelog_io::{Queue, random_u64, sleep, spawn};
-use corelog_storage::{AppendBatch, AppendError, BatchKind, Log, LogConfig, ReadError};
+use corelog_storage::{AppendBatch, AppendError, BatchKind, Log, LogConfig, ReadError, SequenceError};
 use corelog_wire::records::{BatchBuilder, BatchOptions, Encoding, Producer, split_batches};
 use std::rc::Rc;
 use std::time::Duration;
 
-fn below(n: u64) -> u64 {
+pub fn below(n: u64) -> u64 {
     random_u64() % n.max(1)
 }
 
@@ -25,6 +27,7 @@ pub async fn work(shared: &Rc<Shared>, logs: &[Rc<Log>]) {
             tasks.push(spawn(Queue::Produce, produce_idempotent(Rc::clone(shared), n, Rc::clone(log), id)));
         }
         tasks.push(spawn(Queue::Fetch, consume(Rc::clone(shared), n, Rc::clone(log))));
+        tasks.push(spawn(Queue::Control, decide(Rc::clone(shared), n, Rc::clone(log))));
         tasks.push(spawn(Queue::Control, administer(Rc::clone(shared), n, Rc::clone(log))));
     }
     for task in tasks {
@@ -67,6 +70,11 @@ fn submit(shared: &Shared, n: usize, sender: (u32, u64), producer: Option<Produc
     (key, bytes)
 }
 
+/// The batch as the leader of now appends it.
+fn client(shared: &Shared, n: usize, bytes: Bytes) -> AppendBatch {
+    AppendBatch { leader_epoch: shared.truth.borrow().logs[n].term, ..world::client(bytes) }
+}
+
 fn refused(shared: &Shared, n: usize, key: Key) {
     shared.truth.borrow_mut().logs[n].batches.get_mut(&key).expect("it was submitted").fate = Fate::Gone;
 }
@@ -79,6 +87,11 @@ fn go_on_after(shared: &Shared, error: &AppendError) -> bool {
             true
         }
         AppendError::TooLarge { .. } => true,
+        AppendError::NoQuorum { .. } | AppendError::StaleLeaderEpoch { .. }
+            if shared.plan.commits != Commits::Alone =>
+        {
+            true
+        }
         AppendError::Storage(error) => {
             shared.tolerate(error);
             false
@@ -100,10 +113,11 @@ async fn produce(shared: Rc<Shared>, n: usize, log: Rc<Log>) {
         sleep(shared.plan.pace.mul_f64(0.1 + below(20) as f64 / 10.0)).await;
         if below(16) == 0 {
             let batch =
-                AppendBatch { bytes: world::internal(&[7; 40]), kind: BatchKind::Internal, leader_epoch: 0 };
+                AppendBatch { kind: BatchKind::Internal, ..client(&shared, n, world::internal(&[7; 40])) };
             match log.append(batch).await {
                 Ok(appended) => {
-                    if appended.durable.await.is_ok() {
+                    shared.truth.borrow_mut().logs[n].place(0, &appended);
+                    if shared.plan.commits == Commits::Alone && appended.durable.await.is_ok() {
                         shared.truth.borrow_mut().logs[n].internal_acked += 1;
                     }
                 }
@@ -114,19 +128,17 @@ async fn produce(shared: Rc<Shared>, n: usize, log: Rc<Log>) {
         }
         number += 1;
         let (key, bytes) = submit(&shared, n, (sender, number), None);
-        match log.append(world::client(bytes)).await {
+        match log.append(client(&shared, n, bytes)).await {
             Ok(appended) => {
+                shared.truth.borrow_mut().logs[n].place(key, &appended);
                 let (shared, log) = (Rc::clone(&shared), Rc::clone(&log));
                 under_way.push(spawn(Queue::Produce, async move {
-                    match appended.durable.await {
-                        Ok(()) => {
-                            assert!(
-                                log.high_watermark() > appended.last_offset,
-                                "acknowledged before it is visible"
-                            );
-                            shared.truth.borrow_mut().logs[n].acked(key, appended.base_offset);
-                        }
-                        Err(error) => shared.tolerate(&error),
+                    if let Err(error) = appended.durable.await {
+                        return shared.tolerate(&error);
+                    }
+                    let outcome = outcome(&shared, n, &log, key, appended.index, appended.last_offset).await;
+                    if outcome == Outcome::Committed {
+                        shared.truth.borrow_mut().logs[n].acked(key, appended.base_offset);
                     }
                 }));
                 if under_way.len() > 8 {
@@ -138,6 +150,7 @@ async fn produce(shared: Rc<Shared>, n: usize, log: Rc<Log>) {
                 if !go_on_after(&shared, &error) {
                     break;
                 }
+                sleep(shared.plan.pace * 50).await;
             }
         }
     }
@@ -158,6 +171,9 @@ async fn produce_idempotent(shared: Rc<Shared>, n: usize, log: Rc<Log>, id: i64)
             return;
         }
     }
+    if !catch_up(&shared, n, &log, id).await {
+        return;
+    }
     while !shared.stop.get() {
         sleep(shared.plan.pace.mul_f64(0.1 + below(20) as f64 / 10.0)).await;
         let recent = shared.truth.borrow().logs[n].producers[&id].recent.clone();
@@ -171,6 +187,11 @@ async fn produce_idempotent(shared: Rc<Shared>, n: usize, log: Rc<Log>, id: i64)
         }
         let mut keys = Vec::new();
         let mut waiting = Vec::new();
+        // To a leader: a log that is cut between two of them has none.
+        while shared.truth.borrow().logs[n].cutting > 0 && !shared.stop.get() {
+            sleep(shared.plan.pace).await;
+        }
+        shared.truth.borrow_mut().logs[n].sending += 1;
         // A few at once, their order fixed one after the other.
         for _ in 0..1 + below(4) {
             let (producer, number) = {
@@ -179,7 +200,7 @@ async fn produce_idempotent(shared: Rc<Shared>, n: usize, log: Rc<Log>, id: i64)
                 if keys.is_empty() && below(30) == 0 {
                     p.epoch += 1;
                     p.next_sequence = 0;
-                    p.recent.clear();
+                    p.former = std::mem::take(&mut p.recent);
                 }
                 p.sent += 1;
                 (Producer { id, epoch: p.epoch, base_sequence: p.next_sequence }, p.sent)
@@ -193,13 +214,14 @@ async fn produce_idempotent(shared: Rc<Shared>, n: usize, log: Rc<Log>, id: i64)
                 p.next_sequence += records;
                 p.unresolved.push(key);
             }
-            match log.append(world::client(bytes)).await {
+            match log.append(client(&shared, n, bytes)).await {
                 Ok(appended) => {
                     assert!(!appended.duplicate, "batch {key} is new");
+                    shared.truth.borrow_mut().logs[n].place(key, &appended);
                     keys.push(key);
                     waiting.push(appended);
                 }
-                Err(AppendError::DiskFull { .. } | AppendError::TooLarge { .. }) => {
+                Err(error) if !matches!(error, AppendError::Storage(_)) && go_on_after(&shared, &error) => {
                     // Not sent after all: its numbers are free again.
                     let mut truth = shared.truth.borrow_mut();
                     let t = &mut truth.logs[n];
@@ -217,15 +239,59 @@ async fn produce_idempotent(shared: Rc<Shared>, n: usize, log: Rc<Log>, id: i64)
                 }
             }
         }
+        shared.truth.borrow_mut().logs[n].sending -= 1;
         for (key, appended) in keys.into_iter().zip(waiting) {
-            match appended.durable.await {
-                Ok(()) => resolved(&shared, n, id, key, appended.base_offset),
-                Err(error) => {
-                    shared.tolerate(&error);
-                    return;
-                }
+            if let Err(error) = appended.durable.await {
+                return shared.tolerate(&error);
+            }
+            match outcome(&shared, n, &log, key, appended.index, appended.last_offset).await {
+                Outcome::Committed => resolved(&shared, n, id, key, appended.base_offset),
+                Outcome::Cut => break,
+                Outcome::Unknown => return,
             }
         }
+        if !catch_up(&shared, n, &log, id).await {
+            return;
+        }
+    }
+}
+
+/// Sends what was cut again, in order. `false`: the process cannot go on.
+async fn catch_up(shared: &Rc<Shared>, n: usize, log: &Log, id: i64) -> bool {
+    let (unresolved, former) = {
+        let p = &shared.truth.borrow().logs[n].producers[&id];
+        (p.unresolved.clone(), p.former.last().copied())
+    };
+    if let Some(key) = former.filter(|_| !unresolved.is_empty() || below(8) == 0)
+        && !retry_former(shared, n, log, key).await
+    {
+        return false;
+    }
+    for key in unresolved {
+        if !send_again(shared, n, log, id, key, false).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// A retry of what was acknowledged in an epoch before: fenced off, or known.
+async fn retry_former(shared: &Shared, n: usize, log: &Log, key: Key) -> bool {
+    let (bytes, fate) = {
+        let batch = &shared.truth.borrow().logs[n].batches[&key];
+        (batch.bytes.clone(), batch.fate)
+    };
+    match log.append(client(shared, n, bytes)).await {
+        Ok(appended) => {
+            assert!(
+                appended.duplicate,
+                "batch {key} was acknowledged, and is taken again after an epoch was cut"
+            );
+            assert_eq!(fate, Fate::Acked(appended.base_offset));
+            true
+        }
+        Err(AppendError::Sequence(SequenceError::StaleEpoch { .. })) => true,
+        Err(error) => go_on_after(shared, &error),
     }
 }
 
@@ -233,18 +299,21 @@ async fn produce_idempotent(shared: Rc<Shared>, n: usize, log: Rc<Log>, id: i64)
 async fn send_again(shared: &Rc<Shared>, n: usize, log: &Log, id: i64, key: Key, known: bool) -> bool {
     let bytes = shared.truth.borrow().logs[n].batches[&key].bytes.clone();
     loop {
-        match log.append(world::client(bytes.clone())).await {
+        match log.append(client(shared, n, bytes.clone())).await {
             Ok(appended) => {
                 assert!(appended.duplicate || !known, "batch {key} was acknowledged and is appended again");
-                match appended.durable.await {
-                    Ok(()) => {
+                shared.truth.borrow_mut().logs[n].place(key, &appended);
+                if let Err(error) = appended.durable.await {
+                    shared.tolerate(&error);
+                    return false;
+                }
+                match outcome(shared, n, log, key, appended.index, appended.last_offset).await {
+                    Outcome::Committed => {
                         resolved(shared, n, id, key, appended.base_offset);
                         return true;
                     }
-                    Err(error) => {
-                        shared.tolerate(&error);
-                        return false;
-                    }
+                    Outcome::Cut => {}
+                    Outcome::Unknown => return false,
                 }
             }
             Err(error) => {
@@ -340,7 +409,7 @@ async fn administer(shared: Rc<Shared>, n: usize, log: Rc<Log>) {
                 let segment_bytes = plan.segment_bytes >> below(3);
                 let segment_ms = if below(4) == 0 { 1 + below(50) as i64 } else { i64::MAX };
                 let retention_bytes = if below(2) == 0 { below(1 << 20) as i64 } else { -1 };
-                log.set_config(LogConfig { segment_bytes, segment_ms, retention_bytes, ..plan.log() });
+                log.set_config(LogConfig { segment_bytes, segment_ms, retention_bytes, ..shared.config(n) });
             }
             2 => {
                 let _ = log.size_bytes().await.map_err(|error| shared.tolerate(&error));

@@ -4,7 +4,7 @@ use super::report::Report;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use corelog_storage::format::PAGE;
-use corelog_storage::format::entry::{ENTRY_HEADER, EntryHeader, EntryKind, unprotected};
+use corelog_storage::format::entry::{ENTRY_HEADER, EntryHeader, EntryKind, HardState, unprotected};
 use corelog_storage::format::group::{GROUP_HEADER, GroupHeader};
 use corelog_storage::format::journal_file::JournalFileHeader;
 use corelog_storage::paths::JournalName;
@@ -225,7 +225,8 @@ fn dump_entry(journal: &Journal, entry: &Entry, report: &mut Report) -> Result<(
             ("truncate", format!("truncate from index {}, to offset {}", header.index, header.base_offset))
         }
         EntryKind::HardState => {
-            ("hard_state", format!("hard state: term {}, vote {}", header.term, header.base_offset))
+            let HardState { term, vote } = HardState::decode(&entry.payload);
+            ("hard_state", format!("hard state: term {term}, vote {vote}"))
         }
         EntryKind::LogStart => ("log_start", format!("log start offset {}", header.base_offset)),
         EntryKind::Reset => {

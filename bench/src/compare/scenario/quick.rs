@@ -1,10 +1,12 @@
 //! For those who want to see for themselves in some minutes: a rate that both brokers hold, for latency and cost; then as much as they take.
 
 use super::produce;
-use super::{Options, Outcome, Running, Scenario, less, more, plan_for, reject_unsent};
+use super::{Options, Outcome, Running, Scenario, less, more, plan_for, reject_unsent, unsteady};
 use crate::load::plan::{Pace, Plan};
 use crate::load::schedule::Arrivals;
+
 use crate::progress::Progress;
+use crate::stats::steady::Steady;
 use anyhow::{Context, Result};
 
 /// Records of 1 KB.
@@ -32,7 +34,8 @@ pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result
         let mb = consumed.bytes as f64 / 1e6;
         figures.extend(run.broker_cpu_s().map(|cpu_s| more(COST_AT_RATE, "MB", mb / cpu_s)));
     }
-    outcome.add(figures, run);
+    let why = unfit(&run.steady, run.disturbed());
+    outcome.add_refused(figures, run, &why);
 
     let plan = produce::plan(Scenario::Quick, plan_for(running, options)?).context("it produces")?;
     // The broker has been at work for half a minute. Reading everything would take as long again; what was read at the rate is checked.
@@ -44,6 +47,28 @@ pub fn turn(running: &Running, options: &Options, progress: &Progress) -> Result
         let mb = produced.bytes as f64 / 1e6;
         figures.extend(run.broker_cpu_s().map(|cpu_s| more(COST, "MB", mb / cpu_s)));
     }
-    outcome.add(figures, run);
+    let why = unfit(&run.steady, run.disturbed());
+    outcome.add_refused(figures, run, &why);
     Ok(outcome)
+}
+
+/// Why nothing is concluded from a run. What others take of the machine does not slow both brokers alike, and in so few
+/// pairs of short runs it does not show as an outlier.
+fn unfit(steady: &Steady, disturbed: Option<f64>) -> Option<String> {
+    let disturbed = disturbed.map(|share| format!("others took {:.0} % of the machine", share * 100.0));
+    unsteady(steady).or(disturbed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_disturbed_is_left_out_alone() {
+        let steady = Steady { reached: true, ..Steady::default() };
+        assert_eq!(unfit(&steady, None), None);
+        assert_eq!(unfit(&steady, Some(0.4)).unwrap(), "others took 40 % of the machine");
+        let cold = Steady { why: Some("it was cold".to_owned()), ..Steady::default() };
+        assert_eq!(unfit(&cold, Some(0.4)).unwrap(), "it was cold");
+    }
 }

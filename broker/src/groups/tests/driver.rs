@@ -1,62 +1,14 @@
 //! The driver in the simulated world, over a log in memory that is slow, refuses and loses writes when told to.
 
-use std::cell::{Cell, RefCell};
-use std::pin::Pin;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use corelog_io::sim::Sim;
 use corelog_io::{Queue, sleep, spawn};
-use corelog_wire::records::{BatchHeader, patch_base_offset};
 
 use super::*;
-use crate::groups::group_log::{GroupLog, LogRead, ReadFailed, WriteLost};
-
-#[derive(Default)]
-struct FakeLog {
-    /// Each with the offset behind it.
-    batches: RefCell<Vec<(Bytes, i64)>>,
-    append_takes: Cell<Duration>,
-    durable_takes: Cell<Duration>,
-    refuse: Cell<Option<WriteFailure>>,
-    /// The next writes are lost; in the log all the same.
-    lose: Cell<bool>,
-}
-
-type Durable = Pin<Box<dyn Future<Output = Result<(), WriteLost>>>>;
-
-impl GroupLog for Rc<FakeLog> {
-    type Durable = Durable;
-
-    async fn append(&self, batch: Bytes) -> Result<Durable, WriteFailure> {
-        sleep(self.append_takes.get()).await;
-        if let Some(failure) = self.refuse.get() {
-            return Err(failure);
-        }
-        let mut bytes = batch.to_vec();
-        let mut batches = self.batches.borrow_mut();
-        patch_base_offset(&mut bytes, batches.last().map_or(0, |(_, end)| *end));
-        let end = BatchHeader::parse(&bytes).unwrap().next_offset();
-        batches.push((bytes.into(), end));
-        let (takes, lost) = (self.durable_takes.get(), self.lose.get());
-        Ok(Box::pin(async move {
-            sleep(takes).await;
-            if lost { Err(WriteLost("the disk is gone".to_owned())) } else { Ok(()) }
-        }))
-    }
-
-    async fn read(&self, offset: i64, _bytes_max: usize) -> Result<LogRead, ReadFailed> {
-        sleep(Duration::from_micros(100)).await;
-        let batches = self.batches.borrow();
-        let found = batches.iter().find(|(_, end)| *end > offset);
-        let (batches, next_offset) = found.cloned().unwrap_or((Bytes::new(), offset));
-        Ok(LogRead { batches, next_offset })
-    }
-
-    fn start_offset(&self) -> i64 {
-        0
-    }
-}
+use crate::coordinator::tests::FakeLog;
 
 fn context(version: i16) -> RequestContext {
     RequestContext { client_id: s("client"), client_host: s("/127.0.0.1"), api_version: version }

@@ -1,6 +1,8 @@
 //! What is visible and answered before, when and unless a write is durable; and what a replay brings back.
 
 use super::*;
+use crate::coordinator::Record;
+use crate::groups::records::GroupRecord;
 
 const REFUSED: Result<(), WriteFailure> = Err(WriteFailure::Unavailable);
 
@@ -40,7 +42,7 @@ fn a_failed_commit_changes_nothing() {
         assert_eq!(bench.committed(ticket), error);
         assert_eq!((bench.fetch(), bench.state()), (-1, "Dead".to_owned()));
     }
-    assert_eq!(bench.coordinator.env.memory.used(), 0);
+    assert_eq!(bench.groups().env.memory.used(), 0);
 }
 
 /// A member has its answer before the group's first write is durable. Whoever asks then must not be told otherwise.
@@ -194,7 +196,7 @@ fn a_new_group_whose_record_fails_is_not_there_and_its_members_are_told() {
     bench.write(REFUSED);
     assert_eq!(join_error(&bench.joined(ticket)), ErrorCode::COORDINATOR_NOT_AVAILABLE);
     assert_eq!(bench.state(), "Dead");
-    assert_eq!(bench.coordinator.env.memory.used(), 0);
+    assert_eq!(bench.groups().env.memory.used(), 0);
 }
 
 #[test]
@@ -235,7 +237,7 @@ fn a_restart_brings_groups_back_with_fresh_sessions() {
 }
 
 #[test]
-fn a_coordinator_that_resigns_refuses_whatever_waits() {
+fn a_coordinator_that_unloads_refuses_whatever_waits() {
     let mut bench = Bench::new(config());
     let (ids, generation) = bench.stable(2);
     bench.durable = false;
@@ -243,7 +245,7 @@ fn a_coordinator_that_resigns_refuses_whatever_waits() {
     let fetch = bench.send_fetch(true);
     let join = bench.join(&Joiner::default().with_id(&ids[0]));
     let mut errors = BTreeMap::new();
-    for effect in bench.coordinator.resign() {
+    for effect in bench.coordinator.unload() {
         let Effect::Respond { ticket, response } = effect else { panic!("nothing is written any more") };
         let error = match response {
             GroupResponse::Join(response) => response.error_code,
@@ -312,7 +314,8 @@ fn records_of_other_kinds_are_passed_over_and_damaged_ones_reported() {
     let mut bench = Bench::loading(config(), GroupMemory::new(usize::MAX), Topics::default(), 1);
     let now = bench.now;
     let mut replay = |key: &'static [u8], value: Option<&'static [u8]>| {
-        bench.coordinator.replay(Bytes::from_static(key), value.map(Bytes::from_static), now)
+        let raw = RawRecord { key: Bytes::from_static(key), value: value.map(Bytes::from_static) };
+        bench.coordinator.replay(raw, now)
     };
     // ConsumerGroupMetadata (KIP-848).
     assert_eq!(replay(b"\0\x03\0\x05group", Some(b"\0\0\0\0\0\x01")), Ok(()));
@@ -323,7 +326,7 @@ fn records_of_other_kinds_are_passed_over_and_damaged_ones_reported() {
     );
     assert!(replay(b"\0\x01\0\x05group\0\x01t\0\0\0\0", Some(b"\0\x09")).is_err());
     assert!(replay(b"\0\x02\0\x05gro", None).is_err());
-    bench.coordinator.loaded(now);
+    bench.wake();
     assert_eq!(bench.fetch(), 7);
 }
 
@@ -342,5 +345,99 @@ fn a_record_that_names_a_member_twice_is_loaded_once() {
     record.value = Some(value.into());
     let mut bench = bench.restarted(config());
     assert_eq!(bench.heartbeat(&ids[0], generation), ErrorCode::NONE);
-    assert_eq!(bench.coordinator.groups[&s(G)].member_count(), 1);
+    assert_eq!(bench.groups().groups[&s(G)].member_count(), 1);
+}
+
+/// What was decided on records that never came to the log is as void as they are.
+#[test]
+fn a_refused_write_takes_along_what_was_decided_on_it() {
+    let mut bench = Bench::new(config());
+    let joiner = |name| Joiner { instance_id: Some(name), ..Joiner::default() };
+    let ticket = bench.join(&joiner("a"));
+    let a = bench.joined(ticket).member_id.to_string();
+    let new = bench.join(&joiner("b"));
+    let old = bench.join(&joiner("a").with_id(&a));
+    let generation = bench.joined(old).generation_id;
+    let b = bench.joined(new).member_id.to_string();
+    bench.assign(&[a.clone(), b.clone()], generation);
+    bench.durable = false;
+    // The record of the second return names the new id of the first.
+    let (back_a, back_b) = (bench.join(&joiner("a")), bench.join(&joiner("b")));
+    let commit = bench.commit("", -1, 1);
+    assert_eq!(bench.committed(commit), ErrorCode::UNKNOWN_MEMBER_ID);
+    bench.write(REFUSED);
+    for back in [back_a, back_b] {
+        assert_eq!(join_error(&bench.joined(back)), ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    }
+    for bench in [&mut bench.restarted(config()), &mut bench] {
+        for (id, assignment) in [(&a, "0"), (&b, "1")] {
+            assert_eq!(bench.heartbeat(id, generation), ErrorCode::NONE);
+            let ticket = bench.sync(id, generation, &[]);
+            assert_eq!(bench.synced(ticket).assignment, assignment);
+        }
+    }
+    // The leader is still the leader.
+    let leader = bench.join(&joiner("a").with_id(&a));
+    assert!(bench.is_parked(leader));
+}
+
+#[test]
+fn a_fetch_that_wants_stable_offsets_waits_for_what_a_refusal_leaves() {
+    let mut bench = Bench::new(config());
+    bench.durable = false;
+    let first = bench.commit("", -1, 1);
+    let second = bench.commit("", -1, 2);
+    let stable = bench.send_fetch(true);
+    // The log refuses the second while the first is still on its way.
+    let (id, _) = bench.in_flight.pop_back().expect("two writes");
+    bench.coordinator.refused(id, WriteFailure::Unavailable, bench.now);
+    bench.settle();
+    assert_eq!(bench.committed(second), ErrorCode::COORDINATOR_NOT_AVAILABLE);
+    assert!(bench.is_parked(stable));
+    bench.write(Ok(()));
+    assert_eq!(bench.committed(first), ErrorCode::NONE);
+    assert_eq!(bench.fetched(stable), 1);
+}
+
+/// What is read of an encoded record is the record: so what is loaded is what was live.
+#[test]
+fn records_are_read_as_they_were_written() {
+    let mut bench = Bench::new(config());
+    let joiner = Joiner { instance_id: Some("i"), ..Joiner::default() };
+    let ticket = bench.join(&joiner);
+    let id = bench.joined(ticket).member_id.to_string();
+    bench.assign(std::slice::from_ref(&id), 1);
+    let commit = bench.commit(&id, 1, 5);
+    assert_eq!(bench.committed(commit), ErrorCode::NONE);
+    for retention_time_ms in [1, -1 - bench.now.wall_ms] {
+        let request = OffsetCommitRequest { retention_time_ms, ..commit_request("other", "", -1, "t", 5) };
+        bench.send(2, GroupRequest::OffsetCommit(request));
+    }
+    bench.send(2, GroupRequest::Delete(vec![s("other")]));
+    let ticket = bench.join(&joiner);
+    bench.joined(ticket);
+    let restarted = bench.restarted(config());
+    assert_eq!(bench.groups().state.stored, restarted.groups().state.stored);
+    for raw in &bench.log {
+        let record = GroupRecord::decode(raw.clone()).expect("our own record").expect("of a known kind");
+        assert_eq!(record.encode(), *raw);
+    }
+    assert!(bench.log.len() >= 7, "{} records", bench.log.len());
+}
+
+/// More than get their soft state in one turn.
+#[test]
+fn many_groups_come_back_with_their_sessions() {
+    let mut bench = Bench::new(config());
+    let (ids, generation) = bench.stable(1);
+    for index in 0..1_200 {
+        let request = commit_request(&format!("simple-{index}"), "", -1, "t", 1);
+        bench.send(8, GroupRequest::OffsetCommit(request));
+    }
+    let mut again = bench.restarted(config());
+    assert_eq!(again.groups().groups.len(), 1_201);
+    assert_eq!(again.groups().env.memory.used(), bench.groups().env.memory.used());
+    assert_eq!(again.heartbeat(&ids[0], generation), ErrorCode::NONE);
+    again.pass(SESSION_MS as u64);
+    assert_eq!(again.state(), "Empty");
 }

@@ -27,14 +27,12 @@ use corelog_wire::messages::sync_group_response::SyncGroupResponse;
 use corelog_wire::messages::{offset_fetch_request, offset_fetch_response};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
-use super::coordinator::GroupCoordinator;
-use super::driver::{GroupPartition, GroupSettings};
-use super::effect::{CoordinatorRecord, Effect, WriteFailure, WriteId};
-use super::env::Now;
-use super::group::GroupState;
+use super::classic::GroupState;
+use super::machine::{Groups, TimerKey};
 use super::memory::GroupMemory;
-use super::parked::Ticket;
+use super::serve::{GroupPartition, GroupSettings};
 use super::*;
+use crate::coordinator::{Coordinator, Effect, Now, RawRecord, Ticket, WriteFailure, WriteId};
 
 pub const G: &str = "group";
 pub const SESSION_MS: i32 = 10_000;
@@ -84,11 +82,11 @@ pub fn settings(config: GroupConfig) -> GroupSettings {
 
 pub struct Bench {
     pub topics: Topics,
-    pub coordinator: GroupCoordinator,
+    pub coordinator: Coordinator<Groups>,
     pub now: Now,
     /// Every record that is durable.
-    pub log: Vec<CoordinatorRecord>,
-    pub in_flight: VecDeque<(WriteId, Vec<CoordinatorRecord>)>,
+    pub log: Vec<RawRecord>,
+    pub in_flight: VecDeque<(WriteId, Vec<RawRecord>)>,
     /// Whether writes are durable at once.
     pub durable: bool,
     answers: BTreeMap<Ticket, GroupResponse>,
@@ -102,8 +100,16 @@ impl Bench {
 
     pub fn with_memory(config: GroupConfig, memory: GroupMemory) -> Bench {
         let mut bench = Bench::loading(config, memory, Topics::default(), 1);
-        bench.coordinator.loaded(bench.now);
+        bench.wake();
         bench
+    }
+
+    pub fn wake(&mut self) {
+        while !self.coordinator.wake(self.now) {}
+    }
+
+    pub fn groups(&self) -> &Groups {
+        &self.coordinator.machine
     }
 
     fn loading(config: GroupConfig, memory: GroupMemory, topics: Topics, seed: u64) -> Bench {
@@ -114,7 +120,7 @@ impl Bench {
             mixed ^ (mixed >> 31)
         });
         Bench {
-            coordinator: GroupCoordinator::new(config, memory, topics.ids(), Rc::default(), random),
+            coordinator: Coordinator::new(Groups::new(config, memory, topics.ids(), Rc::default(), random)),
             topics,
             now: Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 },
             log: Vec::new(),
@@ -131,18 +137,25 @@ impl Bench {
     }
 
     pub fn restarted_with(&self, config: GroupConfig, memory: GroupMemory) -> Bench {
+        let mut other = self.replayed_with(config, memory);
+        other.wake();
+        other.settle();
+        other
+    }
+
+    /// The same before it has done anything of its own.
+    pub fn replayed(&self, config: GroupConfig) -> Bench {
+        self.replayed_with(config, GroupMemory::new(usize::MAX))
+    }
+
+    fn replayed_with(&self, config: GroupConfig, memory: GroupMemory) -> Bench {
         let seed = self.now.mono_ms.wrapping_mul(31) + self.next_ticket;
         let mut other = Bench::loading(config, memory, self.topics.clone(), seed);
         other.now = self.now;
         for record in &self.log {
-            other
-                .coordinator
-                .replay(record.key.clone(), record.value.clone(), self.now)
-                .expect("our own records");
+            other.coordinator.replay(record.clone(), self.now).expect("our own records");
         }
-        other.coordinator.loaded(self.now);
         other.log = self.log.clone();
-        other.settle();
         other
     }
 
@@ -176,13 +189,19 @@ impl Bench {
         }
     }
 
-    /// Reports on the next write. False if there is none.
+    /// Reports on the next write: a refused one takes those behind it along. False if there is none.
     fn write_next(&mut self, result: Result<(), WriteFailure>) -> bool {
         let Some((id, records)) = self.in_flight.pop_front() else { return false };
-        if result.is_ok() {
-            self.log.extend(records);
+        match result {
+            Ok(()) => {
+                self.log.extend(records);
+                self.coordinator.committed(id, self.now);
+            }
+            Err(failure) => {
+                self.in_flight.clear();
+                self.coordinator.refused(id, failure, self.now);
+            }
         }
-        self.coordinator.written(id, result, self.now);
         true
     }
 
@@ -205,6 +224,11 @@ impl Bench {
     fn advance_to(&mut self, mono_ms: u64) {
         self.now.wall_ms += i64::try_from(mono_ms - self.now.mono_ms).unwrap();
         self.now.mono_ms = mono_ms;
+    }
+
+    pub fn topics_deleted(&mut self, topics: &[(Str, Uuid)]) {
+        self.coordinator.act(|groups| groups.topics_deleted(topics), self.now);
+        self.settle();
     }
 
     pub fn is_parked(&self, ticket: Ticket) -> bool {

@@ -220,7 +220,7 @@ fn retention_goes_through_many_groups_in_steps() {
     }
     bench.pass(7 * DAY_MS);
     let mut steps = 0;
-    while !bench.coordinator.groups.is_empty() {
+    while !bench.groups().groups.is_empty() {
         let at = bench.coordinator.next_deadline().expect("retention goes on");
         bench.pass(at - bench.now.mono_ms);
         steps += 1;
@@ -252,7 +252,7 @@ fn offsets_of_deleted_topics_go() {
         assert_eq!(bench.committed(ticket), ErrorCode::NONE);
     }
     let deleted = ["t", "never"].map(|name| (s(name), topic_id(name)));
-    bench.coordinator.topics_deleted(&deleted, bench.now);
+    bench.topics_deleted(&deleted);
     bench.settle();
     for mut bench in [bench.restarted(config()), bench] {
         assert_eq!(bench.fetch_all("g1").topics.len(), 1);
@@ -304,7 +304,7 @@ fn growing_metadata_of_known_offsets_is_refused_when_memory_is_used_up() {
     let refused = commit(&mut bench, &"x".repeat(4_000));
     assert!(refused.len() > 40, "{} are refused", refused.len());
     assert!(refused.iter().all(|error| *error == ErrorCode::INVALID_COMMIT_OFFSET_SIZE));
-    let memory = &bench.coordinator.env.memory;
+    let memory = &bench.groups().env.memory;
     assert!(memory.used() <= memory.limit(), "{} of {}", memory.used(), memory.limit());
     assert_eq!(commit(&mut bench, ""), [], "what takes no more goes on");
 }
@@ -335,7 +335,7 @@ fn a_topic_created_anew_has_no_offsets_of_the_former() {
         assert_eq!(bench.fetch(), 2);
         assert_eq!(bench.fetch_all(G).topics[0].topic_id, new);
         // Comes late, and takes nothing of the new topic.
-        bench.coordinator.topics_deleted(&[(s("t"), old)], bench.now);
+        bench.topics_deleted(&[(s("t"), old)]);
         bench.settle();
         assert_eq!(bench.restarted(config()).fetch(), 2);
     }
@@ -380,7 +380,7 @@ fn offsets_without_an_id_go_by_the_name() {
     assert_eq!(bench.committed(ticket), ErrorCode::NONE);
     let mut bench = bench.restarted(config());
     assert_eq!(bench.fetch(), 5);
-    bench.coordinator.topics_deleted(&[(s("t"), topic_id("t"))], bench.now);
+    bench.topics_deleted(&[(s("t"), topic_id("t"))]);
     bench.settle();
     assert_eq!(bench.restarted(config()).fetch(), -1);
 }

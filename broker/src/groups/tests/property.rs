@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use corelog_wire::coordinator_records::GroupMetadataValue;
 use corelog_wire::messages::offset_delete_request::{self, OffsetDeleteRequest};
 
 use super::*;
-use crate::groups::group::Group;
-use crate::groups::offsets::OffsetStore;
+use crate::groups::classic::Group;
+use crate::groups::offsets::{CommittedOffset, OffsetKey};
+use crate::groups::state::GroupsState;
 
 /// To replay a failure, put its seed here.
 #[test]
@@ -202,8 +204,7 @@ impl World {
                     .send(0, GroupRequest::OffsetDelete(OffsetDeleteRequest { group_id: s(group), topics }))
             }
             2 => {
-                self.bench.coordinator.topics_deleted(&[(s(topic), topic_id(topic))], self.bench.now);
-                return self.bench.settle();
+                return self.bench.topics_deleted(&[(s(topic), topic_id(topic))]);
             }
             3 => {
                 let group =
@@ -289,9 +290,8 @@ impl World {
         self.clients[index].commit = None;
         if self.bench.committed(ticket).is_ok() {
             let value = offset.to_be_bytes();
-            let stored = |record: &CoordinatorRecord| {
-                record.value.as_ref().is_some_and(|v| v[2..].starts_with(&value))
-            };
+            let stored =
+                |record: &RawRecord| record.value.as_ref().is_some_and(|v| v[2..].starts_with(&value));
             assert!(self.bench.log.iter().any(stored), "seed {}: offset {offset} is acknowledged", self.seed);
         }
     }
@@ -441,34 +441,34 @@ impl World {
     // ---- what always holds
 
     fn check(&mut self) {
-        let coordinator = &self.bench.coordinator;
-        let groups: usize = coordinator.groups.values().map(Group::check).sum();
-        let offsets = coordinator.offsets.count_bytes();
-        let writes: usize = coordinator.env.writes.iter().map(|write| write.bytes()).sum();
-        assert_eq!(coordinator.env.memory.used(), groups + offsets + writes, "seed {}: memory", self.seed);
-        for group in coordinator.groups.values() {
+        let machine = self.bench.groups();
+        let groups: usize = machine.groups.values().map(Group::check).sum();
+        let offsets = machine.state.offsets.count_bytes();
+        let writes: usize = machine.env.desk.thens().map(|then| then.bytes()).sum();
+        assert_eq!(machine.env.memory.used(), groups + offsets + writes, "seed {}: memory", self.seed);
+        for group in machine.groups.values() {
             // Whoever is in a group can be timed out of it, or waits for something that can.
             for member in group.members() {
-                let key = timers::TimerKey::Session { group: group.id.clone(), member: member.id.clone() };
+                let key = TimerKey::Session { group: group.id.clone(), member: member.id.clone() };
                 let waits = member.join.is_some() || member.sync.is_some();
                 assert!(
-                    waits || coordinator.env.timers.is_armed(&key),
+                    waits || machine.env.desk.timers.is_armed(&key),
                     "seed {}: {} has no session",
                     self.seed,
                     member.id
                 );
             }
-            let join = timers::TimerKey::Join(group.id.clone());
+            let join = TimerKey::Join(group.id.clone());
             let preparing = group.is(GroupState::PreparingRebalance);
             assert_eq!(
-                coordinator.env.timers.is_armed(&join),
+                machine.env.desk.timers.is_armed(&join),
                 preparing,
                 "seed {}: join deadline",
                 self.seed
             );
-            let sync = timers::TimerKey::Sync(group.id.clone());
+            let sync = TimerKey::Sync(group.id.clone());
             assert_eq!(
-                coordinator.env.timers.is_armed(&sync),
+                machine.env.desk.timers.is_armed(&sync),
                 !group.pending_sync.is_empty(),
                 "seed {}: sync deadline",
                 self.seed
@@ -476,22 +476,28 @@ impl World {
         }
     }
 
-    /// A coordinator that replays the log knows what this one knows.
+    /// A coordinator that replays the log knows what this one knows: always, what records say; and what it makes of that
+    /// where nothing is on its way or was refused.
     fn check_replay(&mut self) {
-        let other = self.bench.restarted(self.config.clone());
+        let other = self.bench.replayed(self.config.clone());
         assert_eq!(
-            durable(&self.bench.coordinator.offsets),
-            durable(&other.coordinator.offsets),
+            records_say(&self.bench.groups().state),
+            records_say(&other.groups().state),
             "seed {}",
             self.seed
         );
+        let other = self.bench.restarted(self.config.clone());
         if !self.bench.in_flight.is_empty() || self.write_failed || self.config.group_members_max < 100 {
             return;
         }
-        let ids = |bench: &Bench| bench.coordinator.groups.keys().cloned().collect::<BTreeSet<_>>();
-        assert_eq!(ids(&self.bench), ids(&other), "seed {}", self.seed);
-        for (id, group) in &self.bench.coordinator.groups {
-            let replayed = &other.coordinator.groups[id];
+        // One whose last offset was deleted is known until retention looks, and has no record.
+        let has_records = |id: &Str| self.bench.groups().state.has(id);
+        let of_records = |bench: &Bench| {
+            bench.groups().groups.keys().filter(|id| has_records(id)).cloned().collect::<BTreeSet<_>>()
+        };
+        assert_eq!(of_records(&self.bench), of_records(&other), "seed {}", self.seed);
+        for (id, group) in self.bench.groups().groups.iter().filter(|(id, _)| has_records(id)) {
+            let replayed = &other.groups().groups[id];
             if matches!(group.state(), GroupState::Stable | GroupState::Empty) {
                 assert_eq!(durable_group(group), durable_group(replayed), "seed {}", self.seed);
             }
@@ -514,14 +520,14 @@ impl World {
             self.bench.pass(500);
             let waits = |ticket: &Ticket| self.bench.is_parked(*ticket);
             let settled = self.clients.iter().all(|client| matches!(client.doing, Doing::In))
-                && self.bench.coordinator.groups.values().all(|group| {
+                && self.bench.groups().groups.values().all(|group| {
                     let live = self.clients.iter().filter(|client| *client.group == *group.id).count();
                     group.is(GroupState::Stable) && group.member_count() == live
                         || live == 0 && group.is(GroupState::Empty)
                 })
                 && !self.abandoned.iter().any(waits);
             // A full group keeps turning those away who come last.
-            if settled || (round > 500 && self.bench.coordinator.env.config.group_members_max < 100) {
+            if settled || (round > 500 && self.bench.groups().env.config.group_members_max < 100) {
                 break;
             }
         }
@@ -537,23 +543,21 @@ impl World {
         for group in GROUPS {
             self.bench.call(2, GroupRequest::Delete(vec![s(group)]));
         }
-        let coordinator = &self.bench.coordinator;
-        assert_eq!(coordinator.groups.len(), 0, "seed {}", self.seed);
-        assert_eq!(coordinator.env.memory.used(), 0, "seed {}", self.seed);
+        let groups = self.bench.groups();
+        assert_eq!(groups.groups.len(), 0, "seed {}", self.seed);
+        assert_eq!(groups.env.memory.used(), 0, "seed {}", self.seed);
         let other = self.bench.restarted(self.config.clone());
-        assert_eq!(other.coordinator.env.memory.used(), 0, "seed {}", self.seed);
+        assert_eq!(other.groups().env.memory.used(), 0, "seed {}", self.seed);
     }
 }
 
-fn durable(offsets: &OffsetStore) -> Vec<(Str, Str, i32, i64)> {
-    let of = |group: &Str| {
-        let group = group.clone();
-        offsets
-            .durable_of(&group.clone())
-            .map(|(topic, partition, offset)| (group.clone(), topic.clone(), partition, offset.offset))
-            .collect::<Vec<_>>()
-    };
-    offsets.group_ids().flat_map(of).collect()
+type RecordsSay = (BTreeMap<Str, GroupMetadataValue>, Vec<(OffsetKey, CommittedOffset)>);
+
+fn records_say(state: &GroupsState) -> RecordsSay {
+    let offsets = state.offsets.all().map(|(group, topic, partition, offset)| {
+        (OffsetKey { group: group.clone(), topic: topic.clone(), partition }, offset.clone())
+    });
+    (state.stored.clone(), offsets.collect())
 }
 
 type DurableGroup =

@@ -480,7 +480,7 @@ fn a_member_id_that_is_given_back_brings_no_more_than_there_is_room_for() {
     // Another group has room yet.
     let ticket = bench.join(&joined);
     assert_eq!(join_error(&bench.joined(ticket)), ErrorCode::MEMBER_ID_REQUIRED);
-    let memory = &bench.coordinator.env.memory;
+    let memory = &bench.groups().env.memory;
     assert!(memory.used() <= memory.limit());
 }
 
@@ -531,9 +531,9 @@ fn the_topics_that_members_subscribe_to_count() {
         };
         let ticket = bench.join(&joiner);
         assert_eq!(join_error(&bench.joined(ticket)), ErrorCode::NONE);
-        let group = &bench.coordinator.groups[G];
+        let group = &bench.groups().groups[G];
         assert_eq!((group.knows_subscriptions(), group.is_subscribed_to("other")), (known, !known));
-        let beside = bench.coordinator.env.memory.used() - bytes;
+        let beside = bench.groups().env.memory.used() - bytes;
         assert_eq!(beside > topics as usize * 96, known, "{beside} bytes");
     }
 }
@@ -558,7 +558,7 @@ fn an_assignment_that_there_is_no_room_for_is_refused() {
     let large = "x".repeat(50_000);
     let ticket = bench.sync(&joined.member_id, joined.generation_id, &[(&joined.member_id, &large)]);
     assert_eq!(sync_error(&bench.synced(ticket)), ErrorCode::COORDINATOR_NOT_AVAILABLE);
-    let memory = &bench.coordinator.env.memory;
+    let memory = &bench.groups().env.memory;
     assert!(memory.used() < 10_000, "{}", memory.used());
     let ticket = bench.join(&Joiner::default().with_id(&joined.member_id));
     let joined = bench.joined(ticket);

@@ -12,6 +12,7 @@ use corelog_storage::{LogConfig, LogId, Recovered, ShardStorage, StorageConfig, 
 use corelog_wire::Uuid;
 
 use super::*;
+use crate::coordinator::StorageLog;
 
 const DIR: &str = "/data";
 const GROUPS: [&str; 6] = ["g0", "g1", "g2", "g3", "g4", "g5"];

@@ -2,6 +2,8 @@
 
 use super::{Change, JOIN_GRACE, Membership, millis};
 use crate::consumer::assignor::{Assignments, Assignor, Member};
+use crate::core::UNKNOWN_TOPIC_PATIENCE;
+use crate::driver;
 use crate::error::{Error, Result};
 use crate::topic_partition::{TopicPartition, by_topic};
 use bytes::Bytes;
@@ -47,7 +49,7 @@ impl Membership {
             };
             let timeout = config.poll_interval_max.max(config.session_timeout) + JOIN_GRACE;
             let call = connection.call_version(&request, version, timeout);
-            let response = self.unless_unwanted(call).await?;
+            let response = self.answered(&connection, call).await?;
             match ErrorCode(response.error_code) {
                 ErrorCode::NONE => return Ok(response),
                 ErrorCode::MEMBER_ID_REQUIRED
@@ -109,11 +111,31 @@ impl Membership {
             .collect();
         let topics: BTreeSet<Str> = members.iter().flat_map(|member| member.topics.iter().cloned()).collect();
         let topics: Vec<Str> = topics.into_iter().collect();
-        let what = format!("find the topics of group {:?}", self.group);
-        self.core.retry(&what, self.core.deadline(), async || self.core.refresh(Some(&topics)).await).await?;
         topics.iter().for_each(|topic| self.core.want(topic));
+        self.find(&topics, &members).await?;
         let counts = self.counts(topics.iter());
         Ok((assignor.assign(&members, &counts), Some(counts)))
+    }
+
+    /// Learns of topics anew. One that was there a moment ago and is not now is waited for until that is to be believed: else all members
+    /// would give up its partitions because one broker has not heard of it yet.
+    async fn find(&self, topics: &[Str], members: &[Member]) -> Result<()> {
+        let owned = members.iter().flat_map(|member| &member.owned).map(|at| at.topic.clone());
+        let last =
+            self.counts.iter().flatten().filter(|(_, count)| **count > 0).map(|(topic, _)| topic.clone());
+        let known: BTreeSet<Str> = owned.chain(last).filter(|topic| topics.contains(topic)).collect();
+        let what = format!("find the topics of group {:?}", self.group);
+        let patience = driver::now() + UNKNOWN_TOPIC_PATIENCE;
+        let found = self.core.retry(&what, self.core.deadline(), async || {
+            self.core.refresh(Some(topics)).await?;
+            match self.counts(known.iter()).into_iter().find(|(_, count)| *count == 0) {
+                Some((topic, _)) if driver::now() < patience => {
+                    Err(Error::broker(ErrorCode::LEADER_NOT_AVAILABLE, format!("find topic {topic:?}")))
+                }
+                _ => Ok(()),
+            }
+        });
+        found.await
     }
 
     pub(super) fn counts<'a>(&self, topics: impl Iterator<Item = &'a Str>) -> BTreeMap<Str, i32> {
@@ -153,7 +175,8 @@ impl Membership {
         let version = connection.pick::<SyncGroupRequest>().map_err(Change::Failed)?;
         let timeout =
             self.shared.config.poll_interval_max.max(self.shared.config.session_timeout) + JOIN_GRACE;
-        let response = self.unless_unwanted(connection.call_version(&request, version, timeout)).await?;
+        let response =
+            self.answered(&connection, connection.call_version(&request, version, timeout)).await?;
         match ErrorCode(response.error_code) {
             ErrorCode::NONE => {}
             ErrorCode::REBALANCE_IN_PROGRESS => return Err(Change::Rebalance),

@@ -14,10 +14,11 @@ use crate::driver::{self, Event};
 use crate::error::{Error, Result};
 use crate::groups::Committer;
 use crate::net::Connection;
+use crate::planted::{Fault, planted};
 use crate::topic_partition::TopicPartition;
 use corelog_wire::messages::{HeartbeatRequest, LeaveGroupRequest, leave_group_request};
 use corelog_wire::{ErrorCode, Str};
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, pending, select};
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::rc::Rc;
@@ -80,8 +81,8 @@ pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event, group:
         counts: None,
         joined: 0,
         failures: 0,
-        heartbeat_at: Instant::now(),
-        heard_at: Instant::now(),
+        heartbeat_at: driver::now(),
+        heard_at: driver::now(),
         news,
         shared: shared.clone(),
         core: core.clone(),
@@ -131,7 +132,9 @@ impl Membership {
     /// Becomes a member with an assignment.
     async fn join(&mut self, topics: &BTreeSet<Str>) -> std::result::Result<(), Change> {
         // What others may be given must be free by then (KIP-429): as Kafka's clients do in `onJoinPrepare`.
-        let keeps = |at: &TopicPartition| self.cooperative && topics.contains(&at.topic);
+        let keeps = |at: &TopicPartition| {
+            (self.cooperative && topics.contains(&at.topic)) || planted(Fault::AllIsKeptWhileJoining)
+        };
         let dropped: BTreeSet<TopicPartition> = self.owned.iter().filter(|at| !keeps(at)).cloned().collect();
         if !dropped.is_empty() {
             self.give_up(&dropped).await?;
@@ -142,19 +145,23 @@ impl Membership {
         topics.iter().for_each(|topic| self.core.want(topic));
         self.failures += 1;
         let response = self.join_once(topics).await?;
-        self.heard_at = Instant::now();
+        self.heard_at = driver::now();
         self.member_id = response.member_id.detach();
         self.generation = response.generation_id;
-        let is_leader = response.leader == response.member_id && !response.skip_assignment;
+        let is_leader = response.leader == response.member_id;
         let protocol = response.protocol_name.clone().unwrap_or_default();
         let (mut assignments, mut counts) = (Assignments::new(), None);
         if is_leader {
             (assignments, counts) = self.assign(&response, &protocol).await.map_err(Change::Failed)?;
+            if response.skip_assignment {
+                // It is there already; what is left to a leader is to see topics change (KIP-814).
+                assignments.clear();
+            }
         }
         let assigned = self.sync(protocol, assignments).await?;
         self.counts = counts;
         self.failures = 0;
-        self.heard_at = Instant::now();
+        self.heard_at = driver::now();
         self.heartbeat_at = self.heard_at + self.shared.config.heartbeat_interval;
         {
             let committer = Committer {
@@ -179,6 +186,40 @@ impl Membership {
             self.core.forget_coordinator(CoordinatorType::Group, &self.group);
         }
         Change::Failed(error)
+    }
+
+    /// What the group answers when its members have come, unless it forgets this one: an answer that got lost is waited for as long as a
+    /// rebalance may take, and by then others would have what is kept here.
+    async fn answered<T>(
+        &self,
+        connection: &Connection,
+        call: impl Future<Output = Result<T>>,
+    ) -> std::result::Result<T, Change> {
+        match select(pin!(self.unless_unwanted(call)), pin!(self.forgotten())).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => {
+                // What comes next must not wait behind it.
+                let reason = format!("group {:?} went on without this member", self.group);
+                connection.close(Error::Disconnected { address: connection.address.clone(), reason });
+                Err(Change::Lost)
+            }
+        }
+    }
+
+    /// Done when the coordinator does not know this member any more, or must be taken not to. Asks beside the call that waits.
+    async fn forgotten(&self) {
+        if self.owned.is_empty() {
+            return pending().await;
+        }
+        let mut heard_at = driver::now();
+        while driver::elapsed(heard_at) <= self.shared.config.session_timeout {
+            driver::sleep(self.shared.config.heartbeat_interval).await;
+            match self.heartbeat_once(Lane::SHARED, heard_at).await {
+                Ok(ErrorCode::UNKNOWN_MEMBER_ID) => return,
+                Ok(code) if !code.is_retriable() => heard_at = driver::now(),
+                Ok(_) | Err(_) => self.core.forget_coordinator(CoordinatorType::Group, &self.group),
+            }
+        }
     }
 
     /// Does it unless the consumer is closed or subscribes to something else meanwhile.
@@ -238,8 +279,8 @@ impl Membership {
         let (shared, news) = (self.shared.clone(), self.news.clone());
         let mut committed = pin!(commit::last(&shared, &news));
         let deadline = self.core.deadline();
-        while Instant::now() < deadline {
-            let until = deadline.min(self.heartbeat_at.max(Instant::now() + Duration::from_millis(1)));
+        while driver::now() < deadline {
+            let until = deadline.min(self.heartbeat_at.max(driver::now() + Duration::from_millis(1)));
             // What cannot be committed will be read again by the next owner.
             if driver::timeout_at(until, committed.as_mut()).await.is_some() {
                 break;
@@ -278,7 +319,7 @@ impl Membership {
             if buffer.rebalance == Rebalance::None {
                 buffer.rebalance = Rebalance::Wanted;
             }
-            buffer.wake_poller();
+            buffer.wake_pollers();
         }
         loop {
             let news = self.news.listen();
@@ -305,13 +346,13 @@ impl Membership {
 
     fn is_idle(&self) -> bool {
         let since = self.shared.lock().idle_since;
-        since.is_some_and(|since| since.elapsed() > self.shared.config.poll_interval_max)
+        since.is_some_and(|since| driver::elapsed(since) > self.shared.config.poll_interval_max)
     }
 
     fn next_check(&self) -> Instant {
         let idle = self.shared.lock().idle_since.map(|since| since + self.shared.config.poll_interval_max);
         idle.map_or(self.heartbeat_at, |idle| idle.min(self.heartbeat_at))
-            .max(Instant::now() + Duration::from_millis(1))
+            .max(driver::now() + Duration::from_millis(1))
     }
 
     /// Keeps the membership until something changes.
@@ -338,15 +379,18 @@ impl Membership {
 
     /// If it is time.
     async fn heartbeat(&mut self) -> std::result::Result<(), Change> {
-        let now = Instant::now();
+        let now = driver::now();
         if now < self.heartbeat_at {
             return Ok(());
         }
         self.heartbeat_at = now + self.shared.config.heartbeat_interval;
-        match self.heartbeat_once().await {
-            Ok(ErrorCode::NONE) => self.heard_at = Instant::now(),
+        match self.heartbeat_once(self.lane, self.heard_at).await {
+            Ok(ErrorCode::NONE) => self.heard_at = driver::now(),
+            Ok(ErrorCode::UNKNOWN_MEMBER_ID) if planted(Fault::ExpelledGoesOn) => {
+                self.heard_at = driver::now()
+            }
             Ok(ErrorCode::REBALANCE_IN_PROGRESS) => {
-                self.heard_at = Instant::now();
+                self.heard_at = driver::now();
                 return Err(Change::Rebalance);
             }
             Ok(ErrorCode::UNKNOWN_MEMBER_ID | ErrorCode::ILLEGAL_GENERATION) => return Err(Change::Lost),
@@ -360,7 +404,7 @@ impl Membership {
             Err(error) if error.is_retriable() => self.retry_heartbeat(),
             Err(error) => return Err(Change::Failed(error)),
         }
-        if self.heard_at.elapsed() > self.shared.config.session_timeout {
+        if driver::elapsed(self.heard_at) > self.shared.config.session_timeout {
             // By now the coordinator has taken us for dead.
             return Err(Change::Lost);
         }
@@ -369,12 +413,12 @@ impl Membership {
 
     fn retry_heartbeat(&mut self) {
         self.core.forget_coordinator(CoordinatorType::Group, &self.group);
-        self.heartbeat_at = Instant::now() + self.core.backoff(0);
+        self.heartbeat_at = driver::now() + self.core.backoff(0);
     }
 
-    async fn heartbeat_once(&self) -> Result<ErrorCode> {
+    async fn heartbeat_once(&self, lane: Lane, heard_at: Instant) -> Result<ErrorCode> {
         let call = async {
-            let connection = self.core.coordinator(CoordinatorType::Group, &self.group, self.lane).await?;
+            let connection = self.core.coordinator(CoordinatorType::Group, &self.group, lane).await?;
             let request = HeartbeatRequest {
                 group_id: self.group.clone(),
                 generation_id: self.generation,
@@ -383,7 +427,7 @@ impl Membership {
             };
             Ok(ErrorCode(connection.call(&request).await?.error_code))
         };
-        let deadline = self.heard_at.max(Instant::now() - self.shared.config.session_timeout)
+        let deadline = heard_at.max(driver::now() - self.shared.config.session_timeout)
             + self.shared.config.session_timeout
             + self.shared.config.heartbeat_interval;
         let timed_out = || Error::Timeout {
@@ -432,7 +476,9 @@ impl Membership {
                 if !error.is_retriable() {
                     self.shared.lock().fail(error);
                 }
-                if !self.owned.is_empty() && self.heard_at.elapsed() > self.shared.config.session_timeout {
+                if !self.owned.is_empty()
+                    && driver::elapsed(self.heard_at) > self.shared.config.session_timeout
+                {
                     // By now the coordinator has taken us for dead, and others have what was ours.
                     self.lose();
                 }
@@ -455,8 +501,8 @@ impl Membership {
     }
 
     async fn pause(&self, failures: u32) {
-        let until = Instant::now() + self.core.backoff(failures);
-        while Instant::now() < until && self.unwanted().is_none() {
+        let until = driver::now() + self.core.backoff(failures);
+        while driver::now() < until && self.unwanted().is_none() {
             let news = self.news.listen();
             let _ = driver::timeout_at(until, news).await;
         }

@@ -84,11 +84,7 @@ impl Core {
             queue("background", SHARES_BACKGROUND),
         ];
         let mut seed = [0u8; 8];
-        // SAFETY: the buffer is 8 bytes long.
-        let got = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
-        if got != seed.len() as isize {
-            return Err(io::Error::last_os_error());
-        }
+        super::random::fill(&mut seed);
         let core = Rc::new(Core {
             index,
             cores,

@@ -8,6 +8,7 @@ mod fd;
 pub(crate) mod file;
 pub(crate) mod fs;
 pub(crate) mod net;
+pub(crate) mod random;
 mod ring;
 mod roster;
 pub(crate) mod run;

@@ -4,9 +4,10 @@
 //! keeps a prefix of its unsynced changes, as a journaling file system would; a rename between directories happens in
 //! both or in neither.
 
-use super::DiskOp;
+mod durable;
+
+use super::faults::{Faults, Losses};
 use super::pages::Contents;
-use super::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -20,8 +21,15 @@ const ROOT: InodeId = 0;
 const CAPACITY: u64 = 1 << 40;
 
 enum Inode {
-    File { contents: Contents, open: u32 },
+    File(Box<Regular>),
     Directory(Directory),
+}
+
+#[derive(Default)]
+struct Regular {
+    contents: Contents,
+    open: u32,
+    losses: Losses,
 }
 
 #[derive(Default)]
@@ -50,36 +58,11 @@ impl Change {
     }
 }
 
-struct Fault {
-    op: DiskOp,
-    path_part: String,
-    remaining: u64,
-    /// Strikes again and again.
-    lasts: bool,
-    error: Failure,
-}
-
-/// What an operation that is made to fail fails with.
-#[derive(Clone, Copy)]
-enum Failure {
-    Kind(io::ErrorKind),
-    Errno(i32),
-}
-
-impl Failure {
-    fn error(self) -> io::Error {
-        match self {
-            Failure::Kind(kind) => kind.into(),
-            Failure::Errno(errno) => io::Error::from_raw_os_error(errno),
-        }
-    }
-}
-
 pub(crate) struct DiskState {
     inodes: BTreeMap<InodeId, Inode>,
     next_inode: InodeId,
     changes: Vec<Change>,
-    faults: Vec<Fault>,
+    pub(crate) faults: Faults,
     capacity: u64,
     pub(crate) extra_latency: u64,
     /// World time before which nothing is done.
@@ -90,6 +73,7 @@ pub(crate) struct DiskState {
     mounts: Vec<PathBuf>,
     /// The device of each file that was opened on one of those.
     devices: BTreeMap<InodeId, u64>,
+    system_losses: BTreeMap<u64, Losses>,
 }
 
 /// What is at a name.
@@ -104,13 +88,14 @@ impl DiskState {
             inodes: BTreeMap::from([(ROOT, Inode::Directory(Directory::default()))]),
             next_inode: ROOT + 1,
             changes: Vec::new(),
-            faults: Vec::new(),
+            faults: Faults::default(),
             capacity: CAPACITY,
             extra_latency: 0,
             stalled_until: 0,
             torn_unreadable_one_in: 0,
             mounts: Vec::new(),
             devices: BTreeMap::new(),
+            system_losses: BTreeMap::new(),
         }
     }
 
@@ -172,14 +157,14 @@ impl DiskState {
             Ok(id) => id,
             Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
                 let (directory, name) = self.parent(path)?;
-                let id = self.add(Inode::File { contents: Contents::default(), open: 0 });
+                let id = self.add(Inode::File(Box::default()));
                 self.change(vec![Edit { directory, name, to: Some(id) }]);
                 id
             }
             Err(error) => return Err(error),
         };
         match self.inodes.get_mut(&id) {
-            Some(Inode::File { open, .. }) => *open += 1,
+            Some(Inode::File(file)) => file.open += 1,
             _ => return Err(io::ErrorKind::IsADirectory.into()),
         }
         let device = self.device(path);
@@ -190,8 +175,8 @@ impl DiskState {
     }
 
     pub(crate) fn close(&mut self, id: InodeId) {
-        if let Some(Inode::File { open, .. }) = self.inodes.get_mut(&id) {
-            *open = open.saturating_sub(1);
+        if let Some(Inode::File(file)) = self.inodes.get_mut(&id) {
+            file.open = file.open.saturating_sub(1);
         }
         self.collect();
     }
@@ -222,7 +207,7 @@ impl DiskState {
 
     fn stat_inode(&self, id: InodeId) -> Stat {
         match &self.inodes[&id] {
-            Inode::File { contents, .. } => Stat { is_dir: false, len: contents.len() },
+            Inode::File(file) => Stat { is_dir: false, len: file.contents.len() },
             Inode::Directory(_) => Stat { is_dir: true, len: 0 },
         }
     }
@@ -236,8 +221,8 @@ impl DiskState {
                 return Ok(());
             }
             match (&self.inodes[&id], &self.inodes[&target]) {
-                (Inode::File { .. }, Inode::Directory(_)) => return Err(io::ErrorKind::IsADirectory.into()),
-                (Inode::Directory(_), Inode::File { .. }) => return Err(io::ErrorKind::NotADirectory.into()),
+                (Inode::File(_), Inode::Directory(_)) => return Err(io::ErrorKind::IsADirectory.into()),
+                (Inode::Directory(_), Inode::File(_)) => return Err(io::ErrorKind::NotADirectory.into()),
                 (_, Inode::Directory(directory)) if !directory.current.is_empty() => {
                     return Err(io::ErrorKind::DirectoryNotEmpty.into());
                 }
@@ -313,7 +298,7 @@ impl DiskState {
         let mut rest = vec![(PathBuf::from("/"), ROOT)];
         while let Some((path, id)) = rest.pop() {
             match &self.inodes[&id] {
-                Inode::File { .. } => files.push(path),
+                Inode::File(_) => files.push(path),
                 Inode::Directory(directory) => {
                     rest.extend(directory.current.iter().map(|(name, id)| (path.join(name), *id)));
                 }
@@ -321,52 +306,6 @@ impl DiskState {
         }
         files.sort();
         files
-    }
-
-    /// Makes the changes of a directory durable, and with them what they depend on.
-    pub(crate) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
-        let id = self.lookup(path)?;
-        self.directory(id)?;
-        let mut directories = BTreeSet::from([id]);
-        let mut durable = BTreeSet::new();
-        // From the newest back: a change in one of the directories takes all older ones of its directories along.
-        for (index, change) in self.changes.iter().enumerate().rev() {
-            if change.directories().any(|directory| directories.contains(&directory)) {
-                directories.extend(change.directories());
-                durable.insert(index);
-            }
-        }
-        let mut index = 0;
-        let (done, rest) = std::mem::take(&mut self.changes).into_iter().partition(|_| {
-            index += 1;
-            durable.contains(&(index - 1))
-        });
-        self.changes = rest;
-        self.settle(done);
-        self.collect();
-        Ok(())
-    }
-
-    /// Makes every file of a file system durable, and all names.
-    pub(crate) fn sync_file_system(&mut self, device: u64) {
-        for (id, inode) in &mut self.inodes {
-            if let Inode::File { contents, .. } = inode
-                && self.devices.get(id).copied().unwrap_or(0) == device
-            {
-                contents.sync();
-            }
-        }
-        let changes = std::mem::take(&mut self.changes);
-        self.settle(changes);
-        self.collect();
-    }
-
-    fn settle(&mut self, changes: Vec<Change>) {
-        for edit in changes.iter().flat_map(|change| &change.edits) {
-            if let Some(Inode::Directory(directory)) = self.inodes.get_mut(&edit.directory) {
-                apply(&mut directory.durable, edit);
-            }
-        }
     }
 
     /// Forgets inodes that nothing can reach, a power loss included.
@@ -380,7 +319,7 @@ impl DiskState {
     /// Inodes that are open, reachable by name, or reachable from `more`.
     fn reachable(&self, more: Vec<InodeId>, durably: bool) -> BTreeSet<InodeId> {
         let open = |(id, inode): (&InodeId, &Inode)| match inode {
-            Inode::File { open: 1.., .. } => Some(*id),
+            Inode::File(file) if file.open > 0 => Some(*id),
             _ => None,
         };
         let mut reached = BTreeSet::new();
@@ -399,48 +338,11 @@ impl DiskState {
         reached
     }
 
-    /// Power loss.
-    pub(crate) fn crash(&mut self, random: &mut Random) {
-        let changes = std::mem::take(&mut self.changes);
-        let mut counts: BTreeMap<InodeId, u64> = BTreeMap::new();
-        for directory in changes.iter().flat_map(|change| change.directories()) {
-            *counts.entry(directory).or_default() += 1;
-        }
-        // How many of its changes each directory keeps.
-        let mut kept: BTreeMap<InodeId, u64> =
-            counts.iter().map(|(directory, count)| (*directory, random.below(count + 1))).collect();
-        let mut survivors = Vec::new();
-        for change in changes {
-            if change.directories().all(|directory| kept[&directory] > 0) {
-                for directory in change.directories() {
-                    kept.entry(directory).and_modify(|left| *left -= 1);
-                }
-                survivors.push(change);
-            } else {
-                // Later changes of these directories build on this one.
-                for directory in change.directories() {
-                    kept.insert(directory, 0);
-                }
-            }
-        }
-        self.settle(survivors);
-        for inode in self.inodes.values_mut() {
-            match inode {
-                Inode::File { contents, open } => {
-                    *open = 0;
-                    contents.crash(random, self.torn_unreadable_one_in);
-                }
-                Inode::Directory(directory) => directory.current = directory.durable.clone(),
-            }
-        }
-        self.collect();
-    }
-
     // ---- files ----
 
     pub(crate) fn contents(&mut self, id: InodeId) -> &mut Contents {
         match self.inodes.get_mut(&id) {
-            Some(Inode::File { contents, .. }) => contents,
+            Some(Inode::File(file)) => &mut file.contents,
             _ => panic!("an open file's inode is gone"),
         }
     }
@@ -449,7 +351,7 @@ impl DiskState {
     pub(crate) fn contents_of(&mut self, path: &Path) -> io::Result<&mut Contents> {
         let id = self.lookup(path)?;
         match self.inodes.get_mut(&id) {
-            Some(Inode::File { contents, .. }) => Ok(contents),
+            Some(Inode::File(file)) => Ok(&mut file.contents),
             _ => Err(io::ErrorKind::IsADirectory.into()),
         }
     }
@@ -457,7 +359,7 @@ impl DiskState {
     /// Total and available bytes. A removed file's space is free at once.
     pub(crate) fn space(&self) -> (u64, u64) {
         let space = |id: &InodeId| match self.inodes.get(id) {
-            Some(Inode::File { contents, .. }) => contents.space(),
+            Some(Inode::File(file)) => file.contents.space(),
             _ => 0,
         };
         let used: u64 = self.reachable(Vec::new(), false).iter().map(space).sum();
@@ -475,43 +377,6 @@ impl DiskState {
         }
         let needed = self.contents(id).space_needed(pos, len);
         if needed > 0 && needed > self.space().1 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-    }
-
-    // ---- faults ----
-
-    pub(crate) fn add_fault(&mut self, op: DiskOp, path_part: &str, nth: u64, error: io::ErrorKind) {
-        let error = Failure::Kind(error);
-        self.faults.push(Fault { op, path_part: path_part.to_string(), remaining: nth, lasts: false, error });
-    }
-
-    pub(crate) fn add_lasting_fault(&mut self, op: DiskOp, path_part: &str, errno: i32) {
-        let error = Failure::Errno(errno);
-        self.faults.push(Fault { op, path_part: path_part.to_string(), remaining: 0, lasts: true, error });
-    }
-
-    pub(crate) fn clear_faults(&mut self) {
-        self.faults.clear();
-    }
-
-    /// Counts an operation against the faults; the error of the one that strikes.
-    pub(crate) fn strike(&mut self, op: DiskOp, path: &Path) -> io::Result<()> {
-        let path = path.to_string_lossy();
-        let mut struck = None;
-        self.faults.retain_mut(|fault| {
-            if fault.op != op || !path.contains(&fault.path_part) || struck.is_some() {
-                return true;
-            }
-            if fault.remaining == 0 {
-                struck = Some(fault.error);
-                return fault.lasts;
-            }
-            fault.remaining -= 1;
-            true
-        });
-        match struck {
-            Some(failure) => Err(failure.error()),
-            None => Ok(()),
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::fs::{DirEntry, Space};
 use crate::sync::oneshot;
 use crate::{AlignedBuf, OpenOptions, turn};
 use bytes::Bytes;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -20,7 +20,7 @@ const BYTE_PICOS: u64 = 1000;
 const SLOW_ONE_IN: u64 = 64;
 
 /// The second half of an operation.
-type Then = Box<dyn FnOnce(&mut DiskState)>;
+type Then = Box<dyn FnOnce(&mut DiskState, &Context) -> io::Result<()>>;
 
 /// One operation in the kernel of a machine.
 struct Operation {
@@ -28,11 +28,19 @@ struct Operation {
     op: DiskOp,
     path: PathBuf,
     bytes: usize,
+    /// A file system that is read-only refuses it.
+    changes: bool,
 }
 
 impl Operation {
     fn new(op: DiskOp, path: &Path, bytes: usize) -> Operation {
-        Operation { context: scheduler::current(), op, path: path.to_path_buf(), bytes }
+        let changes = op != DiskOp::Read;
+        Operation { context: scheduler::current(), op, path: path.to_path_buf(), bytes, changes }
+    }
+
+    /// A look at what is there.
+    fn look(path: &Path) -> Operation {
+        Operation { changes: false, ..Operation::new(DiskOp::Metadata, path, 0) }
     }
 
     fn latency(&self) -> u64 {
@@ -68,16 +76,17 @@ impl Operation {
         after_stalls(Rc::clone(&self.context.machine), power, at, move || {
             let context = &self.context;
             let machine = Rc::clone(&context.machine);
-            let struck = machine.disk.borrow_mut().strike(self.op, &self.path);
+            let struck = machine.disk.borrow_mut().faults.strike(self.op, &self.path, self.changes);
             let result = apply(&mut machine.disk.borrow_mut(), struck, context);
             context.scheduler.trace.mix(self.op as u64, u64::from(result.is_ok()));
             context.scheduler.trace.mix_bytes(self.path.as_os_str().as_encoded_bytes());
             match then {
                 Some(then) if result.is_ok() => {
                     let at = context.scheduler.now() + second;
+                    let context = Rc::clone(context);
                     after_stalls(Rc::clone(&machine), power, at, move || {
-                        then(&mut machine.disk.borrow_mut());
-                        let _ = answer.send(result);
+                        let after = then(&mut machine.disk.borrow_mut(), &context);
+                        let _ = answer.send(after.and(result));
                     });
                 }
                 _ => {
@@ -118,6 +127,9 @@ struct Open {
     writable: bool,
     readable: bool,
     device: u64,
+    /// The losses that it was told of, of the file and of its file system.
+    known: Cell<u64>,
+    system_known: Cell<u64>,
     _descriptor: Descriptor,
 }
 
@@ -132,6 +144,50 @@ impl Drop for Open {
     }
 }
 
+impl Open {
+    fn write(
+        &self,
+        disk: &mut DiskState,
+        struck: io::Result<()>,
+        context: &Context,
+        pos: u64,
+        data: &[u8],
+    ) -> io::Result<()> {
+        let fits = |disk: &mut DiskState, len: usize| {
+            disk.check_space(self.inode, pos, len as u64)?;
+            disk.contents(self.inode).check_writable(pos, len)
+        };
+        let outcome = struck.and_then(|()| fits(disk, data.len()));
+        let taken = match &outcome {
+            Ok(()) => data.len(),
+            // A failed write may have written a part.
+            Err(_) => context.scheduler.random.borrow_mut().below(data.len() as u64 + 1) as usize,
+        };
+        if outcome.is_ok() || (fits(disk, taken).is_ok() && !disk.faults.is_out()) {
+            disk.contents(self.inode).write(pos, &data[..taken]);
+        }
+        outcome
+    }
+
+    /// The second half of a write with RWF_DSYNC.
+    fn sync_range(&self, disk: &mut DiskState, context: &Context, pos: u64, len: usize) -> io::Result<()> {
+        let struck = disk.faults.strike(DiskOp::Sync, &self.path, true);
+        match struck {
+            Ok(()) => disk.contents(self.inode).sync_range(pos, len),
+            Err(_) => {
+                self.lose_range(disk, context, pos, len);
+                disk.add_loss(self.inode, self.device);
+            }
+        }
+        struck.and(disk.losses(self.inode).tell(&self.known))
+    }
+
+    fn lose_range(&self, disk: &mut DiskState, context: &Context, pos: u64, len: usize) {
+        let mut random = context.scheduler.random.borrow_mut();
+        disk.contents(self.inode).sync_range_failed(pos, len, &mut random);
+    }
+}
+
 impl File {
     pub(crate) async fn open(path: &Path, options: OpenOptions) -> io::Result<File> {
         if !options.read && !options.write {
@@ -140,8 +196,12 @@ impl File {
         let owned = path.to_path_buf();
         let machine = Rc::clone(&scheduler::current().machine);
         let at_disk = Rc::clone(&machine);
+        let operation = Operation {
+            changes: options.write || options.create,
+            ..Operation::new(DiskOp::Metadata, path, 0)
+        };
         // The handle is made where the inode is opened: if the caller is dropped meanwhile, it closes again.
-        let open = Operation::new(DiskOp::Metadata, path, 0).run(move |disk, struck, context| {
+        let open = operation.run(move |disk, struck, context| {
             struck?;
             let descriptor = context.descriptor()?;
             let inode = disk.open(&owned, options.create)?;
@@ -156,6 +216,8 @@ impl File {
                 readable,
                 writable,
                 device,
+                known: Cell::new(disk.losses(inode).known()),
+                system_known: Cell::new(disk.system_losses(device).known()),
                 _descriptor: descriptor,
             })
         });
@@ -187,7 +249,8 @@ impl File {
         let (open, len) = (Rc::clone(&self.open), data.len());
         let durable: Option<Then> = sync.then(|| {
             let open = Rc::clone(&self.open);
-            let sync = move |disk: &mut DiskState| disk.contents(open.inode).sync_range(pos, len);
+            let sync =
+                move |disk: &mut DiskState, context: &Context| open.sync_range(disk, context, pos, len);
             Box::new(sync) as Then
         });
         Operation::new(DiskOp::Write, &self.open.path, len)
@@ -195,20 +258,9 @@ impl File {
                 move |disk, struck, context| {
                     context.scheduler.trace.mix(pos, len as u64);
                     context.scheduler.trace.mix_bytes(&data);
-                    let outcome = struck
-                        .and_then(|()| disk.check_space(open.inode, pos, len as u64))
-                        .and_then(|()| disk.contents(open.inode).check_writable(pos, len));
-                    let taken = match &outcome {
-                        Ok(()) => len,
-                        // A failed write may have written a part.
-                        Err(_) => context.scheduler.random.borrow_mut().below(len as u64 + 1) as usize,
-                    };
-                    let fits = |disk: &mut DiskState| {
-                        disk.check_space(open.inode, pos, taken as u64).is_ok()
-                            && disk.contents(open.inode).check_writable(pos, taken).is_ok()
-                    };
-                    if outcome.is_ok() || fits(disk) {
-                        disk.contents(open.inode).write(pos, &data[..taken]);
+                    let outcome = open.write(disk, struck, context, pos, &data);
+                    if outcome.is_err() && sync {
+                        open.lose_range(disk, context, pos, len);
                     }
                     outcome
                 },
@@ -220,13 +272,16 @@ impl File {
     pub(crate) async fn sync_data(&self) -> io::Result<()> {
         let open = Rc::clone(&self.open);
         Operation::new(DiskOp::Sync, &self.open.path, 0)
-            .run(move |disk, struck, _| {
+            .run(move |disk, struck, context| {
                 let contents = disk.contents(open.inode);
                 match struck {
                     Ok(()) => contents.sync(),
-                    Err(_) => contents.sync_failed(),
+                    Err(_) => {
+                        contents.sync_failed(&mut context.scheduler.random.borrow_mut());
+                        disk.add_loss(open.inode, open.device);
+                    }
                 }
-                struck
+                struck.and(disk.losses(open.inode).tell(&open.known))
             })
             .await
     }
@@ -236,12 +291,17 @@ impl File {
     }
 
     pub(crate) async fn sync_file_system(&self) -> io::Result<()> {
-        let device = self.open.device;
+        let open = Rc::clone(&self.open);
         Operation::new(DiskOp::Sync, &self.open.path, 0)
-            .run(move |disk, struck, _| {
-                struck?;
-                disk.sync_file_system(device);
-                Ok(())
+            .run(move |disk, struck, context| {
+                match struck {
+                    Ok(()) => disk.sync_file_system(open.device),
+                    Err(_) => {
+                        let mut random = context.scheduler.random.borrow_mut();
+                        disk.sync_file_system_failed(open.device, &mut random);
+                    }
+                }
+                struck.and(disk.system_losses(open.device).tell(&open.system_known))
             })
             .await
     }
@@ -279,7 +339,22 @@ async fn names<T: 'static>(
     path: &Path,
     apply: impl FnOnce(&mut DiskState) -> io::Result<T> + 'static,
 ) -> io::Result<T> {
-    Operation::new(DiskOp::Metadata, path, 0)
+    on_names(Operation::new(DiskOp::Metadata, path, 0), apply).await
+}
+
+/// A look at names.
+async fn look<T: 'static>(
+    path: &Path,
+    apply: impl FnOnce(&mut DiskState) -> io::Result<T> + 'static,
+) -> io::Result<T> {
+    on_names(Operation::look(path), apply).await
+}
+
+async fn on_names<T: 'static>(
+    operation: Operation,
+    apply: impl FnOnce(&mut DiskState) -> io::Result<T> + 'static,
+) -> io::Result<T> {
+    operation
         .run(move |disk, struck, _| {
             struck?;
             apply(disk)
@@ -293,7 +368,7 @@ pub(crate) async fn create_dir_all(path: PathBuf) -> io::Result<()> {
 
 pub(crate) async fn read_dir(path: PathBuf) -> io::Result<Vec<DirEntry>> {
     let context = scheduler::current();
-    names(&path.clone(), move |disk| {
+    look(&path.clone(), move |disk| {
         context.check_descriptor()?;
         let entries = disk.read_dir(&path)?;
         Ok(entries
@@ -342,11 +417,11 @@ pub(crate) async fn exists(path: PathBuf) -> io::Result<bool> {
 }
 
 pub(crate) async fn file_len(path: PathBuf) -> io::Result<u64> {
-    names(&path.clone(), move |disk| disk.stat(&path).map(|stat| stat.len)).await
+    look(&path.clone(), move |disk| disk.stat(&path).map(|stat| stat.len)).await
 }
 
 pub(crate) async fn space(path: &Path) -> io::Result<Space> {
-    names(path, |disk| {
+    look(path, |disk| {
         let (total, available) = disk.space();
         Ok(Space { total, available })
     })

@@ -130,6 +130,8 @@ impl Machine {
             wall_ns: clock.wall_ns_at(world) + i128::from(wall_jump_ms) * MILLION,
             drift_ppm,
         };
+        drop(clock);
+        self.scheduler().wake_timers(self.id);
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -214,6 +216,12 @@ impl Machine {
         scheduler.network.machine_down(&scheduler, self.id, false);
         self.end_process(&scheduler);
         scheduler.trace.mix(self.id as u64, self.power.get());
+    }
+
+    /// A new disk: what the old one had under way is gone with it.
+    pub(crate) fn wipe(&self) {
+        self.power.set(self.power.get() + 1);
+        self.disk.replace(DiskState::new());
     }
 
     fn end_process(&self, scheduler: &Rc<Scheduler>) {

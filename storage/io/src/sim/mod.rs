@@ -2,7 +2,8 @@
 //!
 //! A [`Sim`] holds machines ([`Process`]): each has a disk, an address and clocks of its own, and runs at most one
 //! process of any number of cores. A test starts processes, drives the world ([`Sim::block_on`], [`Sim::run_for`],
-//! [`Sim::run_steps`]), and strikes: crash, kill, pause, cut the network, fail an I/O, flip a bit, fill the disk.
+//! [`Sim::run_steps`]), and strikes: crash, kill, pause or wipe a machine, cut or slow a [`Link`], fail an I/O, flip a bit,
+//! fill the disk. It may do so from outside, or from the future that it blocks on.
 //!
 //! ```
 //! use corelog_io::sim::Sim;
@@ -31,29 +32,34 @@
 //! What is simulated is what the crate offers; code that reaches around it (threads, the machine's clock, hash maps
 //! with random order) is not, and shows as a [`Sim::trace_hash`] that differs between runs of one seed.
 
+mod device;
 mod disk;
+mod faults;
 pub(crate) mod file;
+mod link;
 mod machine;
 pub(crate) mod net;
 mod pages;
+mod process;
 mod random;
 mod scheduler;
+mod task;
 mod trace;
 
-pub(crate) use scheduler::{Context, Sleep, Task};
+pub use device::{Disk, DiskOp};
+pub use link::Link;
+pub use process::{Process, Turn};
+pub(crate) use scheduler::Context;
+pub(crate) use task::{Sleep, Task};
 
-use crate::CoreCtx;
 use machine::Machine;
 use random::Random;
 use scheduler::Scheduler;
 use std::cell::RefCell;
-use std::future::Future;
-use std::io;
-use std::net::IpAddr;
+use std::future::{Future, poll_fn};
 use std::ops::Range;
-use std::panic::Location;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// How the world is. [`SimConfig::default`] is a moderate disk and network without faults.
@@ -69,6 +75,8 @@ pub struct SimConfig {
     pub yield_one_in: u64,
     /// One sent segment in this many breaks its connection; 0 = none.
     pub reset_one_in: u64,
+    /// One connection in this many is not told when its peer loses its power; 0 = none.
+    pub half_open_one_in: u64,
     /// The wall clock at the start, milliseconds since the Unix epoch.
     pub wall_clock_start_ms: i64,
     /// Virtual time after which [`Sim::block_on`] takes its future for stuck.
@@ -83,6 +91,7 @@ impl Default for SimConfig {
             poll_cost: Duration::from_nanos(100)..Duration::from_micros(5),
             yield_one_in: 8,
             reset_one_in: 0,
+            half_open_one_in: 0,
             wall_clock_start_ms: 1_700_000_000_000,
             time_limit: Duration::from_secs(24 * 3600),
         }
@@ -185,6 +194,20 @@ impl Sim {
         self.scheduler().steps()
     }
 
+    /// Completes so many steps from now on. For the future that [`Sim::block_on`] runs.
+    pub async fn pass_steps(&self, n: u64) {
+        let until = self.steps() + n;
+        poll_fn(|context| {
+            let left = until.saturating_sub(self.steps());
+            if left == 0 {
+                return Poll::Ready(());
+            }
+            self.scheduler().wake_after_steps(left, context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Virtual time since the world began.
     pub fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.scheduler().now())
@@ -200,230 +223,27 @@ impl Sim {
         self.world.random.borrow_mut().next()
     }
 
-    /// Cuts the two machines off from each other. What is under way arrives after [`Sim::heal`].
-    pub fn partition(&self, a: &Process, b: &Process) {
-        self.scheduler().network.cut(a.machine.id, b.machine.id);
+    /// What `from` sends to `to`.
+    pub fn link(&self, from: &Process, to: &Process) -> Link {
+        Link::new(self.scheduler(), from, to)
     }
 
-    /// Ends [`Sim::partition`].
+    fn links(&self, a: &Process, b: &Process) -> [Link; 2] {
+        [self.link(a, b), self.link(b, a)]
+    }
+
+    /// Cuts the two machines off from each other. What is under way arrives after [`Sim::heal`].
+    pub fn partition(&self, a: &Process, b: &Process) {
+        self.links(a, b).iter().for_each(Link::cut);
+    }
+
+    /// The two machines' links are as the network is by itself.
     pub fn heal(&self, a: &Process, b: &Process) {
-        self.scheduler().network.heal(self.scheduler(), a.machine.id, b.machine.id);
+        self.links(a, b).iter().for_each(Link::heal);
     }
 
     /// Resets every connection between the two machines.
     pub fn reset_connections(&self, a: &Process, b: &Process) {
         self.scheduler().network.reset(a.machine.id, b.machine.id);
-    }
-}
-
-/// A simulated machine: a disk, an address and clocks that stay, and at most one running process.
-#[derive(Clone)]
-pub struct Process {
-    machine: Rc<Machine>,
-}
-
-impl Process {
-    pub fn name(&self) -> &str {
-        &self.machine.name
-    }
-
-    /// The address by which machines reach it.
-    pub fn ip(&self) -> IpAddr {
-        self.machine.ip()
-    }
-
-    /// Starts `cores` cores, each running `main`. Panics if it runs already. Unlike a glommio core, a core does not
-    /// end with its main: tasks that main detached run on.
-    pub fn start<F, Fut>(&self, cores: usize, main: F)
-    where
-        F: Fn(CoreCtx) -> Fut + Clone + 'static,
-        Fut: Future<Output = ()> + 'static,
-    {
-        self.start_with(vec![(); cores], move |core, ()| main(core));
-    }
-
-    /// As [`Process::start`], with a core for each of `seeds`, which is moved to it: its seats in meshes, its end of a
-    /// mailbox.
-    pub fn start_with<S, F, Fut>(&self, seeds: Vec<S>, main: F)
-    where
-        S: 'static,
-        F: Fn(CoreCtx, S) -> Fut + Clone + 'static,
-        Fut: Future<Output = ()> + 'static,
-    {
-        self.machine.start(seeds, main);
-    }
-
-    /// Whether it was started and neither crashed nor killed since.
-    pub fn is_running(&self) -> bool {
-        self.machine.is_running()
-    }
-
-    /// Power loss: all tasks are dropped; what was not synced is kept, lost or torn by the seed; connections break.
-    pub fn crash(&self) {
-        self.machine.crash();
-    }
-
-    /// kill -9: all tasks are dropped, connections break, the disk keeps everything written.
-    pub fn kill(&self) {
-        self.machine.kill();
-    }
-
-    /// Arms a power loss `steps` scheduler steps from now; the process must be started again afterwards.
-    pub fn crash_after(&self, steps: u64) {
-        self.machine.arm_crash(self.machine.scheduler().steps() + steps);
-    }
-
-    /// SIGSTOP: its tasks do not run; the machine's kernel goes on.
-    pub fn pause(&self) {
-        self.machine.paused.set(true);
-    }
-
-    /// SIGCONT.
-    pub fn resume(&self) {
-        self.machine.paused.set(false);
-    }
-
-    /// One core of the process does not run (its thread is kept off the CPU, or is in a turn without end), while the
-    /// others do.
-    pub fn pause_core(&self, core: usize) {
-        self.machine.paused_cores.borrow_mut().insert(core);
-    }
-
-    /// Ends [`Process::pause_core`].
-    pub fn resume_core(&self, core: usize) {
-        self.machine.paused_cores.borrow_mut().remove(&core);
-    }
-
-    /// From now on the process may have `limit` descriptors open (RLIMIT_NOFILE): files, sockets, listeners. Opening
-    /// another, accepting and connecting fail with EMFILE.
-    pub fn set_descriptor_limit(&self, limit: usize) {
-        self.machine.descriptors_max.set(limit);
-    }
-
-    /// Descriptors that the process has open.
-    pub fn descriptors(&self) -> usize {
-        self.machine.descriptors()
-    }
-
-    /// The longest turn that a task of this machine has had since [`Process::forget_turns`].
-    pub fn longest_turn(&self) -> Option<Turn> {
-        self.machine.longest_turn.get()
-    }
-
-    pub fn forget_turns(&self) {
-        self.machine.longest_turn.set(None);
-    }
-
-    /// Its disk, for faults and a look inside.
-    pub fn disk(&self) -> Disk {
-        Disk { machine: Rc::clone(&self.machine) }
-    }
-
-    /// Moves the wall clock by `wall_jump_ms`, and lets both clocks run fast by `drift_ppm` (parts per million) from
-    /// now on.
-    pub fn set_clock(&self, wall_jump_ms: i64, drift_ppm: i32) {
-        self.machine.set_clock(self.machine.scheduler().now(), wall_jump_ms, drift_ppm);
-    }
-}
-
-/// One poll of a task, by the work that it told at the seam: the same for every run of a seed.
-#[derive(Clone, Copy, Debug)]
-pub struct Turn {
-    pub cost: Duration,
-    pub core: usize,
-    /// Where the task was spawned.
-    pub spawned_at: &'static Location<'static>,
-}
-
-/// Which operations a fault strikes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskOp {
-    Read,
-    Write,
-    /// fdatasync and the sync of a directory. A failed one leaves what it covered in doubt for good: later syncs do
-    /// not write it (as Linux does).
-    Sync,
-    /// Opening, naming, allocating, truncating.
-    Metadata,
-}
-
-/// A simulated disk.
-#[derive(Clone)]
-pub struct Disk {
-    machine: Rc<Machine>,
-}
-
-impl Disk {
-    /// The `nth` (0 = next) operation of kind `op` on a path that contains `path_part` fails with `error`, once. A
-    /// write that fails has written a part of its bytes.
-    pub fn fail_nth(&self, op: DiskOp, path_part: &str, nth: u64, error: io::ErrorKind) {
-        self.machine.disk.borrow_mut().add_fault(op, path_part, nth, error);
-    }
-
-    /// Every operation of kind `op` on a path that contains `path_part` fails with `errno` (libc::EIO, ENOSPC, EMFILE, ..)
-    /// until [`Disk::clear_faults`].
-    pub fn fail_until_cleared(&self, op: DiskOp, path_part: &str, errno: i32) {
-        self.machine.disk.borrow_mut().add_lasting_fault(op, path_part, errno);
-    }
-
-    /// Takes back what [`Disk::fail_nth`] set and has not struck yet, and what [`Disk::fail_until_cleared`] did.
-    pub fn clear_faults(&self) {
-        self.machine.disk.borrow_mut().clear_faults();
-    }
-
-    /// Flips one bit of a file, for readers and on the medium. `bit` counts from the file's first.
-    pub fn flip_bit(&self, path: &Path, bit: u64) -> io::Result<()> {
-        let mut disk = self.machine.disk.borrow_mut();
-        if disk.contents_of(path)?.flip_bit(bit) { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-
-    /// The pages of 4096 bytes that the range touches cannot be read (EIO), nor written in part, until they are written
-    /// whole and synced: a drive's unreadable sectors.
-    pub fn make_unreadable(&self, path: &Path, pos: u64, len: usize) -> io::Result<()> {
-        self.machine.disk.borrow_mut().contents_of(path)?.make_unreadable(pos, len);
-        Ok(())
-    }
-
-    /// At a power loss, one in `n` of the pages whose write was under way comes back unreadable, as by
-    /// [`Disk::make_unreadable`]; 0 = none. What was synced in such a page before is gone with it.
-    pub fn set_torn_unreadable(&self, n: u64) {
-        self.machine.disk.borrow_mut().torn_unreadable_one_in = n;
-    }
-
-    /// Takes a file, or a directory with all in it, away: as a restore that missed it, or a hand that slipped.
-    pub fn remove(&self, path: &Path) -> io::Result<()> {
-        self.machine.disk.borrow_mut().vanish(path)
-    }
-
-    /// For the next `d` of virtual time the disk does nothing; what was asked of it meanwhile, or before, is done after.
-    pub fn stall(&self, d: Duration) {
-        let until = self.machine.scheduler().now().saturating_add(d.as_nanos() as u64);
-        let mut disk = self.machine.disk.borrow_mut();
-        disk.stalled_until = disk.stalled_until.max(until);
-    }
-
-    /// Bytes of file data the disk holds; writes and allocations beyond fail with `StorageFull`.
-    pub fn set_capacity(&self, bytes: u64) {
-        self.machine.disk.borrow_mut().set_capacity(bytes);
-    }
-
-    /// What lies below `path` from now on is another file system of this disk.
-    pub fn mount(&self, path: &Path) {
-        self.machine.disk.borrow_mut().mount(path);
-    }
-
-    /// Every operation takes this much longer.
-    pub fn set_extra_latency(&self, d: Duration) {
-        self.machine.disk.borrow_mut().extra_latency = d.as_nanos() as u64;
-    }
-
-    /// A file's bytes as programs see them.
-    pub fn contents(&self, path: &Path) -> io::Result<Vec<u8>> {
-        file::contents(&self.machine.disk, path)
-    }
-
-    /// The paths of all files, sorted.
-    pub fn files(&self) -> Vec<PathBuf> {
-        self.machine.disk.borrow().files()
     }
 }

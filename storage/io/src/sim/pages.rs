@@ -95,6 +95,8 @@ pub(crate) struct Contents {
     unreadable: BTreeSet<usize>,
     /// Of these, the ones that are on the medium: a write heals them once it is synced.
     unreadable_durable: BTreeSet<usize>,
+    /// Pages that the medium neither gives back nor takes.
+    bad: BTreeSet<usize>,
 }
 
 impl Contents {
@@ -124,18 +126,19 @@ impl Contents {
 
     /// EIO where a page of the range cannot be read.
     pub(crate) fn check_readable(&self, pos: u64, len: usize) -> io::Result<()> {
-        match spans(pos, len).any(|(index, _, _)| self.unreadable.contains(&index)) {
+        let is_lost = |index: usize| self.unreadable.contains(&index) || self.bad.contains(&index);
+        match spans(pos, len).any(|(index, _, _)| is_lost(index)) {
             true => Err(io::Error::from_raw_os_error(libc::EIO)),
             false => Ok(()),
         }
     }
 
-    /// EIO where a part of a page is to be written that the device cannot read to put the two together.
+    /// EIO where a page is bad, or where a part of one is to be written that the device cannot read to put the two together.
     pub(crate) fn check_writable(&self, pos: u64, len: usize) -> io::Result<()> {
-        let in_part = |(index, _, range): (usize, usize, std::ops::Range<usize>)| {
-            range.len() < PAGE && self.unreadable.contains(&index)
+        let is_refused = |(index, _, range): (usize, usize, std::ops::Range<usize>)| {
+            self.bad.contains(&index) || (range.len() < PAGE && self.unreadable.contains(&index))
         };
-        match spans(pos, len).any(in_part) {
+        match spans(pos, len).any(is_refused) {
             true => Err(io::Error::from_raw_os_error(libc::EIO)),
             false => Ok(()),
         }
@@ -146,6 +149,16 @@ impl Contents {
         for (index, _, _) in spans(pos, len) {
             self.unreadable.insert(index);
             self.unreadable_durable.insert(index);
+        }
+    }
+
+    pub(crate) fn make_bad(&mut self, pos: u64, len: usize) {
+        self.bad.extend(spans(pos, len).map(|(index, _, _)| index));
+    }
+
+    pub(crate) fn mend(&mut self) {
+        for lost in [&mut self.bad, &mut self.unreadable, &mut self.unreadable_durable] {
+            lost.clear();
         }
     }
 
@@ -205,6 +218,7 @@ impl Contents {
             // Versions of what is cut off are lost; the page the cut goes through has a new one.
             self.unsynced.split_off(&page_count(len));
             self.unreadable.split_off(&page_count(len));
+            self.bad.split_off(&page_count(len));
             let last = (len / PAGE as u64) as usize;
             if let Some(page) = self.current.page(last).cloned() {
                 self.put(last, page);
@@ -233,9 +247,46 @@ impl Contents {
         }
     }
 
-    /// fdatasync failed: what was unsynced may or may not be on the medium, and no later sync will tell.
-    pub(crate) fn sync_failed(&mut self) {
-        self.forsaken.extend(self.unsynced.keys());
+    pub(crate) fn is_synced(&self) -> bool {
+        self.unsynced.is_empty()
+    }
+
+    /// A sync failed: some of what was unsynced is on the medium, and no later sync writes the rest.
+    pub(crate) fn sync_failed(&mut self, random: &mut Random) {
+        for index in self.unsynced.keys().copied().collect::<Vec<usize>>() {
+            self.page_failed(index, random);
+        }
+    }
+
+    /// As [`Contents::sync_failed`], of a write with RWF_DSYNC.
+    pub(crate) fn sync_range_failed(&mut self, pos: u64, len: usize, random: &mut Random) {
+        for (index, _, _) in spans(pos, len) {
+            self.page_failed(index, random);
+        }
+    }
+
+    fn page_failed(&mut self, index: usize, random: &mut Random) {
+        let Some(page) = self.current.page(index).cloned() else { return };
+        // What was written behind a cut is on the medium only if the cut is.
+        let may_be_written = !self.lens.iter().any(|change| change.shrinks);
+        match random.below(3) {
+            0 if may_be_written => {
+                self.durable.set(index, page);
+                self.unsynced.remove(&index);
+                self.unreadable_durable.remove(&index);
+                return;
+            }
+            0 | 1 => {}
+            // The kernel has use for the memory of a page that it holds for clean.
+            _ => {
+                self.current.set(index, self.durable.page(index).cloned().unwrap_or_else(zeros));
+                self.unsynced.remove(&index);
+                if self.unreadable_durable.contains(&index) {
+                    self.unreadable.insert(index);
+                }
+            }
+        }
+        self.forsaken.insert(index);
     }
 
     /// A write with RWF_DSYNC ends: its bytes, and the length, are on the medium.
@@ -310,6 +361,7 @@ impl Contents {
         self.allocated = false;
         self.unreadable_durable.retain(|&index| index < page_count(len));
         self.unreadable = self.unreadable_durable.clone();
+        self.bad.retain(|&index| index < page_count(len));
     }
 
     /// Flips a bit wherever the page is; false behind the end of the file.
@@ -369,93 +421,4 @@ fn spans(pos: u64, len: usize) -> impl Iterator<Item = (usize, usize, std::ops::
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn all(contents: &Contents) -> Vec<u8> {
-        let mut buf = vec![0xee; contents.len() as usize];
-        assert_eq!(contents.read(0, &mut buf), buf.len());
-        buf
-    }
-
-    #[test]
-    fn synced_bytes_survive_every_crash() {
-        for seed in 0..200 {
-            let mut contents = Contents::default();
-            contents.write(100, &[1; 9000]);
-            contents.sync();
-            contents.write(4096, &[2; 4096]);
-            contents.sync_range(4096, 4096);
-            contents.write(8192, &[3; 300]);
-            contents.sync_range(8192, 100);
-            contents.crash(&mut Random::new(seed), 0);
-            let bytes = all(&contents);
-            assert_eq!(bytes.len(), 9100);
-            assert!(bytes[..100].iter().all(|b| *b == 0));
-            assert!(bytes[100..4096].iter().all(|b| *b == 1));
-            assert!(bytes[4096..8192].iter().all(|b| *b == 2));
-            assert!(bytes[8192..8292].iter().all(|b| *b == 3));
-            assert!(bytes[8292..8492].iter().all(|b| *b == 1 || *b == 3));
-        }
-    }
-
-    #[test]
-    fn unsynced_bytes_are_kept_lost_or_torn_by_sector() {
-        let (mut kept, mut lost, mut torn) = (0, 0, 0);
-        for seed in 0..300 {
-            let mut contents = Contents::default();
-            contents.write(0, &[1; PAGE]);
-            contents.sync();
-            contents.write(0, &[2; PAGE]);
-            contents.crash(&mut Random::new(seed), 0);
-            let bytes = all(&contents);
-            for sector in bytes.chunks(SECTOR) {
-                assert!(sector.iter().all(|b| b == &sector[0]), "a sector is never torn");
-            }
-            match bytes.iter().filter(|b| **b == 2).count() {
-                0 => lost += 1,
-                PAGE => kept += 1,
-                _ => torn += 1,
-            }
-        }
-        assert!(kept > 50 && lost > 50 && torn > 20, "{kept} kept, {lost} lost, {torn} torn");
-    }
-
-    #[test]
-    fn an_unsynced_length_may_be_lost_and_brings_zeros_not_garbage() {
-        let mut lens = BTreeSet::new();
-        for seed in 0..100 {
-            let mut contents = Contents::default();
-            contents.write(0, &[1; 1000]);
-            contents.sync();
-            contents.truncate(10);
-            contents.allocate(0, 2000);
-            contents.crash(&mut Random::new(seed), 0);
-            let bytes = all(&contents);
-            lens.insert(bytes.len());
-            match bytes.len() {
-                1000 => assert!(bytes.iter().all(|b| *b == 1)),
-                10 | 2000 => assert!(bytes[10..].iter().all(|b| *b == 0), "cut bytes came back"),
-                other => panic!("length {other}"),
-            }
-        }
-        assert_eq!(lens, BTreeSet::from([10, 1000, 2000]));
-    }
-
-    #[test]
-    fn after_a_failed_sync_a_later_one_promises_nothing_for_the_same_bytes() {
-        let mut lost = 0;
-        for seed in 0..100 {
-            let mut contents = Contents::default();
-            contents.write(0, &[1; PAGE]);
-            contents.sync();
-            contents.write(0, &[2; PAGE]);
-            contents.sync_failed();
-            contents.sync();
-            assert_eq!(all(&contents), [2; PAGE]);
-            contents.crash(&mut Random::new(seed), 0);
-            lost += usize::from(all(&contents)[0] == 1);
-        }
-        assert_eq!(lost, 100);
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@
 use super::machine::{Descriptor, Machine, Running};
 use super::net::Network;
 use super::random::Random;
+use super::task::{Join, Task, TaskWaker};
 use super::trace::Trace;
 use super::{SimConfig, Stalled, Turn};
 use crate::turn;
@@ -18,13 +19,13 @@ use std::future::Future;
 use std::io;
 use std::panic::Location;
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::time::Duration;
 
-type TaskId = u64;
+pub(super) type TaskId = u64;
 
 /// The tester's machine is a world's first.
 const TESTER: usize = 0;
@@ -47,6 +48,8 @@ pub(crate) struct Scheduler {
     wake: mpsc::Sender<TaskId>,
     /// By time, then by the order in which they were made.
     events: RefCell<BTreeMap<(u64, u64), Event>>,
+    /// Who waits for a step, by its number.
+    at_steps: RefCell<BTreeMap<(u64, u64), Waker>>,
 }
 
 struct Slot {
@@ -58,8 +61,9 @@ struct Slot {
     cancelled: bool,
 }
 
-enum Event {
-    Wake(Waker),
+pub(super) enum Event {
+    /// A timer of a machine, at the time that its clock was expected to say so.
+    Timer(usize, Waker),
     Act(Box<dyn FnOnce()>),
 }
 
@@ -145,6 +149,7 @@ impl Scheduler {
             woken,
             wake,
             events: RefCell::default(),
+            at_steps: RefCell::default(),
         })
     }
 
@@ -173,10 +178,32 @@ impl Scheduler {
         self.at(self.now().saturating_add(delay), act);
     }
 
-    fn schedule(&self, at: u64, event: Event) -> (u64, u64) {
+    pub(super) fn schedule(&self, at: u64, event: Event) -> (u64, u64) {
         let key = (at.max(self.now()), self.next_sequence());
         self.events.borrow_mut().insert(key, event);
         key
+    }
+
+    /// A machine's clock runs otherwise than its timers thought.
+    pub(super) fn wake_timers(&self, machine: usize) {
+        let events = self.events.borrow();
+        for event in events.values() {
+            if let Event::Timer(of, waker) = event
+                && *of == machine
+            {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    pub(super) fn unschedule(&self, event: (u64, u64)) {
+        self.events.borrow_mut().remove(&event);
+    }
+
+    /// Wakes `waker` after so many steps.
+    pub(super) fn wake_after_steps(&self, steps: u64, waker: Waker) {
+        let key = (self.steps.get() + steps, self.next_sequence());
+        self.at_steps.borrow_mut().insert(key, waker);
     }
 
     #[track_caller]
@@ -186,23 +213,14 @@ impl Scheduler {
         future: impl Future<Output = T> + 'static,
     ) -> Task<T> {
         let id = self.next_sequence();
-        let join =
-            Rc::new(Join { value: RefCell::new(None), waker: RefCell::new(None), done: Cell::new(false) });
+        let join = Rc::new(Join::new());
         let result = Rc::clone(&join);
-        let task = Task { join, id, scheduler: Rc::downgrade(self), detached: false };
+        let task = Task::new(id, join, self);
         // A task spawned by a destructor while its process goes down never runs.
         if !context.running.alive.get() {
             return task;
         }
-        let future = Box::pin(async move {
-            let value = future.await;
-            *result.value.borrow_mut() = Some(value);
-            result.done.set(true);
-            let waker = result.waker.borrow_mut().take();
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        });
+        let future = Box::pin(async move { result.finish(future.await) });
         let waker = Arc::new(TaskWaker { id, queued: AtomicBool::new(false), wake: self.wake.clone() });
         let slot = Slot {
             future: Some(future),
@@ -216,7 +234,7 @@ impl Scheduler {
         task
     }
 
-    fn cancel(&self, id: TaskId) {
+    pub(super) fn cancel(&self, id: TaskId) {
         if let Some(slot) = self.tasks.borrow_mut().get_mut(&id) {
             slot.cancelled = true;
             slot.waker.wake_by_ref();
@@ -302,7 +320,7 @@ impl Scheduler {
             if let Some(event) = self.pop_event(self.now()) {
                 self.count_step(0);
                 match event {
-                    Event::Wake(waker) => waker.wake(),
+                    Event::Timer(_, waker) => waker.wake(),
                     Event::Act(act) => act(),
                 }
                 break;
@@ -318,6 +336,7 @@ impl Scheduler {
             }
         }
         self.crash_armed();
+        self.wake_those_at_this_step();
         true
     }
 
@@ -388,6 +407,15 @@ impl Scheduler {
         drop(entered);
     }
 
+    fn wake_those_at_this_step(&self) {
+        let mut at_steps = self.at_steps.borrow_mut();
+        while let Some(first) = at_steps.first_entry()
+            && first.key().0 <= self.steps.get()
+        {
+            first.remove().wake();
+        }
+    }
+
     /// Power losses that were set for this step.
     fn crash_armed(self: &Rc<Scheduler>) {
         let due: Vec<Rc<Machine>> = {
@@ -420,108 +448,6 @@ impl Drop for NameSeed<'_> {
                 self.scheduler.steps.get(),
                 Duration::from_nanos(self.scheduler.now())
             );
-        }
-    }
-}
-
-struct TaskWaker {
-    id: TaskId,
-    queued: AtomicBool,
-    wake: mpsc::Sender<TaskId>,
-}
-
-impl Wake for TaskWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.queued.swap(true, Ordering::Relaxed) {
-            // Fails only when the world is gone.
-            let _ = self.wake.send(self.id);
-        }
-    }
-}
-
-struct Join<T> {
-    value: RefCell<Option<T>>,
-    waker: RefCell<Option<Waker>>,
-    done: Cell<bool>,
-}
-
-/// A task of the simulated world.
-pub(crate) struct Task<T> {
-    join: Rc<Join<T>>,
-    id: TaskId,
-    scheduler: Weak<Scheduler>,
-    detached: bool,
-}
-
-impl<T> Task<T> {
-    pub(crate) fn detach(mut self) {
-        self.detached = true;
-    }
-}
-
-impl<T> Future for Task<T> {
-    type Output = T;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<T> {
-        if let Some(value) = self.join.value.borrow_mut().take() {
-            return Poll::Ready(value);
-        }
-        assert!(!self.join.done.get(), "a task was polled after it gave its value");
-        *self.join.waker.borrow_mut() = Some(cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl<T> Drop for Task<T> {
-    fn drop(&mut self) {
-        if !self.detached
-            && !self.join.done.get()
-            && let Some(scheduler) = self.scheduler.upgrade()
-        {
-            scheduler.cancel(self.id);
-        }
-    }
-}
-
-/// A timer.
-pub(crate) struct Sleep {
-    context: Rc<Context>,
-    /// By the machine's clock, whose rate may change on the way.
-    until: Instant,
-    event: Option<(u64, u64)>,
-}
-
-impl Sleep {
-    pub(crate) fn until(context: Rc<Context>, t: Instant) -> Sleep {
-        Sleep { context, until: t, event: None }
-    }
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let scheduler = Rc::clone(&self.context.scheduler);
-        if let Some(event) = self.event.take() {
-            scheduler.events.borrow_mut().remove(&event);
-        }
-        if self.context.now() >= self.until {
-            return Poll::Ready(());
-        }
-        let at = self.context.machine.world_time(self.until);
-        self.event = Some(scheduler.schedule(at, Event::Wake(cx.waker().clone())));
-        Poll::Pending
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        if let Some(event) = self.event.take() {
-            self.context.scheduler.events.borrow_mut().remove(&event);
         }
     }
 }

@@ -1,0 +1,95 @@
+//! The brokers of the cluster, as answers name them, and where clients are sent that came to the wrong one.
+
+use corelog_wire::fetch::{LeaderIdAndEpoch, NodeEndpoint};
+use corelog_wire::{ErrorCode, Str, Uuid};
+
+use super::context::Context;
+use crate::controller::image::PartitionImage;
+use crate::ids::BrokerId;
+use crate::partition::Leadership;
+use crate::shard::Shard;
+
+/// A broker, and how the client that asks is to reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    pub id: BrokerId,
+    pub host: Str,
+    pub port: i32,
+    pub rack: Option<Str>,
+}
+
+/// Where answers name a leader and there is none.
+pub const NO_LEADER: i32 = -1;
+
+impl Node {
+    /// The one that leads a partition, if it is there.
+    pub fn leading<'a>(nodes: &'a [Node], partition: &PartitionImage) -> Option<&'a Node> {
+        nodes.iter().find(|node| node.id.0 == partition.leader)
+    }
+
+    /// The replicas of a partition whose brokers are not there.
+    pub fn offline(nodes: &[Node], partition: &PartitionImage) -> Vec<i32> {
+        let is_there = |id: &i32| nodes.iter().any(|node| node.id.0 == *id);
+        partition.replicas.iter().copied().filter(|id| !is_there(id)).collect()
+    }
+}
+
+/// Every broker that is there, for clients that come in through `listener`.
+fn nodes(shard: &Shard, listener: usize) -> Vec<Node> {
+    let (host, port) = shard.advertised(listener);
+    let rack = shard.config().rack.as_deref().map(Str::from);
+    vec![Node { id: shard.broker(), host, port, rack }]
+}
+
+impl Context {
+    /// Every broker that is there.
+    pub fn nodes(&self) -> Vec<Node> {
+        nodes(&self.shard, self.connection.listener)
+    }
+}
+
+/// Who leads the partitions that an answer refuses (KIP-951), so that its client need not ask for metadata first.
+pub struct LeaderHints<'a> {
+    shard: &'a Shard,
+    listener: usize,
+    /// How to reach them.
+    pub endpoints: Vec<NodeEndpoint>,
+}
+
+impl<'a> LeaderHints<'a> {
+    /// For a client that comes in through `listener`.
+    pub fn new(shard: &'a Shard, listener: usize) -> LeaderHints<'a> {
+        LeaderHints { shard, listener, endpoints: Vec::new() }
+    }
+
+    /// What to say beside an error: of a topic that is named by one of the two.
+    pub fn beside(&mut self, code: i16, topic: &str, id: Uuid, partition: i32) -> LeaderIdAndEpoch {
+        let none = LeaderIdAndEpoch::default();
+        let is_hinted = |hinted: ErrorCode| hinted.0 == code;
+        if ![ErrorCode::NOT_LEADER_OR_FOLLOWER, ErrorCode::FENCED_LEADER_EPOCH].into_iter().any(is_hinted) {
+            return none;
+        }
+        let (image, broker) = (self.shard.image(), self.shard.broker());
+        let topic = image.topic_by_id(id).or_else(|| image.topic(topic));
+        let Some(found) = topic.and_then(|topic| topic.partition(partition)) else { return none };
+        let Leadership { epoch, leader, .. } = Leadership::of(found, broker);
+        match leader {
+            // One that stops, or does not know yet that it is to lead, has nobody to send its clients to.
+            Some(leader) if leader != broker || is_hinted(ErrorCode::FENCED_LEADER_EPOCH) => {
+                self.tell_endpoint(leader);
+                LeaderIdAndEpoch { leader_id: leader.0, leader_epoch: epoch.0 }
+            }
+            _ => none,
+        }
+    }
+
+    fn tell_endpoint(&mut self, leader: BrokerId) {
+        if self.endpoints.iter().any(|told| told.node_id == leader.0) {
+            return;
+        }
+        let found = nodes(self.shard, self.listener).into_iter().find(|node| node.id == leader);
+        if let Some(Node { id, host, port, rack }) = found {
+            self.endpoints.push(NodeEndpoint { node_id: id.0, host, port, rack });
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The run of one plan: programs, what strikes them and the broker, and the last judgement.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use corelog_client::{
+    Client, ConsumerConfig, ConsumerRecord, ErrorCode, NewTopic, OffsetReset, OffsetSpec, TopicPartition,
+};
+use corelog_io::sim::{Process, Sim, SimConfig};
+
+use super::apps::{App, Shared, watch};
+use super::plan::{Plan, client_config, topic_name};
+use super::truth::{Awake, BROKER, Truth, note};
+use super::{members, producers, world};
+use crate::broker::{Broker, Start};
+use crate::plan::{Dice, Faults};
+
+/// How long a member may go on believing what is over, once nothing keeps it from hearing of it: as long as its session, and until it
+/// has asked again.
+const BELIEVES_MAX: Duration = Duration::from_secs(5);
+/// Once nothing strikes any more, each partition has an owner, all that was there is worked through, and all producers write, within this.
+const RECOVERED_MAX: Duration = Duration::from_secs(30);
+/// What wall clocks show when the world begins: little, so that times are easy to read.
+const EPOCH_MS: u64 = 1_000_000_000;
+/// Programs end within this.
+const ENDED_MAX: Duration = Duration::from_secs(20);
+
+/// What a program does on its machine.
+#[derive(Clone)]
+enum Role {
+    Producer(usize),
+    Member(usize),
+    Watcher,
+}
+
+struct Program {
+    role: Role,
+    process: Process,
+    awake: Awake,
+}
+
+pub struct Story {
+    sim: Sim,
+    broker: Broker,
+    settings: crate::plan::Plan,
+    programs: Vec<Program>,
+    shared: Rc<Shared>,
+    dice: Dice,
+}
+
+/// Runs a plan; a hash of all that happened.
+pub fn run(plan: &Plan) -> u64 {
+    let _entered = world::enter();
+    let mut story = Story::new(plan);
+    story.begin();
+    for _ in 0..plan.strikes {
+        story.run_below(2_500);
+        story.strike();
+    }
+    story.recover();
+    story.end();
+    story.judge();
+    story.sim.trace_hash()
+}
+
+impl Story {
+    fn new(plan: &Plan) -> Story {
+        let config = SimConfig {
+            network_latency: plan.network_latency.clone(),
+            reset_one_in: plan.reset_one_in,
+            wall_clock_start_ms: EPOCH_MS as i64,
+            ..SimConfig::default()
+        };
+        let sim = Sim::with_config(plan.seed, config);
+        let broker = Broker::new(&sim);
+        let mut roles: Vec<Role> = (0..plan.producers.len()).map(Role::Producer).collect();
+        for (group, it) in plan.groups.iter().enumerate() {
+            roles.extend((0..it.members).map(|_| Role::Member(group)));
+        }
+        roles.push(Role::Watcher);
+        let program = |role| Program { role, process: sim.process("program"), awake: Awake::default() };
+        let programs = roles.into_iter().map(program).collect();
+        let shared = Rc::new(Shared {
+            plan: plan.clone(),
+            truth: RefCell::new(Truth::new(BELIEVES_MAX)),
+            address: broker.address(),
+            calm: Cell::default(),
+            stop: Cell::default(),
+            working: Cell::default(),
+            heard: RefCell::default(),
+        });
+        let settings = crate::plan::Plan::from_seed(plan.seed, Faults::Network);
+        Story { sim, broker, settings, programs, shared, dice: Dice(plan.seed) }
+    }
+
+    fn note(&self, what: &str) {
+        note(|| format!("{:?}: {what}", Duration::from_millis(EPOCH_MS) + self.sim.elapsed()));
+    }
+
+    fn run_below(&mut self, millis: u64) {
+        let time = self.dice.millis(millis);
+        self.sim.run_for(time);
+    }
+
+    fn begin(&mut self) {
+        self.note(&format!("{:?}", self.shared.plan));
+        self.start_broker();
+        let (address, plan) = (self.broker.address(), self.shared.plan.clone());
+        self.sim.block_on(async move {
+            let client = connect(address).await;
+            for (topic, partitions) in plan.topics.iter().enumerate() {
+                let topic = NewTopic::new(topic_name(topic)).partitions(*partitions);
+                // Asked again when an answer was lost.
+                match client.admin().create_topic(topic).await {
+                    Err(error) if error.code() == Some(ErrorCode::TOPIC_ALREADY_EXISTS) => {}
+                    created => drop(created.expect("nothing strikes yet")),
+                }
+            }
+        });
+        (0..self.programs.len()).for_each(|machine| self.start(machine));
+    }
+
+    fn start_broker(&mut self) {
+        let cores = 1 + self.dice.below(self.shared.plan.cores_max) as usize;
+        self.note(&format!("the broker starts with {cores} cores"));
+        self.broker.start(&self.settings, cores);
+        assert_eq!(self.broker.await_ready(&self.sim), Start::Ready);
+    }
+
+    fn start(&self, machine: usize) {
+        let Program { role, process, awake } = &self.programs[machine];
+        let (shared, role) = (self.shared.clone(), role.clone());
+        let app = (shared.clone(), process.clone(), awake.clone());
+        shared.working.set(shared.working.get() + 1);
+        process.start(1, move |_| {
+            let (shared, process, awake) = app.clone();
+            let app = Rc::new(App { shared: shared.clone(), machine, process, awake });
+            let role = role.clone();
+            async move {
+                match role {
+                    Role::Producer(at) => producers::produce(app, shared.plan.producers[at]).await,
+                    Role::Member(group) => {
+                        let plan = shared.plan.groups[group].clone();
+                        members::take_part(app, group, plan).await;
+                    }
+                    Role::Watcher => watch(app).await,
+                }
+                shared.working.set(shared.working.get() - 1);
+            }
+        });
+    }
+
+    // What strikes.
+
+    fn disturb(&self, machine: usize, until: Duration) {
+        let until = until.checked_add(Duration::from_millis(EPOCH_MS)).unwrap_or(Duration::MAX);
+        self.shared.truth.borrow_mut().disturb(machine, until);
+    }
+
+    fn strike(&mut self) {
+        let machine = self.dice.below(self.programs.len() as u64) as usize;
+        let process = self.programs[machine].process.clone();
+        let struck = match self.dice.below(9) {
+            0..4 => BROKER,
+            _ => machine,
+        };
+        self.disturb(struck, Duration::MAX);
+        let most = self.dice.pick(&[300, 2_000, 8_000]);
+        let long = self.dice.millis(most);
+        match struck {
+            BROKER => self.strike_broker(long),
+            _ => self.strike_program(machine, &process, long),
+        }
+        self.disturb(struck, self.sim.elapsed());
+    }
+
+    fn strike_broker(&mut self, long: Duration) {
+        let kind = self.dice.below(6);
+        self.note(&format!("strike {kind} at the broker, for {long:?}"));
+        match kind {
+            0 => self.broker.machine.crash(),
+            1 => self.broker.machine.kill(),
+            2 => self.broker.stop(&self.sim),
+            3 => {
+                self.broker.machine.pause();
+                self.sim.run_for(long);
+                self.broker.machine.resume();
+            }
+            4 => {
+                self.broker.machine.disk().stall(long);
+                self.sim.run_for(long);
+            }
+            // What is answered meanwhile is lost, or late.
+            _ => self.cut_all(long),
+        }
+        if kind < 3 {
+            self.sim.run_for(long);
+            self.start_broker();
+        }
+    }
+
+    fn cut_all(&mut self, long: Duration) {
+        for program in &self.programs {
+            self.sim.partition(&self.broker.machine, &program.process);
+        }
+        self.sim.run_for(long);
+        for program in &self.programs {
+            if self.dice.below(2) == 0 {
+                self.sim.reset_connections(&self.broker.machine, &program.process);
+            }
+            self.sim.heal(&self.broker.machine, &program.process);
+        }
+    }
+
+    fn strike_program(&mut self, machine: usize, process: &Process, long: Duration) {
+        let kind = self.dice.below(5);
+        self.note(&format!("strike {kind} at program {machine}, for {long:?}"));
+        match kind {
+            0 => self.sim.reset_connections(&self.broker.machine, process),
+            1 | 2 => {
+                self.sim.partition(&self.broker.machine, process);
+                self.sim.run_for(long);
+                self.sim.heal(&self.broker.machine, process);
+            }
+            3 => {
+                process.pause();
+                self.sim.run_for(long);
+                self.programs[machine].awake.resume(long);
+                process.resume();
+            }
+            _ => {
+                match self.dice.below(2) {
+                    0 => process.kill(),
+                    _ => process.crash(),
+                }
+                self.shared.working.set(self.shared.working.get() - 1);
+                self.shared.truth.borrow_mut().machine_gone(machine);
+                self.sim.run_for(long);
+                self.start(machine);
+            }
+        }
+    }
+
+    // What comes after.
+
+    fn partitions(&self) -> Vec<TopicPartition> {
+        let topics = self.shared.plan.topics.iter().enumerate();
+        let of_topic = |(topic, count): (usize, &i32)| {
+            (0..*count)
+                .map(move |partition| TopicPartition::new(topic_name(topic), partition))
+                .collect::<Vec<_>>()
+        };
+        topics.flat_map(of_topic).collect()
+    }
+
+    /// Drives the world until nothing is missing.
+    fn run_until_none(&mut self, limit: Duration, missing: impl Fn(&Story) -> Vec<String>) {
+        let until = self.sim.elapsed() + limit;
+        loop {
+            let missing = missing(self);
+            if missing.is_empty() {
+                return;
+            }
+            assert!(self.sim.elapsed() < until, "after {limit:?} without faults: {}", missing.join("; "));
+            self.sim.run_for(Duration::from_millis(50));
+        }
+    }
+
+    fn recover(&mut self) {
+        self.note("nothing strikes any more");
+        self.shared.calm.set(true);
+        let partitions = self.partitions();
+        let ends: Vec<i64> = {
+            let truth = self.shared.truth.borrow();
+            partitions.iter().map(|at| truth.known_end(at)).collect()
+        };
+        self.run_until_none(RECOVERED_MAX, |story| {
+            let mut missing = Vec::new();
+            let mut truth = story.shared.truth.borrow_mut();
+            for group in 0..story.shared.plan.groups.len() {
+                for (at, end) in partitions.iter().zip(&ends) {
+                    let owners = truth.owners(group, at);
+                    let through = truth.worked_through(group, at);
+                    if owners != 1 || through < *end {
+                        missing.push(format!(
+                            "group {group} has {owners} owners of {at}, and is through with {through} of {end} records"
+                        ));
+                    }
+                }
+            }
+            let heard = story.shared.heard.borrow();
+            for (machine, program) in story.programs.iter().enumerate() {
+                if matches!(program.role, Role::Producer(_)) && !heard.contains(&machine) {
+                    missing.push(format!("producer {machine} has nothing acknowledged"));
+                }
+            }
+            missing
+        });
+    }
+
+    fn end(&mut self) {
+        self.note("programs end");
+        self.shared.stop.set(true);
+        self.run_until_none(ENDED_MAX, |story| match story.shared.working.get() {
+            0 => Vec::new(),
+            working => vec![format!("{working} programs have not ended")],
+        });
+        self.sim.run_for(Duration::from_secs(1));
+        for (machine, program) in self.programs.iter().enumerate() {
+            assert_eq!(program.process.descriptors(), 0, "program {machine} left connections open");
+        }
+    }
+
+    fn judge(&mut self) {
+        let address = self.broker.address();
+        for at in self.partitions() {
+            let of = at.clone();
+            let records = self.sim.block_on(async move { read_all(address, of).await });
+            self.shared.truth.borrow_mut().judge(&at, &records);
+        }
+        let truth = self.shared.truth.borrow();
+        self.note(&format!(
+            "{} acknowledged, {} polled, {} overlaps, {:?}, {} steps",
+            truth.acknowledged,
+            truth.polled,
+            truth.overlaps_seen,
+            self.sim.elapsed(),
+            self.sim.steps()
+        ));
+    }
+}
+
+/// Connections may break at any time.
+async fn connect(address: SocketAddr) -> Client {
+    loop {
+        match Client::connect(client_config(address, Duration::from_secs(2))).await {
+            Ok(client) => return client,
+            Err(error) => assert!(error.is_retriable(), "{error}"),
+        }
+    }
+}
+
+async fn read_all(address: SocketAddr, at: TopicPartition) -> Vec<ConsumerRecord> {
+    let client = connect(address).await;
+    let config = ConsumerConfig { offset_reset: OffsetReset::Earliest, ..ConsumerConfig::default() };
+    let consumer = client.consumer(config).expect("the config is sound");
+    let listed = consumer.offsets(vec![(at.clone(), OffsetSpec::Latest)]).await.expect("an answer");
+    let end = listed
+        .into_iter()
+        .next()
+        .and_then(|(_, listed)| listed.expect("an answer").offset)
+        .expect("it has an end");
+    consumer.assign([at]).expect("it is not subscribed");
+    let mut records = Vec::new();
+    while (records.len() as i64) < end {
+        let polled = consumer.poll(Duration::from_secs(10)).await.expect("what can be retried is");
+        assert!(!polled.is_empty(), "nothing comes, with {} of {end} records read", records.len());
+        records.extend(polled);
+    }
+    records
+}
