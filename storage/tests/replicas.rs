@@ -15,8 +15,8 @@ use bytes::Bytes;
 use corelog_io::sim::{Process, Sim};
 use corelog_io::{Queue, random_u64, sleep, spawn};
 use corelog_storage::{
-    AppendBatch, BatchKind, CommitMode, EntriesError, Entry, FollowError, Log, LogConfig, RaftIndex,
-    SegmentList, ShardStorage, TransferError,
+    AppendBatch, AppendError, BatchKind, CommitMode, EntriesError, Entry, FollowError, Log, LogConfig,
+    RaftIndex, SegmentList, ShardStorage, TransferError,
 };
 use plan::{Dice, Faults, Plan};
 use std::cell::{Cell, RefCell};
@@ -164,7 +164,11 @@ async fn append(shared: &Shared, log: &Log, kind: BatchKind) {
 
 async fn place(shared: &Shared, log: &Log, bytes: Bytes, kind: BatchKind) {
     let batch = AppendBatch { bytes, kind, leader_epoch: shared.term.get() };
-    let appended = log.append(batch).await.expect("it is taken");
+    let appended = match log.append(batch).await {
+        // The follower is away.
+        Err(AppendError::NoQuorum { .. }) => return,
+        appended => appended.expect("it is taken"),
+    };
     if below(3) == 0 {
         appended.durable.await.expect("the disk is sound");
     }
