@@ -182,6 +182,14 @@ impl Log {
 /// Whether `batch` begins a new segment. A segment that holds no record yet is never left: two segments would bear
 /// the same name.
 fn must_roll(active: &Active, batch: &TailBatch, config: &LogConfig, now_ms: i64) -> bool {
+    assert!(
+        batch.index >= active.base_index && batch.base_offset >= active.base_offset,
+        "the batch at Raft index {}, offset {} is before the segment that is written to: {}, {}",
+        batch.index,
+        batch.base_offset,
+        active.base_index,
+        active.base_offset
+    );
     if batch.base_offset == active.base_offset {
         return false;
     }

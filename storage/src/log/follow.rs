@@ -126,7 +126,7 @@ impl Log {
     }
 
     /// Completes when every entry below `index` is durable.
-    pub(super) fn durable_before(&self, index: RaftIndex) -> Durable {
+    fn durable_before(&self, index: RaftIndex) -> Durable {
         let state = self.state.borrow();
         let last = index.0.checked_sub(1).map(RaftIndex).filter(|last| *last >= state.durable.index);
         match last.and_then(|last| state.tail.at_index(last)) {

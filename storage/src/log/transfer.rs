@@ -214,7 +214,8 @@ impl Log {
     /// It does not follow the log ([`TransferError::Elsewhere`]), or is not what was announced
     /// ([`TransferError::Damaged`]): then it has to come again.
     pub async fn install(&self, storage: &ShardStorage, segment: &SegmentInfo) -> Result<(), TransferError> {
-        self.durable_before(segment.base_index).await?;
+        // What is before it, and a cut that made room for it.
+        self.shard.journal.barrier().await?;
         let _turn = self.upkeep.acquire(1).await;
         if !self.shard.journal.ring.is_begun() {
             // On a disk that is full since the start there are no checkpoints.
@@ -222,7 +223,7 @@ impl Log {
         }
         // If it is, the checkpoint failed, and is tried again.
         if !self.state.borrow().is_installing {
-            self.make_way(segment).await?;
+            self.make_way(storage, segment).await?;
             let verified = match self.verify(segment).await {
                 Err(error @ TransferError::Damaged { .. }) => {
                     self.shard.files.remove(&self.incoming_path(segment.base_offset)).await?;
@@ -234,6 +235,8 @@ impl Log {
             rewrite_index(&self.shard, &self.dir, segment.base_offset, index, *footer).await?;
             fs::sync_dir(&self.dir).await.map_err(StorageError::io("sync", &self.dir))?;
             self.check_follows(segment)?;
+            let flushed = self.state.borrow().flushed.index;
+            assert_eq!(flushed, segment.base_index, "all that comes before is in segments");
             self.state.borrow_mut().adopt(segment.base_offset, verified, &self.shard);
         }
         checkpoint::write(storage).await?;
@@ -246,12 +249,16 @@ impl Log {
     }
 
     /// All that the log has goes into segments that are sealed.
-    async fn make_way(&self, segment: &SegmentInfo) -> Result<(), TransferError> {
-        self.check_follows(segment)?;
-        self.flush_in_turn().await?;
+    async fn make_way(&self, storage: &ShardStorage, segment: &SegmentInfo) -> Result<(), TransferError> {
         self.load_in_turn().await?;
+        self.check_follows(segment)?;
+        if self.unsaved_cut().is_some() {
+            // Nothing is flushed before.
+            checkpoint::write(storage).await?;
+        }
+        self.flush_in_turn().await?;
         self.roll_in_turn().await?;
-        Ok(())
+        self.check_follows(segment)
     }
 
     /// Whether `segment` begins where the log ends, and nothing is there that it does not follow.
@@ -261,7 +268,8 @@ impl Log {
         let (next, committed) = (state.next, state.committed.index);
         let follows = (next.offset, next.index) == (segment.base_offset, segment.base_index)
             && state.term_before(next.index) == Some(segment.term_before)
-            && committed == next.index;
+            && committed == next.index
+            && (state.segments.is_none() || state.uncut.is_none());
         // Two segments would bear the same name.
         let segments = state.segments.as_ref();
         let active = segments.and_then(|segments| segments.active.as_ref());
