@@ -118,6 +118,12 @@ impl Log {
         Ok(())
     }
 
+    /// Whether its segments are to be cut before anything is flushed.
+    pub(super) fn is_cut_due(&self) -> bool {
+        let durable = self.shard.journal.durable_through();
+        self.state.borrow().uncut.as_ref().is_some_and(|uncut| uncut.sequence <= durable)
+    }
+
     /// How often it has been cut: who met something odd in a segment looks again, if it was meanwhile.
     pub(super) fn cuts(&self) -> u64 {
         self.state.borrow().cuts

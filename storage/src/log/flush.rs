@@ -34,6 +34,9 @@ impl Log {
             }
             self.load_in_turn().await?;
             // It may have been cut meanwhile.
+            if self.is_cut_due() {
+                continue;
+            }
             let batches = self.to_flush(until);
             if batches.is_empty() {
                 return Ok(());
