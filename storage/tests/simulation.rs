@@ -79,6 +79,7 @@ fn seeds_that_failed() {
     for (seed, faults) in [
         (41, Faults::Crashes),
         (299, Faults::Crashes),
+        (897, Faults::Crashes),
         (21, Faults::IoErrors),
         (16, Faults::FullDisk),
         (39, Faults::FullDisk),

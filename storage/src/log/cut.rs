@@ -108,11 +108,13 @@ impl Log {
         if state.deleted {
             return Ok(());
         }
-        state.unsaved_cut = segments.active.is_some().then_some(cuts);
+        let is_last = state.cuts == cuts;
+        state.cuts += 1;
+        state.unsaved_cut = segments.active.is_some().then_some(state.cuts);
         state.segments = Some(segments);
         state.reach = what.index;
         // Cut again meanwhile: the next turn's.
-        if state.cuts == cuts {
+        if is_last {
             state.uncut = None;
         }
         Ok(())
@@ -124,7 +126,17 @@ impl Log {
         self.state.borrow().uncut.as_ref().is_some_and(|uncut| uncut.sequence <= durable)
     }
 
-    /// How often it has been cut: who met something odd in a segment looks again, if it was meanwhile.
+    /// Whether the log or its segments were cut since [`Log::cuts`] was `cuts`: who met something odd looks again.
+    pub(super) async fn was_cut_since(&self, cuts: u64) -> bool {
+        let is_pending = self.state.borrow().uncut.is_some();
+        if is_pending {
+            // It may be under way.
+            drop(self.upkeep.acquire(1).await);
+        }
+        self.cuts() != cuts
+    }
+
+    /// How often the log was cut, and its segments.
     pub(super) fn cuts(&self) -> u64 {
         self.state.borrow().cuts
     }

@@ -34,7 +34,7 @@ impl Log {
             let cuts = self.cuts();
             match self.greatest(kept).await {
                 // Retention may have taken a segment that we were about to read, or a cut.
-                Err(_) if self.log_start_offset() != kept.start || cuts != self.cuts() => {}
+                Err(_) if self.log_start_offset() != kept.start || self.was_cut_since(cuts).await => {}
                 outcome => return outcome,
             }
         }

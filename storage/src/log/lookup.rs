@@ -39,7 +39,7 @@ impl Log {
             let cuts = self.cuts();
             match self.first_since(timestamp).await {
                 // What was met may be behind what we look at, and was cut.
-                Err(_) if cuts != self.cuts() => {}
+                Err(_) if self.was_cut_since(cuts).await => {}
                 outcome => return outcome,
             }
         }

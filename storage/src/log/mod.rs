@@ -126,7 +126,7 @@ pub(crate) struct State {
     unsaved_cut: Option<u64>,
     /// It was cut once, by this process or a former.
     is_cut: bool,
-    /// How often it was cut.
+    /// How often it was cut, and its segments.
     cuts: u64,
     /// Those that may not be durable: which journal group says so, and where it was cut.
     new_cuts: Vec<(u64, RaftIndex)>,

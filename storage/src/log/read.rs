@@ -154,7 +154,7 @@ impl Log {
                 // Retention may have taken the segment while we read it, or a cut what is behind what we read.
                 Err(error) => {
                     let start = self.state.borrow().log_start_offset;
-                    if read.next_offset >= start && !self.is_deleted() && cuts == self.cuts() {
+                    if read.next_offset >= start && !self.is_deleted() && !self.was_cut_since(cuts).await {
                         return Err(error.into());
                     }
                 }
