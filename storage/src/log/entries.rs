@@ -82,6 +82,7 @@ impl Log {
     ) -> Result<Vec<Entry>, EntriesError> {
         let mut has_failed = false;
         while from < to {
+            let cuts = self.cuts();
             let taken = Taken { entries: Vec::new(), bytes: 0, bytes_max, next: from, to };
             match self.gather(taken).await {
                 Ok(mut entries) => {
@@ -93,7 +94,8 @@ impl Log {
                         return Ok(entries);
                     }
                 }
-                // It may have been cut off, or gone with its segment, as it was read.
+                Err(EntriesError::Storage(_)) if self.was_cut_since(cuts).await => {}
+                // It may have gone with its segment as it was read.
                 Err(EntriesError::Storage(_)) if !has_failed => has_failed = true,
                 Err(EntriesError::Storage(error)) => {
                     self.refuse_damage(&error);
