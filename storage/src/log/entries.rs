@@ -81,7 +81,10 @@ impl Log {
         bytes_max: usize,
     ) -> Result<Vec<Entry>, EntriesError> {
         let mut has_failed = false;
-        while from < to {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        loop {
             let cuts = self.cuts();
             let taken = Taken { entries: Vec::new(), bytes: 0, bytes_max, next: from, to };
             match self.gather(taken).await {
@@ -104,7 +107,6 @@ impl Log {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Vec::new())
     }
 
     async fn gather(&self, mut taken: Taken) -> Result<Vec<Entry>, EntriesError> {
