@@ -12,10 +12,10 @@ use corelog_storage::{LogId, ReadError, ShardStorage};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
 use crate::call::Calls;
-use crate::config::{BrokerConfig, Endpoint};
+use crate::config::BrokerConfig;
 use crate::controller::{
-    CONTROLLER_SHARD, Change, ChangeError, ControllerHandle, Delta, Image, OFFSETS_TOPIC, RecentChanges,
-    Terms, TopicImage, Update, View, Viewer,
+    BrokerImage, CONTROLLER_SHARD, Change, ChangeError, ControllerHandle, Delta, Endpoint, Image,
+    OFFSETS_TOPIC, RecentChanges, Terms, TopicImage, Update, View, Viewer,
 };
 use crate::coordinator::StorageLog;
 use crate::fetch::{Fetching, Given, Host, ListId};
@@ -334,12 +334,21 @@ impl Shard {
         self.producer_ids.next(take_block).await
     }
 
-    /// Host and port that clients are told to connect to which came in through `listener`.
-    pub fn advertised(&self, listener: usize) -> (Str, i32) {
-        let config = self.config();
-        let port = self.ports.borrow()[listener];
-        let Endpoint { host, port } = config.listeners[listener].advertised(port);
-        (host.into(), i32::from(port))
+    /// This broker as it registers itself: where clients reach it by each listener.
+    pub fn registration(&self) -> BrokerImage {
+        let (config, ports) = (self.config(), self.ports.borrow());
+        let endpoints = config.listeners.iter().zip(&*ports).map(|(listener, port)| {
+            let advertised = listener.advertised(*port);
+            let endpoint = Endpoint { host: advertised.host.into(), port: advertised.port };
+            (Str::from(listener.name.as_str()), endpoint)
+        });
+        BrokerImage {
+            id: self.identity.node_id,
+            epoch: -1,
+            endpoints: endpoints.collect(),
+            rack: config.rack.as_deref().map(Str::from),
+            fenced: false,
+        }
     }
 
     pub fn set_ports(&self, ports: Vec<u16>) {

@@ -5,6 +5,7 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 
 use super::context::Context;
 use crate::controller::image::PartitionImage;
+use crate::controller::{BrokerImage, Endpoint};
 use crate::ids::BrokerId;
 use crate::partition::Leadership;
 use crate::shard::Shard;
@@ -34,11 +35,19 @@ impl Node {
     }
 }
 
-/// Every broker that is there, for clients that come in through `listener`.
+/// Every broker that is there, for clients that come in through `listener`, in the order of their ids: the others as they
+/// registered, this one as it is.
 fn nodes(shard: &Shard, listener: usize) -> Vec<Node> {
-    let (host, port) = shard.advertised(listener);
-    let rack = shard.config().rack.as_deref().map(Str::from);
-    vec![Node { id: shard.broker(), host, port, rack }]
+    let (image, own) = (shard.image(), shard.registration());
+    let name = &shard.config().listeners[listener].name;
+    let others = image.brokers.values().filter(|broker| !broker.fenced && broker.id != own.id);
+    let reached = |broker: &BrokerImage| {
+        let Endpoint { host, port } = broker.endpoints.get(name.as_str())?.clone();
+        Some(Node { id: BrokerId(broker.id), host, port: port.into(), rack: broker.rack.clone() })
+    };
+    let mut nodes: Vec<Node> = others.chain([&own]).filter_map(reached).collect();
+    nodes.sort_unstable_by_key(|node| node.id);
+    nodes
 }
 
 impl Context {

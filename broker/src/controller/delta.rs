@@ -16,6 +16,8 @@ pub struct Delta {
     /// Whose dynamic configs have changed: "" for those of all brokers.
     pub brokers: BTreeSet<String>,
     pub producer_ids: bool,
+    /// Brokers that came, went, or are reached otherwise.
+    pub registered: BTreeSet<i32>,
 }
 
 /// What changed of a topic; all of it, if it is new.
@@ -36,6 +38,7 @@ impl Delta {
             removed: Vec::new(),
             brokers: image.broker_overrides.keys().cloned().collect(),
             producer_ids: true,
+            registered: image.brokers.keys().copied().collect(),
         }
     }
 

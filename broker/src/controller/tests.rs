@@ -43,7 +43,8 @@ fn change(dice: &mut Dice, image: &Image) -> Change {
         (0 | 1, Some(topic)) => Change::DeleteTopic { id: topic.id },
         (2 | 3, Some(topic)) => {
             let more = [1, 70][dice.below(2) as usize];
-            Change::CreatePartitions { topic: topic.name.clone(), count: topic.partition_count() + more }
+            let count = topic.partition_count() + more;
+            Change::CreatePartitions { topic: topic.name.clone(), count, assigned: None }
         }
         (4 | 5, _) => alter(dice, ResourceKey::Topic(name), "retention.ms"),
         (6, _) => {
@@ -59,7 +60,11 @@ fn change(dice: &mut Dice, image: &Image) -> Change {
                 [("segment.bytes".to_owned(), (2_000_000 + dice.below(3)).to_string())].into()
             };
             let id = Uuid((u128::from(dice.below(u64::MAX)) << 64 | 1).to_be_bytes());
-            Change::CreateTopic(NewTopic { name, id, partitions: 1 + dice.below(5) as i32, overrides })
+            let placement = Placement::Anywhere {
+                partitions: 1 + dice.below(5) as i32,
+                replication_factor: 1 + dice.below(3) as i32,
+            };
+            Change::CreateTopic(NewTopic { name, id, placement, overrides })
         }
     }
 }
