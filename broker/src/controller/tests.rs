@@ -39,6 +39,9 @@ impl Dice {
 fn change(dice: &mut Dice, image: &Image) -> Change {
     let name: Str = dice.pick(&["a", "b", "a.b", "a_b", "c.d", "e"]).expect("some").into();
     let topics: Vec<Arc<TopicImage>> = image.topics().cloned().collect();
+    if image.brokers.len() < 3 || dice.below(20) == 0 {
+        return register(dice, image);
+    }
     match (dice.below(10), dice.pick(&topics)) {
         (0 | 1, Some(topic)) => Change::DeleteTopic { id: topic.id },
         (2 | 3, Some(topic)) => {
@@ -67,6 +70,14 @@ fn change(dice: &mut Dice, image: &Image) -> Change {
             Change::CreateTopic(NewTopic { name, id, placement, overrides })
         }
     }
+}
+
+/// One that is new, or is reached at another port.
+fn register(dice: &mut Dice, image: &Image) -> Change {
+    let id = if image.brokers.len() < 3 { image.brokers.len() as i32 + 1 } else { 1 + dice.below(3) as i32 };
+    let endpoint = Endpoint { host: "host".into(), port: 9092 + dice.below(3) as u16 };
+    let endpoints = [(Str::from("PLAINTEXT"), endpoint)].into();
+    Change::RegisterBroker(BrokerImage { id, epoch: -1, endpoints, rack: None, fenced: false })
 }
 
 fn alter(dice: &mut Dice, resource: ResourceKey, config: &str) -> Change {
@@ -173,6 +184,7 @@ fn a_delta_names_all_that_changed_and_the_rest_is_shared() {
                 before.topics().map(|topic| topic.id).filter(|id| after.topic_by_id(*id).is_none()).collect();
             assert_eq!(delta.removed.iter().map(|topic| topic.id).collect::<BTreeSet<_>>(), gone);
             assert!(before.broker_overrides == after.broker_overrides || !delta.brokers.is_empty());
+            assert!(before.brokers == after.brokers || !delta.registered.is_empty());
             let partitions = after.topics().map(|topic| topic.partitions.len()).sum::<usize>();
             assert_eq!(after.partition_count(), partitions);
         }
