@@ -50,6 +50,7 @@ pub use lookup::TimestampOffset;
 pub use read::Read;
 pub use stats::{LogStats, Traffic};
 
+use crate::batch;
 use crate::config::LogConfig;
 use crate::epochs::{EpochEnd, EpochHistory};
 use crate::error::StorageError;
@@ -410,9 +411,9 @@ impl State {
         while let Some(batch) = self.tail.at_index(self.durable.index)
             && batch.sequence <= sequence
         {
-            let header = BatchHeader::parse(&batch.bytes).expect("the tail holds batches");
-            self.epochs.note(header.partition_leader_epoch, header.base_offset);
-            self.durable = end_after(batch, &header);
+            let term = batch::leader_epoch(&batch.bytes);
+            self.epochs.note(term, batch.base_offset);
+            self.durable = End { offset: batch.next_offset, index: batch.index.next(), term };
         }
     }
 
