@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use corelog_broker::config::{BrokerConfig, Machine, StaticConfig, request_bytes_max};
 use corelog_broker::settings::Settings;
+use corelog_io::Dice;
 
 use crate::connection::PATIENCE;
 
@@ -83,6 +84,8 @@ pub struct Plan {
     pub journal_file_bytes: u64,
     pub journal_files: usize,
     pub memory_bytes: u64,
+    /// Fetch sessions there may be.
+    pub fetch_sessions_max: usize,
     /// After so many bytes the controller's log begins anew.
     pub metadata_bytes: u64,
     /// Virtual time between a client's requests.
@@ -99,31 +102,6 @@ pub const PORT: u16 = 9092;
 pub const DATA_DIR: &str = "/data";
 /// Kept free of the disk.
 const RESERVE_BYTES: u64 = 256 << 10;
-
-/// A small generator for the plan itself (SplitMix64).
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-
-    pub fn millis(&mut self, below: u64) -> Duration {
-        Duration::from_micros(self.below(below * 1000))
-    }
-}
 
 impl Plan {
     pub fn from_seed(seed: u64, faults: Faults) -> Plan {
@@ -145,6 +123,7 @@ impl Plan {
             journal_file_bytes,
             journal_files: dice.pick(&[2, 3, 4]),
             // At the least what the tail caches of three cores need.
+            fetch_sessions_max: 1000,
             memory_bytes: dice.pick(&[(18 * journal_file_bytes).max(4 << 20), 16 << 20]),
             metadata_bytes: Dice(seed ^ 0x5a5a).pick(&[500, 2_000, 20 << 20]),
             pace: Duration::from_micros(dice.pick(&[500, 3_000, 10_000])),
@@ -253,6 +232,7 @@ impl Plan {
         let mut config = settings.broker(&none, &none).expect("the settings are sound");
         config.data_dir = PathBuf::from(DATA_DIR);
         config.memory_bytes = self.memory_bytes;
+        config.fetch_sessions_max = self.fetch_sessions_max;
         config.metadata_bytes_between_snapshots = self.metadata_bytes;
         config.storage.journal_file_bytes = self.journal_file_bytes;
         config.storage.journal_files = self.journal_files;
