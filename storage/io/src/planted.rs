@@ -29,6 +29,12 @@ pub enum Fault {
     SocketsAreKept,
     /// A rebalance begins no new generation.
     GenerationStandsStill,
+    /// Members of a generation that is over are told nothing of it, and commit.
+    FormerGenerationsGoOn,
+    /// A small answer to a Fetch keeps its room.
+    SmallFetchesKeepTheirRoom,
+    /// Deleted topics keep their directories, at a start too.
+    DeletedTopicsStay,
 }
 
 #[cfg(debug_assertions)]
