@@ -36,11 +36,11 @@ const LEADER_HINTS_FROM: i16 = 10;
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
 /// Where in the answer a batch is told of: its topic's place, and its partition's in there.
-type Place = (usize, usize);
+type Slot = (usize, usize);
 
 /// A batch that was checked.
 struct Batch {
-    place: Place,
+    slot: Slot,
     log: LogId,
     bytes: Bytes,
     log_append_time_ms: i64,
@@ -48,7 +48,7 @@ struct Batch {
 
 /// What became of one batch.
 struct Done {
-    place: Place,
+    slot: Slot,
     result: Result<Stored, Refusal>,
 }
 
@@ -162,8 +162,8 @@ async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, 
             let mut answer = not_stored(index);
             match admitted {
                 Ok((route, checked)) => {
-                    let place = (topic_index, partitions.len());
-                    add(&mut batches, place, route, checked);
+                    let slot = (topic_index, partitions.len());
+                    add(&mut batches, slot, route, checked);
                 }
                 Err(Refused { why, record_errors }) => {
                     tell(&mut answer, why);
@@ -194,12 +194,12 @@ fn not_stored(partition: i32) -> PartitionProduceResponse {
 /// Puts a checked batch with its owner's others.
 fn add(
     batches: &mut ByOwner,
-    place: Place,
+    slot: Slot,
     route: Route,
     Validated { batch, log_append_time_ms, .. }: Validated,
 ) {
     let log_append_time_ms = log_append_time_ms.unwrap_or(NO_TIMESTAMP);
-    let batch = Batch { place, log: route.log, bytes: batch, log_append_time_ms };
+    let batch = Batch { slot, log: route.log, bytes: batch, log_append_time_ms };
     match batches.iter_mut().find(|(owner, _)| *owner == route.owner) {
         Some((_, list)) => list.push(batch),
         None => batches.push((route.owner, vec![batch])),
@@ -267,13 +267,13 @@ enum Dispatched {
     Here(Vec<Ordered>),
     There {
         reply: Option<Reply<Vec<Done>>>,
-        places: Vec<Place>,
+        slots: Vec<Slot>,
     },
 }
 
 /// A batch that is in order in its partition, or was refused there.
 struct Ordered {
-    place: Place,
+    slot: Slot,
     result: Result<(Stored, Committed), Refusal>,
 }
 
@@ -285,14 +285,14 @@ async fn dispatch(shard: &Rc<Shard>, by_owner: ByOwner) -> Vec<Dispatched> {
             dispatched.push(Dispatched::Here(append(shard, batches).await));
             continue;
         }
-        let places = batches.iter().map(|batch| batch.place).collect();
+        let slots = batches.iter().map(|batch| batch.slot).collect();
         let sent = shard
             .send_call(owner, |shard| async move {
                 let ordered = append(&shard, batches).await;
                 finish(ordered).await
             })
             .await;
-        dispatched.push(Dispatched::There { reply: sent.ok(), places });
+        dispatched.push(Dispatched::There { reply: sent.ok(), slots });
     }
     dispatched
 }
@@ -301,7 +301,7 @@ impl Dispatched {
     async fn wait(self) -> Vec<Done> {
         match self {
             Dispatched::Here(ordered) => finish(ordered).await,
-            Dispatched::There { reply, places } => {
+            Dispatched::There { reply, slots } => {
                 let done = match reply {
                     Some(reply) => reply.wait().await.ok(),
                     None => None,
@@ -309,7 +309,7 @@ impl Dispatched {
                 done.unwrap_or_else(|| {
                     let (code, message) = (ErrorCode::NOT_LEADER_OR_FOLLOWER, "the broker is shutting down");
                     let gone = Refusal { code, message: message.into() };
-                    places.into_iter().map(|place| Done { place, result: Err(gone.clone()) }).collect()
+                    slots.into_iter().map(|slot| Done { slot, result: Err(gone.clone()) }).collect()
                 })
             }
         }
@@ -321,7 +321,7 @@ impl Dispatched {
 async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
     let _turn = shard.append_turn.acquire(1).await;
     let mut ordered = Vec::with_capacity(batches.len());
-    for Batch { place, log, bytes, log_append_time_ms } in batches {
+    for Batch { slot, log, bytes, log_append_time_ms } in batches {
         yield_if_needed().await;
         let result = match shard.partitions.get(log) {
             Ok(partition) => partition.append(bytes).await,
@@ -342,7 +342,7 @@ async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
                 Err(refusal)
             }
         };
-        ordered.push(Ordered { place, result });
+        ordered.push(Ordered { slot, result });
     }
     ordered
 }
@@ -350,17 +350,17 @@ async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
 /// On the owning shard: awaits that they are committed.
 async fn finish(ordered: Vec<Ordered>) -> Vec<Done> {
     let mut done = Vec::with_capacity(ordered.len());
-    for Ordered { place, result } in ordered {
+    for Ordered { slot, result } in ordered {
         let result = match result {
             Ok((stored, committed)) => committed.await.map(|()| stored),
             Err(refusal) => Err(refusal),
         };
-        done.push(Done { place, result });
+        done.push(Done { slot, result });
     }
     done
 }
 
-fn settle(response: &mut ProduceResponse, Done { place: (topic, partition), result }: Done) {
+fn settle(response: &mut ProduceResponse, Done { slot: (topic, partition), result }: Done) {
     let answer = &mut response.responses[topic].partition_responses[partition];
     match result {
         Ok(stored) => {
