@@ -43,6 +43,9 @@ const MADE_MAX: usize = 1 << 20;
 /// Requests behind answers that the peer does not take may keep those of others out for this long.
 const KEEP_OUT_MAX: Duration = Duration::from_secs(3);
 
+/// Of the room for fetches, by a planted fault: so little that nobody misses it.
+const FORGOTTEN_MAX: u64 = 8 << 10;
+
 /// A request whose order is fixed and whose answer is to be completed and sent.
 struct Unanswered {
     begun: Begun,
@@ -209,7 +212,7 @@ async fn write(
                         || counted.is_some() && shard.answers.is_contended()
                 };
                 send(transport, frame, contended, keeps_out, &mut kept_out).await?;
-                match bytes < 1 << 10 && planted(Fault::SmallFetchesKeepTheirRoom) {
+                match planted(Fault::FetchesKeepTheirRoom) && shard.fetching.room.used() < FORGOTTEN_MAX {
                     true => std::mem::forget(held),
                     false => drop((held, counted)),
                 }

@@ -84,8 +84,6 @@ pub struct Plan {
     pub journal_file_bytes: u64,
     pub journal_files: usize,
     pub memory_bytes: u64,
-    /// Fetch sessions there may be.
-    pub fetch_sessions_max: usize,
     /// After so many bytes the controller's log begins anew.
     pub metadata_bytes: u64,
     /// Virtual time between a client's requests.
@@ -123,7 +121,6 @@ impl Plan {
             journal_file_bytes,
             journal_files: dice.pick(&[2, 3, 4]),
             // At the least what the tail caches of three cores need.
-            fetch_sessions_max: 1000,
             memory_bytes: dice.pick(&[(18 * journal_file_bytes).max(4 << 20), 16 << 20]),
             metadata_bytes: Dice(seed ^ 0x5a5a).pick(&[500, 2_000, 20 << 20]),
             pace: Duration::from_micros(dice.pick(&[500, 3_000, 10_000])),
@@ -232,7 +229,6 @@ impl Plan {
         let mut config = settings.broker(&none, &none).expect("the settings are sound");
         config.data_dir = PathBuf::from(DATA_DIR);
         config.memory_bytes = self.memory_bytes;
-        config.fetch_sessions_max = self.fetch_sessions_max;
         config.metadata_bytes_between_snapshots = self.metadata_bytes;
         config.storage.journal_file_bytes = self.journal_file_bytes;
         config.storage.journal_files = self.journal_files;

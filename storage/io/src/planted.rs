@@ -31,8 +31,8 @@ pub enum Fault {
     GenerationStandsStill,
     /// Members of a generation that is over are told nothing of it, and commit.
     FormerGenerationsGoOn,
-    /// A small answer to a Fetch keeps its room.
-    SmallFetchesKeepTheirRoom,
+    /// Answers to Fetch keep their room, as long as it is little.
+    FetchesKeepTheirRoom,
     /// Deleted topics keep their directories, at a start too.
     DeletedTopicsStay,
 }
