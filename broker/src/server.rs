@@ -295,6 +295,7 @@ impl Start {
         if loaded.end_offset == 0 {
             leftovers::expect_no_logs(shard).await.context("the controller's log")?;
         }
+        leftovers::expect_own_partitions(&loaded, shard.broker()).context("the controller's log")?;
         shard.set_controller(controller.start(shard));
         shard.on_all(move |shard| async move { shard.install(&update).await }).await?;
         let claimed = deleted.clone();

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::Semaphore;
 use corelog_io::{Queue, spawn, yield_if_needed};
 use corelog_storage::{LogId, ReadError, ShardStorage};
@@ -217,6 +218,9 @@ impl Shard {
     fn remove_logs(&self, topic: &TopicImage) {
         let removals: Vec<_> =
             self.owned(topic).map(|id| (id.partition, self.partitions.delete(id))).collect();
+        if planted(Fault::DeletedTopicsStay) {
+            return;
+        }
         let name = topic.name.clone();
         // The topic is gone now; its files may take seconds, and nobody need wait for them. A restart sweeps up what is left.
         spawn(Queue::Background, async move {

@@ -9,6 +9,7 @@ use corelog_client::{
     ApiKey, Assignor, Client, ClientConfig, Consumer, ConsumerConfig, ConsumerRecord, Error, ErrorCode,
     OffsetReset, OffsetSpec, RebalanceEvent, RebalanceListener, TopicPartition, block_on,
 };
+use corelog_wire::testing::Random;
 use fake_broker::FakeBroker;
 use fake_broker::reading::{Asked, Fate, PATIENCE, Reading, Script};
 use std::future::Future;
@@ -1034,22 +1035,12 @@ fn an_offset_committed_for_a_topic_that_was_made_anew_is_noticed() {
 
 // All of that.
 
-/// Small and repeatable.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % sides
-    }
-}
-
 #[test]
 fn whatever_brokers_do_records_come_once_and_in_order_and_commits_do_not_go_back() {
     const COUNT: i64 = 60;
     for seed in 8..16 {
-        let mut dice = Dice(seed);
-        let script = move |asked: &Asked| match (asked.api, dice.roll(16)) {
+        let mut dice = Random(seed);
+        let script = move |asked: &Asked| match (asked.api, dice.below(16)) {
             (ApiKey::ApiVersions | ApiKey::Metadata | ApiKey::FindCoordinator, _) => Fate::Answered,
             (_, 0) => Fate::Cut,
             (_, 1) => Fate::After(Duration::from_millis(15)),
@@ -1070,18 +1061,18 @@ fn whatever_brokers_do_records_come_once_and_in_order_and_commits_do_not_go_back
         let t = at("t", 0);
         let config = ConsumerConfig { poll_records_max: 3, ..config() };
         let consumer = by_hand(&client, config, std::slice::from_ref(&t));
-        let (mut dice, mut epoch, mut next) = (Dice(seed + 1000), 0, 0);
+        let (mut dice, mut epoch, mut next) = (Random(seed + 1000), 0, 0);
         let deadline = Instant::now() + PATIENCE;
         while next < COUNT {
             assert!(Instant::now() < deadline, "seed {seed}: {next} of {COUNT} came");
-            if dice.roll(4) == 0 {
+            if dice.below(4) == 0 {
                 epoch += 1;
-                broker.lock().leaders.insert(t.clone(), (1 + dice.roll(2) as i32, epoch));
+                broker.lock().leaders.insert(t.clone(), (1 + dice.below(2) as i32, epoch));
             }
             if broker.lock().logs.get(&t).map_or(0, Vec::len) < COUNT as usize {
-                broker.append(&t, epoch, dice.roll(3) as usize);
+                broker.append(&t, epoch, dice.below(3) as usize);
             }
-            for record in block_on(consumer.poll(Duration::from_millis(dice.roll(20)))).unwrap() {
+            for record in block_on(consumer.poll(Duration::from_millis(dice.below(20)))).unwrap() {
                 assert_eq!(record.offset, next, "seed {seed}");
                 next += 1;
             }
@@ -1097,8 +1088,8 @@ fn whatever_brokers_do_records_come_once_and_in_order_and_commits_do_not_go_back
 fn whatever_a_coordinator_does_a_member_skips_nothing_and_commits_do_not_go_back() {
     const COUNT: i64 = 40;
     for seed in 0..8 {
-        let mut dice = Dice(seed);
-        let script = move |asked: &Asked| match (asked.api, dice.roll(16)) {
+        let mut dice = Random(seed);
+        let script = move |asked: &Asked| match (asked.api, dice.below(16)) {
             (ApiKey::ApiVersions | ApiKey::Metadata | ApiKey::Fetch | ApiKey::ListOffsets, _) => {
                 Fate::Answered
             }
@@ -1124,7 +1115,7 @@ fn whatever_a_coordinator_does_a_member_skips_nothing_and_commits_do_not_go_back
             ..config()
         };
         let consumer = member(&client, config, &["t"]);
-        let (mut dice, mut next) = (Dice(seed + 1000), 0);
+        let (mut dice, mut next) = (Random(seed + 1000), 0);
         let deadline = Instant::now() + PATIENCE;
         while next < COUNT || broker.lock().committed.get(&t) != Some(&(next, 0)) {
             assert!(
@@ -1134,16 +1125,16 @@ fn whatever_a_coordinator_does_a_member_skips_nothing_and_commits_do_not_go_back
                 broker.lock().commits.last()
             );
             let is_quiet = next >= COUNT;
-            match dice.roll(16) {
+            match dice.below(16) {
                 _ if is_quiet => {}
                 0 => broker.lock().heartbeat = Some(ErrorCode::REBALANCE_IN_PROGRESS),
                 1 => broker.lock().heartbeat = Some(ErrorCode::UNKNOWN_MEMBER_ID),
                 2 => broker.lock().heartbeat = Some(ErrorCode::NOT_COORDINATOR),
                 3 => {
                     consumer.unsubscribe();
-                    if dice.roll(2) == 0 {
+                    if dice.below(2) == 0 {
                         consumer.assign([t.clone()]).unwrap();
-                        let _ = block_on(consumer.poll(Duration::from_millis(dice.roll(10))));
+                        let _ = block_on(consumer.poll(Duration::from_millis(dice.below(10))));
                         consumer.unsubscribe();
                     }
                     consumer.subscribe(["t"]).unwrap();
@@ -1153,10 +1144,10 @@ fn whatever_a_coordinator_does_a_member_skips_nothing_and_commits_do_not_go_back
                 _ => {}
             }
             if !is_quiet {
-                broker.append(&t, 0, dice.roll(3) as usize);
+                broker.append(&t, 0, dice.below(3) as usize);
             }
             // What it is told of its membership is no end.
-            for record in block_on(consumer.poll(Duration::from_millis(dice.roll(20)))).unwrap_or_default() {
+            for record in block_on(consumer.poll(Duration::from_millis(dice.below(20)))).unwrap_or_default() {
                 assert!(record.offset <= next, "seed {seed}: {next} is skipped, {} came", record.offset);
                 next = next.max(record.offset + 1);
             }

@@ -19,19 +19,16 @@ pub struct Node {
     pub rack: Option<Str>,
 }
 
-/// Where answers name a leader and there is none.
-pub const NO_LEADER: i32 = -1;
-
 impl Node {
     /// The one that leads a partition, if it is there.
     pub fn leading<'a>(nodes: &'a [Node], partition: &PartitionImage) -> Option<&'a Node> {
-        nodes.iter().find(|node| node.id.0 == partition.leader)
+        nodes.iter().find(|node| Some(node.id) == partition.leader)
     }
 
     /// The replicas of a partition whose brokers are not there.
     pub fn offline(nodes: &[Node], partition: &PartitionImage) -> Vec<i32> {
-        let is_there = |id: &i32| nodes.iter().any(|node| node.id.0 == *id);
-        partition.replicas.iter().copied().filter(|id| !is_there(id)).collect()
+        let is_there = |id: &BrokerId| nodes.iter().any(|node| node.id == *id);
+        partition.replicas.iter().filter(|id| !is_there(id)).map(|id| id.0).collect()
     }
 }
 

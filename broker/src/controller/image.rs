@@ -14,6 +14,7 @@ use rpds::{RedBlackTreeMapSync, VectorSync};
 
 use super::delta::Delta;
 use crate::config::ConfigMap;
+use crate::ids::{BrokerId, LeaderEpoch};
 use crate::topic_name;
 
 /// `resource_type` of a config record, as in DescribeConfigs (KIP-133).
@@ -25,22 +26,23 @@ const NO_LEADER_CHANGE: i32 = -2;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartitionImage {
-    pub leader: i32,
-    pub leader_epoch: i32,
-    pub replicas: Arc<[i32]>,
-    pub isr: Arc<[i32]>,
+    /// `None` while there is none.
+    pub leader: Option<BrokerId>,
+    pub leader_epoch: LeaderEpoch,
+    pub replicas: Arc<[BrokerId]>,
+    pub isr: Arc<[BrokerId]>,
     /// Moves with each change of the partition.
     pub partition_epoch: i32,
 }
 
 impl PartitionImage {
     fn new(record: &PartitionRecord) -> PartitionImage {
-        let replicas: Arc<[i32]> = record.replicas.as_slice().into();
+        let replicas = BrokerId::of_numbers(&record.replicas);
         let is_whole = record.isr == record.replicas;
         PartitionImage {
-            leader: record.leader,
-            leader_epoch: record.leader_epoch,
-            isr: if is_whole { replicas.clone() } else { record.isr.as_slice().into() },
+            leader: BrokerId::known(record.leader),
+            leader_epoch: LeaderEpoch(record.leader_epoch),
+            isr: if is_whole { replicas.clone() } else { BrokerId::of_numbers(&record.isr) },
             replicas,
             partition_epoch: record.partition_epoch,
         }
@@ -51,10 +53,10 @@ impl PartitionImage {
         MetadataRecord::PartitionRecord(PartitionRecord {
             partition_id,
             topic_id,
-            replicas: self.replicas.to_vec(),
-            isr: self.isr.to_vec(),
-            leader: self.leader,
-            leader_epoch: self.leader_epoch,
+            replicas: BrokerId::numbers(&self.replicas),
+            isr: BrokerId::numbers(&self.isr),
+            leader: BrokerId::number(self.leader),
+            leader_epoch: self.leader_epoch.0,
             partition_epoch: self.partition_epoch,
             ..Default::default()
         })
@@ -63,14 +65,14 @@ impl PartitionImage {
     /// As Kafka does it: a leader that is named begins an epoch.
     fn change(&mut self, record: &PartitionChangeRecord) {
         if let Some(replicas) = &record.replicas {
-            self.replicas = replicas.as_slice().into();
+            self.replicas = BrokerId::of_numbers(replicas);
         }
         if let Some(isr) = &record.isr {
-            self.isr = isr.as_slice().into();
+            self.isr = BrokerId::of_numbers(isr);
         }
         if record.leader != NO_LEADER_CHANGE {
-            self.leader = record.leader;
-            self.leader_epoch += 1;
+            self.leader = BrokerId::known(record.leader);
+            self.leader_epoch.0 += 1;
         }
         self.partition_epoch += 1;
     }

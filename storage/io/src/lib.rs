@@ -28,7 +28,7 @@ pub use memory::{ALIGN, AlignedBuf, Block, is_aligned};
 pub use mesh::{Disconnected, Received, Receiver, Seat, Senders, TrySendError, mesh};
 pub use net::{ListenOptions, Listener, Part, Stream};
 pub use preflight::{MEMLOCK_MIN, MEMLOCK_PER_CORE, NOFILE_MIN, Problem, preflight};
-pub use random::{random_secret, random_u64};
+pub use random::{Dice, random_secret, random_u64};
 pub use remote::{RemoteReceiver, RemoteSender, remote};
 pub use run::{CoreCtx, Handle, RunConfig, available_cpus, run_glommio, run_glommio_with};
 pub use task::{Queue, Task, compute, core, cores, spawn, yield_if_needed, yield_now};

@@ -29,6 +29,12 @@ pub enum Fault {
     SocketsAreKept,
     /// A rebalance begins no new generation.
     GenerationStandsStill,
+    /// Members of a generation that is over are told nothing of it, and commit.
+    FormerGenerationsGoOn,
+    /// Answers to Fetch keep their room, as long as it is little.
+    FetchesKeepTheirRoom,
+    /// Deleted topics keep their directories, at a start too.
+    DeletedTopicsStay,
 }
 
 #[cfg(debug_assertions)]
