@@ -29,6 +29,10 @@ pub enum Fault {
     SocketsAreKept,
     /// A rebalance begins no new generation.
     GenerationStandsStill,
+    /// A connection to a broker that says nothing is kept.
+    SilentPeersAreKept,
+    /// Whichever process says last that it is a broker counts as it.
+    AnyIncarnationIsTaken,
 }
 
 #[cfg(debug_assertions)]
