@@ -19,6 +19,7 @@ pub mod logging;
 pub mod metrics;
 mod net;
 mod partition;
+pub mod peer;
 pub mod process;
 mod producer_ids;
 mod retention;

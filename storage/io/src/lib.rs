@@ -26,7 +26,7 @@ mod world;
 pub use file::{File, OpenOptions, is_cancelled};
 pub use memory::{ALIGN, AlignedBuf, Block, is_aligned};
 pub use mesh::{Disconnected, Received, Receiver, Seat, Senders, TrySendError, mesh};
-pub use net::{ListenOptions, Listener, Part, Stream};
+pub use net::{Detached, ListenOptions, Listener, Part, Stream};
 pub use preflight::{MEMLOCK_MIN, MEMLOCK_PER_CORE, NOFILE_MIN, Problem, preflight};
 pub use random::{Dice, random_secret, random_u64};
 pub use remote::{RemoteReceiver, RemoteSender, remote};

@@ -35,6 +35,10 @@ pub enum Fault {
     FetchesKeepTheirRoom,
     /// Deleted topics keep their directories, at a start too.
     DeletedTopicsStay,
+    /// A connection to a broker that says nothing is kept.
+    SilentPeersAreKept,
+    /// Whichever process says last that it is a broker counts as it.
+    AnyIncarnationIsTaken,
 }
 
 #[cfg(debug_assertions)]
