@@ -13,6 +13,15 @@ pub struct Message {
     pub body: Body,
 }
 
+impl Message {
+    /// An answer that is not sent yet agrees to no rest.
+    pub(crate) fn take_back_rest(&mut self) {
+        if let Body::HeartbeatAnswer(answer) = &mut self.body {
+            answer.rest = false;
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     Append(Append),
@@ -79,7 +88,7 @@ pub struct Heartbeat {
     pub committed: RaftIndex,
     /// On the sender's clock. It comes back in the answer, and the lease counts from it.
     pub sent: Tick,
-    /// All is said: rest, until something comes or the leader's broker falls silent.
+    /// All is said: rest, until something comes or the leader's peer falls silent.
     pub rest: bool,
 }
 

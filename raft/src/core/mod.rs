@@ -23,7 +23,7 @@ use raft::{Config, ProgressState, Raft, StateRole};
 use crate::ids::{RaftIndex, ReplicaId, Term};
 use crate::log::{HardState, Log};
 use crate::membership::{Change, Membership};
-use crate::message::{Body, Message, Outcome, SnapshotOffer};
+use crate::message::{AppendAnswer, Body, Message, Outcome, SnapshotOffer};
 use crate::terms::Terms;
 
 use store::Store;
@@ -199,6 +199,7 @@ impl Core {
         if self.is_stale_mismatch(message) {
             return;
         }
+        self.end_snapshot(message);
         match &message.body {
             Body::Append(append) if self.is_mismatch(message.term, append) => {
                 self.refuse_append(message.from, message.term, append);
@@ -230,6 +231,19 @@ impl Core {
         let Some(progress) = self.raft.mut_prs().get_mut(message.from.0) else { return false };
         progress.recent_active = true;
         guard::is_on() && start.0 <= progress.matched
+    }
+
+    /// A follower that has all below the log's start needs no snapshot, even if it is offered a later one.
+    fn end_snapshot(&mut self, message: &Message) {
+        let Body::AppendAnswer(AppendAnswer { outcome: Outcome::Matched { end }, .. }) = message.body else {
+            return;
+        };
+        let reaches = message.term == self.term() && end >= self.terms().first();
+        let Some(progress) = self.raft.mut_prs().get_mut(message.from.0) else { return };
+        if reaches && progress.state == ProgressState::Snapshot {
+            progress.snapshot_failure();
+            progress.become_probe();
+        }
     }
 
     /// raft-rs looks for where the logs may match entry by entry; the runs of terms tell it at once.

@@ -107,22 +107,16 @@ fn rank(message: &(GroupId, Message)) -> u8 {
 
 proptest! {
     #[test]
-    fn what_is_said_is_heard(sent in tick(), echo in tick(),
+    fn what_is_said_is_heard(sent in tick(), echo in tick(), lapses: u64,
                              mut messages in prop::collection::vec(addressed(small()), 0..20)) {
-        let frame = encode_messages(sent, echo, &messages);
+        let frame = encode_messages(sent, echo, lapses, &messages);
         messages.sort_by_key(rank);
-        prop_assert_eq!(read(&frame), Ok(Content::Messages(Messages { sent, echo, messages })));
+        prop_assert_eq!(read(&frame), Ok(Content::Messages(Messages { sent, echo, lapses, messages })));
     }
 
     #[test]
     fn entries_arrive_as_they_left((group, message) in addressed(append())) {
         prop_assert_eq!(read(&encode_append(group, &message)), Ok(Content::Append(group, message)));
-    }
-
-    #[test]
-    fn a_hello_is_heard(cluster: u128, broker: i32, incarnation: u64, feature_level: i32) {
-        let hello = Hello { cluster, broker: BrokerId(broker), incarnation, feature_level };
-        prop_assert_eq!(read(&encode_hello(&hello)), Ok(Content::Hello(hello)));
     }
 
     #[test]
@@ -139,7 +133,7 @@ proptest! {
                                                  append in addressed(append()), which: bool,
                                                  changes in prop::collection::vec((any::<u16>(), any::<u8>()), 1..6)) {
         let frame = if which {
-            encode_messages(Tick(1), Tick(2), &messages)
+            encode_messages(Tick(1), Tick(2), 3, &messages)
         } else {
             encode_append(append.0, &append.1)
         };
@@ -174,8 +168,7 @@ fn claims_beyond_their_bounds_are_refused_before_a_byte_is_taken() {
 
 #[test]
 fn a_damaged_header_is_told_as_such() {
-    let hello = Hello { cluster: 1, broker: BrokerId(2), incarnation: 3, feature_level: 4 };
-    let (prefix, header, body) = whole(&encode_hello(&hello));
+    let (prefix, header, body) = whole(&encode_messages(Tick(1), Tick(2), 3, &[]));
     let mut header = header.to_vec();
     header[9] ^= 1;
     assert!(matches!(decode(prefix, &header, body), Err(BadFrame::Checksum { .. })));
@@ -188,7 +181,7 @@ fn the_fullest_frame_stays_within_its_bounds() {
     let body = Body::AppendAnswer(AppendAnswer { committed: RaftIndex(1), outcome });
     let message = Message { from, to, term, body };
     let messages = vec![(GroupId { topic: 1, partition: 1 }, message); MESSAGES_MAX];
-    let frame = encode_messages(Tick(1), Tick(1), &messages);
+    let frame = encode_messages(Tick(1), Tick(1), 0, &messages);
     let Ok(Content::Messages(read)) = read(&frame) else { panic!("not read") };
     assert_eq!(read.messages.len(), MESSAGES_MAX);
 }
