@@ -411,6 +411,9 @@ impl World {
         if let Some((index, membership)) = turn.membership {
             disk.set_membership(index, membership);
         }
+        if turn.leave_joint {
+            let _later_if_not_now = broker.driver.leave_joint(now, turn.group);
+        }
         if let Some(offer) = turn.install {
             broker.installs.push((self.now + 1 + self.random.below(20), group, offer));
         }
