@@ -170,6 +170,11 @@ impl Group {
         Ok(start)
     }
 
+    /// Whether a proposal of now would be taken, in this term and at this index.
+    pub fn would_take(&self, term: Term, index: RaftIndex) -> bool {
+        self.core.takes_proposals() && self.core.term() == term && self.next_index() == index
+    }
+
     fn refused(&self, why: NotProposed) -> Refused {
         match why {
             NotProposed::NotLeading => Refused::NotLeading { leader: self.core.leader() },
