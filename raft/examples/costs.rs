@@ -78,7 +78,7 @@ impl Logs for Tail {
 }
 
 struct Broker {
-    id: BrokerId,
+    id: PeerId,
     driver: Driver,
     tail: Tail,
 }
@@ -106,17 +106,17 @@ impl Broker {
         }
     }
 
-    fn turn(&mut self, now: Tick, frames: &mut Vec<(BrokerId, BrokerId, Frame)>) {
+    fn turn(&mut self, now: Tick, frames: &mut Vec<(PeerId, PeerId, Frame)>) {
         self.save(now);
         self.driver.send(&mut self.tail);
-        for to in (0..3).map(BrokerId).filter(|&to| to != self.id) {
+        for to in (0..3).map(PeerId).filter(|&to| to != self.id) {
             while let Some(frame) = self.driver.take_frame(to) {
                 frames.push((self.id, to, frame));
             }
         }
     }
 
-    fn receive(&mut self, now: Tick, from: BrokerId, frame: &Frame) {
+    fn receive(&mut self, now: Tick, from: PeerId, frame: &Frame) {
         let prefix: [u8; PREFIX_BYTES] = frame.head[..PREFIX_BYTES].try_into().expect("a prefix");
         let prefix = Prefix::parse(prefix).expect("a frame");
         // A socket fills this without being counted here.
@@ -132,7 +132,7 @@ impl Broker {
 
 /// What the leader's broker does is counted apart by this function's name.
 #[inline(never)]
-fn leader_side(broker: &mut Broker, now: Tick, inbox: &[(BrokerId, Frame)], batches: Vec<Bytes>) -> Frames {
+fn leader_side(broker: &mut Broker, now: Tick, inbox: &[(PeerId, Frame)], batches: Vec<Bytes>) -> Frames {
     let mut frames = Frames::new();
     if !batches.is_empty() {
         broker.driver.propose(now, GROUP, batches).expect("it leads");
@@ -142,17 +142,17 @@ fn leader_side(broker: &mut Broker, now: Tick, inbox: &[(BrokerId, Frame)], batc
     frames
 }
 
-type Frames = Vec<(BrokerId, BrokerId, Frame)>;
+type Frames = Vec<(PeerId, PeerId, Frame)>;
 
 fn cluster(replicas: usize) -> Vec<Broker> {
     let now = Tick(1);
-    let brokers: Vec<_> = (0..replicas).map(|at| (ReplicaId(at as u64 + 1), BrokerId(at as i32))).collect();
+    let brokers: Vec<_> = (0..replicas).map(|at| (ReplicaId(at as u64 + 1), PeerId(at as u64))).collect();
     let voters: Vec<_> = brokers.iter().map(|&(replica, _)| replica).collect();
     brokers
         .iter()
         .map(|&(id, broker)| {
             let mut driver = Driver::new(Timing::default(), Bounds::default(), now);
-            let replica = Replica { group: GROUP, id, brokers: brokers.clone() };
+            let replica = Replica { group: GROUP, id, peers: brokers.clone() };
             driver.open(now, replica, id.0, &Empty { voters: voters.clone() }).expect("an empty log");
             for &(_, peer) in brokers.iter().filter(|&&(_, peer)| peer != broker) {
                 driver.peer_connected(now, peer);
@@ -163,7 +163,7 @@ fn cluster(replicas: usize) -> Vec<Broker> {
 }
 
 fn settle(brokers: &mut [Broker], now: Tick, leader: usize, mut batches: Vec<Bytes>) {
-    let mut inbox: Vec<(BrokerId, Frame)> = Vec::new();
+    let mut inbox: Vec<(PeerId, Frame)> = Vec::new();
     loop {
         let mut frames = leader_side(&mut brokers[leader], now, &inbox, std::mem::take(&mut batches));
         for (from, to, frame) in std::mem::take(&mut frames) {

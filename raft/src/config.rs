@@ -8,7 +8,7 @@ pub const TICK: Duration = Duration::from_millis(20);
 /// Times in ticks. The defaults notice a dead broker in half a second to a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// A leader that has something to say is heard this often, and so is each broker by the others.
+    /// A leader that has something to say is heard this often, and so is each peer by the others.
     pub heartbeat: u64,
     /// Who hears no leader for so long may vote for another. A follower stands for election after this and a random part
     /// of it more; a leader that reaches no majority for so long steps down.

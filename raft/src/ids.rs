@@ -41,11 +41,12 @@ impl fmt::Display for ReplicaId {
     }
 }
 
-/// A broker's stable number in its cluster: Kafka's `node.id`.
+/// Another broker's driver, which is one shard of it: brokers need not have the same number of shards, and each places its
+/// replicas itself. The number is whatever the shard makes of broker and shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BrokerId(pub i32);
+pub struct PeerId(pub u64);
 
-impl fmt::Display for BrokerId {
+impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

@@ -10,10 +10,14 @@
 //! |---|---|---|
 //! | `core` | who leads, which logs match, who belongs to the group: raft-rs | bytes, time, disks |
 //! | [`Group`] | what must be durable before what is said; deadlines, leases, rest; membership | other groups, brokers, connections |
-//! | [`Driver`] | all groups of a shard: who needs a look, what leaves to which broker, what is in flight | batches' contents |
+//! | [`Driver`] | all groups of a shard: who needs a look, what leaves to which peer, what is in flight | batches' contents |
 //!
-//! Beside them [`frame`] is what brokers say to each other on the wire. raft-rs is named in `core` alone: another core
+//! Beside them [`frame`] is what drivers say to each other on the wire. raft-rs is named in `core` alone: another core
 //! takes its place there.
+//!
+//! A driver is one shard of one broker, and so is each [`PeerId`] that it speaks to. Brokers may differ in their number of
+//! shards and place their replicas themselves; [`Driver::set_peers`] says where a group's replicas are now. Who a peer is,
+//! and that it belongs to this cluster, is settled before its frames come here.
 //!
 //! # A turn of a shard
 //!
@@ -25,7 +29,7 @@
 //!    stable storage here, all groups of the turn under one sync. `committed` moves the log's commit index.
 //! 3. [`Driver::send`]: now that the logs have the turn's entries, frames are made of them, as many as there is room for.
 //!    What is not in memory is asked for, and goes when [`Driver::entries_read`] brings it.
-//! 4. **Out**: [`Driver::take_frame`] for each broker's connection.
+//! 4. **Out**: [`Driver::take_frame`] for each peer's connection.
 //!
 //! A leader's own sync and its followers' begin in the same turn: nothing of step 3 waits for step 2's disk.
 //!
@@ -63,9 +67,9 @@
 //! # Rest
 //!
 //! A group without news for [`config::Timing::rest`] whose replicas all have all of it goes to rest: no deadline, no
-//! heartbeat, no look. The brokers' own heartbeats, one frame for each pair and interval, stand for those of all groups at
+//! heartbeat, no look. The drivers' own heartbeats, one frame for each pair and interval, stand for those of all groups at
 //! rest, for their leases too. A proposal wakes a group, and so does any message but the heartbeats of rest, a leader's
-//! broker that fell silent, or a connection that began anew. What follows a broker's death is spread:
+//! peer that fell silent, or a connection that began anew. What follows a broker's death is spread:
 //! [`config::Bounds::elections_per_tick`].
 //!
 //! # Snapshots
@@ -112,7 +116,7 @@ mod testing;
 pub use crate::core::{AppendOrder, Progress, Role, Violation};
 pub use driver::{Counters, Driver, GroupTurn, NotDone, Replica};
 pub use group::{Group, Leadership, OpenError, Output, Refused};
-pub use ids::{BrokerId, GroupId, RaftIndex, ReplicaId, Term, Tick};
+pub use ids::{GroupId, PeerId, RaftIndex, ReplicaId, Term, Tick};
 pub use log::{Entry, EntryKind, HardState, Log, LogStart, Logs};
 pub use membership::{Change, Membership};
 pub use message::*;

@@ -79,7 +79,7 @@ pub struct Heartbeat {
     pub committed: RaftIndex,
     /// On the sender's clock. It comes back in the answer, and the lease counts from it.
     pub sent: Tick,
-    /// All is said: rest, until something comes or the leader's broker falls silent.
+    /// All is said: rest, until something comes or the leader's peer falls silent.
     pub rest: bool,
 }
 

@@ -18,7 +18,7 @@ impl Driver {
         let slot = Slot {
             id: replica.group,
             group,
-            brokers: replica.brokers,
+            peers: replica.peers,
             looked_at: false,
             sends: false,
             armed: None,
@@ -55,18 +55,32 @@ impl Driver {
         slot.violation.is_none().then_some(&slot.group)
     }
 
-    /// Where a group's replicas are, after the controller moved one.
-    pub fn set_brokers(&mut self, group: GroupId, brokers: Vec<(ReplicaId, BrokerId)>) {
-        if let Some(&key) = self.by_id.get(&group) {
-            self.groups[key].as_mut().expect("a group of this driver").brokers = brokers;
+    /// Where a group's other replicas are from now on: the controller moved one, or a broker came back with another number
+    /// of shards. What was on its way to a place that changed is sent again; a group at rest wakes, as another peer's
+    /// heartbeats say nothing of what the replica promised.
+    pub fn set_peers(&mut self, now: Tick, group: GroupId, peers: Vec<(ReplicaId, PeerId)>) {
+        self.now = now;
+        let Some(&key) = self.by_id.get(&group) else { return };
+        let heard = self.heard_leader(key);
+        let slot = self.groups[key].as_mut().expect("a group of this driver");
+        let before = std::mem::replace(&mut slot.peers, peers);
+        if before == slot.peers {
+            return;
         }
+        let had = |replica| before.iter().find(|&&(id, _)| id == replica).map(|&(_, peer)| peer);
+        let moved = |slot: &Slot| slot.pipes.iter().position(|pipe| slot.peer_of(pipe.to) != had(pipe.to));
+        slot.group.wake_up(now, heard);
+        while let Some(at) = self.groups[key].as_ref().and_then(moved) {
+            self.give_up_pipe(key, at);
+        }
+        self.note(key, Ok(()));
     }
 
     /// Whether this shard's replica leads the group and no other can: see [`Group::may_lead`].
     pub fn may_lead(&self, now: Tick, group: GroupId) -> bool {
         let Some(&key) = self.by_id.get(&group) else { return false };
         let slot = self.groups[key].as_ref().expect("a group of this driver");
-        let heard = |replica| self.peers.get(&slot.broker_of(replica)?)?.acked;
+        let heard = |replica| self.peers.get(&slot.peer_of(replica)?)?.acked;
         slot.violation.is_none() && slot.group.may_lead(now, heard)
     }
 

@@ -1,7 +1,7 @@
-//! All groups of a shard: which need a look, what leaves to which broker, what is in flight.
+//! All groups of a shard: which need a look, what leaves to which peer, what is in flight.
 //!
 //! A turn costs what happened in it, however many groups rest: those with something to do are in a list, those with a
-//! deadline in a wheel. All groups are gone through only when a broker falls silent or connects anew.
+//! deadline in a wheel. All groups are gone through only when a peer falls silent or connects anew.
 
 mod groups;
 mod peer;
@@ -19,7 +19,7 @@ use crate::config::{Bounds, Timing};
 use crate::core::{Role, Violation};
 use crate::frame::{Content, Frame};
 use crate::group::{Group, Leadership, OpenError, Refused};
-use crate::ids::{BrokerId, GroupId, RaftIndex, ReplicaId, Term, Tick};
+use crate::ids::{GroupId, PeerId, RaftIndex, ReplicaId, Term, Tick};
 use crate::log::{Entry, HardState, Log, Logs};
 use crate::membership::Membership;
 use crate::message::{Body, Heartbeat, Message, Outcome, SnapshotOffer};
@@ -53,14 +53,14 @@ pub struct GroupTurn {
 pub struct Replica {
     pub group: GroupId,
     pub id: ReplicaId,
-    /// Where the group's replicas are, this one among them.
-    pub brokers: Vec<(ReplicaId, BrokerId)>,
+    /// Where the group's other replicas are.
+    pub peers: Vec<(ReplicaId, PeerId)>,
 }
 
 struct Slot {
     id: GroupId,
     group: Group,
-    brokers: Vec<(ReplicaId, BrokerId)>,
+    peers: Vec<(ReplicaId, PeerId)>,
     /// In `looks`.
     looked_at: bool,
     /// In `sends`.
@@ -74,8 +74,8 @@ struct Slot {
 }
 
 impl Slot {
-    fn broker_of(&self, replica: ReplicaId) -> Option<BrokerId> {
-        self.brokers.iter().find(|&&(id, _)| id == replica).map(|&(_, broker)| broker)
+    fn peer_of(&self, replica: ReplicaId) -> Option<PeerId> {
+        self.peers.iter().find(|&&(id, _)| id == replica).map(|&(_, peer)| peer)
     }
 }
 
@@ -101,7 +101,7 @@ pub struct Driver {
     wheel: Wheel,
     /// Elections that wait for their tick.
     elections: VecDeque<usize>,
-    peers: BTreeMap<BrokerId, Peer>,
+    peers: BTreeMap<PeerId, Peer>,
     /// Bytes of entries in flight to all followers.
     in_flight: u64,
     /// Groups that wait until there is room for more.
@@ -138,29 +138,36 @@ impl Driver {
         self.in_flight
     }
 
-    /// A connection to this broker's shard stands, and its hello was right. What the one before carried may be lost:
-    /// groups that rested on it wake once.
-    pub fn peer_connected(&mut self, now: Tick, broker: BrokerId) {
+    /// A connection to this peer stands. What the one before carried may be lost: groups that rested on it wake once.
+    pub fn peer_connected(&mut self, now: Tick, id: PeerId) {
         self.now = now;
-        let known = self.peers.get(&broker).map(|peer| peer.heard);
-        self.wake_groups_of(broker, known.unwrap_or(now));
-        self.peers.entry(broker).or_insert_with(|| Peer::new(broker, now)).connected(now);
+        let known = self.peers.get(&id).map(|peer| peer.heard);
+        self.wake_groups_of(id, known.unwrap_or(now));
+        self.peers.entry(id).or_insert_with(|| Peer::new(now)).connected(now);
     }
 
-    pub fn peer_disconnected(&mut self, now: Tick, broker: BrokerId) {
+    pub fn peer_disconnected(&mut self, now: Tick, id: PeerId) {
         self.now = now;
-        let Some(peer) = self.peers.get_mut(&broker) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.disconnected();
-        self.give_up_pipes_to(broker);
+        self.give_up_pipes_to(id);
     }
 
-    /// A frame from a broker that is connected; a hello is the connection's matter and nothing here.
-    pub fn receive(&mut self, now: Tick, from: BrokerId, content: Content) {
+    /// There is no such peer any more: its broker left the cluster, or came back with fewer shards.
+    pub fn forget_peer(&mut self, now: Tick, id: PeerId) {
+        self.peer_disconnected(now, id);
+        if let Some(peer) = self.peers.remove(&id) {
+            self.wake_groups_of(id, peer.heard);
+            peer.stalled.into_iter().for_each(|key| self.will_send(key));
+        }
+    }
+
+    /// A frame from a peer that is connected.
+    pub fn receive(&mut self, now: Tick, from: PeerId, content: Content) {
         self.now = now;
         let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.connected) else { return };
         peer.silent = false;
         match content {
-            Content::Hello(_) => {}
             Content::Append(group, message) => {
                 peer.heard = now;
                 self.deliver(group, message);
@@ -199,15 +206,15 @@ impl Driver {
         }
     }
 
-    /// When the broker of this group's leader was last heard.
+    /// When the peer of this group's leader was last heard.
     fn heard_leader(&self, key: usize) -> Tick {
         let slot = self.groups[key].as_ref().expect("a group of this driver");
         let leader = slot.group.leadership().leader;
-        let broker = leader.and_then(|leader| slot.broker_of(leader));
-        broker.and_then(|broker| self.peers.get(&broker)).map_or(Tick(0), |peer| peer.heard)
+        let peer = leader.and_then(|leader| slot.peer_of(leader));
+        peer.and_then(|id| self.peers.get(&id)).map_or(Tick(0), |peer| peer.heard)
     }
 
-    /// Time has come to `now`: deadlines, silent brokers, heartbeats between brokers.
+    /// Time has come to `now`: deadlines, silent peers, heartbeats between peers.
     pub fn tick(&mut self, now: Tick) {
         self.now = now;
         let mut budget = self.bounds.elections_per_tick;
@@ -217,19 +224,19 @@ impl Driver {
             self.fire(key, &mut budget);
         }
         let silence = self.timing.election;
-        let fell_silent = |peer: &&mut Peer| !peer.silent && now.since(peer.heard) >= silence;
+        let fell_silent = |(_, peer): &(_, &mut Peer)| !peer.silent && now.since(peer.heard) >= silence;
         let silent: Vec<_> = self
             .peers
-            .values_mut()
+            .iter_mut()
             .filter(fell_silent)
-            .map(|peer| {
+            .map(|(&id, peer)| {
                 peer.silent = true;
-                (peer.broker, peer.heard)
+                (id, peer.heard)
             })
             .collect();
-        for (broker, heard) in silent {
-            self.give_up_pipes_to(broker);
-            self.wake_groups_of(broker, heard);
+        for (id, heard) in silent {
+            self.give_up_pipes_to(id);
+            self.wake_groups_of(id, heard);
         }
     }
 
@@ -274,13 +281,13 @@ impl Driver {
         }
     }
 
-    /// Groups at rest with a replica on this broker: a leader asks who still follows, a follower waits for its leader.
-    fn wake_groups_of(&mut self, broker: BrokerId, heard: Tick) {
+    /// Groups at rest with a replica at this peer: a leader asks who still follows, a follower waits for its leader.
+    fn wake_groups_of(&mut self, id: PeerId, heard: Tick) {
         for key in 0..self.groups.len() {
             let Some(slot) = &mut self.groups[key] else { continue };
             let Leadership { role, leader, .. } = slot.group.leadership();
-            let has_replica = slot.brokers.iter().any(|&(_, of)| of == broker);
-            let is_led = leader.and_then(|leader| slot.broker_of(leader)) == Some(broker);
+            let has_replica = slot.peers.iter().any(|&(_, of)| of == id);
+            let is_led = leader.and_then(|leader| slot.peer_of(leader)) == Some(id);
             if slot.group.is_resting() && (is_led || (role == Role::Leader && has_replica)) {
                 slot.group.wake_up(self.now, heard);
                 self.note(key, Ok(()));
@@ -314,8 +321,8 @@ impl Driver {
         } else {
             for message in output.messages {
                 let slot = self.groups[key].as_ref().expect("it was there");
-                let broker = slot.broker_of(message.to);
-                if let Some(peer) = broker.and_then(|broker| self.peers.get_mut(&broker)) {
+                let id = slot.peer_of(message.to);
+                if let Some(peer) = id.and_then(|id| self.peers.get_mut(&id)) {
                     peer.say(self.now, group, message, &self.bounds);
                 }
             }
@@ -371,16 +378,16 @@ impl Driver {
         let beat = Heartbeat { committed: RaftIndex(0), sent: Tick(0), rest: false };
         for follower in slot.group.followers() {
             let message = Message { from, to: follower.replica, term, body: Body::Heartbeat(beat) };
-            let broker = slot.broker_of(follower.replica);
-            if let Some(peer) = broker.and_then(|broker| self.peers.get_mut(&broker)) {
+            let id = slot.peer_of(follower.replica);
+            if let Some(peer) = id.and_then(|id| self.peers.get_mut(&id)) {
                 peer.say(self.now, slot.id, message, &self.bounds);
             }
         }
     }
 
-    /// The next frame for a broker's connection. Room in its queue is room for groups that found it full.
-    pub fn take_frame(&mut self, broker: BrokerId) -> Option<Frame> {
-        let peer = self.peers.get_mut(&broker)?;
+    /// The next frame for a peer's connection. Room in its queue is room for groups that found it full.
+    pub fn take_frame(&mut self, id: PeerId) -> Option<Frame> {
+        let peer = self.peers.get_mut(&id)?;
         let frame = peer.take_frame()?;
         let stalled = std::mem::take(&mut peer.stalled);
         stalled.into_iter().for_each(|key| self.will_send(key));

@@ -1,15 +1,14 @@
-//! One other broker, as a shard sees it.
+//! One shard of another broker, as this one sees it.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::config::{Bounds, Timing};
 use crate::frame::{Frame, MESSAGES_MAX, OFFERS_MAX, encode_messages};
-use crate::ids::{BrokerId, GroupId, Tick};
+use crate::ids::{GroupId, Tick};
 use crate::message::{Body, Message};
 
 /// Its connection's queue, and when it was heard.
 pub(super) struct Peer {
-    pub broker: BrokerId,
     pub connected: bool,
     /// When a frame of it last came.
     pub heard: Tick,
@@ -28,9 +27,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub fn new(broker: BrokerId, now: Tick) -> Peer {
+    pub fn new(now: Tick) -> Peer {
         Peer {
-            broker,
             connected: false,
             heard: now,
             acked: None,
@@ -67,7 +65,7 @@ impl Peer {
         self.acked = self.acked.max((echo > Tick(0)).then_some(echo));
     }
 
-    /// To a broker that can't be reached nothing is said, nor more than fits: Raft says it again.
+    /// To a peer that can't be reached nothing is said, nor more than fits: Raft says it again.
     pub fn say(&mut self, now: Tick, group: GroupId, message: Message, bounds: &Bounds) {
         let is_offer = matches!(message.body, Body::SnapshotOffer(_));
         if !self.has_room(bounds) || (is_offer && self.offers == OFFERS_MAX) {

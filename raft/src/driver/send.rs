@@ -10,7 +10,7 @@ enum Room {
     Yes,
     /// The shard's window or the follower's is full.
     InFlight,
-    /// The broker's queue is, or it isn't connected.
+    /// The peer's queue is, or it isn't connected.
     Queue,
 }
 
@@ -65,11 +65,10 @@ impl Driver {
         self.in_flight -= gone.map(|pipe| pipe.bytes).sum::<u64>();
     }
 
-    /// A broker that can't be reached holds no room that others need. What it was sent is sent again.
-    pub(super) fn give_up_pipes_to(&mut self, broker: BrokerId) {
+    /// A peer that can't be reached holds no room that others need. What it was sent is sent again.
+    pub(super) fn give_up_pipes_to(&mut self, id: PeerId) {
         for key in 0..self.groups.len() {
-            let leads_to =
-                |slot: &Slot| slot.pipes.iter().position(|pipe| slot.broker_of(pipe.to) == Some(broker));
+            let leads_to = |slot: &Slot| slot.pipes.iter().position(|pipe| slot.peer_of(pipe.to) == Some(id));
             while let Some(at) = self.groups[key].as_ref().and_then(leads_to) {
                 self.give_up_pipe(key, at);
             }
@@ -79,7 +78,7 @@ impl Driver {
     }
 
     /// What it still had to send is asked of Raft anew: from disk, or as a snapshot where retention was faster.
-    fn give_up_pipe(&mut self, key: usize, at: usize) {
+    pub(super) fn give_up_pipe(&mut self, key: usize, at: usize) {
         let slot = self.groups[key].as_mut().expect("a group of this driver");
         let pipe = slot.pipes.swap_remove(at);
         self.in_flight -= pipe.bytes;
@@ -117,12 +116,12 @@ impl Driver {
             if !pipe.wants() {
                 return;
             }
-            let Some(broker) = slot.broker_of(pipe.to) else { return };
-            let room = self.room(pipe, broker);
+            let Some(id) = slot.peer_of(pipe.to) else { return };
+            let room = self.room(pipe, id);
             match room {
                 Room::Yes => {}
                 Room::Queue => {
-                    if let Some(peer) = self.peers.get_mut(&broker).filter(|peer| peer.connected) {
+                    if let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.connected) {
                         peer.stalled.insert(key);
                     }
                     return;
@@ -156,8 +155,8 @@ impl Driver {
     }
 
     /// Half of the shard's room is for followers that owe nothing: those that are slow can't have all of it.
-    fn room(&self, pipe: &Pipe, broker: BrokerId) -> Room {
-        if !self.peers.get(&broker).is_some_and(|peer| peer.has_room(&self.bounds)) {
+    fn room(&self, pipe: &Pipe, id: PeerId) -> Room {
+        if !self.peers.get(&id).is_some_and(|peer| peer.has_room(&self.bounds)) {
             return Room::Queue;
         }
         let has_room = if pipe.bytes == 0 {
@@ -205,10 +204,8 @@ impl Driver {
         self.in_flight += pipe.sent(&entries);
         let append = Append { start, term_before, committed: slot.group.committed(), entries };
         let message = Message { from, to, term, body: Body::Append(append) };
-        let broker = slot.broker_of(to);
-        if let Some(peer) =
-            broker.and_then(|broker| self.peers.get_mut(&broker)).filter(|peer| peer.connected)
-        {
+        let id = slot.peer_of(to);
+        if let Some(peer) = id.and_then(|id| self.peers.get_mut(&id)).filter(|peer| peer.connected) {
             peer.push(encode_append(group, &message));
         }
         true

@@ -1,8 +1,8 @@
 use super::*;
 use crate::testing::Kept;
 
-const HERE: BrokerId = BrokerId(0);
-const PEERS: [BrokerId; 2] = [BrokerId(1), BrokerId(2)];
+const HERE: PeerId = PeerId(0);
+const PEERS: [PeerId; 2] = [PeerId(1), PeerId(2)];
 
 fn group(partition: i32) -> GroupId {
     GroupId { topic: 1, partition }
@@ -41,7 +41,7 @@ impl Cluster {
         let mut logs = HashMap::new();
         for (at, driver) in drivers.iter_mut().enumerate() {
             for partition in 0..groups {
-                let replica = Replica { group: group(partition), id: voters[at], brokers: brokers.clone() };
+                let replica = Replica { group: group(partition), id: voters[at], peers: brokers.clone() };
                 let seed = (at as u64) << 32 | partition as u64;
                 driver.open(now, replica, seed, &Kept::new(0, &voters)).unwrap();
                 logs.insert((at, group(partition)), Vec::new());
@@ -75,12 +75,12 @@ impl Cluster {
             }
             self.drivers[at].send(&mut Memory(&self.logs, at));
             for to in (0..3).filter(|&to| to != at) {
-                while let Some(frame) = self.drivers[at].take_frame(BrokerId(to as i32)) {
+                while let Some(frame) = self.drivers[at].take_frame(PeerId(to as u64)) {
                     sent = true;
                     self.frames += 1;
                     if Some(to) != self.dead {
                         let content = read(&frame);
-                        self.drivers[to].receive(self.now, BrokerId(at as i32), content);
+                        self.drivers[to].receive(self.now, PeerId(at as u64), content);
                     }
                 }
             }
@@ -171,13 +171,13 @@ fn what_is_in_flight_is_bounded_and_a_dead_broker_gives_its_room_back() {
         assert!(driver.in_flight_bytes() <= bounds.shard_bytes + (1 << 20));
         for peer in (0..3).filter(|&peer| peer != at) {
             let mut queued = 0;
-            while let Some(frame) = driver.peers.get_mut(&BrokerId(peer as i32)).unwrap().take_frame() {
+            while let Some(frame) = driver.peers.get_mut(&PeerId(peer as u64)).unwrap().take_frame() {
                 queued += frame.bytes();
             }
             assert!(queued <= bounds.peer_queue_bytes + bounds.append_bytes + 4096, "{queued}");
         }
         for peer in (0..3).filter(|&peer| peer != at) {
-            driver.peer_disconnected(cluster.now, BrokerId(peer as i32));
+            driver.peer_disconnected(cluster.now, PeerId(peer as u64));
         }
         assert_eq!(driver.in_flight_bytes(), 0);
     }
@@ -197,8 +197,8 @@ fn a_follower_that_was_away_gets_all_it_missed() {
     }
     cluster.dead = None;
     for (one, other) in [(leader, away), (away, leader)] {
-        cluster.drivers[one].peer_disconnected(cluster.now, BrokerId(other as i32));
-        cluster.drivers[one].peer_connected(cluster.now, BrokerId(other as i32));
+        cluster.drivers[one].peer_disconnected(cluster.now, PeerId(other as u64));
+        cluster.drivers[one].peer_connected(cluster.now, PeerId(other as u64));
     }
     cluster.run(60);
     assert_eq!(cluster.logs[&(away, group(0))], cluster.logs[&(leader, group(0))]);

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use flatbuffers::{Vector, VerifierOptions};
 
-use crate::ids::{BrokerId, GroupId, RaftIndex, ReplicaId, Term, Tick};
+use crate::ids::{GroupId, RaftIndex, ReplicaId, Term, Tick};
 use crate::log::{Entry, EntryKind};
 use crate::membership::Membership;
 use crate::message::*;
 
 use super::generated::corelog as fb;
-use super::{BadFrame, Content, HEADER_BYTES_MAX, Hello, MESSAGES_MAX, Messages, OFFERS_MAX, Prefix};
+use super::{BadFrame, Content, HEADER_BYTES_MAX, MESSAGES_MAX, Messages, OFFERS_MAX, Prefix};
 
 /// `header` and `body` have the lengths that the prefix announced.
 pub fn decode(prefix: Prefix, header: &[u8], body: Bytes) -> Result<Content, BadFrame> {
@@ -28,16 +28,8 @@ pub fn decode(prefix: Prefix, header: &[u8], body: Bytes) -> Result<Content, Bad
     if let Some(append) = root.content_as_append() {
         return decode_append(append, body);
     }
-    if let Some(messages) = root.content_as_messages() {
-        return decode_messages(messages).map(Content::Messages);
-    }
-    match root.content_as_hello() {
-        Some(hello) => Ok(Content::Hello(Hello {
-            cluster: u128::from(hello.cluster_high()) << 64 | u128::from(hello.cluster_low()),
-            broker: BrokerId(hello.broker()),
-            incarnation: hello.incarnation(),
-            feature_level: hello.feature_level(),
-        })),
+    match root.content_as_messages() {
+        Some(messages) => decode_messages(messages).map(Content::Messages),
         None => Err(BadFrame::Senseless("a content that this feature level does not know")),
     }
 }

@@ -8,7 +8,7 @@ use crate::log::{Entry, EntryKind};
 use crate::message::{Body, Message, Outcome, SnapshotOffer};
 
 use super::generated::corelog as fb;
-use super::{Frame, Hello, PREFIX_BYTES};
+use super::{Frame, PREFIX_BYTES};
 
 fn address(group: GroupId, message: &Message) -> fb::Address {
     let (high, low) = ((group.topic >> 64) as u64, group.topic as u64);
@@ -31,19 +31,6 @@ fn finish(
     head.put_u32_le(crc32c::crc32c(header));
     head.put_slice(header);
     Frame { head: head.freeze(), body }
-}
-
-pub fn encode_hello(hello: &Hello) -> Frame {
-    let mut builder = FlatBufferBuilder::with_capacity(128);
-    let args = fb::HelloArgs {
-        cluster_high: (hello.cluster >> 64) as u64,
-        cluster_low: hello.cluster as u64,
-        broker: hello.broker.0,
-        incarnation: hello.incarnation,
-        feature_level: hello.feature_level,
-    };
-    let content = fb::Hello::create(&mut builder, &args).as_union_value();
-    finish(builder, fb::Content::Hello, content, Vec::new())
 }
 
 /// `message` is an append; its entries' bytes are the body.

@@ -10,12 +10,11 @@ pub mod corelog {
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_CONTENT: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_CONTENT: u8 = 3;
+pub const ENUM_MAX_CONTENT: u8 = 2;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_CONTENT: [Content; 4] = [
+pub const ENUM_VALUES_CONTENT: [Content; 3] = [
   Content::NONE,
-  Content::Hello,
   Content::Messages,
   Content::Append,
 ];
@@ -26,15 +25,13 @@ pub struct Content(pub u8);
 #[allow(non_upper_case_globals)]
 impl Content {
   pub const NONE: Self = Self(0);
-  pub const Hello: Self = Self(1);
-  pub const Messages: Self = Self(2);
-  pub const Append: Self = Self(3);
+  pub const Messages: Self = Self(1);
+  pub const Append: Self = Self(2);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 3;
+  pub const ENUM_MAX: u8 = 2;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
-    Self::Hello,
     Self::Messages,
     Self::Append,
   ];
@@ -42,7 +39,6 @@ impl Content {
   pub fn variant_name(self) -> Option<&'static str> {
     match self {
       Self::NONE => Some("NONE"),
-      Self::Hello => Some("Hello"),
       Self::Messages => Some("Messages"),
       Self::Append => Some("Append"),
       _ => None,
@@ -1662,170 +1658,6 @@ impl ::core::fmt::Debug for SnapshotOffer<'_> {
       ds.finish()
   }
 }
-pub enum HelloOffset {}
-#[derive(Copy, Clone, PartialEq)]
-
-pub struct Hello<'a> {
-  pub _tab: ::flatbuffers::Table<'a>,
-}
-
-impl<'a> ::flatbuffers::Follow<'a> for Hello<'a> {
-  type Inner = Hello<'a>;
-  #[inline]
-  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
-  }
-}
-
-impl<'a> Hello<'a> {
-  pub const VT_CLUSTER_HIGH: ::flatbuffers::VOffsetT = 4;
-  pub const VT_CLUSTER_LOW: ::flatbuffers::VOffsetT = 6;
-  pub const VT_BROKER: ::flatbuffers::VOffsetT = 8;
-  pub const VT_INCARNATION: ::flatbuffers::VOffsetT = 10;
-  pub const VT_FEATURE_LEVEL: ::flatbuffers::VOffsetT = 12;
-
-  #[inline]
-  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
-    Hello { _tab: table }
-  }
-  #[allow(unused_mut)]
-  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
-    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-    args: &'args HelloArgs
-  ) -> ::flatbuffers::WIPOffset<Hello<'bldr>> {
-    let mut builder = HelloBuilder::new(_fbb);
-    builder.add_incarnation(args.incarnation);
-    builder.add_cluster_low(args.cluster_low);
-    builder.add_cluster_high(args.cluster_high);
-    builder.add_feature_level(args.feature_level);
-    builder.add_broker(args.broker);
-    builder.finish()
-  }
-
-
-  #[inline]
-  pub fn cluster_high(&self) -> u64 {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<u64>(Hello::VT_CLUSTER_HIGH, Some(0)).unwrap()}
-  }
-  #[inline]
-  pub fn cluster_low(&self) -> u64 {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<u64>(Hello::VT_CLUSTER_LOW, Some(0)).unwrap()}
-  }
-  #[inline]
-  pub fn broker(&self) -> i32 {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<i32>(Hello::VT_BROKER, Some(0)).unwrap()}
-  }
-  #[inline]
-  pub fn incarnation(&self) -> u64 {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<u64>(Hello::VT_INCARNATION, Some(0)).unwrap()}
-  }
-  #[inline]
-  pub fn feature_level(&self) -> i32 {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<i32>(Hello::VT_FEATURE_LEVEL, Some(0)).unwrap()}
-  }
-}
-
-impl ::flatbuffers::Verifiable for Hello<'_> {
-  #[inline]
-  fn run_verifier(
-    v: &mut ::flatbuffers::Verifier, pos: usize
-  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-    v.visit_table(pos)?
-     .visit_field::<u64>("cluster_high", Self::VT_CLUSTER_HIGH, false)?
-     .visit_field::<u64>("cluster_low", Self::VT_CLUSTER_LOW, false)?
-     .visit_field::<i32>("broker", Self::VT_BROKER, false)?
-     .visit_field::<u64>("incarnation", Self::VT_INCARNATION, false)?
-     .visit_field::<i32>("feature_level", Self::VT_FEATURE_LEVEL, false)?
-     .finish();
-    Ok(())
-  }
-}
-pub struct HelloArgs {
-    pub cluster_high: u64,
-    pub cluster_low: u64,
-    pub broker: i32,
-    pub incarnation: u64,
-    pub feature_level: i32,
-}
-impl<'a> Default for HelloArgs {
-  #[inline]
-  fn default() -> Self {
-    HelloArgs {
-      cluster_high: 0,
-      cluster_low: 0,
-      broker: 0,
-      incarnation: 0,
-      feature_level: 0,
-    }
-  }
-}
-
-pub struct HelloBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
-  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
-}
-impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HelloBuilder<'a, 'b, A> {
-  #[inline]
-  pub fn add_cluster_high(&mut self, cluster_high: u64) {
-    self.fbb_.push_slot::<u64>(Hello::VT_CLUSTER_HIGH, cluster_high, 0);
-  }
-  #[inline]
-  pub fn add_cluster_low(&mut self, cluster_low: u64) {
-    self.fbb_.push_slot::<u64>(Hello::VT_CLUSTER_LOW, cluster_low, 0);
-  }
-  #[inline]
-  pub fn add_broker(&mut self, broker: i32) {
-    self.fbb_.push_slot::<i32>(Hello::VT_BROKER, broker, 0);
-  }
-  #[inline]
-  pub fn add_incarnation(&mut self, incarnation: u64) {
-    self.fbb_.push_slot::<u64>(Hello::VT_INCARNATION, incarnation, 0);
-  }
-  #[inline]
-  pub fn add_feature_level(&mut self, feature_level: i32) {
-    self.fbb_.push_slot::<i32>(Hello::VT_FEATURE_LEVEL, feature_level, 0);
-  }
-  #[inline]
-  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HelloBuilder<'a, 'b, A> {
-    let start = _fbb.start_table();
-    HelloBuilder {
-      fbb_: _fbb,
-      start_: start,
-    }
-  }
-  #[inline]
-  pub fn finish(self) -> ::flatbuffers::WIPOffset<Hello<'a>> {
-    let o = self.fbb_.end_table(self.start_);
-    ::flatbuffers::WIPOffset::new(o.value())
-  }
-}
-
-impl ::core::fmt::Debug for Hello<'_> {
-  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-    let mut ds = f.debug_struct("Hello");
-      ds.field("cluster_high", &self.cluster_high());
-      ds.field("cluster_low", &self.cluster_low());
-      ds.field("broker", &self.broker());
-      ds.field("incarnation", &self.incarnation());
-      ds.field("feature_level", &self.feature_level());
-      ds.finish()
-  }
-}
 pub enum MessagesOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -2291,20 +2123,6 @@ impl<'a> Header<'a> {
   }
   #[inline]
   #[allow(non_snake_case)]
-  pub fn content_as_hello(&self) -> Option<Hello<'a>> {
-    if self.content_type() == Content::Hello {
-      let u = self.content();
-      // Safety:
-      // Created from a valid Table for this object
-      // Which contains a valid union in this slot
-      Some(unsafe { Hello::init_from_table(u) })
-    } else {
-      None
-    }
-  }
-
-  #[inline]
-  #[allow(non_snake_case)]
   pub fn content_as_messages(&self) -> Option<Messages<'a>> {
     if self.content_type() == Content::Messages {
       let u = self.content();
@@ -2341,7 +2159,6 @@ impl ::flatbuffers::Verifiable for Header<'_> {
     v.visit_table(pos)?
      .visit_union::<Content, _>("content_type", Self::VT_CONTENT_TYPE, "content", Self::VT_CONTENT, true, |key, v, pos| {
         match key {
-          Content::Hello => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Hello>>("Content::Hello", pos),
           Content::Messages => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Messages>>("Content::Messages", pos),
           Content::Append => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Append>>("Content::Append", pos),
           _ => Ok(()),
@@ -2399,13 +2216,6 @@ impl ::core::fmt::Debug for Header<'_> {
     let mut ds = f.debug_struct("Header");
       ds.field("content_type", &self.content_type());
       match self.content_type() {
-        Content::Hello => {
-          if let Some(x) = self.content_as_hello() {
-            ds.field("content", &x)
-          } else {
-            ds.field("content", &"InvalidFlatbuffer: Union discriminant does not match value.")
-          }
-        },
         Content::Messages => {
           if let Some(x) = self.content_as_messages() {
             ds.field("content", &x)

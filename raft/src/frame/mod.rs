@@ -1,4 +1,4 @@
-//! Frames between brokers: a FlatBuffers header of `schema/frames.fbs`, then the bytes of batches as they are.
+//! Frames between shards of brokers: a FlatBuffers header of `schema/frames.fbs`, then the bytes of batches as they are.
 //!
 //! Whoever reads a connection takes [`PREFIX_BYTES`], asks [`Prefix::parse`] how much follows, reads the header, then
 //! the body into what becomes the log, and gives both to [`decode`]. No length that a peer claims is believed further
@@ -14,11 +14,11 @@ mod tests;
 
 use bytes::Bytes;
 
-use crate::ids::{BrokerId, GroupId, Tick};
+use crate::ids::{GroupId, Tick};
 use crate::message::Message;
 
 pub use decode::decode;
-pub use encode::{encode_append, encode_hello, encode_messages};
+pub use encode::{encode_append, encode_messages};
 
 pub const PREFIX_BYTES: usize = 12;
 pub const HEADER_BYTES_MAX: usize = 1 << 20;
@@ -30,16 +30,6 @@ const MESSAGE_BYTES_MAX: usize = 72;
 const _: () = assert!(MESSAGES_MAX * MESSAGE_BYTES_MAX < HEADER_BYTES_MAX * 3 / 4);
 /// Offers in one frame: each has a membership of up to a kilobyte.
 pub const OFFERS_MAX: usize = 64;
-
-/// What a broker says of itself first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hello {
-    pub cluster: u128,
-    pub broker: BrokerId,
-    /// Another one each time the broker starts.
-    pub incarnation: u64,
-    pub feature_level: i32,
-}
 
 /// All that one shard says to another besides entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,7 +43,6 @@ pub struct Messages {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    Hello(Hello),
     Messages(Messages),
     /// A message that is an append.
     Append(GroupId, Message),
@@ -85,7 +74,7 @@ pub enum BadFrame {
     Checksum { said: u32, found: u32 },
     #[error("the header is no valid FlatBuffer of this schema: {0}")]
     Invalid(String),
-    #[error("the frame says what no broker does: {0}")]
+    #[error("the frame says what no peer does: {0}")]
     Senseless(&'static str),
 }
 

@@ -49,8 +49,8 @@ impl Group {
     /// Whether this replica leads and no other can: its committed index is then the group's, and may be read from.
     ///
     /// It leads, has committed an entry of its own term, hands leadership to nobody, and a majority answered heartbeats
-    /// that are younger than the lease. Of a group at rest the brokers' own heartbeats count: `heard` says when the
-    /// latest one was sent that the replica's broker answered.
+    /// that are younger than the lease. Of a group at rest the peers' own heartbeats count: `heard` says when the
+    /// latest one was sent that the replica's peer answered.
     pub fn may_lead(&self, now: Tick, heard: impl Fn(ReplicaId) -> Option<Tick>) -> bool {
         if self.leadership.role != Role::Leader || self.clock.transfer_due.is_some() || self.removed {
             return false;

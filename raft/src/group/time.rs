@@ -200,29 +200,29 @@ impl Group {
         }
     }
 
-    /// Ends a rest. `heard`: when the leader's broker was last heard, by which a follower at rest knew that it lives.
+    /// Ends a rest. `heard`: when the leader's peer was last heard, by which a follower at rest knew that it lives.
     pub fn wake_up(&mut self, now: Tick, heard: Tick) {
         if !self.resting {
             return;
         }
         self.clock.now = now;
-        self.hear_broker(heard);
+        self.hear_peer(heard);
         self.wake();
         // The wait is over already: what is left is that not all stand at once.
         let wait = self.clock.random.below(self.clock.timing.election);
         self.clock.election_due = self.clock.promised_until.max(now).after(wait);
     }
 
-    /// A follower at rest: its leader's broker was heard.
-    fn hear_broker(&mut self, heard: Tick) {
+    /// A follower at rest: its leader's peer was heard.
+    fn hear_peer(&mut self, heard: Tick) {
         let promise = heard.after(self.clock.timing.election);
         self.clock.promised_until = self.clock.promised_until.max(promise);
     }
 
-    /// What a follower at rest keeps to, told before it hears a message: its leader's broker was heard at `heard`.
+    /// What a follower at rest keeps to, told before it hears a message: its leader's peer was heard at `heard`.
     pub fn keep_promise(&mut self, heard: Tick) {
         if self.resting && self.leadership.role != Role::Leader {
-            self.hear_broker(heard);
+            self.hear_peer(heard);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use corelog_raft::frame::Frame;
-use corelog_raft::{BrokerId, Random};
+use corelog_raft::{PeerId, Random};
 
 /// One direction of a pair; entries and messages travel on connections of their own and may overtake each other.
 #[derive(Default)]
@@ -13,9 +13,9 @@ struct Link {
 
 #[derive(Default)]
 pub struct Links {
-    links: BTreeMap<(BrokerId, BrokerId), Link>,
+    links: BTreeMap<(PeerId, PeerId), Link>,
     /// No frame passes in this direction.
-    pub cut: BTreeSet<(BrokerId, BrokerId)>,
+    pub cut: BTreeSet<(PeerId, PeerId)>,
     /// Of a hundred frames so many are lost, and as many come twice.
     pub hostile: u64,
     delay: u64,
@@ -26,7 +26,7 @@ impl Links {
         Links { hostile, delay, ..Links::default() }
     }
 
-    pub fn send(&mut self, now: u64, from: BrokerId, to: BrokerId, frame: Frame, random: &mut Random) {
+    pub fn send(&mut self, now: u64, from: PeerId, to: PeerId, frame: Frame, random: &mut Random) {
         let queue =
             &mut self.links.entry((from, to)).or_default().queues[usize::from(!frame.body.is_empty())];
         let times = match random.below(100) {
@@ -42,7 +42,7 @@ impl Links {
     }
 
     /// Frames that arrive now. What meets a cut waits for its end, or for the connection's.
-    pub fn arrivals(&mut self, now: u64) -> Vec<(BrokerId, BrokerId, Frame)> {
+    pub fn arrivals(&mut self, now: u64) -> Vec<(PeerId, PeerId, Frame)> {
         let mut arrived = Vec::new();
         for (&(from, to), link) in &mut self.links {
             if self.cut.contains(&(from, to)) {
@@ -59,7 +59,7 @@ impl Links {
     }
 
     /// The connection ends: what was on its way is lost.
-    pub fn reset(&mut self, a: BrokerId, b: BrokerId) {
+    pub fn reset(&mut self, a: PeerId, b: PeerId) {
         self.links.remove(&(a, b));
         self.links.remove(&(b, a));
     }

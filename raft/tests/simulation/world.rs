@@ -23,7 +23,7 @@ pub enum Planted {
 }
 
 pub struct Plan {
-    pub brokers: i32,
+    pub brokers: u64,
     pub groups: i32,
     pub ticks: u64,
     pub sync_ticks: u64,
@@ -48,7 +48,7 @@ impl Plan {
 }
 
 struct Broker {
-    id: BrokerId,
+    id: PeerId,
     driver: Driver,
     disks: BTreeMap<GroupId, (ReplicaId, Disk)>,
     up: bool,
@@ -58,7 +58,7 @@ struct Broker {
     ahead: u64,
     faster: u64,
     slow_disk: u64,
-    inbox: Vec<(BrokerId, Content)>,
+    inbox: Vec<(PeerId, Content)>,
     reads: Vec<(u64, GroupId, RaftIndex, RaftIndex)>,
     installs: Vec<(u64, GroupId, SnapshotOffer)>,
     /// When a leader gives up on a transfer.
@@ -108,10 +108,10 @@ pub struct World {
     now: u64,
     brokers: Vec<Broker>,
     /// Where each replica that ever was is or was.
-    places: BTreeMap<GroupId, Vec<(ReplicaId, BrokerId)>>,
+    places: BTreeMap<GroupId, Vec<(ReplicaId, PeerId)>>,
     founders: BTreeMap<GroupId, Membership>,
     wiped: BTreeMap<GroupId, ReplicaId>,
-    connected: BTreeSet<(BrokerId, BrokerId)>,
+    connected: BTreeSet<(PeerId, PeerId)>,
     cuts_until: u64,
     links: Links,
     checks: Checks,
@@ -144,7 +144,7 @@ impl World {
             plan,
         };
         for id in 0..world.plan.brokers {
-            let broker = world.new_broker(BrokerId(id));
+            let broker = world.new_broker(PeerId(id));
             world.brokers.push(broker);
         }
         for partition in 0..world.plan.groups {
@@ -153,7 +153,7 @@ impl World {
         world
     }
 
-    fn new_broker(&mut self, id: BrokerId) -> Broker {
+    fn new_broker(&mut self, id: PeerId) -> Broker {
         let (ahead, faster) = (1 + self.random.below(1000), self.random.below(5));
         let driver = Driver::new(Timing::default(), Bounds::default(), Tick(ahead));
         Broker {
@@ -175,7 +175,7 @@ impl World {
 
     fn found(&mut self, group: GroupId) {
         let replicas: Vec<_> =
-            (0..self.plan.brokers).map(|broker| (self.new_replica(), BrokerId(broker))).collect();
+            (0..self.plan.brokers).map(|broker| (self.new_replica(), PeerId(broker))).collect();
         let voters: Vec<_> = replicas.iter().map(|&(replica, _)| replica).collect();
         let membership = Membership::of_voters(&voters);
         self.places.insert(group, replicas.clone());
@@ -192,11 +192,11 @@ impl World {
         ReplicaId(self.next_replica)
     }
 
-    fn open(&mut self, broker: BrokerId, group: GroupId) {
+    fn open(&mut self, broker: PeerId, group: GroupId) {
         let seed = self.random.number();
         let broker = &mut self.brokers[broker.0 as usize];
         let (id, disk) = &broker.disks[&group];
-        let replica = Replica { group, id: *id, brokers: self.places[&group].clone() };
+        let replica = Replica { group, id: *id, peers: self.places[&group].clone() };
         let now = broker.clock(self.now);
         broker.driver.open(now, replica, seed, disk).expect("a log that can be opened");
     }
@@ -361,7 +361,7 @@ impl World {
         let mut memory = Memory { disks, reads, now: self.now, random: &mut self.random };
         broker.driver.send(&mut memory);
         let from = broker.id;
-        for to in (0..self.plan.brokers).map(BrokerId) {
+        for to in (0..self.plan.brokers).map(PeerId) {
             while let Some(frame) = self.brokers[at].driver.take_frame(to) {
                 if self.planted == Some(Planted::CommitsFromOne) {
                     self.pretend_answer(at, now, to, &frame);
@@ -372,7 +372,7 @@ impl World {
         Ok(())
     }
 
-    fn pretend_answer(&mut self, at: usize, now: Tick, to: BrokerId, frame: &Frame) {
+    fn pretend_answer(&mut self, at: usize, now: Tick, to: PeerId, frame: &Frame) {
         let Content::Append(group, message) = received(frame) else { return };
         let Body::Append(append) = message.body else { return };
         let Some(last) = append.entries.last() else { return };
@@ -485,7 +485,6 @@ fn with_own_term(driver: &Driver, content: Content) -> Content {
             let lifted = messages.messages.into_iter().map(lift).collect();
             Content::Messages(Messages { messages: lifted, ..messages })
         }
-        hello => hello,
     }
 }
 

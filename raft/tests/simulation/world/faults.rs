@@ -41,11 +41,11 @@ impl World {
     /// One broker from the others, or one direction of one pair.
     fn cut(&mut self) {
         let (at, other) = (self.any_broker(), self.any_broker());
-        let (a, b) = (BrokerId(at as i32), BrokerId(other as i32));
+        let (a, b) = (PeerId(at as u64), PeerId(other as u64));
         if self.rolls(2) {
             self.links.cut.insert((a, b));
         } else {
-            for peer in (0..self.plan.brokers).map(BrokerId) {
+            for peer in (0..self.plan.brokers).map(PeerId) {
                 self.links.cut.insert((a, peer));
                 self.links.cut.insert((peer, a));
             }
@@ -67,7 +67,7 @@ impl World {
         broker.transfers.clear();
         broker.disks.values_mut().for_each(|(_, disk)| disk.crash(random));
         let id = broker.id;
-        (0..self.plan.brokers).for_each(|peer| self.disconnect(id, BrokerId(peer)));
+        (0..self.plan.brokers).for_each(|peer| self.disconnect(id, PeerId(peer)));
     }
 
     /// A broker loses its disk, where each of its groups can do without.
@@ -92,7 +92,7 @@ impl World {
         self.wiped.extend(replicas);
     }
 
-    pub(super) fn disconnect(&mut self, a: BrokerId, b: BrokerId) {
+    pub(super) fn disconnect(&mut self, a: PeerId, b: PeerId) {
         self.links.reset(a, b);
         for (one, other) in [(a, b), (b, a)] {
             if self.connected.remove(&(one, other)) && self.brokers[one.0 as usize].up {
@@ -105,9 +105,9 @@ impl World {
     }
 
     pub(super) fn connect(&mut self) {
-        for a in (0..self.plan.brokers).map(BrokerId) {
-            for b in (a.0 + 1..self.plan.brokers).map(BrokerId) {
-                let up = |id: BrokerId| self.brokers[id.0 as usize].up;
+        for a in (0..self.plan.brokers).map(PeerId) {
+            for b in (a.0 + 1..self.plan.brokers).map(PeerId) {
+                let up = |id: PeerId| self.brokers[id.0 as usize].up;
                 let cut = self.links.cut.contains(&(a, b)) || self.links.cut.contains(&(b, a));
                 if self.connected.contains(&(a, b)) || cut || !up(a) || !up(b) || !self.rolls(5) {
                     continue;
@@ -205,7 +205,7 @@ impl World {
         let leads = self.brokers[at].driver.group(group).expect("it leads").membership().clone();
         let wiped = self.wiped.get(&group).copied();
         let (mut voters, mut learners, mut places) = (Vec::new(), Vec::new(), self.places[&group].clone());
-        for broker in (0..self.plan.brokers).map(BrokerId) {
+        for broker in (0..self.plan.brokers).map(PeerId) {
             let on_broker =
                 |replica: &ReplicaId| places.contains(&(*replica, broker)) && Some(*replica) != wiped;
             let present = leads.replicas().into_iter().find(on_broker);
@@ -228,7 +228,7 @@ impl World {
         }
         self.places.insert(group, places.clone());
         for broker in &mut self.brokers {
-            broker.driver.set_brokers(group, places.clone());
+            broker.driver.set_peers(broker.clock(self.now), group, places.clone());
         }
         for (replica, broker) in new {
             self.begin_replica(group, replica, broker);
@@ -236,7 +236,7 @@ impl World {
     }
 
     /// In place of one that was there: the controller knows that it is in no membership any more.
-    fn begin_replica(&mut self, group: GroupId, replica: ReplicaId, broker: BrokerId) {
+    fn begin_replica(&mut self, group: GroupId, replica: ReplicaId, broker: PeerId) {
         let disk = Disk::new(self.founders[&group].clone());
         let place = &mut self.brokers[broker.0 as usize];
         place.driver.close(group);
