@@ -46,7 +46,7 @@ use corelog_io::sync::Notify;
 use corelog_io::{Instant, Queue, sleep, spawn};
 use corelog_raft::config::{Bounds, TICK, Timing};
 use corelog_raft::frame::{Content, Frame};
-use corelog_raft::{BrokerId, Driver, GroupId, GroupTurn, Membership, OpenError, ReplicaId, Role, Term, Tick};
+use corelog_raft::{PeerId, Driver, GroupId, GroupTurn, Membership, OpenError, ReplicaId, Role, Term, Tick};
 use corelog_storage::{Leads, Log, LogId, NotTaken, RaftIndex, ShardStorage};
 use corelog_wire::records::BatchHeader;
 
@@ -55,7 +55,7 @@ pub use replica::{Led, NotCommitted, Replica};
 /// What has frames brought to other cores' drivers.
 pub trait Network {
     /// There may be frames for this peer: [`Replicas::take_frame`] until there is none.
-    fn frames(&self, peer: BrokerId);
+    fn frames(&self, peer: PeerId);
 }
 
 /// Whose logs these are.
@@ -72,7 +72,7 @@ pub struct Opening {
     /// What the group begins with, for a log that says nothing of it.
     pub founders: Membership,
     /// Where its replicas are, this one among them.
-    pub places: Vec<(ReplicaId, BrokerId)>,
+    pub places: Vec<(ReplicaId, PeerId)>,
 }
 
 /// All replicas of a core.
@@ -84,7 +84,7 @@ pub struct Replicas {
     /// Those whose logs took batches that the driver does not know yet: all of a turn are one proposal.
     proposers: RefCell<Vec<Rc<Replica>>>,
     /// Peers that are connected.
-    peers: RefCell<Vec<BrokerId>>,
+    peers: RefCell<Vec<PeerId>>,
     network: Rc<dyn Network>,
     owner: Rc<dyn Owner>,
     turn_is_due: Notify,
@@ -159,7 +159,7 @@ impl Replicas {
         let group = group_of(log.id());
         let found = found::Found::read(&log, founders).await?;
         let replica = Rc::new(Replica::new(self.me.clone(), group, log.clone()));
-        let with = corelog_raft::Replica { group, id, brokers: places };
+        let with = corelog_raft::Replica { group, id, peers: places };
         let seed = corelog_io::random_u64();
         self.drive(|driver, now| driver.open(now, with, seed, &found))?;
         log.watch_progress(true);
@@ -177,22 +177,22 @@ impl Replicas {
         }
     }
 
-    pub fn peer_connected(&self, peer: BrokerId) {
+    pub fn peer_connected(&self, peer: PeerId) {
         self.peers.borrow_mut().retain(|&known| known != peer);
         self.peers.borrow_mut().push(peer);
         self.drive(|driver, now| driver.peer_connected(now, peer));
     }
 
-    pub fn peer_disconnected(&self, peer: BrokerId) {
+    pub fn peer_disconnected(&self, peer: PeerId) {
         self.peers.borrow_mut().retain(|&known| known != peer);
         self.drive(|driver, now| driver.peer_disconnected(now, peer));
     }
 
-    pub fn receive(&self, from: BrokerId, content: Content) {
+    pub fn receive(&self, from: PeerId, content: Content) {
         self.drive(|driver, now| driver.receive(now, from, content));
     }
 
-    pub fn take_frame(&self, peer: BrokerId) -> Option<Frame> {
+    pub fn take_frame(&self, peer: PeerId) -> Option<Frame> {
         let frame = self.driver.borrow_mut().take_frame(peer);
         // Its room may be what others wait for.
         if frame.is_some() {

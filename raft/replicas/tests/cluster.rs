@@ -14,7 +14,7 @@ use bytes::Bytes;
 use corelog_io::sim::{Process, Sim};
 use corelog_io::{Queue, random_u64, sleep, spawn, timeout};
 use corelog_raft::config::{Bounds, Timing};
-use corelog_raft::{BrokerId, Membership, ReplicaId};
+use corelog_raft::{PeerId, Membership, ReplicaId};
 use corelog_replicas::{Led, Opening, Owner, Replica, Replicas};
 use corelog_storage::{
     AppendBatch, AppendError, BatchKind, CommitMode, Entry, Log, LogConfig, LogId, RaftIndex,
@@ -92,7 +92,7 @@ async fn broker(shared: Rc<Shared>, node: usize) {
         let opening = Opening {
             id: replica_id(node),
             founders: Membership::of_voters(&(0..shared.nodes).map(replica_id).collect::<Vec<_>>()),
-            places: (0..shared.nodes).map(|node| (replica_id(node), BrokerId(node as i32))).collect(),
+            places: (0..shared.nodes).map(|node| (replica_id(node), PeerId(node as u64))).collect(),
         };
         opened.push(replicas.open(log, opening).await.expect("the log can be opened"));
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use corelog_io::{Instant, Queue, now, random_u64, sleep, spawn};
-use corelog_raft::BrokerId;
+use corelog_raft::PeerId;
 use corelog_raft::frame::{Content, PREFIX_BYTES, Prefix, decode};
 use corelog_replicas::{Network, Replicas};
 use std::cell::{Cell, RefCell};
@@ -95,7 +95,7 @@ impl Node {
     }
 
     fn look(&self, replicas: &Replicas, other: usize) {
-        let peer = BrokerId(other as i32);
+        let peer = PeerId(other as u64);
         let before = self.connected.borrow().get(&other).copied();
         let connection = self.wires.connection(self.node, other);
         if before != connection {
@@ -123,7 +123,7 @@ impl Node {
 }
 
 impl Network for Node {
-    fn frames(&self, peer: BrokerId) {
+    fn frames(&self, peer: PeerId) {
         let other = peer.0 as usize;
         let Some(replicas) = self.replicas.borrow().clone() else { return };
         let Some(&connection) = self.connected.borrow().get(&other) else { return };
