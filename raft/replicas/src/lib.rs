@@ -46,7 +46,7 @@ use corelog_io::sync::Notify;
 use corelog_io::{Instant, Queue, sleep, spawn};
 use corelog_raft::config::{Bounds, TICK, Timing};
 use corelog_raft::frame::{Content, Frame};
-use corelog_raft::{PeerId, Driver, GroupId, GroupTurn, Membership, OpenError, ReplicaId, Role, Term, Tick};
+use corelog_raft::{Driver, GroupId, GroupTurn, Membership, OpenError, PeerId, ReplicaId, Role, Term, Tick};
 use corelog_storage::{Leads, Log, LogId, NotTaken, RaftIndex, ShardStorage};
 use corelog_wire::records::BatchHeader;
 
@@ -301,7 +301,13 @@ pub enum CannotOpen {
 }
 
 impl Leads for Replicas {
-    fn take(&self, log: LogId, index: RaftIndex, header: &BatchHeader, bytes: &Bytes) -> Result<(), NotTaken> {
+    fn take(
+        &self,
+        log: LogId,
+        index: RaftIndex,
+        header: &BatchHeader,
+        bytes: &Bytes,
+    ) -> Result<(), NotTaken> {
         let replica = self.replica(log).ok_or(NotTaken::NotLeading)?;
         let (index, term) = (corelog_raft::RaftIndex(index.0), Term(header.partition_leader_epoch));
         if header.is_internal() {

@@ -131,8 +131,7 @@ impl Replica {
         spawn(Queue::Produce, async move {
             match durable.await {
                 Ok(()) => {
-                    replicas
-                        .drive(|driver, now| driver.hard_state_durable(now, replica.group, hard_state));
+                    replicas.drive(|driver, now| driver.hard_state_durable(now, replica.group, hard_state));
                 }
                 Err(error) => replica.fail(&error, &replicas),
             }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use corelog_io::sim::{Process, Sim};
 use corelog_io::{Queue, random_u64, sleep, spawn, timeout};
 use corelog_raft::config::{Bounds, Timing};
-use corelog_raft::{PeerId, Membership, ReplicaId};
+use corelog_raft::{Membership, PeerId, ReplicaId};
 use corelog_replicas::{Led, Opening, Owner, Replica, Replicas};
 use corelog_storage::{
     AppendBatch, AppendError, BatchKind, CommitMode, Entry, Log, LogConfig, LogId, RaftIndex,
@@ -151,7 +151,9 @@ async fn append(shared: &Rc<Shared>, replica: &Rc<Replica>, log: &Log, group: u8
     };
     let appended = match log.append(batch).await {
         Ok(appended) => appended,
-        Err(AppendError::NotTaken(_) | AppendError::StaleLeaderEpoch { .. } | AppendError::NoQuorum { .. }) => {
+        Err(
+            AppendError::NotTaken(_) | AppendError::StaleLeaderEpoch { .. } | AppendError::NoQuorum { .. },
+        ) => {
             return;
         }
         Err(error) => panic!("the disk is sound: {error}"),
@@ -172,7 +174,6 @@ async fn append(shared: &Rc<Shared>, replica: &Rc<Replica>, log: &Log, group: u8
 fn entries_of(sim: &Sim, machine: &Process, group: u8) -> Vec<Entry> {
     let found = Rc::new(RefCell::new(Vec::new()));
     let out = found.clone();
-    machine.kill();
     world::run(sim, machine, async move {
         let storage = open_as(world::config(0, 1)).await;
         let log = storage.log(log_id(group), "topic", config());
@@ -183,6 +184,7 @@ fn entries_of(sim: &Sim, machine: &Process, group: u8) -> Vec<Entry> {
         }
         *out.borrow_mut() = all;
     });
+    machine.kill();
     found.take()
 }
 
@@ -248,6 +250,8 @@ fn run_seed(seed: u64) -> (usize, usize) {
     }
     sim.run_for(Duration::from_secs(8));
     shared.settling.set(true);
+    // Who appends sees it.
+    sim.run_for(Duration::from_secs(1));
     let mut waited = 0;
     while !alike(&shared) {
         assert!(waited < 60, "replicas don't become alike: {:?}", shared.ends.borrow());
@@ -272,18 +276,29 @@ fn alike(shared: &Shared) -> bool {
 }
 
 fn check_end(sim: &Sim, machines: &[Process], shared: &Shared) {
+    machines.iter().for_each(Process::kill);
     for group in 1..=shared.groups {
-        let all: Vec<Vec<Entry>> =
-            machines.iter().map(|machine| entries_of(sim, machine, group)).collect();
+        let all: Vec<Vec<Entry>> = machines.iter().map(|machine| entries_of(sim, machine, group)).collect();
         for (node, entries) in all.iter().enumerate() {
-            assert!(entries == &all[0], "group {group}: node {node} has other entries than node 0");
+            if let Some(at) =
+                (0..entries.len().max(all[0].len())).find(|&at| entries.get(at) != all[0].get(at))
+            {
+                let describe = |all: &[Entry]| all.get(at).map(|e| (e.index, e.term, e.bytes.slice(..61)));
+                panic!(
+                    "group {group}: {} entries on node {node}, {} on node 0; differ at {at}: {:?}, {:?}",
+                    entries.len(),
+                    all[0].len(),
+                    describe(entries),
+                    describe(&all[0])
+                );
+            }
         }
         let first = all[0].first().map_or(RaftIndex(0), |entry| entry.index);
         for one in shared.acknowledged.borrow().get(&group).into_iter().flatten() {
             let Some(at) = one.index.0.checked_sub(first.0) else { continue };
-            let entry = all[0].get(at as usize).unwrap_or_else(|| {
-                panic!("group {group}: batch {} at {} is lost", one.number, one.index)
-            });
+            let entry = all[0]
+                .get(at as usize)
+                .unwrap_or_else(|| panic!("group {group}: batch {} at {} is lost", one.number, one.index));
             assert_eq!((entry.term, number_of(&entry.bytes)), (one.term, Some(one.number)), "group {group}");
         }
     }

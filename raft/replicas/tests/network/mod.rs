@@ -16,7 +16,9 @@ const FRAMES_MAX: usize = 64;
 struct Line {
     /// Another one for each connection.
     connection: u64,
-    under_way: VecDeque<(Instant, Bytes)>,
+    under_way: VecDeque<(Duration, Bytes)>,
+    /// When the first of these arrives, on the receiver's clock.
+    due: Option<Instant>,
 }
 
 pub struct Wires {
@@ -57,12 +59,14 @@ impl Wires {
             let line = lines.entry(line).or_default();
             line.connection += 1;
             line.under_way.clear();
+            line.due = None;
         }
     }
 
     /// The connection that there is, if there is one.
     fn connection(&self, from: usize, to: usize) -> Option<u64> {
-        let is_there = from != to && self.up.borrow().contains(&to) && !self.cut.borrow().contains(&(from, to));
+        let is_there =
+            from != to && self.up.borrow().contains(&to) && !self.cut.borrow().contains(&(from, to));
         is_there.then(|| self.lines.borrow_mut().entry((from, to)).or_default().connection)
     }
 }
@@ -117,8 +121,12 @@ impl Node {
     fn arrived(&self, other: usize) -> Option<Bytes> {
         let mut lines = self.wires.lines.borrow_mut();
         let line = lines.get_mut(&(other, self.node))?;
-        let is_due = line.under_way.front().is_some_and(|(due, _)| *due <= now());
-        is_due.then(|| line.under_way.pop_front()).flatten().map(|(_, bytes)| bytes)
+        let &(delay, _) = line.under_way.front()?;
+        if *line.due.get_or_insert_with(|| now() + delay) > now() {
+            return None;
+        }
+        line.due = None;
+        line.under_way.pop_front().map(|(_, bytes)| bytes)
     }
 }
 
@@ -135,12 +143,10 @@ impl Network for Node {
         while line.under_way.len() < FRAMES_MAX
             && let Some(frame) = replicas.take_frame(peer)
         {
-            let delay = Duration::from_micros(random_u64() % (1 + self.slow.get() * 1_000));
-            let after = line.under_way.back().map_or(now(), |(due, _)| *due);
-            let due = after.max(now() + delay);
+            let delay = Duration::from_micros(random_u64() % (1 + self.slow.get() * 200));
             let mut bytes = frame.head.to_vec();
             frame.body.iter().for_each(|part| bytes.extend_from_slice(part));
-            line.under_way.push_back((due, bytes.into()));
+            line.under_way.push_back((delay, bytes.into()));
         }
     }
 }
