@@ -85,7 +85,10 @@ impl Log {
         bytes_max: usize,
     ) -> Result<Vec<Entry>, EntriesError> {
         let mut has_failed = false;
-        while from < to {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        loop {
             let cuts = self.cuts();
             let taken = Taken::new(from, to, bytes_max);
             match self.gather(taken).await {
@@ -108,7 +111,6 @@ impl Log {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Vec::new())
     }
 
     async fn gather(&self, mut taken: Taken) -> Result<Vec<Entry>, EntriesError> {
