@@ -1,6 +1,7 @@
 //! What can go wrong, with what a person needs to act on it.
 
 use crate::ids::{LogId, RaftIndex};
+use crate::log::NotTaken;
 use crate::producers::SequenceError;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -93,6 +94,10 @@ pub enum AppendError {
     /// The leader epoch is below the log's: the caller is no longer the leader.
     #[error("leader epoch {given} is below the log's {current}")]
     StaleLeaderEpoch { given: i32, current: i32 },
+
+    /// Produce: NOT_LEADER_OR_FOLLOWER.
+    #[error("the partition's group does not take the batch: {0:?}")]
+    NotTaken(NotTaken),
 
     /// Produce: NOT_ENOUGH_REPLICAS. What no quorum confirms may not grow without a bound.
     #[error(

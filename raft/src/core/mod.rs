@@ -267,9 +267,14 @@ impl Core {
         self.append(&mut vec![RaftEntry::default(); count])
     }
 
-    fn append(&mut self, entries: &mut [RaftEntry]) -> Result<(), NotProposed> {
+    /// Whether this replica leads, and hands its leadership to nobody.
+    pub fn takes_proposals(&self) -> bool {
         let leads = self.raft.state == StateRole::Leader && self.raft.prs().get(self.id.0).is_some();
-        if !leads || self.raft.lead_transferee.is_some() {
+        leads && self.raft.lead_transferee.is_none()
+    }
+
+    fn append(&mut self, entries: &mut [RaftEntry]) -> Result<(), NotProposed> {
+        if !self.takes_proposals() {
             return Err(NotProposed::NotLeading);
         }
         // It refuses for a bound on uncommitted bytes, of which it sees none.

@@ -127,6 +127,10 @@ impl Driver {
         self.with(now, group, |group| group.change_membership(now, voters, learners))
     }
 
+    pub fn leave_joint(&mut self, now: Tick, group: GroupId) -> Result<RaftIndex, NotDone> {
+        self.with(now, group, |group| group.leave_joint(now))
+    }
+
     pub fn transfer(&mut self, now: Tick, group: GroupId, to: ReplicaId) -> Result<(), NotDone> {
         self.with(now, group, |group| group.transfer(now, to))
     }

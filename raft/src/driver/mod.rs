@@ -39,6 +39,8 @@ pub struct GroupTurn {
     pub committed: Option<RaftIndex>,
     pub leadership: Option<Leadership>,
     pub membership: Option<(RaftIndex, Membership)>,
+    /// [`Driver::leave_joint`] is due.
+    pub leave_joint: bool,
     pub snapshots_wanted: Vec<ReplicaId>,
     pub install: Option<SnapshotOffer>,
     pub removed: bool,
@@ -369,6 +371,7 @@ impl Driver {
             committed: output.committed,
             leadership: output.leadership,
             membership: output.membership,
+            leave_joint: output.leave_joint,
             snapshots_wanted: output.snapshots_wanted,
             install: output.install,
             removed: output.removed,
@@ -379,6 +382,7 @@ impl Driver {
             && turn.committed.is_none()
             && turn.leadership.is_none()
             && turn.membership.is_none()
+            && !turn.leave_joint
             && turn.snapshots_wanted.is_empty()
             && turn.install.is_none()
             && !turn.removed

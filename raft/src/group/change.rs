@@ -41,9 +41,15 @@ impl Group {
         }
     }
 
+    /// Out of a joint configuration, when [`Output::leave_joint`] asks for it.
+    pub fn leave_joint(&mut self, now: Tick) -> Result<RaftIndex, Refused> {
+        self.clock.now = now;
+        self.propose_change(&Change::LeaveJoint)
+    }
+
     /// A leader moves a joint configuration on to the one after. If it doesn't belong to that it hands over first: a leader
     /// always belongs to its group.
-    pub(super) fn leave_joint(&mut self) {
+    pub(super) fn end_joint(&mut self) {
         let due = self.memberships.len() == 1
             && self.membership().is_joint()
             && self.leadership.role == Role::Leader
@@ -53,8 +59,7 @@ impl Group {
             return;
         }
         if self.membership().voters.contains(&self.id) {
-            // Refused while what came from earlier terms is not committed.
-            let _ = self.propose_change(&Change::LeaveJoint);
+            self.output.leave_joint = true;
             return;
         }
         let stays = |follower: &Progress| self.membership().voters.contains(&follower.replica);

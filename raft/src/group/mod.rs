@@ -48,6 +48,9 @@ pub struct Output {
     pub leadership: Option<Leadership>,
     /// What holds for the entries from this index on, to be kept with the log.
     pub membership: Option<(RaftIndex, Membership)>,
+    /// A joint configuration has done its work: [`Group::leave_joint`]. Not by itself, since whoever keeps a leader's log gives
+    /// its entries their places.
+    pub leave_joint: bool,
     /// Followers that need what the log no longer has: [`Group::offer_snapshot`] when there is something to fetch.
     pub snapshots_wanted: Vec<ReplicaId>,
     /// To be fetched from the leader, and [`Group::snapshot_installed`] told when it is in place. It is said again while the
@@ -66,6 +69,7 @@ impl Output {
             && self.committed.is_none()
             && self.leadership.is_none()
             && self.membership.is_none()
+            && !self.leave_joint
             && self.snapshots_wanted.is_empty()
             && self.install.is_none()
             && !self.removed
@@ -169,6 +173,11 @@ impl Group {
         self.wake();
         self.absorb_own(Payloads::Own(EntryKind::Batch, batches));
         Ok(start)
+    }
+
+    /// Whether a proposal of now would be taken, in this term and at this index.
+    pub fn would_take(&self, term: Term, index: RaftIndex) -> bool {
+        self.core.takes_proposals() && self.core.term() == term && self.next_index() == index
     }
 
     fn refused(&self, why: NotProposed) -> Refused {
@@ -277,7 +286,7 @@ impl Group {
             self.committed = committed;
             self.output.committed = Some(committed);
         }
-        self.leave_joint();
+        self.end_joint();
         Ok(())
     }
 

@@ -16,6 +16,9 @@ fn save(group: &mut Group, now: Tick) -> Output {
         let last = all.append.last().map(|last| (last.index.next(), last.term));
         all.hard_state.into_iter().for_each(|saved| group.hard_state_durable(now, saved).unwrap());
         last.into_iter().for_each(|(end, term)| group.durable(now, end, term).unwrap());
+        if std::mem::take(&mut all.leave_joint) {
+            let _later_if_not_now = group.leave_joint(now);
+        }
         if !group.has_output() {
             return all;
         }
@@ -29,6 +32,7 @@ fn save(group: &mut Group, now: Tick) -> Output {
         all.leadership = more.leadership.or(all.leadership);
         all.removed |= more.removed;
         all.snapshots_wanted.append(&mut more.snapshots_wanted);
+        all.leave_joint = more.leave_joint;
     }
 }
 

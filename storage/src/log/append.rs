@@ -151,6 +151,9 @@ impl Log {
             return Err(AppendError::Invalid("the log has no offsets left".into()));
         };
         let header = BatchHeader { base_offset, partition_leader_epoch: batch.leader_epoch, ..*header };
+        if let Some(leads) = &*self.leads.borrow() {
+            leads.take(self.id, index, &header, &batch.bytes).map_err(AppendError::NotTaken)?;
+        }
         let (head, rest) = batch::patched(&batch.bytes, base_offset, batch.leader_epoch);
         let completion = self.put(state, Placed { header: &header, claim, head: &head, rest });
         if batch.kind != BatchKind::Internal {

@@ -20,8 +20,8 @@ pub struct Entry {
 }
 
 /// Entries as they are gathered.
-struct Taken {
-    entries: Vec<Entry>,
+pub(super) struct Taken {
+    pub entries: Vec<Entry>,
     bytes: usize,
     bytes_max: usize,
     next: RaftIndex,
@@ -29,6 +29,10 @@ struct Taken {
 }
 
 impl Taken {
+    pub fn new(from: RaftIndex, to: RaftIndex, bytes_max: usize) -> Taken {
+        Taken { entries: Vec::new(), bytes: 0, bytes_max, next: from, to }
+    }
+
     /// Whether the next entry, of `size` bytes, is within the limits.
     fn takes(&self, size: usize) -> bool {
         self.next < self.to && (self.entries.is_empty() || self.bytes + size <= self.bytes_max)
@@ -86,7 +90,7 @@ impl Log {
         }
         loop {
             let cuts = self.cuts();
-            let taken = Taken { entries: Vec::new(), bytes: 0, bytes_max, next: from, to };
+            let taken = Taken::new(from, to, bytes_max);
             match self.gather(taken).await {
                 Ok(mut entries) => {
                     // What was cut off meanwhile is not given.
@@ -268,7 +272,7 @@ impl State {
     }
 }
 
-fn take_from_tail(state: &State, taken: &mut Taken) {
+pub(super) fn take_from_tail(state: &State, taken: &mut Taken) {
     while let Some(batch) = state.tail.at_index(taken.next)
         && taken.takes(batch.bytes.len())
     {

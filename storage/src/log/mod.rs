@@ -41,6 +41,7 @@ mod export;
 mod flush;
 mod follow;
 mod greatest;
+mod lead;
 mod lookup;
 mod membership;
 mod quarantine;
@@ -58,6 +59,7 @@ pub use lookup::TimestampOffset;
 pub use read::Read;
 pub use reset::LogStart;
 pub use stats::{LogStats, Traffic};
+pub use lead::{Leads, NotTaken};
 pub use transfer::{SegmentInfo, SegmentList};
 
 use crate::batch;
@@ -101,6 +103,8 @@ pub struct Log {
     /// The journal group that will settle this log's appends, so that one effect a group is enough.
     settled_by: Cell<u64>,
     watch: Watch,
+    /// Without one, whoever appends is the leader.
+    leads: RefCell<Option<Rc<dyn Leads>>>,
     traffic: Cell<Traffic>,
 }
 
@@ -196,6 +200,7 @@ impl Log {
             hints: RefCell::default(),
             settled_by: Cell::new(0),
             watch: Watch::default(),
+            leads: RefCell::default(),
             traffic: Cell::default(),
         })
     }
@@ -278,8 +283,8 @@ impl Log {
         self.state.borrow().hard_state
     }
 
-    /// Journals Raft's term and vote: they are durable when this returns.
-    pub async fn set_hard_state(&self, hard_state: HardState) -> Result<(), StorageError> {
+    /// Journals Raft's term and vote. Their order is fixed when this returns; durable when what it returns completes.
+    pub async fn set_hard_state(&self, hard_state: HardState) -> Result<Durable, StorageError> {
         let payload = hard_state.encode();
         let entry = EntryHeader {
             log: self.id,
@@ -289,7 +294,7 @@ impl Log {
             term: 0,
             len: payload.len() as u32,
         };
-        self.journal(entry, &payload, Effect::HardState(hard_state)).await?.await
+        self.journal(entry, &payload, Effect::HardState(hard_state)).await
     }
 
     /// Journals an entry that is no batch.
@@ -406,12 +411,23 @@ impl State {
             flushed_index: self.flushed.index,
             active: self.active_state(),
             terms: self.terms.clone(),
-            membership: self.membership.clone(),
+            membership: self.membership_below(self.committed_index_durable()),
             reset: self.reset,
             incoming: self.incoming,
             producers: Vec::new(),
             committed: self.committed_state(durable_through),
         }
+    }
+
+    /// The owner sets a membership before it says that the entry behind it is committed: so the one that is set holds up to
+    /// there, and a start need not look for another before.
+    fn membership_below(&self, committed: RaftIndex) -> Option<Membership> {
+        let membership = self.membership.clone()?;
+        Some(Membership { index: membership.index.max(committed), ..membership })
+    }
+
+    fn committed_index_durable(&self) -> RaftIndex {
+        self.committed.index.min(self.durable.index)
     }
 
     /// What the checkpoint says of what is committed: of what is durable, whatever is served.

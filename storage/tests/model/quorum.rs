@@ -121,7 +121,11 @@ async fn set_term(shared: &Shared, n: usize, log: &Log) {
         hard_term.1 += 1;
         hard_term.1
     };
-    match log.set_hard_state(HardState { term, vote: i64::from(term) }).await {
+    let saved = match log.set_hard_state(HardState { term, vote: i64::from(term) }).await {
+        Ok(durable) => durable.await,
+        Err(error) => Err(error),
+    };
+    match saved {
         Ok(()) => shared.truth.borrow_mut().logs[n].hard_term.0 = term,
         Err(error) => shared.tolerate(&error),
     }

@@ -149,6 +149,9 @@ impl World {
         if let Some((index, membership)) = turn.membership {
             disk.set_membership(index, membership);
         }
+        if turn.leave_joint {
+            let _later_if_not_now = driver.leave_joint(now, group);
+        }
         // A transfer may fail without a word.
         if let Some(offer) = turn.install.filter(|_| self.random.below(4) > 0) {
             let due = self.now + 1 + self.random.below(20);

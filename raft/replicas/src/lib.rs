@@ -1,0 +1,361 @@
+//! The Raft groups of a core, driven over its logs: [`corelog_raft`] decides, [`corelog_storage`] keeps, and here one is
+//! brought to the other.
+//!
+//! ```text
+//!  append ──▶ Log ──asks──▶ Replicas ──▶ Driver        (a batch is in log and group, or in neither)
+//!  frames ────────────────▶ Replicas::receive
+//!  journal ──Progress─────▶ Replicas ──▶ durable
+//!                              │ turn: collect
+//!                              ▼
+//!                  Replica: its work, in order ──▶ Log: entries, term and vote, what is committed
+//!                              │ send
+//!                              ▼
+//!                  Network::frames: a peer has something to take
+//! ```
+//!
+//! # One log, two who know it
+//!
+//! A leader's batch gets its offset from its log and its index from its group, and these must agree. So the log asks
+//! ([`corelog_storage::Leads`]) at the moment that a batch takes its place, with nothing in between: what the group does not
+//! take, since it leads no more, never is in the log. What a group writes by itself, the first entry of a term, is in the log
+//! before anyone is told that this replica leads.
+//!
+//! # In order
+//!
+//! What a group has to do to its log is done one after the other ([`work`]): an append may wait for room in the journal, and
+//! neither a later one, nor what is committed of it, may come before. Groups don't wait for each other, but where the
+//! journal is full.
+//!
+//! # What is said to others
+//!
+//! [`Owner`] learns who leads, and that this replica does once it has committed in its own term. [`Replica::committed`]
+//! completes when a batch is committed here, or can't be any more.
+
+mod entries;
+mod found;
+mod memory;
+mod replica;
+mod work;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+
+use bytes::Bytes;
+use corelog_io::sync::Notify;
+use corelog_io::{Instant, Queue, sleep, spawn};
+use corelog_raft::config::{Bounds, TICK, Timing};
+use corelog_raft::frame::{Content, Frame};
+use corelog_raft::{Driver, GroupId, GroupTurn, Membership, OpenError, PeerId, ReplicaId, Role, Term, Tick};
+use corelog_storage::{Leads, Log, LogId, NotTaken, RaftIndex, ShardStorage};
+use corelog_wire::records::BatchHeader;
+
+pub use replica::{Led, NotCommitted, Replica};
+
+/// What has frames brought to other cores' drivers.
+pub trait Network {
+    /// There may be frames for this peer: [`Replicas::take_frame`] until there is none.
+    fn frames(&self, peer: PeerId);
+}
+
+/// Whose logs these are.
+pub trait Owner {
+    /// Who leads a log's group has changed, as this replica knows it.
+    fn led(&self, log: LogId, led: Led);
+    /// The group goes on without this replica, whose data may go.
+    fn removed(&self, log: LogId);
+}
+
+/// Where a replica is opened.
+pub struct Opening {
+    pub id: ReplicaId,
+    /// What the group begins with, for a log that says nothing of it.
+    pub founders: Membership,
+    /// Where its replicas are, this one among them.
+    pub places: Vec<(ReplicaId, PeerId)>,
+}
+
+/// All replicas of a core.
+pub struct Replicas {
+    me: Weak<Replicas>,
+    storage: Rc<ShardStorage>,
+    driver: RefCell<Driver>,
+    replicas: RefCell<HashMap<GroupId, Rc<Replica>>>,
+    /// Those whose logs took batches that the driver does not know yet: all of a turn are one proposal.
+    proposers: RefCell<Vec<Rc<Replica>>>,
+    /// Peers that are connected.
+    peers: RefCell<Vec<PeerId>>,
+    network: Rc<dyn Network>,
+    owner: Rc<dyn Owner>,
+    turn_is_due: Notify,
+    began: Instant,
+    stopped: Cell<bool>,
+}
+
+pub fn group_of(log: LogId) -> GroupId {
+    GroupId { topic: u128::from_be_bytes(log.topic.0), partition: log.partition }
+}
+
+impl Replicas {
+    pub fn new(
+        storage: Rc<ShardStorage>,
+        network: Rc<dyn Network>,
+        owner: Rc<dyn Owner>,
+        (timing, bounds): (Timing, Bounds),
+    ) -> Rc<Replicas> {
+        Rc::new_cyclic(|me| Replicas {
+            me: me.clone(),
+            storage,
+            driver: RefCell::new(Driver::new(timing, bounds, Tick(0))),
+            replicas: RefCell::default(),
+            proposers: RefCell::default(),
+            peers: RefCell::default(),
+            network,
+            owner,
+            turn_is_due: Notify::new(),
+            began: corelog_io::now(),
+            stopped: Cell::new(false),
+        })
+    }
+
+    /// Begins to drive; until [`Replicas::stop`].
+    pub fn start(self: &Rc<Self>) {
+        let (turns, ticks, progress) = (self.clone(), self.clone(), self.clone());
+        spawn(Queue::Produce, async move {
+            while !turns.stopped.get() {
+                turns.turn();
+                turns.turn_is_due.notified().await;
+            }
+        })
+        .detach();
+        spawn(Queue::Produce, async move {
+            while !ticks.stopped.get() {
+                sleep(TICK).await;
+                ticks.drive(Driver::tick);
+            }
+        })
+        .detach();
+        spawn(Queue::Produce, async move {
+            while !progress.stopped.get() {
+                let moved = progress.storage.progress().moved().await;
+                progress.have_moved(moved);
+            }
+        })
+        .detach();
+    }
+
+    /// Nothing is driven any more; who waits for a batch learns no more of it.
+    pub fn stop(&self) {
+        self.stopped.set(true);
+        self.turn_is_due.notify_one();
+        for replica in self.replicas.take().into_values() {
+            replica.close();
+        }
+    }
+
+    /// Opens the replica that the log is. All that the log has is on stable storage.
+    pub async fn open(&self, log: Rc<Log>, opening: Opening) -> Result<Rc<Replica>, CannotOpen> {
+        let Opening { id, founders, places } = opening;
+        let group = group_of(log.id());
+        let found = found::Found::read(&log, founders).await?;
+        let replica = Rc::new(Replica::new(self.me.clone(), group, log.clone()));
+        let with = corelog_raft::Replica { group, id, peers: places };
+        let seed = corelog_io::random_u64();
+        self.drive(|driver, now| driver.open(now, with, seed, &found))?;
+        log.watch_progress(true);
+        log.lead_by(Some(self.me.upgrade().expect("it is borrowed from an Rc")));
+        self.replicas.borrow_mut().insert(group, replica.clone());
+        Ok(replica)
+    }
+
+    /// The group has no replica here any more, as far as it goes for this process; its log is as it is.
+    pub fn close(&self, log: LogId) {
+        let group = group_of(log);
+        self.drive(|driver, _| driver.close(group));
+        if let Some(replica) = self.replicas.borrow_mut().remove(&group) {
+            replica.close();
+        }
+    }
+
+    pub fn peer_connected(&self, peer: PeerId) {
+        self.peers.borrow_mut().retain(|&known| known != peer);
+        self.peers.borrow_mut().push(peer);
+        self.drive(|driver, now| driver.peer_connected(now, peer));
+    }
+
+    pub fn peer_disconnected(&self, peer: PeerId) {
+        self.peers.borrow_mut().retain(|&known| known != peer);
+        self.drive(|driver, now| driver.peer_disconnected(now, peer));
+    }
+
+    pub fn receive(&self, from: PeerId, content: Content) {
+        self.drive(|driver, now| driver.receive(now, from, content));
+    }
+
+    pub fn take_frame(&self, peer: PeerId) -> Option<Frame> {
+        let frame = self.driver.borrow_mut().take_frame(peer);
+        // Its room may be what others wait for.
+        if frame.is_some() {
+            self.turn_is_due.notify_one();
+        }
+        frame
+    }
+
+    /// Whether this replica leads and no other can: it may read, and say where its log ends.
+    pub fn may_lead(&self, log: LogId) -> bool {
+        let now = self.now();
+        self.driver.borrow().may_lead(now, group_of(log))
+    }
+
+    /// Hands the leadership to another replica, if it is one and can take it.
+    pub fn transfer(&self, log: LogId, to: ReplicaId) -> Result<(), corelog_raft::NotDone> {
+        self.drive(|driver, now| driver.transfer(now, group_of(log), to))
+    }
+
+    pub fn replica(&self, log: LogId) -> Option<Rc<Replica>> {
+        self.replicas.borrow().get(&group_of(log)).cloned()
+    }
+
+    fn now(&self) -> Tick {
+        // 0 is "never".
+        Tick(1 + (self.began.elapsed().as_nanos() / TICK.as_nanos()) as u64)
+    }
+
+    /// An input to the driver: what logs took before it is known to it before.
+    fn drive<T>(&self, act: impl FnOnce(&mut Driver, Tick) -> T) -> T {
+        let driver = &mut *self.driver.borrow_mut();
+        let now = self.now();
+        self.propose(driver, now);
+        let done = act(driver, now);
+        self.turn_is_due.notify_one();
+        done
+    }
+
+    fn propose(&self, driver: &mut Driver, now: Tick) {
+        for replica in self.proposers.take() {
+            let batches = vec![Bytes::new(); replica.proposed.take()];
+            let proposed = driver.propose(now, replica.group, batches);
+            assert!(proposed.is_ok(), "the group said that it takes them, and has heard nothing since");
+        }
+    }
+
+    /// The durable ends of these logs moved.
+    fn have_moved(&self, logs: Vec<LogId>) {
+        for replica in logs.into_iter().filter_map(|log| self.replica(log)) {
+            let (end, term) = replica.durable_end();
+            self.drive(|driver, now| driver.durable(now, replica.group, end, term));
+            replica.settle(&*self.owner);
+        }
+    }
+
+    /// What the groups have to do: to their logs, then to their peers.
+    fn turn(&self) {
+        let turns = {
+            let driver = &mut *self.driver.borrow_mut();
+            self.propose(driver, self.now());
+            driver.collect()
+        };
+        turns.into_iter().for_each(|turn| self.take(turn));
+        let reads = {
+            let replicas = self.replicas.borrow();
+            let mut memory = memory::Memory::new(&replicas);
+            self.driver.borrow_mut().send(&mut memory);
+            memory.reads
+        };
+        reads.into_iter().for_each(|read| self.read(read));
+        let peers = self.peers.borrow().clone();
+        peers.into_iter().for_each(|peer| self.network.frames(peer));
+    }
+
+    fn take(&self, turn: GroupTurn) {
+        let replica = self.replicas.borrow().get(&turn.group).cloned();
+        if let Some(replica) = replica {
+            replica.take(turn);
+            replica.work(&self.me.upgrade().expect("it is borrowed from an Rc"));
+        }
+    }
+
+    /// Entries that a follower needs and are not in memory.
+    fn read(&self, read: memory::ColdRead) {
+        let Some(replica) = self.replicas.borrow().get(&read.group).cloned() else { return };
+        let replicas = self.me.clone();
+        spawn(Queue::Background, async move {
+            let entries = read.entries(&replica.log).await;
+            if let Some(replicas) = replicas.upgrade() {
+                replicas.drive(|driver, now| driver.entries_read(now, read.group, read.from, entries));
+            }
+        })
+        .detach();
+    }
+}
+
+/// Why a log's replica is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotOpen {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Read(#[from] corelog_storage::EntriesError),
+    #[error("the log's membership is damaged: {0}")]
+    Membership(&'static str),
+}
+
+impl Leads for Replicas {
+    fn take(
+        &self,
+        log: LogId,
+        index: RaftIndex,
+        header: &BatchHeader,
+        bytes: &Bytes,
+    ) -> Result<(), NotTaken> {
+        let replica = self.replica(log).ok_or(NotTaken::NotLeading)?;
+        let (index, term) = (corelog_raft::RaftIndex(index.0), Term(header.partition_leader_epoch));
+        if header.is_internal() {
+            return self.take_change(&replica, index, term, bytes);
+        }
+        let driver = self.driver.borrow();
+        let group = driver.group(replica.group).ok_or(NotTaken::NotLeading)?;
+        let proposed = replica.proposed.get();
+        if !group.would_take(term, corelog_raft::RaftIndex(index.0 - proposed as u64)) {
+            return Err(NotTaken::NotLeading);
+        }
+        if proposed == 0 {
+            self.proposers.borrow_mut().push(replica.clone());
+            self.turn_is_due.notify_one();
+        }
+        replica.proposed.set(proposed + 1);
+        Ok(())
+    }
+}
+
+impl Replicas {
+    /// A leader's own entry: a change of the group's replicas.
+    fn take_change(
+        &self,
+        replica: &Replica,
+        index: corelog_raft::RaftIndex,
+        term: Term,
+        bytes: &Bytes,
+    ) -> Result<(), NotTaken> {
+        let change = entries::change(bytes).ok_or(NotTaken::Change("it is none".into()))?;
+        let group = replica.group;
+        self.drive(|driver, now| {
+            let takes = driver.group(group).is_some_and(|group| group.would_take(term, index));
+            if !takes {
+                return Err(NotTaken::NotLeading);
+            }
+            let taken = match change {
+                corelog_raft::Change::To { voters, learners } => {
+                    driver.change_membership(now, group, voters, learners)
+                }
+                corelog_raft::Change::LeaveJoint => driver.leave_joint(now, group),
+            };
+            taken.map(drop).map_err(|why| NotTaken::Change(why.to_string()))
+        })
+    }
+}
+
+/// Whether a role is that of a leader.
+pub(crate) fn leads(role: Role) -> bool {
+    role == Role::Leader
+}

@@ -1,0 +1,149 @@
+//! What a group has to do to its log, in order.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use corelog_io::{Queue, sleep, spawn};
+use corelog_raft::{Change, Entry, HardState, Leadership, Membership, RaftIndex};
+use corelog_storage::{AppendError, FollowError};
+
+use crate::{Replica, Replicas, entries};
+
+/// How long an append waits that finds the disk full.
+const FULL_RETRY: Duration = Duration::from_millis(500);
+
+pub enum Work {
+    Append(Vec<Entry>),
+    HardState(HardState),
+    Membership(RaftIndex, Membership),
+    Leadership(Leadership),
+    Committed(RaftIndex),
+    LeaveJoint,
+    Removed,
+}
+
+impl Replica {
+    /// Does what is in line: at once what need not wait, the rest in a task of its own.
+    pub(crate) fn work(self: &Rc<Self>, replicas: &Rc<Replicas>) {
+        if self.at_work.get() {
+            return;
+        }
+        loop {
+            let next = self.work.borrow_mut().pop_front();
+            let Some(next) = next else { return };
+            let Some(waits) = self.do_at_once(next, replicas) else { continue };
+            self.at_work.set(true);
+            let (replica, replicas) = (self.clone(), replicas.clone());
+            spawn(Queue::Produce, async move {
+                replica.do_waiting(waits, &replicas).await;
+                replica.at_work.set(false);
+                if !replica.is_closed() {
+                    replica.work(&replicas);
+                }
+            })
+            .detach();
+            return;
+        }
+    }
+
+    /// Gives back what has to wait.
+    fn do_at_once(self: &Rc<Self>, work: Work, replicas: &Rc<Replicas>) -> Option<Work> {
+        match work {
+            Work::Append(mut entries) => {
+                // What was proposed here is in the log.
+                entries.retain(|entry| !self.has(entry));
+                return (!entries.is_empty()).then_some(Work::Append(entries));
+            }
+            Work::Membership(from, membership) => {
+                let from = corelog_storage::RaftIndex(from.0);
+                if let Err(error) = self.log.set_membership(from, membership.encode()) {
+                    self.fail(&error, replicas);
+                }
+            }
+            Work::Leadership(leadership) => self.follow(leadership, &*replicas.owner),
+            Work::Committed(end) => {
+                self.log.advance_commit(corelog_storage::RaftIndex(end.0));
+                self.settle(&*replicas.owner);
+            }
+            Work::Removed => replicas.owner.removed(self.log.id()),
+            Work::HardState(_) | Work::LeaveJoint => return Some(work),
+        }
+        None
+    }
+
+    fn has(&self, entry: &Entry) -> bool {
+        self.log.term_at(corelog_storage::RaftIndex(entry.index.0)) == Some(entry.term.0)
+    }
+
+    async fn do_waiting(self: &Rc<Self>, work: Work, replicas: &Rc<Replicas>) {
+        match work {
+            Work::Append(entries) => self.append(&entries, replicas).await,
+            Work::HardState(hard_state) => self.save(hard_state, replicas).await,
+            Work::LeaveJoint => {
+                // Asked for again while it is due.
+                if let Err(error) = self.change(&Change::LeaveJoint).await {
+                    tracing::debug!(log = %self.log.id(), %error, "a change of replicas is not finished yet");
+                }
+            }
+            _ => unreachable!("it is done at once"),
+        }
+    }
+
+    async fn append(&self, entries: &[Entry], replicas: &Rc<Replicas>) {
+        loop {
+            match self.try_append(entries).await {
+                Ok(()) => return,
+                Err(FollowError::Append(AppendError::DiskFull { .. })) if !self.is_closed() => {
+                    sleep(FULL_RETRY).await;
+                }
+                Err(error) => return self.fail(&error, replicas),
+            }
+        }
+    }
+
+    async fn try_append(&self, entries: &[Entry]) -> Result<(), FollowError> {
+        let Some(at) = entries.iter().position(|entry| !self.has(entry)) else { return Ok(()) };
+        let entries = &entries[at..];
+        let first = corelog_storage::RaftIndex(entries[0].index.0);
+        let term_before = match first.0.checked_sub(1).map(corelog_storage::RaftIndex) {
+            Some(before) if first > self.log.first_index() => self.log.term_at(before),
+            _ => Some(self.log.term_before_first()),
+        };
+        let offset = self.log.offset_at(first).unwrap_or_else(|| self.log.log_end_offset());
+        let entries = entries::to_log(entries, offset);
+        let prev = (first, term_before.unwrap_or(corelog_storage::NO_TERM));
+        let accepted = self.log.append_entries(prev, &entries).await?;
+        // What is durable the log's progress tells.
+        drop(accepted.durable);
+        Ok(())
+    }
+
+    async fn save(self: &Rc<Self>, hard_state: HardState, replicas: &Rc<Replicas>) {
+        let kept = corelog_storage::HardState {
+            term: hard_state.term.0,
+            vote: hard_state.vote.map_or(-1, |vote| vote.0 as i64),
+        };
+        let durable = match self.log.set_hard_state(kept).await {
+            Ok(durable) => durable,
+            Err(error) => return self.fail(&error, replicas),
+        };
+        let (replica, replicas) = (self.clone(), replicas.clone());
+        spawn(Queue::Produce, async move {
+            match durable.await {
+                Ok(()) => {
+                    replicas.drive(|driver, now| driver.hard_state_durable(now, replica.group, hard_state));
+                }
+                Err(error) => replica.fail(&error, &replicas),
+            }
+        })
+        .detach();
+    }
+
+    /// The log does not take what the group has: this replica stops here, and the others go on.
+    pub(crate) fn fail(&self, error: &dyn std::fmt::Display, replicas: &Replicas) {
+        if !self.is_closed() && !replicas.stopped.get() {
+            tracing::error!(log = %self.log.id(), %error, "this replica has stopped: its log does not take what it is given");
+            replicas.close(self.log.id());
+        }
+    }
+}
