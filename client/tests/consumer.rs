@@ -390,6 +390,24 @@ fn a_commit_while_the_group_has_its_next_generation_already_is_made_in_that() {
 }
 
 #[test]
+fn a_listener_that_panics_is_an_error_of_polls_and_the_client_goes_on() {
+    let (client, broker) = start(1, answered);
+    broker.append(&at("t", 0), 0, 1);
+    let listener = |event: &RebalanceEvent| panic!("on purpose, in a test: {event:?}");
+    let config =
+        ConsumerConfig { rebalance_listener: Some(RebalanceListener(Arc::new(listener))), ..config() };
+    let consumer = member(&client, config, &["t"]);
+    let error = poll_error(&consumer);
+    assert!(error.to_string().contains("on purpose"), "{error}");
+    read(&consumer, 1);
+    consumer.unsubscribe();
+    assert!(matches!(poll_error(&consumer), Error::ListenerPanicked { .. }));
+    let other = by_hand(&client, self::config(), &[at("t", 0)]);
+    read(&other, 1);
+    block_on(consumer.close()).unwrap();
+}
+
+#[test]
 fn what_is_no_longer_subscribed_is_given_up_before_joining_again() {
     let (client, broker) = start(1, answered);
     let events = Arc::new(Mutex::new(Vec::new()));

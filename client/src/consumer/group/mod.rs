@@ -589,7 +589,8 @@ impl Membership {
     }
 }
 
-/// What happened to a consumer's partitions in its group. Told on the client's own thread: whoever listens must not block it.
+/// What happened to a consumer's partitions in its group. Told on the client's own thread: whoever listens must not block it. A panic
+/// there is an error of a poll, [`Error::ListenerPanicked`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RebalanceEvent {
     /// These have come; none if the assignment stays as it was.
