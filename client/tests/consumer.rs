@@ -338,6 +338,77 @@ fn a_commit_is_not_retried_for_a_partition_that_was_lost() {
 // Membership.
 
 #[test]
+fn a_member_that_a_commit_tells_that_it_is_none_joins_again() {
+    for is_forgotten in [false, true] {
+        let (client, broker) = start(1, answered);
+        let config = ConsumerConfig {
+            auto_commit: Some(Duration::from_millis(20)),
+            // No heartbeat tells.
+            heartbeat_interval: Duration::from_secs(40),
+            ..config()
+        };
+        let consumer = member(&client, config, &["t"]);
+        broker.append(&at("t", 0), 0, 1);
+        read(&consumer, 1);
+        {
+            let mut state = broker.lock();
+            match is_forgotten {
+                true => state.members.clear(),
+                false => state.members.values_mut().for_each(|generation| *generation += 1),
+            }
+        }
+        broker.append(&at("t", 0), 0, 1);
+        let has_committed = |_: &Consumer| broker.lock().committed.get(&at("t", 0)) == Some(&(2, 0));
+        poll_until(&consumer, "all is committed", has_committed);
+        assert_eq!(broker.lock().count(ApiKey::JoinGroup), 2);
+    }
+}
+
+#[test]
+fn a_commit_while_the_group_has_its_next_generation_already_is_made_in_that() {
+    let holds = Arc::new(AtomicBool::new(false));
+    let script = holds.clone();
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::SyncGroup if script.load(Ordering::SeqCst) => Fate::Held,
+        _ => Fate::Answered,
+    });
+    broker.append(&at("t", 0), 0, 1);
+    let config = ConsumerConfig { assignors: vec![Assignor::CooperativeSticky], ..config() };
+    let consumer = member(&client, config, &["t"]);
+    read(&consumer, 1);
+    holds.store(true, Ordering::SeqCst);
+    let syncs = broker.lock().count(ApiKey::SyncGroup);
+    broker.lock().heartbeat = Some(ErrorCode::REBALANCE_IN_PROGRESS);
+    broker.wait("it syncs", |state| state.count(ApiKey::SyncGroup) > syncs);
+    std::thread::scope(|scope| {
+        let committing = scope.spawn(|| block_on(consumer.commit()));
+        broker.wait("it commits", |state| state.count(ApiKey::OffsetCommit) > 0);
+        holds.store(false, Ordering::SeqCst);
+        broker.release();
+        committing.join().unwrap().unwrap();
+    });
+    assert_eq!(broker.lock().committed[&at("t", 0)].0, 1);
+}
+
+#[test]
+fn a_listener_that_panics_is_an_error_of_polls_and_the_client_goes_on() {
+    let (client, broker) = start(1, answered);
+    broker.append(&at("t", 0), 0, 1);
+    let listener = |event: &RebalanceEvent| panic!("on purpose, in a test: {event:?}");
+    let config =
+        ConsumerConfig { rebalance_listener: Some(RebalanceListener(Arc::new(listener))), ..config() };
+    let consumer = member(&client, config, &["t"]);
+    let error = poll_error(&consumer);
+    assert!(error.to_string().contains("on purpose"), "{error}");
+    read(&consumer, 1);
+    consumer.unsubscribe();
+    assert!(matches!(poll_error(&consumer), Error::ListenerPanicked { .. }));
+    let other = by_hand(&client, self::config(), &[at("t", 0)]);
+    read(&other, 1);
+    block_on(consumer.close()).unwrap();
+}
+
+#[test]
 fn what_is_no_longer_subscribed_is_given_up_before_joining_again() {
     let (client, broker) = start(1, answered);
     let events = Arc::new(Mutex::new(Vec::new()));

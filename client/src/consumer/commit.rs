@@ -210,9 +210,10 @@ impl Buffer {
         let has_rejoined =
             self.committer.as_ref().is_some_and(|committer| committer.generation != generation);
         let stays = self.closed.is_none() && self.subscription.is_some();
+        let (is_joining, is_member) = (self.is_joining, self.committer.is_some());
         let is_retriable = |code: ErrorCode| match code {
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => false,
-            ErrorCode::ILLEGAL_GENERATION => has_rejoined,
+            ErrorCode::ILLEGAL_GENERATION => has_rejoined || (is_joining && is_member && stays),
             // Soon it will be a member of the next generation, unless it leaves.
             ErrorCode::REBALANCE_IN_PROGRESS => has_rejoined || stays,
             code => code.is_retriable(),
@@ -238,6 +239,13 @@ impl Buffer {
                 wanted
             }
             Err(error) => {
+                let code = error.code();
+                if !has_rejoined
+                    && matches!(code, Some(ErrorCode::ILLEGAL_GENERATION | ErrorCode::UNKNOWN_MEMBER_ID))
+                {
+                    // The group goes on without it.
+                    self.committer = None;
+                }
                 self.conclude(at, entry.sequence, Err(expelled(group, error)));
                 false
             }
