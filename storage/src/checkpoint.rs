@@ -21,6 +21,8 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
     // Logs are added one after the other, and groups may become durable meanwhile: each log says up to which group
     // its state goes. What is not covered begins after the first of these.
     let covered_from = shard.journal.durable_through();
+    let number = shard.checkpoints_begun.get() + 1;
+    shard.checkpoints_begun.set(number);
     let mut replay_from = covered_from + 1;
     let mut complete = storage.recovery_settled.get();
     let mut writer = CheckpointWriter::new(storage.former_ends());
@@ -54,6 +56,7 @@ pub async fn write(storage: &ShardStorage) -> Result<(), StorageError> {
     };
     write_both(&dir, header, writer, copy).await?;
     shard.counters.note_checkpoint();
+    shard.checkpoints_written.set(number);
     shard.journal.ring.release_below(replay_from);
     cut.into_iter().for_each(|(log, number)| log.cut_is_saved(number));
     // What is of no use any more may stay: the next checkpoint tries again.

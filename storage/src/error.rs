@@ -1,6 +1,6 @@
 //! What can go wrong, with what a person needs to act on it.
 
-use crate::ids::LogId;
+use crate::ids::{LogId, RaftIndex};
 use crate::producers::SequenceError;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -108,6 +108,86 @@ pub enum AppendError {
         .min_free.saturating_add(*.promised)
     )]
     DiskFull { available: u64, min_free: u64, promised: u64 },
+
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why a follower does not append what a leader sent.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The log has no entry before `index`, or another: the leader is to send from an earlier one on.
+    #[error(
+        "log {log} does not have what the entries follow: the one before Raft index {index} is of term {term:?} there and of \
+         term {known:?} here, and the log ends before Raft index {next}"
+    )]
+    Gap { log: LogId, index: RaftIndex, term: Option<i32>, known: Option<i32>, next: RaftIndex },
+
+    /// Two leaders' histories differ in what was committed here: nothing is changed.
+    #[error(
+        "Raft index {index} is committed here in term {known}, as all below {committed}, and the leader has it in term {term}"
+    )]
+    Committed { index: RaftIndex, term: i32, known: i32, committed: RaftIndex },
+
+    #[error("the entry for Raft index {index} is not one this log can take: {what}")]
+    Invalid { index: RaftIndex, what: String },
+
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// Why a segment, or the state beside it, is not taken in.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TransferError {
+    #[error(
+        "a piece of {len} bytes at byte {position} does not go on where the file ends, at byte {expected}, or is no whole number \
+         of pages, or more than 1 MiB, or than the segment has"
+    )]
+    Piece { position: u64, len: usize, expected: u64 },
+
+    #[error(
+        "the segment begins at Raft index {index}, offset {offset}, after term {term}; the log ends at index {next}, offset {end}, \
+         after term {known:?}, and is committed up to {committed}: all of it has to be, and in a segment of another name"
+    )]
+    Elsewhere {
+        index: RaftIndex,
+        offset: i64,
+        term: i32,
+        next: RaftIndex,
+        end: i64,
+        known: Option<i32>,
+        committed: RaftIndex,
+    },
+
+    /// What came of it is gone: it has to come again.
+    #[error("what was received is not what was announced: {what}")]
+    Damaged { what: String },
+
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+impl From<StorageError> for TransferError {
+    fn from(error: StorageError) -> TransferError {
+        TransferError::Append(error.into())
+    }
+}
+
+impl From<StorageError> for FollowError {
+    fn from(error: StorageError) -> FollowError {
+        FollowError::Append(error.into())
+    }
+}
+
+/// Why entries are not given.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EntriesError {
+    /// Who lacks it is caught up by whole segments.
+    #[error("the entry at Raft index {index} is gone: the first that is given by index is {first}")]
+    Compacted { index: RaftIndex, first: RaftIndex },
+
+    #[error("there is no entry at Raft index {index}: the log ends before {next}")]
+    Beyond { index: RaftIndex, next: RaftIndex },
 
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -111,6 +111,18 @@ pub fn index_file(base_offset: i64) -> String {
     format!("{base_offset:020}.index")
 }
 
+/// A segment that is being received.
+pub fn incoming_file(base_offset: i64) -> String {
+    format!("{base_offset:020}{INCOMING}")
+}
+
+/// Whether it is a name of [`incoming_file`].
+pub fn is_incoming(name: &str) -> bool {
+    name.ends_with(INCOMING)
+}
+
+const INCOMING: &str = ".incoming";
+
 /// The base offset in a segment's or index's name, and which of both it is.
 pub fn parse_segment_name(name: &str) -> Option<(i64, SegmentFileKind)> {
     let (stem, kind) = match name.strip_suffix(".log") {

@@ -16,6 +16,7 @@ use crate::format::checkpoint::{CheckpointHeader, CheckpointWriter, LogCheckpoin
 use crate::format::entry::EntryHeader;
 use crate::format::group::{GROUP_HEADER, GroupHeader};
 use crate::format::journal_file::JournalFileHeader;
+use crate::format::log_sections::Reset;
 use crate::format::{PAGE, page_ceil};
 use crate::ids::{LogId, Uuid};
 use crate::journal::Filling;
@@ -66,7 +67,9 @@ pub async fn write(place: &Place<'_>, held: &Held) -> Result<(), StorageError> {
     let (last_covered, last) = write_entries(place, &dir, held).await?;
     let mut checkpoint = CheckpointWriter::new(&[]);
     if let Some(state) = &held.checkpoint {
-        let mut state = LogCheckpoint { durable_through: last_covered, ..state.clone() };
+        // The groups are numbered anew: none of them is from before a reset.
+        let reset = state.reset.map(|reset| Reset { generation: 0, sequence: 0, ..reset });
+        let mut state = LogCheckpoint { durable_through: last_covered, reset, ..state.clone() };
         // Of what was cut nothing is here.
         state.committed.cuts.clear();
         checkpoint.add(&state, state.producers.iter().map(|(id, entry)| (*id, entry)));

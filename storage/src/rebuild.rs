@@ -1,7 +1,6 @@
 //! A log's state and a journal, made anew from what the files hold: for `corectl log repair`, offline. No I/O of its own.
 
 use crate::batch;
-use crate::epochs::EpochHistory;
 use crate::format::checkpoint::{
     ActiveSegmentState, CheckpointHeader, CheckpointWriter, Committed, LogCheckpoint,
 };
@@ -12,6 +11,7 @@ use crate::format::{PAGE, page_ceil};
 use crate::ids::{LogId, RaftIndex};
 use crate::log::produced;
 use crate::producers::Producers;
+use crate::terms::{NO_TERM, TermHistory, TermStart};
 use corelog_wire::records::BatchHeader;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -19,7 +19,9 @@ use std::io::{self, Write};
 /// Builds a log's state from its segments' batches, oldest first.
 pub struct StateBuilder {
     log: LogId,
-    epochs: Vec<(i32, i64)>,
+    terms: Vec<TermStart>,
+    /// Of the first batch; what was before it is gone.
+    first: Option<RaftIndex>,
     producers: Producers,
 }
 
@@ -30,20 +32,23 @@ pub struct Found {
     pub next_offset: i64,
     pub next_index: RaftIndex,
     pub active: Option<ActiveSegmentState>,
+    /// Batches are missing among those that were noted: their Raft indexes are guesses.
+    pub has_holes: bool,
 }
 
 impl StateBuilder {
     pub fn new(log: LogId) -> StateBuilder {
-        StateBuilder { log, epochs: Vec::new(), producers: Producers::default() }
+        StateBuilder { log, terms: Vec::new(), first: None, producers: Producers::default() }
     }
 
-    /// The next sound batch.
-    pub fn note(&mut self, header: &BatchHeader, now_ms: i64) {
-        let epoch = header.partition_leader_epoch;
+    /// The next sound batch, and its Raft index.
+    pub fn note(&mut self, header: &BatchHeader, index: RaftIndex, now_ms: i64) {
+        let term = header.partition_leader_epoch;
+        self.first.get_or_insert(index);
         // No checksum covers it, and it never falls: a batch above those after it is damaged.
-        while self.epochs.pop_if(|(last, _)| *last > epoch).is_some() {}
-        if self.epochs.last().is_none_or(|(last, _)| *last < epoch) {
-            self.epochs.push((epoch, header.base_offset));
+        while self.terms.pop_if(|last| last.term > term).is_some() {}
+        if self.terms.last().is_none_or(|last| last.term < term) {
+            self.terms.push(TermStart { term, index, offset: header.base_offset });
         }
         if let Some(claim) = batch::claim(header) {
             self.producers.replay(&claim, produced(&claim, header), now_ms, usize::MAX);
@@ -65,14 +70,9 @@ impl StateBuilder {
                 !seen.contains(id) && entry.batches.back().is_none_or(|last| last.last_offset < offset)
             });
             unseen.for_each(|(id, entry)| self.producers.restore(*id, entry.clone()));
-            if self.epochs.is_empty() {
-                self.epochs = known.epochs.entries().to_vec();
-            }
         }
-        let mut epochs = EpochHistory::default();
-        self.epochs.iter().for_each(|(epoch, start)| epochs.note(*epoch, *start));
-        epochs.cut_front(found.log_start_offset);
-        let term = epochs.latest().unwrap_or(0);
+        let terms = self.terms(&found, known);
+        let term = terms.latest().unwrap_or(0);
         LogCheckpoint {
             log: self.log,
             durable_through: 0,
@@ -84,10 +84,34 @@ impl StateBuilder {
             flushed_offset: offset,
             flushed_index: index,
             active: found.active,
+            terms,
+            membership: known.and_then(|known| known.membership.clone()),
+            reset: None,
+            incoming: None,
             committed: Committed { offset, index, term, ..Committed::default() },
-            epochs,
             producers: self.producers.entries().map(|(id, entry)| (id, entry.clone())).collect(),
         }
+    }
+
+    fn terms(&self, found: &Found, known: Option<&LogCheckpoint>) -> TermHistory {
+        let known = known.map(|known| &known.terms);
+        let starts = match (self.terms.is_empty(), known) {
+            (true, Some(known)) => known.starts(),
+            _ => &self.terms,
+        };
+        let Some(first) = self.first.filter(|_| !found.has_holes) else {
+            let epochs = starts.iter().map(|start| (start.term, start.offset));
+            let terms = TermHistory::without_indexes(found.next_index, found.log_start_offset, epochs);
+            return terms.unwrap_or_default();
+        };
+        let last_gone = first.0.checked_sub(1).map(RaftIndex);
+        let before = last_gone.and_then(|index| match known {
+            Some(known) if known.first() == first => Some(known.before()),
+            known => known?.term_at(index),
+        });
+        let mut terms = TermHistory::beginning_at(first, before.unwrap_or(NO_TERM), found.log_start_offset);
+        starts.iter().for_each(|start| terms.note(start.term, start.index, start.offset));
+        terms
     }
 }
 

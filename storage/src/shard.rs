@@ -15,6 +15,7 @@ use crate::journal::{Effect, Group, Journal, writer};
 use crate::log::Log;
 use crate::paths;
 use crate::producers::ProducerRoom;
+use crate::progress::Progress;
 use crate::quarantine;
 use crate::recovery::{Recovered, RecoveredLog};
 use crate::segment::{IndexCache, Syncs, Turns};
@@ -40,6 +41,10 @@ pub struct Shard {
     pub segment_syncs: Syncs,
     pub counters: Counters,
     pub producers: Rc<ProducerRoom>,
+    pub progress: Progress,
+    /// Checkpoints of this generation: the number of the last that was begun, and of the last that is durable.
+    pub checkpoints_begun: Cell<u64>,
+    pub checkpoints_written: Cell<u64>,
     /// How far the journals of former generations were taken over.
     pub former_ends: Vec<JournalEnd>,
     /// Bytes of disk that the process's other shards have promised.
@@ -162,6 +167,7 @@ impl Shard {
         if !logs.is_empty() {
             self.cache.add(CachedGroup { sequence: group.sequence, bytes: group.len, logs });
         }
+        self.progress.tell();
         group.completion.complete(Ok(()));
         if self.cache.wants_clean(self.dirty_wanted()) {
             self.flusher.memory_is_short();
@@ -235,6 +241,9 @@ impl ShardStorage {
             segment_syncs: Syncs::new(config.sync_together_from),
             counters: Counters::default(),
             producers: ProducerRoom::new(config.producer_ids_room),
+            progress: Progress::default(),
+            checkpoints_begun: Cell::new(0),
+            checkpoints_written: Cell::new(0),
             journal_file_begun: Cell::new(corelog_io::now()),
             closing: Cell::new(false),
             closed: Cell::new(false),
@@ -341,6 +350,11 @@ impl ShardStorage {
     /// Every open log.
     pub fn logs(&self) -> Vec<Rc<Log>> {
         self.logs.borrow().values().cloned().collect()
+    }
+
+    /// Tells which logs' durable ends moved, of those registered.
+    pub fn progress(&self) -> &Progress {
+        &self.shard.progress
     }
 
     /// Completes when everything appended so far is durable.

@@ -13,7 +13,7 @@ use corelog_storage::format::group::GroupHeader;
 use corelog_storage::format::index_page::{ENTRIES_PER_PAGE, Footer, IndexEntry, IndexPage};
 use corelog_storage::format::journal_file::JournalFileHeader;
 use corelog_storage::format::segment_file::SegmentHeader;
-use corelog_storage::{EpochHistory, HardState, RaftIndex, paths, read_journals};
+use corelog_storage::{HardState, RaftIndex, TermHistory, paths, read_journals};
 use corelog_wire::records::{ATTRIBUTES_AT, BatchHeader};
 use std::path::Path;
 use world::{DIR, batch, log_config, log_id, open};
@@ -96,7 +96,10 @@ fn state(flushed: u64, next: u64) -> LogCheckpoint {
         flushed_offset: flushed as i64,
         flushed_index: RaftIndex(flushed),
         active: None,
-        epochs: EpochHistory::from_entries(vec![(0, 0)]).expect("one epoch ascends"),
+        terms: TermHistory::without_indexes(RaftIndex(next), 0, [(0, 0)]).expect("one epoch ascends"),
+        membership: None,
+        reset: None,
+        incoming: None,
         producers: Vec::new(),
         committed: Committed { offset: next as i64, index: RaftIndex(next), ..Committed::default() },
     }

@@ -9,7 +9,7 @@ use corelog_storage::format::index_page::{Footer, IndexEntry, IndexPage};
 use corelog_storage::format::journal_file::JournalFileHeader;
 use corelog_storage::format::segment_file::SegmentHeader;
 use corelog_storage::format::{PAGE, page_ceil};
-use corelog_storage::{EpochHistory, HardState, LogId, RaftIndex};
+use corelog_storage::{HardState, LogId, RaftIndex, TermHistory};
 use corelog_wire::Uuid;
 use corelog_wire::records::{BatchBuilder, BatchOptions, Compression};
 use std::fs;
@@ -140,7 +140,10 @@ fn checkpoint(position: u64) -> Vec<u8> {
         flushed_offset: 60,
         flushed_index: RaftIndex(6),
         active: Some(active),
-        epochs: EpochHistory::from_entries(vec![(0, 0)]).unwrap(),
+        terms: TermHistory::without_indexes(RaftIndex(7), 0, [(0, 0)]).unwrap(),
+        membership: None,
+        reset: None,
+        incoming: None,
         producers: Vec::new(),
         committed: Committed { offset: 70, index: RaftIndex(7), ..Committed::default() },
     };

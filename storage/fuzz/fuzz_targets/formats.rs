@@ -14,7 +14,7 @@ use corelog_storage::format::group::{GROUP_HEADER, GroupHeader};
 use corelog_storage::format::index_page::{Footer, IndexEntry, IndexPage};
 use corelog_storage::format::journal_file::JournalFileHeader;
 use corelog_storage::format::segment_file::SegmentHeader;
-use corelog_storage::{EpochHistory, LogId, RaftIndex, paths};
+use corelog_storage::{LogId, RaftIndex, TermHistory, paths};
 use corelog_wire::Uuid;
 use libfuzzer_sys::fuzz_target;
 
@@ -135,7 +135,10 @@ fn checkpoint(change: &[u8], seal: bool) {
             flushed_offset: 6,
             flushed_index: RaftIndex(6),
             active,
-            epochs: EpochHistory::from_entries(vec![(1, 0)]).expect("one epoch ascends"),
+            terms: TermHistory::without_indexes(RaftIndex(9), 1, [(1, 0)]).expect("one epoch ascends"),
+            membership: None,
+            reset: None,
+            incoming: None,
             producers: Vec::new(),
             committed: Committed { offset: 9, index: RaftIndex(9), term: 1, ..Committed::default() },
         };

@@ -9,12 +9,12 @@ use corelog_io::fs;
 use corelog_io::sim::Sim;
 use corelog_storage::format::PAGE;
 use corelog_storage::format::checkpoint::{
-    CheckpointHeader, CheckpointWriter, HardState, JournalEnd, LogCheckpoint,
+    CheckpointHeader, CheckpointWriter, Committed, JournalEnd, LogCheckpoint,
 };
-use corelog_storage::format::entry::{EntryHeader, EntryKind, entry_span, unprotected};
+use corelog_storage::format::entry::{EntryHeader, EntryKind, HardState, entry_span, unprotected};
 use corelog_storage::format::group::{GROUP_HEADER, GroupHeader};
 use corelog_storage::format::journal_file::JournalFileHeader;
-use corelog_storage::{EpochHistory, RaftIndex, paths};
+use corelog_storage::{RaftIndex, TermHistory, paths};
 use corelog_storage_fuzz::{Batch, DIR, JOURNAL_FILE_BYTES, Near, log_id, serve};
 use corelog_wire::records::BatchHeader;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -188,21 +188,26 @@ impl Checkpoint {
         };
         let mut writer = CheckpointWriter::new(&self.end.iter().map(end).collect::<Vec<_>>());
         for state in self.logs.iter().take(LOGS) {
-            let epochs =
-                state.epochs.iter().map(|(epoch, start)| (i32::from(*epoch), i64::from(*start))).collect();
+            let epochs = state.epochs.iter().map(|(epoch, start)| (i32::from(*epoch), i64::from(*start)));
+            let next = RaftIndex(state.next_index.to(0));
+            let next_offset = state.next_offset.to(0) as i64;
             let log = LogCheckpoint {
                 log: log_id(state.log % LOGS as u8),
                 durable_through: state.durable_through.to(0),
                 log_start_offset: state.log_start_offset.to(0) as i64,
-                next_offset: state.next_offset.to(0) as i64,
-                next_index: RaftIndex(state.next_index.to(0)),
+                next_offset,
+                next_index: next,
                 term: 0,
                 hard_state: HardState::default(),
                 flushed_offset: state.flushed_offset.to(0) as i64,
                 flushed_index: RaftIndex(state.flushed_index.to(0)),
                 active: None,
-                epochs: EpochHistory::from_entries(epochs).unwrap_or_default(),
+                terms: TermHistory::without_indexes(next, 0, epochs).unwrap_or_default(),
+                membership: None,
+                reset: None,
+                incoming: None,
                 producers: Vec::new(),
+                committed: Committed { offset: next_offset, index: next, ..Committed::default() },
             };
             writer.add(&log, std::iter::empty());
         }

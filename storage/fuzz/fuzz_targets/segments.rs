@@ -12,7 +12,7 @@ use corelog_storage::format::checkpoint::{
 };
 use corelog_storage::format::index_page::{ENTRIES_PER_PAGE, Footer, IndexEntry, IndexPage};
 use corelog_storage::format::segment_file::SegmentHeader;
-use corelog_storage::{EpochHistory, HardState, RaftIndex, paths};
+use corelog_storage::{HardState, RaftIndex, TermHistory, paths};
 use corelog_storage_fuzz::{Batch, DIR, Near, TOPIC, log_id, serve};
 use corelog_wire::records::BatchHeader;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -157,7 +157,10 @@ impl Log {
             flushed_offset: self.next_offset.to(offset) as i64,
             flushed_index: RaftIndex(index),
             active,
-            epochs: EpochHistory::from_entries(vec![(0, 0)]).expect("one epoch ascends"),
+            terms: TermHistory::without_indexes(RaftIndex(index), 0, [(0, 0)]).expect("one epoch ascends"),
+            membership: None,
+            reset: None,
+            incoming: None,
             producers: Vec::new(),
             committed: Committed {
                 offset: self.next_offset.to(offset) as i64,

@@ -3,11 +3,15 @@
 
 use super::entry::HardState;
 use super::fields::{Cursor, get_u16, get_u32, get_u64, put};
+use super::log_sections::{
+    Membership, Reset, put_incoming, put_membership, put_reset, put_terms, take_epochs, take_incoming,
+    take_membership, take_reset, take_terms,
+};
 use super::segment_file::FIRST_BATCH;
 use super::{Format, PAGE, Refused};
-use crate::epochs::EpochHistory;
 use crate::ids::{LogId, RaftIndex, Uuid};
 use crate::producers::{BATCHES_KEPT, InFlight, ProducedBatch, ProducerEntry};
+use crate::terms::TermHistory;
 use crate::uncommitted::UncommittedBatch;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -18,11 +22,12 @@ pub const CHECKPOINT_HEADER: usize = 80;
 const END: usize = 24;
 
 /// No log has more batches: what is replayed on top of it can be counted.
-const INDEX_MAX: RaftIndex = RaftIndex(i64::MAX as u64);
+pub const INDEX_MAX: RaftIndex = RaftIndex(i64::MAX as u64);
 
 const MAGIC: u64 = u64::from_le_bytes(*b"CLCHKPNT");
 
-/// Version 2: each log's state ends with what is committed ([`Committed`]).
+/// Version 2: in place of epochs each log's state has the sections of [`super::log_sections`], and it ends with what is
+/// committed ([`Committed`]).
 pub const FORMAT: Format = Format { name: "checkpoints", oldest: 1, newest: 2 };
 const FLAG_COMPLETE: u16 = 1;
 
@@ -183,7 +188,11 @@ pub struct LogCheckpoint {
     pub flushed_offset: i64,
     pub flushed_index: RaftIndex,
     pub active: Option<ActiveSegmentState>,
-    pub epochs: EpochHistory,
+    pub terms: TermHistory,
+    pub membership: Option<Membership>,
+    pub reset: Option<Reset>,
+    /// The base offset of a segment that was taken in and may not bear its name yet.
+    pub incoming: Option<i64>,
     pub producers: Vec<(i64, ProducerEntry)>,
     pub committed: Committed,
 }
@@ -247,11 +256,10 @@ impl CheckpointWriter {
                 }
             }
         }
-        out.extend_from_slice(&(log.epochs.entries().len() as u32).to_le_bytes());
-        for (epoch, start) in log.epochs.entries() {
-            out.extend_from_slice(&epoch.to_le_bytes());
-            out.extend_from_slice(&start.to_le_bytes());
-        }
+        put_terms(out, &log.terms);
+        put_membership(out, log.membership.as_ref());
+        put_reset(out, log.reset);
+        put_incoming(out, log.incoming);
         out.extend_from_slice(&(producers.len() as u32).to_le_bytes());
         for (id, entry) in producers {
             out.extend_from_slice(&id.to_le_bytes());
@@ -364,12 +372,15 @@ fn decode_log(c: &mut Cursor, version: u16) -> Option<Result<LogCheckpoint, Refu
             },
         }),
     };
-    let mut epochs = Vec::new();
-    for _ in 0..c.u32()? {
-        epochs.push((c.i32()?, c.i64()?));
-    }
-    let Some(epochs) = EpochHistory::from_entries(epochs) else {
-        return Some(Err(Refused::Content("leader epochs do not ascend")));
+    let terms = match version {
+        1 => take_epochs(c, next_index, log_start_offset)?,
+        _ => take_terms(c, next_index, log_start_offset)?,
+    };
+    let membership = if version == 1 { Ok(None) } else { take_membership(c)? };
+    let (reset, incoming) = if version == 1 { (None, None) } else { (take_reset(c)?, take_incoming(c)?) };
+    let (terms, membership) = match (terms, membership) {
+        (Ok(terms), Ok(membership)) => (terms, membership),
+        (Err(refused), _) | (_, Err(refused)) => return Some(Err(refused)),
     };
     let mut producers = Vec::new();
     for _ in 0..c.u32()? {
@@ -401,7 +412,10 @@ fn decode_log(c: &mut Cursor, version: u16) -> Option<Result<LogCheckpoint, Refu
         flushed_offset,
         flushed_index,
         active,
-        epochs,
+        terms,
+        membership,
+        reset,
+        incoming,
         producers,
         committed,
     };
@@ -489,7 +503,10 @@ mod tests {
                     max_timestamp: -1,
                     last_page: Bytes::from(vec![7; 3 * (i as usize).saturating_sub(1)]),
                 }),
-                epochs: EpochHistory::from_entries(vec![(1, 0), (4, 60)]).unwrap(),
+                terms: TermHistory::without_indexes(RaftIndex(50), 1, [(1, 0), (4, 60)]).unwrap(),
+                membership: (i > 1).then_some(Membership { index: RaftIndex(9), bytes: vec![1; 9].into() }),
+                reset: (i > 1).then_some(Reset { generation: 2, sequence: 1 << 40, is_cleared: false }),
+                incoming: (i > 1).then_some(40),
                 producers: (0..i64::from(i))
                     .map(|id| {
                         let batch = ProducedBatch {

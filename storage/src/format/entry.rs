@@ -26,6 +26,8 @@ pub enum EntryKind {
     HardState,
     /// The log start offset is `base_offset` from now on.
     LogStart,
+    /// The log begins anew, before `index` and `base_offset`, after an entry of `term`: all that came before is void.
+    Reset,
 }
 
 impl EntryKind {
@@ -35,6 +37,7 @@ impl EntryKind {
             EntryKind::Truncate => 2,
             EntryKind::HardState => 3,
             EntryKind::LogStart => 4,
+            EntryKind::Reset => 5,
         }
     }
 
@@ -44,6 +47,7 @@ impl EntryKind {
             2 => EntryKind::Truncate,
             3 => EntryKind::HardState,
             4 => EntryKind::LogStart,
+            5 => EntryKind::Reset,
             _ => return None,
         })
     }
@@ -86,7 +90,7 @@ impl EntryHeader {
             EntryKind::Append if (len as usize) < batch::HEADER => {
                 return Err(Refused::Content("an appended batch is shorter than a batch header"));
             }
-            EntryKind::Truncate | EntryKind::LogStart if len != 0 => {
+            EntryKind::Truncate | EntryKind::LogStart | EntryKind::Reset if len != 0 => {
                 return Err(Refused::Content("an entry without payload claims one"));
             }
             EntryKind::HardState if len as usize != HARD_STATE => {
@@ -170,6 +174,7 @@ mod tests {
             header(EntryKind::Truncate, 0),
             header(EntryKind::HardState, HARD_STATE as u32),
             header(EntryKind::LogStart, 0),
+            header(EntryKind::Reset, 0),
         ] {
             assert_eq!(EntryHeader::decode(&h.encode()), Ok(h));
         }

@@ -7,7 +7,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"CLJOURNL");
 
 /// Of journals: files' first pages, groups and entries. A group is read when its file's first page has told that it can be:
 /// what a client has written could look like a group of any version. Version 2: entries with Raft's state have it as payload
-/// (none is in a journal of version 1).
+/// (none is in a journal of version 1), and a log can begin anew.
 pub const FORMAT: Format = Format { name: "journals", oldest: 1, newest: 2 };
 
 /// Says whose groups follow, and from which on: groups with a smaller sequence are left over from the file's former use.

@@ -14,6 +14,7 @@ pub(crate) mod fields;
 pub mod group;
 pub mod index_page;
 pub mod journal_file;
+pub mod log_sections;
 pub mod mend;
 pub mod segment_file;
 

@@ -16,6 +16,8 @@ pub enum Effect {
     /// Batches were appended (one effect for all of a group).
     Appended,
     LogStart(i64),
+    /// The log began anew.
+    Reset,
     HardState(crate::format::entry::HardState),
     /// Nothing: it took effect when its order was fixed.
     Truncated,

@@ -7,8 +7,8 @@ use crate::config::CommitMode;
 use crate::error::AppendError;
 use crate::format::entry::{EntryHeader, EntryKind, entry_span};
 use crate::ids::RaftIndex;
-use crate::journal::{Durable, Effect};
-use crate::producers::Verdict;
+use crate::journal::{Completion, Durable, Effect};
+use crate::producers::{Claim, Verdict};
 use crate::tail::TailBatch;
 use bytes::Bytes;
 use corelog_wire::records::BatchHeader;
@@ -56,6 +56,15 @@ pub struct Appended {
     pub cached: bool,
 }
 
+/// A batch whose header bears its place in the log.
+pub(super) struct Placed<'a> {
+    pub header: &'a BatchHeader,
+    pub claim: Option<Claim>,
+    /// Its bytes, in two pieces.
+    pub head: &'a [u8],
+    pub rest: &'a [u8],
+}
+
 impl Log {
     /// Fixes the batch's order. The returned [`Appended::durable`] completes when it is on stable storage, and the
     /// high watermark has passed it by then, unless a quorum decides. With write caching it passes a client's batch at once.
@@ -97,7 +106,7 @@ impl Log {
     }
 
     /// Whether a batch of this kind is taken, as full as the disk is.
-    fn check_space(&self, kind: BatchKind) -> Result<(), AppendError> {
+    pub(super) fn check_space(&self, kind: BatchKind) -> Result<(), AppendError> {
         let shard = &self.shard;
         match kind {
             BatchKind::Client => shard.space.check(),
@@ -112,6 +121,7 @@ impl Log {
     fn place(&self, batch: &AppendBatch, header: &BatchHeader) -> Result<Appended, AppendError> {
         let state = &mut *self.state.borrow_mut();
         state.check_writable(self.id)?;
+        state.check_appendable()?;
         let quorum = state.config.commit == CommitMode::Quorum;
         let cached = state.config.write_caching && batch.kind == BatchKind::Client && !quorum;
         if batch.leader_epoch < state.next.term {
@@ -142,35 +152,7 @@ impl Log {
         };
         let header = BatchHeader { base_offset, partition_leader_epoch: batch.leader_epoch, ..*header };
         let (head, rest) = batch::patched(&batch.bytes, base_offset, batch.leader_epoch);
-        let entry = EntryHeader {
-            log: self.id,
-            kind: EntryKind::Append,
-            index,
-            base_offset,
-            term: batch.leader_epoch,
-            len: batch.bytes.len() as u32,
-        };
-        let pushed = self.shard.journal.push(&entry, &head, rest);
-        if self.settled_by.replace(pushed.sequence) != pushed.sequence {
-            self.shard.journal.on_durable(self.me.clone(), Effect::Appended);
-        }
-        if let Some(claim) = &claim {
-            state.producers.assign(index, claim, produced(claim, &header), corelog_io::wall_clock_ms());
-        }
-        let tail_batch = TailBatch {
-            index,
-            base_offset,
-            next_offset: header.next_offset(),
-            max_timestamp: batch::timestamp(&header),
-            sequence: pushed.sequence,
-            bytes: pushed.payload,
-        };
-        if quorum {
-            state.uncommitted.push(uncommitted(&header));
-        }
-        state.next = end_after(&tail_batch, &header);
-        state.tail.push(tail_batch);
-        self.shard.counters.note_append(batch.bytes.len());
+        let completion = self.put(state, Placed { header: &header, claim, head: &head, rest });
         if batch.kind != BatchKind::Internal {
             self.note_append(batch.bytes.len(), header.records_count);
         }
@@ -181,9 +163,45 @@ impl Log {
             max_timestamp: header.max_timestamp,
             duplicate: false,
             index: Some(index),
-            durable: Durable::new(Rc::clone(&pushed.completion)),
+            durable: Durable::new(completion),
             cached,
         })
+    }
+
+    /// Puts a batch at the log's end, where its header says it is, into the journal and the tail.
+    pub(super) fn put(&self, state: &mut State, placed: Placed) -> Rc<Completion> {
+        let Placed { header, claim, head, rest } = placed;
+        let End { index, .. } = state.next;
+        let entry = EntryHeader {
+            log: self.id,
+            kind: EntryKind::Append,
+            index,
+            base_offset: header.base_offset,
+            term: header.partition_leader_epoch,
+            len: (head.len() + rest.len()) as u32,
+        };
+        let pushed = self.shard.journal.push(&entry, head, rest);
+        if self.settled_by.replace(pushed.sequence) != pushed.sequence {
+            self.shard.journal.on_durable(self.me.clone(), Effect::Appended);
+        }
+        if let Some(claim) = &claim {
+            state.producers.assign(index, claim, produced(claim, header), corelog_io::wall_clock_ms());
+        }
+        let tail_batch = TailBatch {
+            index,
+            base_offset: header.base_offset,
+            next_offset: header.next_offset(),
+            max_timestamp: batch::timestamp(header),
+            sequence: pushed.sequence,
+            bytes: pushed.payload,
+        };
+        if state.config.commit == CommitMode::Quorum {
+            state.uncommitted.push(uncommitted(header));
+        }
+        state.next = end_after(&tail_batch, header);
+        state.tail.push(tail_batch);
+        self.shard.counters.note_append(entry.len as usize);
+        pushed.completion
     }
 
     /// Completes when the batch at `base_offset`, appended before, is durable.

@@ -88,6 +88,8 @@ impl Log {
 
     /// Brings the segments in line with the log, if it was cut and that is durable. The caller has the turn of `upkeep`.
     pub(super) async fn cut_in_turn(&self) -> Result<(), StorageError> {
+        self.clear_in_turn().await?;
+        self.settle_incoming_in_turn().await?;
         let (what, cuts) = {
             let state = self.state.borrow();
             state.check_writable(self.id)?;
@@ -116,6 +118,12 @@ impl Log {
             state.uncut = None;
         }
         Ok(())
+    }
+
+    /// Whether its segments are to be cut before anything is flushed.
+    pub(super) fn is_cut_due(&self) -> bool {
+        let durable = self.shard.journal.durable_through();
+        self.state.borrow().uncut.as_ref().is_some_and(|uncut| uncut.sequence <= durable)
     }
 
     /// Whether the log or its segments were cut since [`Log::cuts`] was `cuts`: who met something odd looks again.
@@ -164,7 +172,7 @@ impl State {
         }
         self.tail.cut_back(end.index);
         self.uncommitted.cut_back(end.index.0.saturating_sub(self.committed.index.0) as usize);
-        self.epochs.cut_back(end.offset, end.term);
+        self.terms.cut_back(end.index, end.offset);
         match planted(Fault::CutForgetsNoProducers) {
             true => {}
             false => self.producers.cut_back(end.index),

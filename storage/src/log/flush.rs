@@ -34,6 +34,9 @@ impl Log {
             }
             self.load_in_turn().await?;
             // It may have been cut meanwhile.
+            if self.is_cut_due() {
+                continue;
+            }
             let batches = self.to_flush(until);
             if batches.is_empty() {
                 return Ok(());
@@ -152,13 +155,16 @@ impl Log {
     /// Looks at the log's directory, the first time, and cuts its segments if the log was cut.
     pub(super) async fn load_in_turn(&self) -> Result<(), StorageError> {
         self.cut_in_turn().await?;
-        let expected = {
+        {
             let state = self.state.borrow();
             // Looking removes what the log's state does not know of; a refused log's state is not to be believed.
             state.check_writable(self.id)?;
             if state.segments.is_some() {
                 return Ok(());
             }
+        }
+        let expected = {
+            let state = self.state.borrow();
             // Before a cut is durable they are as they were.
             let End { offset, index, .. } = state.uncut.as_ref().map_or(state.flushed, |uncut| uncut.reached);
             Expected {
@@ -179,6 +185,14 @@ impl Log {
 /// Whether `batch` begins a new segment. A segment that holds no record yet is never left: two segments would bear
 /// the same name.
 fn must_roll(active: &Active, batch: &TailBatch, config: &LogConfig, now_ms: i64) -> bool {
+    assert!(
+        batch.index >= active.base_index && batch.base_offset >= active.base_offset,
+        "the batch at Raft index {}, offset {} is before the segment that is written to: {}, {}",
+        batch.index,
+        batch.base_offset,
+        active.base_index,
+        active.base_offset
+    );
     if batch.base_offset == active.base_offset {
         return false;
     }

@@ -4,11 +4,14 @@ use super::Log;
 use crate::batch;
 use crate::error::StorageError;
 use crate::format::index_page::Footer;
+use crate::format::segment_file::SegmentHeader;
+use crate::ids::RaftIndex;
 use crate::segment::{
-    BatchStart, Body, INTERVAL, Scanner, Sealed, SegmentSpan, SparseIndex, check_header, load_sealed,
+    BatchStart, Body, Found, INTERVAL, Scanner, Sealed, SegmentSpan, SparseIndex, check_header, load_sealed,
     rewrite_index,
 };
 use bytes::{Bytes, BytesMut};
+use corelog_io::{worked, yield_if_needed};
 use corelog_wire::records::{BatchHeader, BatchView, TimestampType, with_scratch};
 use std::rc::Rc;
 
@@ -144,7 +147,7 @@ impl Log {
         }
     }
 
-    fn sealed(&self, segment: SegmentSpan) -> Option<Sealed> {
+    pub(super) fn sealed(&self, segment: SegmentSpan) -> Option<Sealed> {
         let state = self.state.borrow();
         let sealed = &state.segments.as_ref()?.sealed;
         sealed.iter().find(|s| s.base_offset == segment.base_offset).cloned()
@@ -190,26 +193,43 @@ impl Log {
         let path = self.dir.join(crate::paths::segment_file(segment.base_offset));
         let file = self.shard.files.open(&path, false).await?;
         let header = check_header(&file, &path, self.id, segment.base_offset).await?;
-        let base = (header.base_offset, header.base_index);
-        let mut index = SparseIndex::default();
-        let mut footer = Footer {
-            end: segment.end,
-            next_offset: base.0,
-            next_index: base.1,
-            max_timestamp: -1,
-            sealed_ms: corelog_io::wall_clock_ms(),
-        };
         let first = BatchStart::of_segment(segment.base_offset);
         let mut scanner = Scanner::new(file, path, first, segment.end, 1 << 20);
-        while let Some(found) = scanner.next().await? {
-            let max_timestamp = footer.max_timestamp;
-            index.note(base, found.header.base_offset, footer.next_index, found.position, max_timestamp);
-            footer.max_timestamp = max_timestamp.max(batch::timestamp(&found.header));
-            footer.next_offset = found.header.next_offset();
-            footer.next_index = footer.next_index.next();
-        }
-        Ok((index, footer))
+        index_batches(&mut scanner, &header, segment.end, |_, _| Ok(())).await
     }
+}
+
+/// The index and the footer of the segment that `scanner` is at the beginning of, up to byte `end`. `check`: what else is to
+/// be said of each batch and its Raft index, or what is wrong with it.
+pub(super) async fn index_batches(
+    scanner: &mut Scanner,
+    header: &SegmentHeader,
+    end: u64,
+    mut check: impl FnMut(&Found, RaftIndex) -> Result<(), String>,
+) -> Result<(SparseIndex, Footer), StorageError> {
+    let base = (header.base_offset, header.base_index);
+    let mut index = SparseIndex::default();
+    let mut footer = Footer {
+        end,
+        next_offset: base.0,
+        next_index: base.1,
+        max_timestamp: -1,
+        sealed_ms: corelog_io::wall_clock_ms(),
+    };
+    while let Some(found) = scanner.next().await? {
+        let (position, max_timestamp) = (found.position, footer.max_timestamp);
+        if found.header.base_offset - base.0 > i64::from(i32::MAX) {
+            return Err(scanner.corrupt(position, "the segment has more offsets than one can have"));
+        }
+        check(&found, footer.next_index).map_err(|what| scanner.corrupt(position, what))?;
+        index.note(base, found.header.base_offset, footer.next_index, position, max_timestamp);
+        footer.max_timestamp = max_timestamp.max(batch::timestamp(&found.header));
+        footer.next_offset = found.header.next_offset();
+        footer.next_index = footer.next_index.next();
+        worked(found.header.size());
+        yield_if_needed().await;
+    }
+    Ok((index, footer))
 }
 
 /// A batch's bytes in one piece.

@@ -36,35 +36,47 @@
 mod append;
 mod commit;
 mod cut;
+mod entries;
+mod export;
 mod flush;
+mod follow;
 mod greatest;
 mod lookup;
+mod membership;
 mod quarantine;
 mod read;
 mod replay;
+mod reset;
 mod retention;
 mod stats;
+mod transfer;
 
 pub use append::{AppendBatch, Appended, BatchKind};
+pub use entries::Entry;
+pub use follow::Accepted;
 pub use lookup::TimestampOffset;
 pub use read::Read;
+pub use reset::LogStart;
 pub use stats::{LogStats, Traffic};
+pub use transfer::{SegmentInfo, SegmentList};
 
 use crate::batch;
 use crate::config::LogConfig;
-use crate::epochs::{EpochEnd, EpochHistory};
 use crate::error::StorageError;
 use crate::format::checkpoint::{ActiveSegmentState, Committed, LogCheckpoint};
 use crate::format::entry::{EntryHeader, EntryKind, HardState};
+use crate::format::log_sections::{Membership, Reset};
 use crate::ids::{LogId, RaftIndex};
 use crate::journal::{Durable, Effect};
 use crate::paths;
 use crate::producers::{Claim, ProducedBatch, Producers};
+use crate::progress::Watch;
 use crate::quarantine::Held;
 use crate::recovery::RecoveredLog;
 use crate::segment::Segments;
 use crate::shard::Shard;
 use crate::tail::{Tail, TailBatch};
+use crate::terms::{EpochEnd, TermHistory};
 use crate::uncommitted::Uncommitted;
 use corelog_io::sync::{Semaphore, Source};
 use corelog_wire::records::BatchHeader;
@@ -88,6 +100,7 @@ pub struct Log {
     hints: RefCell<Hints>,
     /// The journal group that will settle this log's appends, so that one effect a group is enough.
     settled_by: Cell<u64>,
+    watch: Watch,
     traffic: Cell<Traffic>,
 }
 
@@ -120,7 +133,16 @@ pub(crate) struct State {
     new_cuts: Vec<(u64, RaftIndex)>,
     log_start_offset: i64,
     /// Of durable batches.
-    epochs: EpochHistory,
+    terms: TermHistory,
+    membership: Option<Membership>,
+    /// The checkpoint, by number, that has it.
+    membership_saved_by: u64,
+    /// Where it began anew, if it did.
+    reset: Option<Reset>,
+    /// The base offset of a segment that was taken in and may not bear its name yet.
+    incoming: Option<i64>,
+    /// No checkpoint has that segment yet.
+    is_installing: bool,
     producers: Producers,
     hard_state: HardState,
     tail: Tail,
@@ -173,6 +195,7 @@ impl Log {
             upkeep: Semaphore::new(1),
             hints: RefCell::default(),
             settled_by: Cell::new(0),
+            watch: Watch::default(),
             traffic: Cell::default(),
         })
     }
@@ -212,6 +235,11 @@ impl Log {
         &self.news
     }
 
+    /// Whether [`Progress`](crate::Progress) names the log when its durable end has moved.
+    pub fn watch_progress(&self, on: bool) {
+        self.watch.is_on.set(on);
+    }
+
     pub fn is_deleted(&self) -> bool {
         self.state.borrow().deleted
     }
@@ -223,13 +251,13 @@ impl Log {
     /// The epoch of the leader that appended the record at `offset`, or that was there when the log ended at it; -1
     /// if there is none yet.
     pub fn epoch_at(&self, offset: i64) -> i32 {
-        self.state.borrow().epochs.epoch_at(offset).unwrap_or(-1)
+        self.state.borrow().terms.epoch_at(offset).unwrap_or(-1)
     }
 
     /// OffsetForLeaderEpoch's answer (KIP-320).
     pub fn epoch_end_offset(&self, epoch: i32) -> EpochEnd {
         let state = self.state.borrow();
-        state.epochs.end_offset(epoch, state.committed.offset)
+        state.terms.end_offset(epoch, state.committed.offset)
     }
 
     /// Ids of the producers known, each with its epoch, last sequence number and the wall clock of its last append
@@ -284,7 +312,9 @@ impl Log {
             Effect::Appended => {
                 self.state.borrow_mut().settle_appends(sequence);
                 self.settle_commit(now_ms);
+                self.shard.progress.note(self.id, &self.watch);
             }
+            Effect::Reset => self.shard.progress.note(self.id, &self.watch),
             Effect::LogStart(offset) => {
                 self.state.borrow_mut().move_log_start(offset);
                 self.news.tell();
@@ -359,6 +389,8 @@ impl State {
             && !self.is_known
             && self.log_start_offset == 0
             && self.hard_state == HardState::default()
+            && self.membership.is_none()
+            && self.reset.is_none()
     }
 
     fn checkpoint(&self, log: LogId, durable_through: u64) -> LogCheckpoint {
@@ -373,7 +405,10 @@ impl State {
             flushed_offset: self.flushed.offset,
             flushed_index: self.flushed.index,
             active: self.active_state(),
-            epochs: self.epochs.clone(),
+            terms: self.terms.clone(),
+            membership: self.membership.clone(),
+            reset: self.reset,
+            incoming: self.incoming,
             producers: Vec::new(),
             committed: self.committed_state(durable_through),
         }
@@ -412,7 +447,7 @@ impl State {
             && batch.sequence <= sequence
         {
             let term = batch::leader_epoch(&batch.bytes);
-            self.epochs.note(term, batch.base_offset);
+            self.terms.note(term, batch.index, batch.base_offset);
             self.durable = End { offset: batch.next_offset, index: batch.index.next(), term };
         }
     }
@@ -420,7 +455,7 @@ impl State {
     fn move_log_start(&mut self, offset: i64) {
         if offset > self.log_start_offset {
             self.log_start_offset = offset;
-            self.epochs.cut_front(offset);
+            self.terms.start_at(offset);
             self.producers.forget_beginning();
         }
     }

@@ -34,7 +34,7 @@ impl Log {
             if !own || state.deleted || state.refused.is_some() {
                 return false;
             }
-            tracing::error!(log = %self.id, evidence = %error, "the log is refused: it cannot be written to its segments");
+            tracing::error!(log = %self.id, evidence = %error, "the log is refused: its segments are damaged, or cannot be written");
             state.refused = Some(error.to_string().into());
         }
         // Those who wait for records learn of it.

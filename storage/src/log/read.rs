@@ -37,8 +37,8 @@ struct Limits {
 /// A read from `segment` ended before the batch at `next`.
 #[derive(Clone, Copy)]
 pub(super) struct Hint {
-    segment: i64,
-    next: BatchStart,
+    pub segment: i64,
+    pub next: BatchStart,
 }
 
 #[derive(Default)]
@@ -49,12 +49,20 @@ pub(super) struct Hints {
 
 impl Hints {
     fn find(&mut self, offset: i64, segment: i64) -> Option<BatchStart> {
-        let is_it = |h: Hint| h.next.offset == offset && h.segment == segment;
-        let found = self.places.iter_mut().find(|h| h.is_some_and(is_it))?;
+        self.take(|h| h.next.offset == offset && h.segment == segment)
+    }
+
+    /// Where the batch begins that `number` others of the segment come before.
+    pub(super) fn find_number(&mut self, number: u32, segment: i64) -> Option<BatchStart> {
+        self.take(|h| h.next.number == number && h.segment == segment)
+    }
+
+    fn take(&mut self, is_it: impl Fn(Hint) -> bool) -> Option<BatchStart> {
+        let found = self.places.iter_mut().find(|h| h.is_some_and(&is_it))?;
         found.take().map(|h| h.next)
     }
 
-    fn note(&mut self, hint: Hint) {
+    pub(super) fn note(&mut self, hint: Hint) {
         self.places[self.next] = Some(hint);
         self.next = (self.next + 1) % HINTS;
     }
@@ -256,19 +264,21 @@ impl Log {
         let found = scanner.take(header).await?;
         let state = self.state.borrow();
         // Of what is deleted the history knows nothing any more: a batch that reaches beyond bears the epoch there.
-        let known = state.epochs.epoch_at(header.base_offset.max(state.log_start_offset));
-        match known {
-            Some(epoch) if epoch == header.partition_leader_epoch => Ok(found),
-            // Deleted while it was read: nobody is given it.
-            _ if header.next_offset() <= state.log_start_offset => Ok(found),
-            _ => {
-                let (offset, epoch) = (header.base_offset, header.partition_leader_epoch);
-                let known = known.map_or("none".into(), |epoch| epoch.to_string());
-                let what = format!("the batch at offset {offset} bears leader epoch {epoch}, not {known}");
-                Err(scanner.corrupt(found.position, what))
-            }
+        let (offset, epoch) = (header.base_offset, header.partition_leader_epoch);
+        let known_at = offset.max(state.log_start_offset);
+        // Deleted while it was read: nobody is given it.
+        let is_deleted = header.next_offset() <= state.log_start_offset;
+        if is_deleted || state.terms.admits(epoch, known_at) {
+            return Ok(found);
         }
+        Err(scanner.corrupt(found.position, wrong_term(offset, epoch, state.terms.epoch_at(known_at))))
     }
+}
+
+/// What is wrong with a batch that bears a leader epoch which the log's history does not know there.
+pub(super) fn wrong_term(offset: i64, epoch: i32, known: Option<i32>) -> String {
+    let known = known.map_or("none".into(), |epoch| epoch.to_string());
+    format!("the batch at offset {offset} bears leader epoch {epoch}, not {known}")
 }
 
 fn take_from_tail(state: &State, read: &mut Read, limits: Limits) {

@@ -4,16 +4,18 @@
 
 use super::commit::uncommitted;
 use super::cut::Uncut;
-use super::{End, State, end_after, produced};
+use super::{End, LogStart, State, end_after, produced};
 use crate::batch;
 use crate::config::{CommitMode, LogConfig};
 use crate::format::checkpoint::{Committed, LogCheckpoint};
 use crate::format::entry::{EntryKind, HardState};
+use crate::format::log_sections::Reset;
 use crate::ids::{LogId, RaftIndex};
 use crate::producers::Producers;
 use crate::recovery::{RecoveredEntry, RecoveredLog};
 use crate::shard::Shard;
 use crate::tail::{Tail, TailBatch};
+use crate::terms::TermHistory;
 use crate::uncommitted::Uncommitted;
 use corelog_io::planted::{Fault, planted};
 use corelog_io::wall_clock_ms;
@@ -36,7 +38,9 @@ impl State {
             state.log_start_offset = c.log_start_offset;
             state.next = End { offset: c.next_offset, index: c.next_index, term: c.term };
             promised = state.next;
-            let flushed_term = c.epochs.epoch_at(c.flushed_offset - 1).unwrap_or(c.term);
+            let last_flushed =
+                c.flushed_index.0.checked_sub(1).and_then(|last| c.terms.term_at(RaftIndex(last)));
+            let flushed_term = last_flushed.or(c.terms.epoch_at(c.flushed_offset - 1)).unwrap_or(c.term);
             state.flushed = End { offset: c.flushed_offset, index: c.flushed_index, term: flushed_term };
             state.restore_committed(c, lowest_cut(&found), shard);
             if c.committed.cut_pending {
@@ -45,15 +49,19 @@ impl State {
             state.is_cut = c.committed.is_cut;
             state.hard_state = c.hard_state;
             state.active = c.active.clone();
-            state.epochs = c.epochs.clone();
+            state.terms = c.terms.clone();
+            state.membership = c.membership.clone();
+            state.reset = c.reset;
+            state.incoming = c.incoming;
         }
         // Batches: all that are in no segment. State: only what the checkpoint does not cover.
         let mut data = state.flushed;
         let mut refused = found.damaged.as_ref().map(|(_, evidence)| evidence.clone());
         // Of a damaged one nothing can be said.
         let entries = if refused.is_some() { &[][..] } else { &found.entries };
+        let begins = found.begins();
         for (entry, taken_back) in entries.iter().zip(taken_back(entries)) {
-            if taken_back {
+            if taken_back || entry.is_void(begins) {
                 continue;
             }
             let covered = covered_by.is_some_and(|by| (entry.generation, entry.sequence) <= by);
@@ -96,7 +104,7 @@ impl State {
                     state.tail.push(batch);
                     if !covered {
                         state.next = data;
-                        state.epochs.note(header.partition_leader_epoch, header.base_offset);
+                        state.terms.note(header.partition_leader_epoch, e.index, header.base_offset);
                         if !alone {
                             state.uncommitted.push(uncommitted(&header));
                         }
@@ -130,7 +138,13 @@ impl State {
                 }
                 EntryKind::HardState if !covered => state.hard_state = HardState::decode(&entry.payload),
                 EntryKind::LogStart if !covered => state.move_log_start(e.base_offset),
-                EntryKind::HardState | EntryKind::LogStart => {}
+                EntryKind::Reset if !covered => {
+                    let start = LogStart { index: e.index, term: e.term, offset: e.base_offset };
+                    let (generation, sequence) = (entry.generation, entry.sequence);
+                    state.begin_anew(start, Reset { generation, sequence, is_cleared: false });
+                    data = state.next;
+                }
+                EntryKind::HardState | EntryKind::LogStart | EntryKind::Reset => {}
             }
         }
         if refused.is_none() && data.index < state.next.index {
@@ -240,7 +254,12 @@ impl State {
             cuts: 0,
             new_cuts: Vec::new(),
             log_start_offset: 0,
-            epochs: Default::default(),
+            terms: TermHistory::default(),
+            membership: None,
+            membership_saved_by: 0,
+            reset: None,
+            incoming: None,
+            is_installing: false,
             producers: Producers::default(),
             hard_state: Default::default(),
             tail: Tail::default(),
@@ -278,7 +297,7 @@ fn taken_back(entries: &[RecoveredEntry]) -> Vec<bool> {
                 cut = Some(later.map_or(index, |later| later.min(index)));
                 later.is_some_and(|later| index > later)
             }
-            EntryKind::HardState | EntryKind::LogStart => false,
+            EntryKind::HardState | EntryKind::LogStart | EntryKind::Reset => false,
         }
     };
     let mut taken_back: Vec<bool> = entries.iter().rev().map(is_taken_back).collect();

@@ -223,22 +223,50 @@ impl Log {
             return Ok(());
         }
         self.load_in_turn().await?;
-        loop {
-            let base_offset = {
-                let mut state = self.state.borrow_mut();
-                let (start, flushed) = (state.log_start_offset, state.flushed.offset);
-                let Some(segments) = &state.segments else { return Ok(()) };
-                let Some(oldest) = segments.sealed.first().map(|s| s.base_offset) else { return Ok(()) };
-                let next = segments.base_after(oldest).unwrap_or(flushed);
-                if next > start || !state.is_committed_before(next) {
-                    return Ok(());
-                }
-                state.segments.as_mut().expect("they were just seen").sealed.remove(0);
-                oldest
-            };
+        let mut has_gone = false;
+        while let Some(base_offset) = self.take_oldest_gone() {
+            has_gone = true;
             self.shard.indexes.forget(self.id, base_offset);
             remove(&self.dir, &self.shard.files, base_offset, SegmentFileKind::Data).await?;
             remove(&self.dir, &self.shard.files, base_offset, SegmentFileKind::Index).await?;
+        }
+        if has_gone {
+            self.forget_entries_in_turn().await;
+        }
+        Ok(())
+    }
+
+    /// Takes the oldest segment out, if it lies below the log start offset.
+    fn take_oldest_gone(&self) -> Option<i64> {
+        if !self.is_membership_saved() {
+            return None;
+        }
+        let mut state = self.state.borrow_mut();
+        let (start, flushed) = (state.log_start_offset, state.flushed.offset);
+        let segments = state.segments.as_ref()?;
+        let oldest = segments.sealed.first()?.base_offset;
+        let next = segments.base_after(oldest).unwrap_or(flushed);
+        if next > start || !state.is_committed_before(next) {
+            return None;
+        }
+        state.segments.as_mut()?.sealed.remove(0);
+        Some(oldest)
+    }
+
+    /// Segments are gone, and their entries with them. Which is first now may stay unknown: who asks for one finds out.
+    async fn forget_entries_in_turn(&self) {
+        let (sealed, active, flushed) = {
+            let state = self.state.borrow();
+            let Some(segments) = &state.segments else { return };
+            let sealed = segments.sealed.first().map(SegmentSpan::from);
+            (sealed, segments.active.as_ref().map(|active| active.base_index), state.flushed.index)
+        };
+        let first = match sealed {
+            Some(segment) => self.base_index(segment).await.ok(),
+            None => active.or(Some(flushed)),
+        };
+        if let Some(first) = first {
+            self.state.borrow_mut().terms.forget_below(first);
         }
     }
 

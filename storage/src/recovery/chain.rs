@@ -427,7 +427,7 @@ impl Chain {
                 EntryKind::Append => {
                     entry.index >= checkpoint.flushed_index || sequence > checkpoint.durable_through
                 }
-                EntryKind::Truncate => true,
+                EntryKind::Truncate | EntryKind::Reset => true,
                 EntryKind::HardState | EntryKind::LogStart => sequence > checkpoint.durable_through,
             },
         }

@@ -96,6 +96,13 @@ pub(crate) struct RecoveredEntry {
     pub payload: Bytes,
 }
 
+impl RecoveredEntry {
+    /// Whether it is of the log as it was before it began anew. Raft's own state stays.
+    pub fn is_void(&self, begins: (u64, u64)) -> bool {
+        self.header.kind != EntryKind::HardState && (self.generation, self.sequence) < begins
+    }
+}
+
 impl RecoveredLog {
     /// Bytes of the batches held.
     pub fn dirty_bytes(&self) -> u64 {
@@ -116,6 +123,14 @@ impl RecoveredLog {
         self.checkpoint.as_ref().map(|(generation, c)| (*generation, c.durable_through))
     }
 
+    /// The journal group, by generation and sequence, that the log begins with: of its last reset.
+    pub fn begins(&self) -> (u64, u64) {
+        let known = self.checkpoint.as_ref().and_then(|(_, checkpoint)| checkpoint.reset);
+        let resets = self.entries.iter().filter(|entry| entry.header.kind == EntryKind::Reset);
+        let last = resets.map(|entry| (entry.generation, entry.sequence)).max();
+        known.map(|reset| (reset.generation, reset.sequence)).max(last).unwrap_or_default()
+    }
+
     /// Leaves out the batches that its checkpoint knows to be cut. The journal may have lost what says so.
     pub fn forget_cut(&mut self) {
         let Some((generation, checkpoint)) = &self.checkpoint else { return };
@@ -131,7 +146,9 @@ impl RecoveredLog {
     }
 
     /// All of it, to be put aside.
-    pub fn into_held(self) -> Held {
+    pub fn into_held(mut self) -> Held {
+        let begins = self.begins();
+        self.entries.retain(|entry| !entry.is_void(begins));
         let covered_by = self.covered_by();
         let is_covered = |e: &RecoveredEntry| covered_by.is_some_and(|by| (e.generation, e.sequence) <= by);
         Held {

@@ -66,8 +66,12 @@ pub async fn cut(
         None if has_records => return lost("no segment holds the records before the log's end"),
         None => None,
     };
-    let sealed =
-        data.into_iter().map(|(base_offset, bytes)| Sealed { base_offset, bytes, footer: Cell::new(None) });
+    let sealed = data.into_iter().map(|(base_offset, bytes)| Sealed {
+        base_offset,
+        base_index: Cell::new(None),
+        bytes,
+        footer: Cell::new(None),
+    });
     Ok(Segments { sealed: sealed.collect(), active })
 }
 
@@ -188,7 +192,7 @@ async fn place(
     let first = (BatchStart::of_segment(base_offset), base_index, -1);
     let (start, mut index, mut max_timestamp) = known.last().map_or(first, |entry| {
         let offset = base_offset + i64::from(entry.relative_offset);
-        let start = BatchStart { position: u64::from(entry.position), offset };
+        let start = BatchStart { position: u64::from(entry.position), offset, number: entry.relative_index };
         (start, RaftIndex(base_index.0 + u64::from(entry.relative_index)), entry.max_timestamp_before)
     });
     let mut sparse = SparseIndex { entries: known };
@@ -205,7 +209,7 @@ async fn place(
         index = index.next();
         yield_if_needed().await;
     }
-    let BatchStart { position, offset } = scanner.at();
+    let BatchStart { position, offset, .. } = scanner.at();
     if offset != to.offset {
         let what = format!("Raft index {} is at offset {offset}, expected {}", to.index, to.offset);
         return Err(scanner.corrupt(position, what));

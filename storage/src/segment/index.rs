@@ -15,12 +15,14 @@ pub const INTERVAL: u64 = 64 << 10;
 pub struct BatchStart {
     pub position: u64,
     pub offset: i64,
+    /// Batches of the segment that come before it.
+    pub number: u32,
 }
 
 impl BatchStart {
     /// The first batch of the segment of `base_offset`.
     pub fn of_segment(base_offset: i64) -> BatchStart {
-        BatchStart { position: FIRST_BATCH, offset: base_offset }
+        BatchStart { position: FIRST_BATCH, offset: base_offset, number: 0 }
     }
 }
 
@@ -58,6 +60,11 @@ impl SparseIndex {
         self.start(base_offset, self.entries.partition_point(|e| e.relative_offset <= relative))
     }
 
+    /// Where a scan for the batch begins that `number` others come before.
+    pub fn start_for_number(&self, base_offset: i64, number: u32) -> BatchStart {
+        self.start(base_offset, self.entries.partition_point(|e| e.relative_index <= number))
+    }
+
     /// Where a scan for the first record with a timestamp of at least `timestamp` begins.
     pub fn start_for_timestamp(&self, base_offset: i64, timestamp: i64) -> BatchStart {
         self.start(base_offset, self.entries.partition_point(|e| e.max_timestamp_before < timestamp))
@@ -69,6 +76,7 @@ impl SparseIndex {
             Some(entry) => BatchStart {
                 position: u64::from(entry.position),
                 offset: base_offset + i64::from(entry.relative_offset),
+                number: entry.relative_index,
             },
         }
     }
@@ -158,10 +166,16 @@ mod tests {
     #[test]
     fn a_scan_begins_at_or_before_what_is_sought() {
         let index = sample();
-        let interval =
-            |n: u64| BatchStart { position: FIRST_BATCH + n * INTERVAL, offset: 1000 + n as i64 * 20 };
+        let interval = |n: u64| BatchStart {
+            position: FIRST_BATCH + n * INTERVAL,
+            offset: 1000 + n as i64 * 20,
+            number: n as u32 * 2,
+        };
         for (offset, expected) in [(1000, 0), (1019, 0), (1020, 1), (1039, 1), (i64::MAX, 49)] {
             assert_eq!(index.start_for_offset(1000, offset), interval(expected), "offset {offset}");
+        }
+        for (number, expected) in [(0, 0), (1, 0), (2, 1), (3, 1), (u32::MAX, 49)] {
+            assert_eq!(index.start_for_number(1000, number), interval(expected), "batch {number}");
         }
         for (timestamp, expected) in [(0, 0), (199, 0), (200, 1)] {
             assert_eq!(

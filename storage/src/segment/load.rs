@@ -89,7 +89,7 @@ pub async fn load(dir: &Path, files: &FileCache, expected: &Expected) -> Result<
             remove(dir, files, base_offset, SegmentFileKind::Data).await?;
             remove(dir, files, base_offset, SegmentFileKind::Index).await?;
         } else {
-            sealed.push(Sealed { base_offset, bytes, footer: Cell::new(None) });
+            sealed.push(Sealed { base_offset, base_index: Cell::new(None), bytes, footer: Cell::new(None) });
         }
     }
     let segments = Segments { sealed, active };

@@ -39,6 +39,8 @@ pub struct Segments {
 #[derive(Clone)]
 pub struct Sealed {
     pub base_offset: i64,
+    /// Raft index of its first batch; `None` until it is read.
+    pub base_index: Cell<Option<RaftIndex>>,
     /// Bytes of its file, header included.
     pub bytes: u64,
     /// `None` until it is read.
@@ -91,17 +93,19 @@ impl From<&Sealed> for SegmentSpan {
     }
 }
 
+impl From<&Active> for SegmentSpan {
+    fn from(active: &Active) -> SegmentSpan {
+        SegmentSpan { base_offset: active.base_offset, end: active.position, sealed: false }
+    }
+}
+
 impl Segments {
     /// The segment that holds `offset`, which is not below the first one's base.
     pub fn holding(&self, offset: i64) -> Option<SegmentSpan> {
         if let Some(active) = &self.active
             && offset >= active.base_offset
         {
-            return Some(SegmentSpan {
-                base_offset: active.base_offset,
-                end: active.position,
-                sealed: false,
-            });
+            return Some(SegmentSpan::from(active));
         }
         let after = self.sealed.partition_point(|s| s.base_offset <= offset);
         let sealed = &self.sealed[after.checked_sub(1)?];

@@ -21,6 +21,8 @@ pub struct Scanner {
     position: u64,
     /// The offset the next batch must begin at: a batch's checksum does not cover its base offset.
     expected_offset: i64,
+    /// Batches of the segment before it.
+    number: u32,
     /// Bytes to read at once when nothing is at hand.
     ahead: u64,
     /// The last read: where it begins, and its bytes up to `end`.
@@ -56,13 +58,23 @@ impl Scanner {
     /// From the batch that begins at `start`; `ahead` bytes are about to be used.
     pub fn new(file: File, path: PathBuf, start: BatchStart, end: u64, ahead: u64) -> Scanner {
         let ahead = page_ceil(ahead).clamp(PAGE as u64, READ_MAX);
-        let BatchStart { position, offset: expected_offset } = start;
-        Scanner { file, path, end, position, expected_offset, ahead, chunk_at: 0, chunk: Bytes::new() }
+        let BatchStart { position, offset: expected_offset, number } = start;
+        Scanner {
+            file,
+            path,
+            end,
+            position,
+            expected_offset,
+            number,
+            ahead,
+            chunk_at: 0,
+            chunk: Bytes::new(),
+        }
     }
 
     /// Where the next batch begins.
     pub fn at(&self) -> BatchStart {
-        BatchStart { position: self.position, offset: self.expected_offset }
+        BatchStart { position: self.position, offset: self.expected_offset, number: self.number }
     }
 
     pub fn corrupt(&self, position: u64, what: impl Into<String>) -> StorageError {
@@ -98,6 +110,7 @@ impl Scanner {
     pub fn skip(&mut self, header: &BatchHeader) {
         self.position += header.size() as u64;
         self.expected_offset = header.next_offset();
+        self.number += 1;
     }
 
     /// The bytes of the batch that [`Scanner::peek`] gave, its checksum verified; moves past it.

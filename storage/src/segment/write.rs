@@ -252,7 +252,12 @@ impl<'a> SegmentWriter<'a> {
         self.shard.indexes.insert(self.log, self.active.base_offset, index);
         self.shard.files.forget(&self.path);
         self.shard.files.forget(&self.index_path());
-        Ok(Sealed { base_offset: self.active.base_offset, bytes: end, footer: Cell::new(Some(footer)) })
+        Ok(Sealed {
+            base_offset: self.active.base_offset,
+            base_index: Cell::new(Some(self.active.base_index)),
+            bytes: end,
+            footer: Cell::new(Some(footer)),
+        })
     }
 
     async fn end_index(&mut self, footer: Footer) -> Result<(), StorageError> {

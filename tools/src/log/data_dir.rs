@@ -221,6 +221,10 @@ impl DataDir {
                         }
                         EntryKind::Truncate => drop(log.appends.split_off(&entry.header.index.0)),
                         EntryKind::LogStart => log.log_start_offset = Some(entry.header.base_offset),
+                        EntryKind::Reset => {
+                            log.appends.clear();
+                            log.log_start_offset = Some(entry.header.base_offset);
+                        }
                         EntryKind::HardState => {}
                     }
                 }
@@ -499,7 +503,7 @@ pub fn dump_checkpoint(path: &Path, report: &mut Report) -> Result<()> {
             "term": log.term,
             "producers": log.producers.len(),
             "active_segment": log.active.as_ref().map(|active| json!({"base_offset": active.base_offset, "position": active.position})),
-            "epochs": log.epochs.entries().iter().map(|(epoch, start)| json!([epoch, start])).collect::<Vec<_>>(),
+            "epochs": log.terms.epochs().map(|(epoch, start)| json!([epoch, start])).collect::<Vec<_>>(),
         });
         report.line(&text, "log", fields)?;
     }

@@ -229,6 +229,9 @@ fn dump_entry(journal: &Journal, entry: &Entry, report: &mut Report) -> Result<(
             ("hard_state", format!("hard state: term {term}, vote {vote}"))
         }
         EntryKind::LogStart => ("log_start", format!("log start offset {}", header.base_offset)),
+        EntryKind::Reset => {
+            ("reset", format!("begins anew at index {}, offset {}", header.index, header.base_offset))
+        }
     };
     let fields = json!({
         "entry": kind,

@@ -33,7 +33,13 @@ pub struct LogPlan {
 impl LogPlan {
     /// A log of which nothing is there.
     pub fn new(log: LogId) -> LogPlan {
-        let found = Found { log_start_offset: 0, next_offset: 0, next_index: RaftIndex(0), active: None };
+        let found = Found {
+            log_start_offset: 0,
+            next_offset: 0,
+            next_index: RaftIndex(0),
+            active: None,
+            has_holes: false,
+        };
         LogPlan {
             log,
             state: StateBuilder::new(log).finish(found, None),
@@ -81,7 +87,14 @@ pub fn plan(data_dir: &DataDir, log: LogId, now_ms: i64) -> Result<LogPlan> {
     let known = data_dir.checkpoints.get(&log);
     let journaled = data_dir.journaled.get(&log);
     let mut builder = StateBuilder::new(log);
-    let mut plan = Planning { losses: Vec::new(), changes: Vec::new(), first: None, segments: 0, batches: 0 };
+    let mut plan = Planning {
+        losses: Vec::new(),
+        changes: Vec::new(),
+        first: None,
+        has_holes: false,
+        segments: 0,
+        batches: 0,
+    };
     let files = data_dir.segments(log)?;
     let has_more = known.is_some() || journaled.is_some_and(|journaled| !journaled.appends.is_empty());
     if let (true, false, Some(dir)) = (files.is_empty(), has_more, data_dir.dirs.get(&log)) {
@@ -129,6 +142,7 @@ pub fn plan(data_dir: &DataDir, log: LogId, now_ms: i64) -> Result<LogPlan> {
         next_offset: end.offset,
         next_index: RaftIndex(end.index),
         active,
+        has_holes: plan.has_holes,
     };
     let state = builder.finish(found, known);
     if log_start_offset > end.offset {
@@ -163,6 +177,8 @@ struct Planning {
     changes: Vec<Change>,
     /// Where the first segment begins.
     first: Option<i64>,
+    /// Batches are missing between those that are there.
+    has_holes: bool,
     segments: usize,
     batches: u64,
 }
@@ -184,7 +200,13 @@ impl Planning {
             let is_last = Some(*base) == last_base;
             // A power cut leaves holes in the last one alone: those before it are synced.
             let journal = |from| if is_last { reach(from) } else { Ok(from) };
-            let scanned = segment::scan(path, *base, builder, now_ms, journal)?;
+            let base_index = match (next, known.and_then(|known| known.active.as_ref())) {
+                (Some(next), _) if next.offset == *base => next.index,
+                (_, Some(active)) if active.base_offset == *base => active.base_index.0,
+                _ if *base == 0 => 0,
+                _ => next.map_or(*base as u64, |next| next.index),
+            };
+            let scanned = segment::scan(path, *base, base_index, builder, now_ms, journal)?;
             let is_foreign =
                 scanned.header.is_some_and(|header| header.log != log || header.base_offset != *base);
             if is_foreign || next.is_some_and(|next| next.offset > *base) {
@@ -204,18 +226,10 @@ impl Planning {
                     "offsets {from_offset} to {to_offset}: {path} is damaged at byte {position}; fetches of these fail"
                 ));
             }
-            let index = match (scanned.header, next, known.and_then(|known| known.active.as_ref())) {
-                (Some(header), ..) => Some(header.base_index.0),
-                (None, Some(next), _) if next.offset == *base => Some(next.index),
-                (None, _, Some(active)) if active.base_offset == *base => Some(active.base_index.0),
-                (None, ..) if *base == 0 => Some(0),
-                (None, ..) => next.map(|next| next.index),
-            };
             let holes = scanned.holes.len() as u64;
-            let after = Next {
-                offset: scanned.next_offset,
-                index: index.unwrap_or(*base as u64) + scanned.batches + holes,
-            };
+            self.has_holes |= holes > 0 || next.is_some_and(|next| next.offset < *base);
+            let after =
+                Next { offset: scanned.next_offset, index: scanned.base_index + scanned.batches + holes };
             next = Some(after);
             if !is_last {
                 continue;
@@ -245,7 +259,7 @@ impl Planning {
             let header = scanned.header.unwrap_or(SegmentHeader {
                 log,
                 base_offset: *base,
-                base_index: RaftIndex(index.unwrap_or(*base as u64)),
+                base_index: RaftIndex(scanned.base_index),
                 created_ms: now_ms,
             });
             if scanned.header.is_none() {

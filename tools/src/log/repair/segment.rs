@@ -1,6 +1,7 @@
 //! What is sound in one segment file.
 
 use anyhow::{Context, Result};
+use corelog_storage::RaftIndex;
 use corelog_storage::format::PAGE;
 use corelog_storage::format::index_page::{Footer, IndexPage};
 use corelog_storage::format::segment_file::{FIRST_BATCH, SegmentHeader};
@@ -11,6 +12,8 @@ use std::path::Path;
 pub struct Scanned {
     /// None: it is damaged.
     pub header: Option<SegmentHeader>,
+    /// Raft index of the first batch.
+    pub base_index: u64,
     pub batches: u64,
     /// Behind the last sound batch.
     pub next_offset: i64,
@@ -32,18 +35,21 @@ pub struct Hole {
     pub to_offset: i64,
 }
 
-/// Goes through a segment that begins at offset `base`; its sound batches go to `state`. `journal`: up to where the journal
-/// has all batches from an offset on.
+/// Goes through a segment that begins at offset `base`; its sound batches go to `state`. `base_index`: of its first batch,
+/// should its header not tell. `journal`: up to where the journal has all batches from an offset on.
 pub fn scan(
     path: &Path,
     base: i64,
+    base_index: u64,
     state: &mut StateBuilder,
     now_ms: i64,
     journal: impl Fn(i64) -> Result<i64>,
 ) -> Result<Scanned> {
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let header = SegmentHeader::decode(&bytes).ok();
     let mut scanned = Scanned {
-        header: SegmentHeader::decode(&bytes).ok(),
+        header,
+        base_index: header.map_or(base_index, |header| header.base_index.0),
         batches: 0,
         next_offset: base,
         end: FIRST_BATCH,
@@ -67,7 +73,8 @@ pub fn scan(
                 to_offset: header.base_offset,
             });
         }
-        state.note(&header, now_ms);
+        let before = scanned.batches + scanned.holes.len() as u64;
+        state.note(&header, RaftIndex(scanned.base_index + before), now_ms);
         scanned.batches += 1;
         if !header.is_internal() {
             scanned.max_timestamp = scanned.max_timestamp.max(header.max_timestamp);
