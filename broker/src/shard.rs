@@ -347,7 +347,7 @@ impl Shard {
             (Str::from(listener.name.as_str()), endpoint)
         });
         BrokerImage {
-            id: self.identity.node_id,
+            id: self.broker(),
             epoch: -1,
             endpoints: endpoints.collect(),
             rack: config.rack.as_deref().map(Str::from),

@@ -40,7 +40,7 @@ fn nodes(shard: &Shard, listener: usize) -> Vec<Node> {
     let others = image.brokers.values().filter(|broker| !broker.fenced && broker.id != own.id);
     let reached = |broker: &BrokerImage| {
         let Endpoint { host, port } = broker.endpoints.get(name.as_str())?.clone();
-        Some(Node { id: BrokerId(broker.id), host, port: port.into(), rack: broker.rack.clone() })
+        Some(Node { id: broker.id, host, port: port.into(), rack: broker.rack.clone() })
     };
     let mut nodes: Vec<Node> = others.chain([&own]).filter_map(reached).collect();
     nodes.sort_unstable_by_key(|node| node.id);

@@ -9,6 +9,7 @@ use corelog_wire::{ErrorCode, Str};
 
 use super::context::{Context, told};
 use crate::controller::{Change, ChangeError, Terms};
+use crate::ids::BrokerId;
 
 pub async fn handle(context: Context, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let mut named: HashMap<Str, usize> = HashMap::new();
@@ -42,7 +43,9 @@ async fn create(context: &Context, topic: Topic, terms: Terms) -> Result<(), Cha
     };
     let details = format!("partitions={}, before={}", topic.count, current.partitions.len());
     let audited = (!terms.validate_only).then(|| context.change("create partitions", &topic.name, details));
-    let assigned = topic.assignments.map(|all| all.into_iter().map(|one| one.broker_ids).collect());
+    let assigned = topic
+        .assignments
+        .map(|all| all.iter().map(|one| BrokerId::of_numbers(&one.broker_ids).to_vec()).collect());
     let change = Change::CreatePartitions { topic: topic.name, count: topic.count, assigned };
     let created = shard.change(change, terms).await;
     if let Some(audited) = audited {

@@ -14,6 +14,7 @@ use crate::config::describe::{self, Wanted};
 use crate::controller::{
     ChangeError, Placement, TOPIC_PARTITIONS_MAX, Terms, TopicImage, too_many_partitions,
 };
+use crate::ids::BrokerId;
 use crate::topic_creation;
 
 /// "As the broker's default says", for partitions and replication factor (KIP-464).
@@ -100,9 +101,9 @@ fn assigned(topic: &CreatableTopic) -> Result<Placement, ChangeError> {
         ));
     }
     match i32::try_from(assigned.len()) {
-        Ok(count) if count <= TOPIC_PARTITIONS_MAX => {
-            Ok(Placement::Assigned(assigned.iter().map(|one| one.broker_ids.clone()).collect()))
-        }
+        Ok(count) if count <= TOPIC_PARTITIONS_MAX => Ok(Placement::Assigned(
+            assigned.iter().map(|one| BrokerId::of_numbers(&one.broker_ids).to_vec()).collect(),
+        )),
         count => Err(too_many_partitions(count.unwrap_or(i32::MAX))),
     }
 }

@@ -12,6 +12,7 @@ use super::is_internal;
 use super::placer::Placer;
 use crate::config::alter::{self, Alteration, Owner, Refusal};
 use crate::config::{ConfigMap, Layers};
+use crate::ids::BrokerId;
 use crate::settings::Settings;
 
 /// Partitions that one topic may have, so that a change fits one batch of the controller's log.
@@ -62,7 +63,7 @@ pub enum Placement {
     /// Wherever there is room.
     Anywhere { partitions: i32, replication_factor: i32 },
     /// The brokers of each partition, its preferred leader first.
-    Assigned(Vec<Vec<i32>>),
+    Assigned(Vec<Vec<BrokerId>>),
 }
 
 impl Placement {
@@ -121,7 +122,7 @@ pub enum Change {
     CreatePartitions {
         topic: Str,
         count: i32,
-        assigned: Option<Vec<Vec<i32>>>,
+        assigned: Option<Vec<Vec<BrokerId>>>,
     },
     AlterConfigs {
         resource: ResourceKey,
@@ -222,7 +223,7 @@ fn create_partitions(
     rules: &Rules,
     topic: &Str,
     count: i32,
-    assigned: Option<&[Vec<i32>]>,
+    assigned: Option<&[Vec<BrokerId>]>,
 ) -> Result<Vec<MetadataRecord>, ChangeError> {
     let topic = image.topic(topic).ok_or_else(unknown_topic)?;
     let have = topic.partitions.len() as i32;
@@ -253,7 +254,7 @@ fn create_partitions(
     }
     check_room(image, rules, count - have)?;
     let mut placer = Placer::new(image, seed(topic.id));
-    let placed: Vec<Vec<i32>> = match assigned {
+    let placed: Vec<Vec<BrokerId>> = match assigned {
         Some(assigned) if assigned.len() as i32 != count - have => {
             return Err(ChangeError::new(
                 ErrorCode::INVALID_REPLICA_ASSIGNMENT,
@@ -353,7 +354,8 @@ pub fn config_records(
 }
 
 /// A partition that begins; the first of its replicas is to lead it.
-pub fn partition_record(topic_id: Uuid, partition_id: i32, replicas: Vec<i32>) -> MetadataRecord {
+pub fn partition_record(topic_id: Uuid, partition_id: i32, replicas: Vec<BrokerId>) -> MetadataRecord {
+    let replicas = BrokerId::numbers(&replicas);
     MetadataRecord::PartitionRecord(PartitionRecord {
         partition_id,
         topic_id,
@@ -391,7 +393,7 @@ mod tests {
         let new = NewTopic {
             name: name(),
             id: Uuid::default(),
-            placement: Placement::Assigned(vec![vec![1]]),
+            placement: Placement::Assigned(vec![vec![BrokerId(1)]]),
             overrides: ConfigMap::new(),
         };
         let changes =

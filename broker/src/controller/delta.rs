@@ -6,6 +6,7 @@ use std::sync::Arc;
 use corelog_wire::Uuid;
 
 use super::image::{Image, TopicImage};
+use crate::ids::BrokerId;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Delta {
@@ -17,7 +18,7 @@ pub struct Delta {
     pub brokers: BTreeSet<String>,
     pub producer_ids: bool,
     /// Brokers that came, went, or are reached otherwise.
-    pub registered: BTreeSet<i32>,
+    pub registered: BTreeSet<BrokerId>,
 }
 
 /// What changed of a topic; all of it, if it is new.

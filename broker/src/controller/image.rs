@@ -105,7 +105,7 @@ impl TopicImage {
 /// A broker of the cluster, as it registered itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BrokerImage {
-    pub id: i32,
+    pub id: BrokerId,
     /// Another one for each registration.
     pub epoch: i64,
     /// Where clients reach it, by the name of the listener.
@@ -137,7 +137,7 @@ impl BrokerImage {
         let endpoints = record.end_points.iter();
         let endpoint = |found: &BrokerEndpoint| Endpoint { host: found.host.clone(), port: found.port };
         BrokerImage {
-            id: record.broker_id,
+            id: BrokerId(record.broker_id),
             epoch: record.broker_epoch,
             endpoints: endpoints.map(|found| (found.name.clone(), endpoint(found))).collect(),
             rack: record.rack.clone(),
@@ -154,7 +154,7 @@ impl BrokerImage {
             security_protocol: PLAINTEXT,
         });
         MetadataRecord::RegisterBrokerRecord(RegisterBrokerRecord {
-            broker_id: self.id,
+            broker_id: self.id.0,
             broker_epoch: self.epoch,
             end_points: endpoints.collect(),
             rack: self.rack.clone(),
@@ -173,9 +173,9 @@ pub struct Image {
     /// Names with '.' or '_', by what Kafka's metrics make of them.
     folded: RedBlackTreeMapSync<Str, Str>,
     partitions: usize,
-    pub brokers: Arc<BTreeMap<i32, BrokerImage>>,
+    pub brokers: Arc<BTreeMap<BrokerId, BrokerImage>>,
     /// Of brokers that have any, registered or not.
-    loads: Arc<BTreeMap<i32, Load>>,
+    loads: Arc<BTreeMap<BrokerId, Load>>,
     /// Dynamic broker configs: "" is the cluster-wide default, otherwise the node's id.
     pub broker_overrides: Arc<BTreeMap<String, ConfigMap>>,
     pub next_producer_id: i64,
@@ -209,12 +209,12 @@ impl Image {
         self.partitions
     }
 
-    pub fn load(&self, broker: i32) -> Load {
+    pub fn load(&self, broker: BrokerId) -> Load {
         self.loads.get(&broker).copied().unwrap_or_default()
     }
 
     /// Adds `more` partitions (-1: takes one away) with these replicas to what their brokers have.
-    pub fn count(&mut self, replicas: &[i32], more: isize) {
+    pub fn count(&mut self, replicas: &[BrokerId], more: isize) {
         let loads = Arc::make_mut(&mut self.loads);
         for (place, broker) in replicas.iter().enumerate() {
             let load = loads.entry(*broker).or_default();
@@ -256,7 +256,7 @@ impl Image {
                 }
                 topic.partitions.push_back_mut(PartitionImage::new(r));
                 self.partitions += 1;
-                self.count(&r.replicas, 1);
+                self.count(&BrokerId::of_numbers(&r.replicas), 1);
                 delta.partition(r.topic_id, r.partition_id);
             }
             MetadataRecord::PartitionChangeRecord(r) => {
@@ -273,7 +273,7 @@ impl Image {
                 changed.change(r);
                 if let Some(replicas) = &r.replicas {
                     self.count(&before, -1);
-                    self.count(replicas, 1);
+                    self.count(&BrokerId::of_numbers(replicas), 1);
                 }
                 delta.partition(r.topic_id, r.partition_id);
             }
@@ -283,14 +283,14 @@ impl Image {
                 delta.producer_ids = true;
             }
             MetadataRecord::RegisterBrokerRecord(r) => {
-                Arc::make_mut(&mut self.brokers).insert(r.broker_id, BrokerImage::new(r));
-                delta.registered.insert(r.broker_id);
+                Arc::make_mut(&mut self.brokers).insert(BrokerId(r.broker_id), BrokerImage::new(r));
+                delta.registered.insert(BrokerId(r.broker_id));
             }
             MetadataRecord::UnregisterBrokerRecord(r) => {
-                if Arc::make_mut(&mut self.brokers).remove(&r.broker_id).is_none() {
+                if Arc::make_mut(&mut self.brokers).remove(&BrokerId(r.broker_id)).is_none() {
                     return Err(format!("broker {} is unregistered and not there", r.broker_id));
                 }
-                delta.registered.insert(r.broker_id);
+                delta.registered.insert(BrokerId(r.broker_id));
             }
             // Feature levels come with clusters of more than one broker.
             MetadataRecord::FeatureLevelRecord(r) => {
@@ -385,7 +385,7 @@ pub mod tests {
         for (id, rack) in (1..).zip(racks) {
             let endpoint = Endpoint { host: format!("host{id}").into(), port: 9092 };
             let broker = BrokerImage {
-                id,
+                id: BrokerId(id),
                 epoch: i64::from(id),
                 endpoints: [(Str::from("PLAINTEXT"), endpoint)].into(),
                 rack: rack.map(Str::from),
@@ -399,15 +399,15 @@ pub mod tests {
     #[test]
     fn a_broker_is_what_it_registered_last() {
         let mut image = brokers(&[Some("a"), None]);
-        let moved = BrokerImage { rack: Some("b".into()), epoch: 9, ..image.brokers[&1].clone() };
+        let moved = BrokerImage { rack: Some("b".into()), epoch: 9, ..image.brokers[&BrokerId(1)].clone() };
         let mut delta = Delta::default();
         image.apply(&moved.record(), &mut delta).expect("it fits");
-        assert_eq!((image.brokers.len(), &image.brokers[&1]), (2, &moved));
-        assert_eq!(delta.registered, [1].into());
+        assert_eq!((image.brokers.len(), &image.brokers[&BrokerId(1)]), (2, &moved));
+        assert_eq!(delta.registered, [BrokerId(1)].into());
         let gone = UnregisterBrokerRecord { broker_id: 1, broker_epoch: 9 };
         let gone = MetadataRecord::UnregisterBrokerRecord(gone);
         image.apply(&gone, &mut delta).expect("it fits");
-        assert!(!image.brokers.contains_key(&1));
+        assert!(!image.brokers.contains_key(&BrokerId(1)));
         assert!(image.apply(&gone, &mut delta).is_err());
     }
 
@@ -428,7 +428,9 @@ pub mod tests {
             };
             apply(&mut image, MetadataRecord::PartitionRecord(record));
         }
-        let loads = |image: &Image| [1, 2, 3].map(|id| (image.load(id).replicas, image.load(id).leaders));
+        let loads = |image: &Image| {
+            [1, 2, 3].map(|id| image.load(BrokerId(id))).map(|load| (load.replicas, load.leaders))
+        };
         assert_eq!(loads(&image), [(1, 1), (2, 1), (1, 0)]);
         let change = PartitionChangeRecord {
             partition_id: 0,

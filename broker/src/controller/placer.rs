@@ -6,10 +6,11 @@ use corelog_wire::ErrorCode;
 
 use super::change::ChangeError;
 use super::image::{Image, Load};
+use crate::ids::BrokerId;
 
 /// A broker that can be given replicas.
 struct Candidate<'a> {
-    id: i32,
+    id: BrokerId,
     rack: Option<&'a str>,
     load: Load,
 }
@@ -50,10 +51,10 @@ impl<'a> Placer<'a> {
     }
 
     /// The replicas of one more partition, its leader first. As many as [`Placer::check`] has allowed.
-    pub fn place(&mut self, partition: i32, replication_factor: i32) -> Vec<i32> {
+    pub fn place(&mut self, partition: i32, replication_factor: i32) -> Vec<BrokerId> {
         let (mut placed, mut racks) = (Vec::new(), BTreeMap::<Option<&str>, usize>::new());
         for _ in 0..replication_factor {
-            let chance = |id: i32| mixed(self.seed, partition, id);
+            let chance = |id: BrokerId| mixed(self.seed, partition, id);
             let is_free = |candidate: &&mut Candidate| !placed.contains(&candidate.id);
             let leads = placed.is_empty();
             let best = self.candidates.iter_mut().filter(is_free).min_by_key(|candidate| {
@@ -71,7 +72,7 @@ impl<'a> Placer<'a> {
     }
 
     /// What a request assigns by hand, as partitions are to be made by it: leaders first.
-    pub fn check_assigned(&self, assigned: &[Vec<i32>]) -> Result<(), ChangeError> {
+    pub fn check_assigned(&self, assigned: &[Vec<BrokerId>]) -> Result<(), ChangeError> {
         let wrong = |what: String| {
             Err(ChangeError::new(
                 ErrorCode::INVALID_REPLICA_ASSIGNMENT,
@@ -85,10 +86,10 @@ impl<'a> Placer<'a> {
             }
             for (at, id) in replicas.iter().enumerate() {
                 if replicas[..at].contains(id) {
-                    return wrong(format!("the broker {id} more than once"));
+                    return wrong(format!("the broker {} more than once", id.0));
                 }
                 if !self.candidates.iter().any(|candidate| candidate.id == *id) {
-                    return wrong(format!("broker {id}, but no such broker is registered"));
+                    return wrong(format!("broker {}, but no such broker is registered", id.0));
                 }
             }
             let (have, expected) = (replicas.len(), *before.get_or_insert(replicas.len()));
@@ -104,8 +105,8 @@ impl<'a> Placer<'a> {
 }
 
 /// The same on each broker that decides.
-fn mixed(seed: u64, partition: i32, broker: i32) -> u64 {
-    let mut mixed = seed ^ ((partition as u32 as u64) << 32 | broker as u32 as u64);
+fn mixed(seed: u64, partition: i32, broker: BrokerId) -> u64 {
+    let mut mixed = seed ^ ((partition as u32 as u64) << 32 | broker.0 as u32 as u64);
     for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
         mixed = (mixed ^ (mixed >> 33)).wrapping_mul(factor);
     }
@@ -119,13 +120,16 @@ mod tests {
     use super::super::image::tests::brokers;
     use super::*;
 
-    fn counts(placed: &[Vec<i32>], of: impl Fn(&[i32]) -> Vec<i32>) -> BTreeMap<i32, usize> {
+    fn counts(
+        placed: &[Vec<BrokerId>],
+        of: impl Fn(&[BrokerId]) -> Vec<BrokerId>,
+    ) -> BTreeMap<BrokerId, usize> {
         let mut counts = BTreeMap::new();
         placed.iter().flat_map(|replicas| of(replicas)).for_each(|id| *counts.entry(id).or_default() += 1);
         counts
     }
 
-    fn spread(counts: &BTreeMap<i32, usize>, brokers: usize) -> usize {
+    fn spread(counts: &BTreeMap<BrokerId, usize>, brokers: usize) -> usize {
         let least = if counts.len() < brokers { 0 } else { *counts.values().min().expect("some") };
         counts.values().max().expect("some") - least
     }
@@ -146,7 +150,7 @@ mod tests {
                 prop_assert_eq!(distinct.len(), factor);
             }
             prop_assert!(spread(&counts(&placed, |replicas| replicas[..1].to_vec()), brokers_count) <= 1);
-            prop_assert!(spread(&counts(&placed, <[i32]>::to_vec), brokers_count) <= 2);
+            prop_assert!(spread(&counts(&placed, <[BrokerId]>::to_vec), brokers_count) <= 2);
         }
 
         #[test]
@@ -162,7 +166,7 @@ mod tests {
             for partition in 0..partitions {
                 let placed = placer.place(partition, 3);
                 let used: std::collections::BTreeSet<_> =
-                    placed.iter().map(|id| names[*id as usize - 1]).collect();
+                    placed.iter().map(|id| names[id.0 as usize - 1]).collect();
                 prop_assert_eq!(used.len(), distinct.len().min(3));
             }
         }
@@ -171,10 +175,10 @@ mod tests {
     #[test]
     fn partitions_go_where_there_are_few() {
         let mut image = brokers(&[None; 3]);
-        image.count(&[1], 5);
-        image.count(&[2], 3);
+        image.count(&[BrokerId(1)], 5);
+        image.count(&[BrokerId(2)], 3);
         let mut placer = Placer::new(&image, 7);
-        assert_eq!([0, 1, 2].map(|partition| placer.place(partition, 1)[0]), [3, 3, 3]);
+        assert_eq!([0, 1, 2].map(|partition| placer.place(partition, 1)[0].0), [3, 3, 3]);
     }
 
     #[test]
@@ -182,7 +186,8 @@ mod tests {
         let image = brokers(&[None; 3]);
         let placer = Placer::new(&image, 0);
         let told = |assigned: &[&[i32]]| {
-            let assigned: Vec<_> = assigned.iter().map(|replicas| replicas.to_vec()).collect();
+            let assigned: Vec<_> =
+                assigned.iter().map(|ids| ids.iter().copied().map(BrokerId).collect()).collect();
             placer.check_assigned(&assigned).map_err(|error| error.message)
         };
         assert_eq!(told(&[&[1, 2], &[3, 1]]), Ok(()));

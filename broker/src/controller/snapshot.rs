@@ -176,6 +176,7 @@ pub mod tests {
     use super::*;
     use crate::config::Machine;
     use crate::config::StaticConfig;
+    use crate::ids::BrokerId;
     use crate::settings::Settings;
 
     pub fn settings() -> Settings {
@@ -194,8 +195,9 @@ pub mod tests {
         for topic in 0..topics {
             let name: Str = format!("topic-{topic}").into();
             apply(MetadataRecord::TopicRecord(TopicRecord { name: name.clone(), topic_id: id(topic) }));
-            (0..partitions)
-                .for_each(|partition| apply(partition_record(id(topic), partition, vec![topic as i32])));
+            (0..partitions).for_each(|partition| {
+                apply(partition_record(id(topic), partition, vec![BrokerId(topic as i32)]))
+            });
             let set = [("retention.ms".to_owned(), topic.to_string())].into();
             config_records(RESOURCE_TOPIC, name, &set).for_each(&mut apply);
         }

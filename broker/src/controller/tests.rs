@@ -15,6 +15,7 @@ use super::snapshot::Batches;
 use super::snapshot::tests::settings;
 use super::task::applied;
 use super::*;
+use crate::ids::BrokerId;
 
 const SEEDS: u64 = 150;
 const STEPS: u64 = 80;
@@ -64,6 +65,7 @@ fn change(dice: &mut Dice, image: &Image) -> Change {
 /// One that is new, or is reached at another port.
 fn register(dice: &mut Dice, image: &Image) -> Change {
     let id = if image.brokers.len() < 3 { image.brokers.len() as i32 + 1 } else { 1 + dice.below(3) as i32 };
+    let id = BrokerId(id);
     let endpoint = Endpoint { host: "host".into(), port: 9092 + dice.below(3) as u16 };
     let endpoints = [(Str::from("PLAINTEXT"), endpoint)].into();
     Change::RegisterBroker(BrokerImage { id, epoch: -1, endpoints, rack: None, fenced: false })
@@ -161,7 +163,7 @@ fn a_new_default_for_many_topics_is_taken_in_many_turns() {
     let sim = Sim::with_config(1, SimConfig { yield_one_in: 0, ..SimConfig::default() });
     sim.block_on(async {
         let rules = rules();
-        let mut image = Image::default();
+        let mut image = super::image::tests::brokers(&[None]);
         let mut make = |change: Change| {
             let (next, delta) =
                 applied(&image, &change.decide(&image, &rules).expect("a change")).expect("it fits");
@@ -171,7 +173,8 @@ fn a_new_default_for_many_topics_is_taken_in_many_turns() {
         for n in 1..=1_000 {
             let overrides = [("segment.bytes".to_owned(), "2000000".to_owned())].into();
             let (name, id) = (format!("t{n}").as_str().into(), Uuid(u128::to_be_bytes(n)));
-            make(Change::CreateTopic(NewTopic { name, id, partitions: 1, overrides }));
+            let placement = Placement::Assigned(vec![vec![BrokerId(1)]]);
+            make(Change::CreateTopic(NewTopic { name, id, placement, overrides }));
         }
         let set = vec![("log.retention.ms".into(), 0, Some("3600000".into()))];
         let (resource, change) = (ResourceKey::Broker(String::new()), ConfigChange::Incremental(set));

@@ -55,11 +55,11 @@ mod transfer;
 pub use append::{AppendBatch, Appended, BatchKind};
 pub use entries::Entry;
 pub use follow::Accepted;
+pub use lead::{Leads, NotTaken};
 pub use lookup::TimestampOffset;
 pub use read::Read;
 pub use reset::LogStart;
 pub use stats::{LogStats, Traffic};
-pub use lead::{Leads, NotTaken};
 pub use transfer::{SegmentInfo, SegmentList};
 
 use crate::batch;
