@@ -22,6 +22,7 @@ mod partition;
 pub mod peer;
 pub mod process;
 mod producer_ids;
+pub mod replication;
 mod retention;
 pub mod server;
 pub mod settings;

@@ -11,6 +11,7 @@ mod memory;
 mod planted;
 mod real;
 mod refusals;
+mod replicas;
 mod shard;
 mod silence;
 mod strangers;
