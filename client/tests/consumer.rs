@@ -11,7 +11,7 @@ use corelog_client::{
 };
 use corelog_wire::testing::Random;
 use fake_broker::FakeBroker;
-use fake_broker::reading::{Asked, Fate, PATIENCE, Reading, Script};
+use fake_broker::reading::{Asked, Fate, PATIENCE, Reading, Script, State};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -662,6 +662,27 @@ fn what_is_assigned_by_hand_stays_when_the_group_is_left() {
     broker.append(&at("t", 0), 0, 1);
     assert_eq!(offsets(&read(&consumer, 1)), [1]);
     assert_eq!(consumer.assignment(), [at("t", 0)]);
+}
+
+#[test]
+fn what_a_consumer_reads_no_more_is_not_asked_for_any_more() {
+    let (client, broker) =
+        start_with(1, answered, |config| config.metadata_max_age = Duration::from_millis(20));
+    let consumer = by_hand(&client, config(), &[at("t", 0), at("u", 0)]);
+    let asks = |state: &State, topics: &[&'static str]| {
+        let latest = state.asked.iter().rev().find(|asked| asked.api == ApiKey::Metadata).unwrap();
+        let topics: Vec<_> = topics.iter().map(|topic| at(topic, -1)).collect();
+        latest.partitions.keys().eq(topics.iter())
+    };
+    broker.wait("it asks for both", |state| asks(state, &["t", "u"]));
+    consumer.assign([at("u", 0)]).unwrap();
+    broker.wait("it asks for one", |state| asks(state, &["u"]));
+    sleep(A_WHILE);
+    assert!(asks(&broker.lock(), &["u"]), "it asks for that as long as it reads it");
+    consumer.assign([at("t", 0)]).unwrap();
+    broker.append(&at("t", 0), 0, 1);
+    read(&consumer, 1);
+    broker.wait("it asks for the other", |state| asks(state, &["t"]));
 }
 
 // Where to begin.

@@ -35,7 +35,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Asked {
     pub node: i32,
     pub api: ApiKey,
-    /// What it names; of a commit with the offset, of JoinGroup what the member claims to own.
+    /// What it names; of a commit with the offset, of JoinGroup what the member claims to own, of Metadata topics as partitions -1.
     pub partitions: BTreeMap<TopicPartition, i64>,
     /// Of a fetch: id and epoch.
     pub session: (i32, i32),
@@ -349,6 +349,10 @@ impl Request {
                     topic.partitions.iter().for_each(|it| add(&topic.topic, it.partition, it.fetch_offset));
                 }
                 asked.session = (request.session_id, request.session_epoch);
+            }
+            Request::Metadata(request) => {
+                let names = request.topics.iter().flatten().filter_map(|topic| topic.name.as_ref());
+                names.for_each(|name| add(name, -1, 0));
             }
             Request::ListOffsets(request) => {
                 for topic in &request.topics {

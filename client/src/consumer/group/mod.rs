@@ -378,10 +378,12 @@ impl Membership {
             if self.is_idle() {
                 return Change::Idle;
             }
-            if let Some(counts) = &self.counts
-                && *counts != self.counts(counts.keys())
-            {
-                return Change::Rebalance;
+            if let Some(counts) = &self.counts {
+                // Other members may read what this one does not.
+                counts.keys().for_each(|topic| self.core.want(topic));
+                if *counts != self.counts(counts.keys()) {
+                    return Change::Rebalance;
+                }
             }
             let _ = driver::timeout_at(self.next_check(), select(news, updated)).await;
             if let Err(change) = self.heartbeat().await {
