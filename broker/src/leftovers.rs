@@ -120,8 +120,14 @@ mod tests {
     fn a_broker_under_anothers_number_is_refused() {
         let topic_id = Uuid([1; 16]);
         let topic = TopicRecord { name: "t".into(), topic_id };
-        let partition =
-            PartitionRecord { topic_id, replicas: vec![1], isr: vec![1], leader: 1, ..Default::default() };
+        let partition = PartitionRecord {
+            partition_id: 0,
+            topic_id,
+            replicas: vec![1],
+            isr: vec![1],
+            leader: 1,
+            ..Default::default()
+        };
         let mut image = Image::default();
         for record in [MetadataRecord::TopicRecord(topic), MetadataRecord::PartitionRecord(partition)] {
             image.apply(&record, &mut Delta::default()).expect("it fits");
