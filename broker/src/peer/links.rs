@@ -31,6 +31,8 @@ const ARRIVALS_MAX: usize = 64;
 /// Knocks that are answered at once.
 const KNOCKS_MAX: u64 = 64;
 const BACKLOG: i32 = 1024;
+/// Brokers that have log lines of their own: who calls may say that it is any.
+const TOLD_MAX: usize = 1024;
 
 /// What links must know of their broker; the same on all its shards.
 #[derive(Clone, Debug)]
@@ -253,6 +255,13 @@ impl Local {
 
     /// A line about one broker: one a minute of each kind.
     pub fn tell(&self, broker: BrokerId, kind: &'static str, line: impl FnOnce(u64)) {
+        let is_crowded = {
+            let told = self.told.borrow();
+            told.len() >= TOLD_MAX && !told.contains_key(&broker)
+        };
+        if is_crowded {
+            return self.sparingly(kind, line);
+        }
         let sparing = self.told.borrow_mut().entry(broker).or_default().clone();
         if let Some(left_out) = sparing.turn(kind, 0, corelog_io::now()) {
             line(left_out);

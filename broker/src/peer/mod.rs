@@ -116,7 +116,7 @@ impl fmt::Display for Incarnation {
 }
 
 /// What a shard says to its peers and hears of them. All of it is called from tasks of [`Links`], on its shard, and never
-/// from within a call to `Links`.
+/// from within a call to `Links`, which hold it: it may know them by a `Weak` alone.
 pub trait Traffic {
     /// A link stands. What is received from now on is the peer's from now on, in its order, without a gap, until
     /// [`Traffic::disconnected`].

@@ -1,7 +1,6 @@
 //! The same on cores, sockets and clocks that are real: two brokers of one process, on loopback.
 
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 use corelog_broker::peer::{self, BrokerId, Incarnation, LinkSeat, Links, LinksConfig, PeerId};
@@ -13,6 +12,7 @@ fn free_port() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+#[derive(Clone, Copy)]
 struct Plan {
     broker: BrokerId,
     incarnation: u64,
@@ -20,10 +20,12 @@ struct Plan {
     /// The other broker: its id, its address and its shards.
     other: (BrokerId, SocketAddr, usize),
     frames: u64,
+    /// Ends when it has had these of so many lives of the other.
+    lives: u64,
 }
 
 /// A shard that ends when it has had its frames of all its peers, and its calls were answered.
-async fn run(plan: Rc<Plan>, seat: LinkSeat) {
+async fn run(plan: Plan, seat: LinkSeat) {
     let config = LinksConfig {
         broker: plan.broker,
         incarnation: Incarnation(plan.incarnation),
@@ -42,16 +44,17 @@ async fn run(plan: Rc<Plan>, seat: LinkSeat) {
     peers.iter().for_each(|peer| links.want(*peer));
     let since = now();
     let mut calls = peers.iter().cycle();
-    while !peers.iter().all(|peer| traveller.received(*peer) >= Some(plan.frames))
-        || traveller.answered.get() < 20
-    {
-        assert!(since.elapsed() < Duration::from_secs(20), "{:?}", traveller.told.borrow());
+    let has_had = |peer: &PeerId| {
+        traveller.connected_to(*peer) >= Some(plan.lives) && traveller.received(*peer) >= Some(plan.frames)
+    };
+    while !peers.iter().all(has_had) || traveller.answered.get() < 20 {
+        assert!(since.elapsed() < Duration::from_secs(60), "{:?}", traveller.told.borrow());
         traveller.owe(&links, 20);
         let _ = call(&links, &traveller, *calls.next().unwrap(), Duration::from_secs(3)).await;
         sleep(Duration::from_millis(1)).await;
     }
     // The other end has not had all of its own yet.
-    let until = now() + Duration::from_secs(1);
+    let until = now() + Duration::from_secs(2);
     while now() < until {
         traveller.owe(&links, 20);
         sleep(Duration::from_millis(5)).await;
@@ -61,38 +64,35 @@ async fn run(plan: Rc<Plan>, seat: LinkSeat) {
 fn start(plan: Plan, shards: usize) -> Handle<()> {
     let cpus = available_cpus().unwrap();
     let config = RunConfig::new((0..shards).map(|shard| cpus[shard % cpus.len()]).collect());
-    let plan = std::sync::Arc::new(plan);
-    run_glommio_with(config, peer::seats(shards), move |_, seat| {
-        let Plan { broker, incarnation, listen, other, frames } = *plan;
-        run(Rc::new(Plan { broker, incarnation, listen, other, frames }), seat)
-    })
-    .unwrap()
+    run_glommio_with(config, peer::seats(shards), move |_, seat| run(plan, seat)).unwrap()
 }
 
 #[test]
 fn two_brokers_on_loopback() {
-    let (low, high) = (BrokerId(1), BrokerId(2));
     for [shards_low, shards_high] in [[1, 1], [2, 3]] {
         let [at_low, at_high] = [free_port(), free_port()];
-        let low_plan = Plan {
+        let (low, high) = (BrokerId(1), BrokerId(2));
+        let plan = |lives| Plan {
             broker: low,
             incarnation: 1,
             listen: at_low,
             other: (high, at_high, shards_high),
             frames: 500,
+            lives,
         };
-        let high_plan = Plan {
+        let other = |incarnation| Plan {
             broker: high,
-            incarnation: 1,
+            incarnation,
             listen: at_high,
             other: (low, at_low, shards_low),
-            frames: 500,
+            lives: 1,
+            ..plan(1)
         };
         // Who connects starts first, and finds nobody at first.
-        let first = start(low_plan, shards_low);
+        let first = start(plan(2), shards_low);
         std::thread::sleep(Duration::from_millis(300));
-        let second = start(high_plan, shards_high);
+        start(other(1), shards_high).join().unwrap();
+        start(other(2), shards_high).join().unwrap();
         first.join().unwrap();
-        second.join().unwrap();
     }
 }

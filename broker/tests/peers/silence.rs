@@ -1,4 +1,4 @@
-//! How soon an end notices that it is alone: within a second, with traffic and without.
+//! How soon an end notices that it is alone: within a second, with traffic and without; and that it is not any more.
 
 use corelog_broker::peer::Lost;
 use corelog_io::sim::{Sim, SimConfig};
@@ -76,4 +76,24 @@ fn a_broker_that_stands_still_is_noticed() {
 #[test]
 fn a_broker_without_power_is_noticed() {
     for_seeds(10, |seed| notice(seed, |world| world.brokers[1].machine.crash(), &[0]));
+}
+
+/// Whose turn it is to connect sits out no pause when the other is back, whoever it is.
+#[test]
+fn a_broker_that_is_back_is_connected_at_once() {
+    for_seeds(10, |seed| {
+        for back in [0, 1] {
+            let sim = Sim::new(seed);
+            let world = World::new(&sim, 2);
+            sim.block_on(async move {
+                [0, 1].into_iter().for_each(|number| world.start(number, 2));
+                world.all_get(1, SECOND * 3).await;
+                // Long enough for pauses of a second. It is wanted all the time.
+                world.brokers[back].machine.kill();
+                sleep(SECOND * 4).await;
+                world.start(back, 2);
+                world.all_get(1, MS * 100).await;
+            });
+        }
+    });
 }

@@ -14,7 +14,7 @@ pub fn ping() -> Bytes {
     frame(Kind::Ping, 0, Frame::default())
 }
 
-fn frame(kind: Kind, number: u64, frame: Frame) -> Bytes {
+pub fn frame(kind: Kind, number: u64, frame: Frame) -> Bytes {
     let mut out = BytesMut::new();
     Envelope::write(kind, number, &frame, &mut out).unwrap();
     out.put_slice(&frame.head);
