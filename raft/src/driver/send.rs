@@ -201,9 +201,10 @@ impl Driver {
         }
         let (start, term_before) = (pipe.next, pipe.term_before);
         let (from, to, term) = (slot.group.id(), pipe.to, pipe.term);
-        self.in_flight += pipe.sent(&entries);
         let is_notice = entries.is_empty();
-        let append = Append { start, term_before, committed: slot.group.committed(), entries };
+        let quiet = is_notice && pipe.is_quiet();
+        self.in_flight += pipe.sent(&entries);
+        let append = Append { start, term_before, committed: slot.group.committed(), quiet, entries };
         let message = Message { from, to, term, body: Body::Append(append) };
         let (now, bounds) = (self.now, self.bounds);
         match self.peer_for(key, to).filter(|peer| peer.connected) {

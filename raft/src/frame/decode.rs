@@ -65,6 +65,7 @@ fn decode_append(append: fb::Append<'_>, mut body: Bytes) -> Result<Content, Bad
         start: RaftIndex(append.start()),
         term_before: Term(append.term_before()),
         committed: RaftIndex(append.committed()),
+        quiet: false,
         entries,
     };
     let (group, message) = addressed(append.address(), Body::Append(append_body));
@@ -107,6 +108,7 @@ fn decode_messages(from: fb::Messages<'_>) -> Result<Messages, BadFrame> {
             start: RaftIndex(notice.start()),
             term_before: Term(notice.term_before()),
             committed: RaftIndex(notice.committed()),
+            quiet: notice.quiet(),
             entries: Vec::new(),
         };
         messages.push(addressed(notice.address(), Body::Append(body)));

@@ -79,7 +79,8 @@ impl<'a> Lists<'a> {
             Body::Append(append) => {
                 assert!(append.entries.is_empty(), "entries have a frame of their own");
                 let (start, committed) = (append.start.0, append.committed.0);
-                self.notices.push(fb::Notice::new(address, start, committed, append.term_before.0));
+                let (term_before, quiet) = (append.term_before.0, append.quiet);
+                self.notices.push(fb::Notice::new(address, start, committed, term_before, quiet));
             }
             Body::Heartbeat(beat) => {
                 self.beats.push(fb::Beat::new(address, beat.committed.0, beat.sent.0, beat.rest));

@@ -542,6 +542,7 @@ impl ::core::fmt::Debug for Notice {
       .field("start", &self.start())
       .field("committed", &self.committed())
       .field("term_before", &self.term_before())
+      .field("quiet", &self.quiet())
       .finish()
   }
 }
@@ -590,12 +591,14 @@ impl<'a> Notice {
     start: u64,
     committed: u64,
     term_before: i32,
+    quiet: bool,
   ) -> Self {
     let mut s = Self([0; 64]);
     s.set_address(address);
     s.set_start(start);
     s.set_committed(committed);
     s.set_term_before(term_before);
+    s.set_quiet(quiet);
     s
   }
 
@@ -694,6 +697,35 @@ impl<'a> Notice {
         &x_le as *const _ as *const u8,
         self.0[56..].as_mut_ptr(),
         ::core::mem::size_of::<<i32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn quiet(&self) -> bool {
+    let mut mem = ::core::mem::MaybeUninit::<<bool as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[60..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<bool as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_quiet(&mut self, x: bool) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[60..].as_mut_ptr(),
+        ::core::mem::size_of::<<bool as ::flatbuffers::EndianScalar>::Scalar>(),
       );
     }
   }

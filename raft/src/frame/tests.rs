@@ -65,8 +65,8 @@ fn small() -> impl Strategy<Value = Body> {
         (any::<(bool, bool)>(), index(), term()).prop_map(|((pre, granted), committed, committed_term)| {
             Body::VoteAnswer(VoteAnswer { pre, granted, committed, committed_term })
         }),
-        (index(), index(), term()).prop_map(|(start, committed, term_before)| {
-            Body::Append(Append { start, term_before, committed, entries: Vec::new() })
+        (index(), index(), term(), any::<bool>()).prop_map(|(start, committed, term_before, quiet)| {
+            Body::Append(Append { start, term_before, committed, quiet, entries: Vec::new() })
         }),
         tick().prop_map(|sent| Body::TimeoutNow { sent }),
         Just(Body::Removed),
@@ -88,7 +88,7 @@ fn append() -> impl Strategy<Value = Body> {
                 bytes: bytes.into(),
             });
             let (start, entries) = (RaftIndex(start), entries.collect());
-            Body::Append(Append { start, term_before, committed, entries })
+            Body::Append(Append { start, term_before, committed, quiet: false, entries })
         },
     )
 }
