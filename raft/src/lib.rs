@@ -109,6 +109,11 @@
 //! shard goes on with what it has of it, and may take the later offer after. A shard that knows that a transfer is over says
 //! so sooner: [`Driver::snapshot_failed`].
 //!
+//! # Known gaps
+//!
+//! A group whose majority is away does not rest: each of its replicas asks for votes once in an election timeout or two, as
+//! far as [`config::Bounds::elections_per_tick`] lets all groups.
+//!
 //! # What it costs
 //!
 //! Instructions of a round, one proposal of batches of 16 KiB that is committed everywhere: core, gate, driver and frames

@@ -10,6 +10,10 @@ pub struct Plan {
     pub delay: u64,
     /// Of a hundred frames so many are lost, and as many come twice.
     pub hostile: u64,
+    /// In so many of 400 ticks something is proposed: groups rest in the others.
+    pub busy: u64,
+    /// A broker that is cut off is heard by one of the others sooner than by another.
+    pub ragged: bool,
     pub rates: Rates,
 }
 
@@ -30,7 +34,9 @@ pub struct Rates {
 }
 
 impl Plan {
-    pub fn of(random: &mut Random) -> Plan {
+    /// One seed in four has quiet groups and ragged cuts: leaders at rest that some of their followers leave.
+    pub fn of(seed: u64, random: &mut Random) -> Plan {
+        let ragged = seed % 4 == 3;
         Plan {
             brokers: if random.below(2) == 0 { 3 } else { 5 },
             groups: 1 + random.below(4) as i32,
@@ -38,6 +44,8 @@ impl Plan {
             sync_ticks: random.below(8),
             delay: random.below(6),
             hostile: if random.below(3) == 0 { 4 } else { 0 },
+            busy: if ragged { 40 } else { 250 },
+            ragged,
             rates: Rates::of(random),
         }
     }

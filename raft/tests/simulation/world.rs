@@ -113,7 +113,7 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, planted: Option<Planted>) -> World {
         let mut random = Random::new(seed);
-        let plan = Plan::of(&mut random);
+        let plan = Plan::of(seed, &mut random);
         let links = Links::new(plan.hostile, plan.delay);
         let mut world = World {
             random,
