@@ -90,8 +90,3 @@ fn a_term_that_is_not_checked_is_found() {
 fn a_read_without_a_lease_is_found() {
     is_found(Planted::LeasesIgnored);
 }
-
-#[test]
-fn a_rest_that_is_trusted_in_doubt_is_found() {
-    is_found(Planted::LapsesIgnored);
-}

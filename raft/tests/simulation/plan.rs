@@ -2,6 +2,8 @@
 
 use corelog_raft::Random;
 
+use crate::planted::Planted;
+
 pub struct Plan {
     pub brokers: u64,
     pub groups: i32,
@@ -47,6 +49,16 @@ impl Plan {
             busy: if ragged { 40 } else { 250 },
             ragged,
             rates: Rates::of(random),
+        }
+    }
+}
+
+impl Plan {
+    /// More of what it takes to see a planted fault that few worlds show.
+    pub fn to_show(&mut self, planted: Planted) {
+        if planted == Planted::VotesForgotten {
+            // Votes that no promise to a leader stands against, and a replica that gives two of them.
+            (self.rates.crash, self.rates.transfer) = (30, 60);
         }
     }
 }

@@ -113,7 +113,8 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, planted: Option<Planted>) -> World {
         let mut random = Random::new(seed);
-        let plan = Plan::of(seed, &mut random);
+        let mut plan = Plan::of(seed, &mut random);
+        planted.into_iter().for_each(|planted| plan.to_show(planted));
         let links = Links::new(plan.hostile, plan.delay);
         let mut world = World {
             random,
