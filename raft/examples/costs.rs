@@ -1,7 +1,8 @@
 //! What a batch costs through Raft, in instructions, counted by valgrind's callgrind.
 //!
 //! One broker whose group has one replica, then three brokers in one process whose disks and links take no time. What `N`
-//! more rounds cost, divided by `N`, is printed; set-up falls out. A round is one proposal that is committed everywhere.
+//! more rounds cost, divided by `N`, is printed; set-up falls out. A round is one proposal for each group that is committed
+//! everywhere.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -11,16 +12,33 @@ use corelog_raft::config::{Bounds, Timing};
 use corelog_raft::frame::{Content, Frame, PREFIX_BYTES, Prefix, decode};
 use corelog_raft::*;
 
-const GROUP: GroupId = GroupId { topic: 1, partition: 0 };
 const ROUNDS: u64 = 500;
-const CASES: &[(&str, usize, usize, &str)] = &[
-    ("one-1", 1, 1, "a group of one replica, one batch of 16 KiB"),
-    ("one-16", 1, 16, "a group of one replica, 16 batches in one list"),
-    ("three-1", 3, 1, "a group of three replicas, all three brokers, one batch"),
-    ("three-16", 3, 16, "a group of three replicas, all three brokers, 16 batches in one list"),
-    ("leader-1", 3, 1, "of these, the leader's broker, one batch"),
-    ("leader-16", 3, 16, "of these, the leader's broker, 16 batches in one list"),
+
+struct Case {
+    name: &'static str,
+    replicas: usize,
+    groups: i32,
+    batches: usize,
+    what: &'static str,
+}
+
+const fn case(name: &'static str, replicas: usize, groups: i32, batches: usize, what: &'static str) -> Case {
+    Case { name, replicas, groups, batches, what }
+}
+
+const CASES: &[Case] = &[
+    case("one-1", 1, 1, 1, "a group of one replica, one batch of 16 KiB"),
+    case("one-16", 1, 1, 16, "a group of one replica, 16 batches in one list"),
+    case("three-1", 3, 1, 1, "a group of three replicas, all three brokers, one batch"),
+    case("three-16", 3, 1, 16, "a group of three replicas, all three brokers, 16 batches in one list"),
+    case("leader-1", 3, 1, 1, "of these, the leader's broker, one batch"),
+    case("leader-16", 3, 1, 16, "of these, the leader's broker, 16 batches in one list"),
+    case("leader-groups", 3, 16, 1, "the leader's broker, 16 groups of one batch each"),
 ];
+
+fn group(partition: i32) -> GroupId {
+    GroupId { topic: 1, partition }
+}
 
 #[derive(Default)]
 struct Empty {
@@ -63,12 +81,12 @@ impl Log for Empty {
 
 /// The last entries of a log, as a tail cache has them.
 #[derive(Default)]
-struct Tail(BTreeMap<RaftIndex, Entry>);
+struct Tail(BTreeMap<GroupId, BTreeMap<RaftIndex, Entry>>);
 
 impl Logs for Tail {
-    fn entries(&mut self, _: GroupId, from: RaftIndex, to: RaftIndex, max: u64) -> Option<Vec<Entry>> {
+    fn entries(&mut self, group: GroupId, from: RaftIndex, to: RaftIndex, max: u64) -> Option<Vec<Entry>> {
         let mut bytes = 0;
-        let entries = self.0.range(from..to).map(|(_, entry)| entry).take_while(|entry| {
+        let entries = self.0[&group].range(from..to).map(|(_, entry)| entry).take_while(|entry| {
             let first = bytes == 0;
             bytes += entry.bytes.len() as u64;
             first || bytes <= max
@@ -93,15 +111,16 @@ impl Broker {
             for turn in turns {
                 turn.hard_state
                     .into_iter()
-                    .for_each(|saved| self.driver.hard_state_durable(now, GROUP, saved));
+                    .for_each(|saved| self.driver.hard_state_durable(now, turn.group, saved));
                 let Some((end, term)) = turn.append.last().map(|last| (last.index.next(), last.term)) else {
                     continue;
                 };
-                self.tail.0.extend(turn.append.into_iter().map(|entry| (entry.index, entry)));
-                while self.tail.0.len() > 64 {
-                    self.tail.0.pop_first();
+                let tail = self.tail.0.entry(turn.group).or_default();
+                tail.extend(turn.append.into_iter().map(|entry| (entry.index, entry)));
+                while tail.len() > 64 {
+                    tail.pop_first();
                 }
-                self.driver.durable(now, GROUP, end, term);
+                self.driver.durable(now, turn.group, end, term);
             }
         }
     }
@@ -132,19 +151,20 @@ impl Broker {
 
 /// What the leader's broker does is counted apart by this function's name.
 #[inline(never)]
-fn leader_side(broker: &mut Broker, now: Tick, inbox: &[(PeerId, Frame)], batches: Vec<Bytes>) -> Frames {
+fn leader_side(broker: &mut Broker, now: Tick, inbox: &[(PeerId, Frame)], proposals: Proposals) -> Frames {
     let mut frames = Frames::new();
-    if !batches.is_empty() {
-        broker.driver.propose(now, GROUP, batches).expect("it leads");
+    for (group, batches) in proposals {
+        broker.driver.propose(now, group, batches).expect("it leads");
     }
     inbox.iter().for_each(|(from, frame)| broker.receive(now, *from, frame));
     broker.turn(now, &mut frames);
     frames
 }
 
+type Proposals = Vec<(GroupId, Vec<Bytes>)>;
 type Frames = Vec<(PeerId, PeerId, Frame)>;
 
-fn cluster(replicas: usize) -> Vec<Broker> {
+fn cluster(replicas: usize, groups: i32) -> Vec<Broker> {
     let now = Tick(1);
     let brokers: Vec<_> = (0..replicas).map(|at| (ReplicaId(at as u64 + 1), PeerId(at as u64))).collect();
     let voters: Vec<_> = brokers.iter().map(|&(replica, _)| replica).collect();
@@ -152,8 +172,10 @@ fn cluster(replicas: usize) -> Vec<Broker> {
         .iter()
         .map(|&(id, broker)| {
             let mut driver = Driver::new(Timing::default(), Bounds::default(), now);
-            let replica = Replica { group: GROUP, id, peers: brokers.clone() };
-            driver.open(now, replica, id.0, &Empty { voters: voters.clone() }).expect("an empty log");
+            for group in (0..groups).map(group) {
+                let replica = Replica { group, id, peers: brokers.clone() };
+                driver.open(now, replica, id.0, &Empty { voters: voters.clone() }).expect("an empty log");
+            }
             for &(_, peer) in brokers.iter().filter(|&&(_, peer)| peer != broker) {
                 driver.peer_connected(now, peer);
             }
@@ -162,10 +184,10 @@ fn cluster(replicas: usize) -> Vec<Broker> {
         .collect()
 }
 
-fn settle(brokers: &mut [Broker], now: Tick, leader: usize, mut batches: Vec<Bytes>) {
+fn settle(brokers: &mut [Broker], now: Tick, leader: usize, mut proposals: Proposals) {
     let mut inbox: Vec<(PeerId, Frame)> = Vec::new();
     loop {
-        let mut frames = leader_side(&mut brokers[leader], now, &inbox, std::mem::take(&mut batches));
+        let mut frames = leader_side(&mut brokers[leader], now, &inbox, std::mem::take(&mut proposals));
         for (from, to, frame) in std::mem::take(&mut frames) {
             let follower = &mut brokers[to.0 as usize];
             follower.receive(now, from, &frame);
@@ -180,21 +202,27 @@ fn settle(brokers: &mut [Broker], now: Tick, leader: usize, mut batches: Vec<Byt
     }
 }
 
-fn run(replicas: usize, batches: usize, rounds: u64) {
-    let mut brokers = cluster(replicas);
+fn run(case: &Case, rounds: u64) {
+    let &Case { replicas, groups, batches, .. } = case;
+    let mut brokers = cluster(replicas, groups);
     let mut now = Tick(1);
     brokers.iter_mut().for_each(|broker| broker.save(now));
     if replicas > 1 {
         now = Tick(100);
-        brokers[0].driver.campaign(now, GROUP).expect("nobody leads");
+        for group in (0..groups).map(group) {
+            brokers[0].driver.campaign(now, group).expect("nobody leads");
+        }
         settle(&mut brokers, now, 0, Vec::new());
     }
     let batch = Bytes::from(vec![7; 16 << 10]);
     for _ in 0..rounds {
-        settle(&mut brokers, now, 0, vec![batch.clone(); batches]);
+        let proposals = (0..groups).map(|partition| (group(partition), vec![batch.clone(); batches]));
+        settle(&mut brokers, now, 0, proposals.collect());
     }
-    let group = brokers[0].driver.group(GROUP).expect("it is open");
-    assert_eq!(group.committed().0, 1 + rounds * batches as u64);
+    for group in (0..groups).map(group) {
+        let group = brokers[0].driver.group(group).expect("it is open");
+        assert_eq!(group.committed().0, 1 + rounds * batches as u64);
+    }
 }
 
 fn counted(name: &str, rounds: u64) -> u64 {
@@ -215,11 +243,12 @@ fn counted(name: &str, rounds: u64) -> u64 {
 fn main() {
     let args: Vec<_> = std::env::args().skip(1).collect();
     if let [name, rounds] = &args[..] {
-        let case = CASES.iter().find(|case| case.0 == name).expect("a case");
-        return run(case.1, case.2, rounds.parse().expect("a number"));
+        let case = CASES.iter().find(|case| case.name == name).expect("a case");
+        return run(case, rounds.parse().expect("a number"));
     }
-    for &(name, _, batches, what) in CASES {
+    for &Case { name, groups, batches, what, .. } in CASES {
         let round = (counted(name, 2 * ROUNDS) - counted(name, ROUNDS)) / ROUNDS;
-        println!("{what}: {round} instructions a round, {} a batch", round / batches as u64);
+        let batches = groups as u64 * batches as u64;
+        println!("{what}: {round} instructions a round, {} a batch", round / batches);
     }
 }

@@ -31,6 +31,11 @@ pub struct HardState {
     pub vote: Option<ReplicaId>,
 }
 
+/// What is known to be committed: a membership is kept once its change is.
+pub(crate) fn committed(log: &impl Log) -> RaftIndex {
+    log.commit_index().max(log.membership().0)
+}
+
 /// Where a kept log begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStart {
@@ -44,7 +49,8 @@ pub trait Log {
     fn start(&self) -> LogStart;
     fn next_index(&self) -> RaftIndex;
     fn durable_index(&self) -> RaftIndex;
-    /// Below this all is known to be committed: at least the start, more where a durable record proves it.
+    /// Below this all is known to be committed: at least the start, more where a durable record proves it. A kept membership
+    /// proves it too, and need not be counted in.
     fn commit_index(&self) -> RaftIndex;
     /// Each term of the kept entries with the first index it has there, in order.
     fn terms(&self) -> Vec<(RaftIndex, Term)>;

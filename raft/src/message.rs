@@ -46,6 +46,8 @@ pub struct Append {
     pub start: RaftIndex,
     pub term_before: Term,
     pub committed: RaftIndex,
+    /// The leader knows that the logs match, and says what is committed: no answer that they do.
+    pub quiet: bool,
     pub entries: Vec<Entry>,
 }
 

@@ -9,12 +9,18 @@ use crate::membership::Membership;
 /// Entries of term 1 up to `next`, nothing known to be committed.
 pub(crate) struct Kept {
     next: RaftIndex,
-    membership: Membership,
+    membership: (RaftIndex, Membership),
 }
 
 impl Kept {
     pub fn new(next: u64, voters: &[ReplicaId]) -> Kept {
-        Kept { next: RaftIndex(next), membership: Membership::of_voters(voters) }
+        Kept { next: RaftIndex(next), membership: (RaftIndex(0), Membership::of_voters(voters)) }
+    }
+
+    /// Its membership came with the entry before `from`.
+    pub fn since(mut self, from: u64) -> Kept {
+        self.membership.0 = RaftIndex(from);
+        self
     }
 }
 
@@ -44,7 +50,7 @@ impl Log for Kept {
     }
 
     fn membership(&self) -> (RaftIndex, Membership) {
-        (RaftIndex(0), self.membership.clone())
+        self.membership.clone()
     }
 
     fn membership_entries(&self) -> Vec<(RaftIndex, Bytes)> {

@@ -138,6 +138,7 @@ pub(super) fn from_raft(mut raft: RaftMessage) -> Option<Said> {
                 term_before: Term(raft.log_term as i32),
                 end: RaftIndex(raft.index + raft.entries.len() as u64),
                 committed,
+                quiet: false,
             }));
         }
         MessageType::MsgAppendResponse => {

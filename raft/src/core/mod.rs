@@ -72,6 +72,8 @@ pub struct AppendOrder {
     pub term_before: Term,
     pub end: RaftIndex,
     pub committed: RaftIndex,
+    /// It is no question whether the logs match.
+    pub quiet: bool,
 }
 
 /// What the core has to say after an input.
@@ -356,6 +358,13 @@ impl Core {
         offer.end > self.committed() && self.terms().before(offer.end) != Some(offer.term)
     }
 
+    /// Where the log has the offer's last entry it has all of it, and knows by the offer that it is committed.
+    pub fn commit_offered(&mut self, offer: &SnapshotOffer) {
+        if self.terms().before(offer.end) == Some(offer.term) {
+            self.raft.raft_log.commit_to(offer.end.0);
+        }
+    }
+
     /// The offer's state is in place and durable: the log begins after it. False: it came too late, and nothing changed.
     pub fn install(&mut self, offer: &SnapshotOffer) -> bool {
         if self.raft.state != StateRole::Follower || !self.needs(offer) {
@@ -400,7 +409,15 @@ impl Core {
     }
 
     pub fn take_said(&mut self) -> Vec<Said> {
-        std::mem::take(&mut self.raft.msgs).into_iter().filter_map(convert::from_raft).collect()
+        let mut said: Vec<_> =
+            std::mem::take(&mut self.raft.msgs).into_iter().filter_map(convert::from_raft).collect();
+        for said in &mut said {
+            if let Said::Append(order) = said {
+                let progress = self.raft.prs().get(order.to.0);
+                order.quiet = progress.is_some_and(|progress| progress.state == ProgressState::Replicate);
+            }
+        }
+        said
     }
 
     /// What a group at rest can do without.

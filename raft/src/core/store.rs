@@ -39,7 +39,7 @@ impl Store {
         }
         initial.hard_state.term = hard_state.term.0 as u64;
         initial.hard_state.vote = hard_state.vote.map_or(raft::INVALID_ID, |vote| vote.0);
-        initial.hard_state.commit = log.commit_index().0;
+        initial.hard_state.commit = crate::log::committed(log).0;
         initial.conf_state = convert::conf_state(&log.membership().1);
         let changes = log.membership_entries().iter().map(|&(index, _)| index).collect();
         Store { terms, initial, changes, snapshots: RefCell::default() }

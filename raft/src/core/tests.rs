@@ -75,7 +75,7 @@ fn a_leader_that_would_replace_what_is_committed_is_told_of() {
     };
     let append = |start: u64, entries| {
         let (start, committed) = (RaftIndex(start), RaftIndex(0));
-        said(OTHER, 3, Body::Append(Append { start, term_before: Term(1), committed, entries }))
+        said(OTHER, 3, Body::Append(Append { start, term_before: Term(1), committed, quiet: false, entries }))
     };
     let committed = RaftIndex(11);
     assert_eq!(

@@ -146,7 +146,8 @@ impl Driver {
         self.in_flight
     }
 
-    /// A connection to this peer stands. What the one before carried may be lost: groups that rested on it wake once.
+    /// A connection to this peer stands, and nothing comes of the one before any more. What that carried may be lost: groups
+    /// that rested on it wake once.
     pub fn peer_connected(&mut self, now: Tick, id: PeerId) {
         self.now = now;
         let known = self.peers.get(&id).map(|peer| peer.heard);

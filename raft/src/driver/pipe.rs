@@ -16,6 +16,8 @@ pub(super) struct Pipe {
     pub end: RaftIndex,
     /// An append without entries is to go: what is committed, or whether the logs match.
     pub notice: bool,
+    /// Raft asks whether the logs match: what goes next is answered.
+    asks: bool,
     /// It is not known where the logs match: one frame goes at a time.
     probing: bool,
     /// Ends and bytes of what is sent and not answered.
@@ -34,6 +36,7 @@ impl Pipe {
             term_before: order.term_before,
             end: order.end,
             notice: order.start == order.end,
+            asks: !order.quiet,
             probing: true,
             in_flight: VecDeque::new(),
             bytes: 0,
@@ -46,6 +49,7 @@ impl Pipe {
         let goes_on = order.term == self.term && order.start == self.end;
         if goes_on {
             self.notice |= order.start == order.end;
+            self.asks |= !order.quiet;
             self.end = order.end;
         } else {
             *self = Pipe::new(order);
@@ -61,8 +65,13 @@ impl Pipe {
         self.next < self.end && (!self.probing || self.in_flight.is_empty())
     }
 
+    /// What goes without entries needs no answer.
+    pub fn is_quiet(&self) -> bool {
+        !self.probing && !self.asks
+    }
+
     pub fn sent(&mut self, entries: &[Entry]) -> u64 {
-        self.notice = false;
+        (self.notice, self.asks) = (false, false);
         let Some(last) = entries.last() else { return 0 };
         let bytes = entries.iter().map(|entry| entry.bytes.len() as u64).sum();
         self.next = last.index.next();

@@ -201,12 +201,16 @@ impl Driver {
         }
         let (start, term_before) = (pipe.next, pipe.term_before);
         let (from, to, term) = (slot.group.id(), pipe.to, pipe.term);
+        let is_notice = entries.is_empty();
+        let quiet = is_notice && pipe.is_quiet();
         self.in_flight += pipe.sent(&entries);
-        let append = Append { start, term_before, committed: slot.group.committed(), entries };
+        let append = Append { start, term_before, committed: slot.group.committed(), quiet, entries };
         let message = Message { from, to, term, body: Body::Append(append) };
-        let id = slot.peer_of(to);
-        if let Some(peer) = id.and_then(|id| self.peers.get_mut(&id)).filter(|peer| peer.connected) {
-            peer.push(encode_append(group, &message));
+        let (now, bounds) = (self.now, self.bounds);
+        match self.peer_for(key, to).filter(|peer| peer.connected) {
+            Some(peer) if is_notice => peer.say(now, group, message, &bounds),
+            Some(peer) => peer.push(encode_append(group, &message)),
+            None => {}
         }
         true
     }

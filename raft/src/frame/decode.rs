@@ -65,6 +65,7 @@ fn decode_append(append: fb::Append<'_>, mut body: Bytes) -> Result<Content, Bad
         start: RaftIndex(append.start()),
         term_before: Term(append.term_before()),
         committed: RaftIndex(append.committed()),
+        quiet: false,
         entries,
     };
     let (group, message) = addressed(append.address(), Body::Append(append_body));
@@ -76,7 +77,8 @@ fn len<T>(list: Option<Vector<'_, T>>) -> usize {
 }
 
 fn decode_messages(from: fb::Messages<'_>) -> Result<Messages, BadFrame> {
-    let count = len(from.beats())
+    let count = len(from.notices())
+        + len(from.beats())
         + len(from.beat_answers())
         + len(from.answers())
         + len(from.votes())
@@ -100,6 +102,16 @@ fn decode_messages(from: fb::Messages<'_>) -> Result<Messages, BadFrame> {
             committed_term: Term(answer.committed_term()),
         };
         messages.push(addressed(answer.address(), Body::VoteAnswer(body)));
+    }
+    for notice in from.notices().into_iter().flatten() {
+        let body = Append {
+            start: RaftIndex(notice.start()),
+            term_before: Term(notice.term_before()),
+            committed: RaftIndex(notice.committed()),
+            quiet: notice.quiet(),
+            entries: Vec::new(),
+        };
+        messages.push(addressed(notice.address(), Body::Append(body)));
     }
     for beat in from.beats().into_iter().flatten() {
         let (committed, sent) = (RaftIndex(beat.committed()), Tick(beat.sent()));

@@ -61,6 +61,7 @@ pub fn encode_append(group: GroupId, message: &Message) -> Frame {
 
 #[derive(Default)]
 struct Lists<'a> {
+    notices: Vec<fb::Notice>,
     beats: Vec<fb::Beat>,
     beat_answers: Vec<fb::Beat>,
     answers: Vec<fb::Answer>,
@@ -75,7 +76,12 @@ impl<'a> Lists<'a> {
     fn put(&mut self, group: GroupId, message: &'a Message) {
         let address = &address(group, message);
         match &message.body {
-            Body::Append(_) => panic!("an append has a frame of its own"),
+            Body::Append(append) => {
+                assert!(append.entries.is_empty(), "entries have a frame of their own");
+                let (start, committed) = (append.start.0, append.committed.0);
+                let (term_before, quiet) = (append.term_before.0, append.quiet);
+                self.notices.push(fb::Notice::new(address, start, committed, term_before, quiet));
+            }
             Body::Heartbeat(beat) => {
                 self.beats.push(fb::Beat::new(address, beat.committed.0, beat.sent.0, beat.rest));
             }
@@ -114,7 +120,7 @@ impl<'a> Lists<'a> {
     }
 }
 
-/// At most [`super::MESSAGES_MAX`] messages, none an append.
+/// At most [`super::MESSAGES_MAX`] messages, none with entries.
 pub fn encode_messages(sent: Tick, echo: Tick, lapses: u64, messages: &[(GroupId, Message)]) -> Frame {
     let mut lists = Lists::default();
     messages.iter().for_each(|(group, message)| lists.put(*group, message));
@@ -140,6 +146,7 @@ pub fn encode_messages(sent: Tick, echo: Tick, lapses: u64, messages: &[(GroupId
         sent: sent.0,
         echo: echo.0,
         lapses,
+        notices: list!(lists.notices),
         beats: list!(lists.beats),
         beat_answers: list!(lists.beat_answers),
         answers: list!(lists.answers),

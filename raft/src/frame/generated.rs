@@ -526,6 +526,212 @@ impl<'a> Beat {
 
 }
 
+// struct Notice, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct Notice(pub [u8; 64]);
+impl Default for Notice { 
+  fn default() -> Self { 
+    Self([0; 64])
+  }
+}
+impl ::core::fmt::Debug for Notice {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("Notice")
+      .field("address", &self.address())
+      .field("start", &self.start())
+      .field("committed", &self.committed())
+      .field("term_before", &self.term_before())
+      .field("quiet", &self.quiet())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Notice {}
+impl<'a> ::flatbuffers::Follow<'a> for Notice {
+  type Inner = &'a Notice;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a Notice>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a Notice {
+  type Inner = &'a Notice;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<Notice>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for Notice {
+    type Output = Notice;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const Notice as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Notice {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> Notice {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    address: &Address,
+    start: u64,
+    committed: u64,
+    term_before: i32,
+    quiet: bool,
+  ) -> Self {
+    let mut s = Self([0; 64]);
+    s.set_address(address);
+    s.set_start(start);
+    s.set_committed(committed);
+    s.set_term_before(term_before);
+    s.set_quiet(quiet);
+    s
+  }
+
+  pub fn address(&self) -> &Address {
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid struct in this slot
+    unsafe { &*(self.0[0..].as_ptr() as *const Address) }
+  }
+
+  #[allow(clippy::identity_op)]
+  pub fn set_address(&mut self, x: &Address) {
+    self.0[0..0 + 40].copy_from_slice(&x.0)
+  }
+
+  pub fn start(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[40..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_start(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[40..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn committed(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[48..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_committed(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[48..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn term_before(&self) -> i32 {
+    let mut mem = ::core::mem::MaybeUninit::<<i32 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[56..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<i32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_term_before(&mut self, x: i32) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[56..].as_mut_ptr(),
+        ::core::mem::size_of::<<i32 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn quiet(&self) -> bool {
+    let mut mem = ::core::mem::MaybeUninit::<<bool as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[60..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<bool as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_quiet(&mut self, x: bool) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[60..].as_mut_ptr(),
+        ::core::mem::size_of::<<bool as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
 // struct Answer, aligned to 8
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq)]
@@ -1677,14 +1883,15 @@ impl<'a> Messages<'a> {
   pub const VT_SENT: ::flatbuffers::VOffsetT = 4;
   pub const VT_ECHO: ::flatbuffers::VOffsetT = 6;
   pub const VT_LAPSES: ::flatbuffers::VOffsetT = 8;
-  pub const VT_BEATS: ::flatbuffers::VOffsetT = 10;
-  pub const VT_BEAT_ANSWERS: ::flatbuffers::VOffsetT = 12;
-  pub const VT_ANSWERS: ::flatbuffers::VOffsetT = 14;
-  pub const VT_VOTES: ::flatbuffers::VOffsetT = 16;
-  pub const VT_VOTE_ANSWERS: ::flatbuffers::VOffsetT = 18;
-  pub const VT_TIMEOUTS: ::flatbuffers::VOffsetT = 20;
-  pub const VT_REMOVALS: ::flatbuffers::VOffsetT = 22;
-  pub const VT_OFFERS: ::flatbuffers::VOffsetT = 24;
+  pub const VT_NOTICES: ::flatbuffers::VOffsetT = 10;
+  pub const VT_BEATS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_BEAT_ANSWERS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_ANSWERS: ::flatbuffers::VOffsetT = 16;
+  pub const VT_VOTES: ::flatbuffers::VOffsetT = 18;
+  pub const VT_VOTE_ANSWERS: ::flatbuffers::VOffsetT = 20;
+  pub const VT_TIMEOUTS: ::flatbuffers::VOffsetT = 22;
+  pub const VT_REMOVALS: ::flatbuffers::VOffsetT = 24;
+  pub const VT_OFFERS: ::flatbuffers::VOffsetT = 26;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1707,6 +1914,7 @@ impl<'a> Messages<'a> {
     if let Some(x) = args.answers { builder.add_answers(x); }
     if let Some(x) = args.beat_answers { builder.add_beat_answers(x); }
     if let Some(x) = args.beats { builder.add_beats(x); }
+    if let Some(x) = args.notices { builder.add_notices(x); }
     builder.finish()
   }
 
@@ -1731,6 +1939,13 @@ impl<'a> Messages<'a> {
     // Created from valid Table for this object
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Messages::VT_LAPSES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn notices(&self) -> Option<::flatbuffers::Vector<'a, Notice>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Notice>>>(Messages::VT_NOTICES, None)}
   }
   #[inline]
   pub fn beats(&self) -> Option<::flatbuffers::Vector<'a, Beat>> {
@@ -1799,6 +2014,7 @@ impl ::flatbuffers::Verifiable for Messages<'_> {
      .visit_field::<u64>("sent", Self::VT_SENT, false)?
      .visit_field::<u64>("echo", Self::VT_ECHO, false)?
      .visit_field::<u64>("lapses", Self::VT_LAPSES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Notice>>>("notices", Self::VT_NOTICES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Beat>>>("beats", Self::VT_BEATS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Beat>>>("beat_answers", Self::VT_BEAT_ANSWERS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Answer>>>("answers", Self::VT_ANSWERS, false)?
@@ -1815,6 +2031,7 @@ pub struct MessagesArgs<'a> {
     pub sent: u64,
     pub echo: u64,
     pub lapses: u64,
+    pub notices: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Notice>>>,
     pub beats: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Beat>>>,
     pub beat_answers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Beat>>>,
     pub answers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Answer>>>,
@@ -1831,6 +2048,7 @@ impl<'a> Default for MessagesArgs<'a> {
       sent: 0,
       echo: 0,
       lapses: 0,
+      notices: None,
       beats: None,
       beat_answers: None,
       answers: None,
@@ -1859,6 +2077,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MessagesBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_lapses(&mut self, lapses: u64) {
     self.fbb_.push_slot::<u64>(Messages::VT_LAPSES, lapses, 0);
+  }
+  #[inline]
+  pub fn add_notices(&mut self, notices: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Notice>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Messages::VT_NOTICES, notices);
   }
   #[inline]
   pub fn add_beats(&mut self, beats: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Beat>>) {
@@ -1913,6 +2135,7 @@ impl ::core::fmt::Debug for Messages<'_> {
       ds.field("sent", &self.sent());
       ds.field("echo", &self.echo());
       ds.field("lapses", &self.lapses());
+      ds.field("notices", &self.notices());
       ds.field("beats", &self.beats());
       ds.field("beat_answers", &self.beat_answers());
       ds.field("answers", &self.answers());

@@ -48,7 +48,7 @@ pub struct Messages {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     Messages(Messages),
-    /// A message that is an append.
+    /// A message that is an append with entries.
     Append(GroupId, Message),
 }
 

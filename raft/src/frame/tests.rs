@@ -65,6 +65,9 @@ fn small() -> impl Strategy<Value = Body> {
         (any::<(bool, bool)>(), index(), term()).prop_map(|((pre, granted), committed, committed_term)| {
             Body::VoteAnswer(VoteAnswer { pre, granted, committed, committed_term })
         }),
+        (index(), index(), term(), any::<bool>()).prop_map(|(start, committed, term_before, quiet)| {
+            Body::Append(Append { start, term_before, committed, quiet, entries: Vec::new() })
+        }),
         tick().prop_map(|sent| Body::TimeoutNow { sent }),
         Just(Body::Removed),
         (index(), term(), membership).prop_map(|(end, term, membership)| {
@@ -85,7 +88,7 @@ fn append() -> impl Strategy<Value = Body> {
                 bytes: bytes.into(),
             });
             let (start, entries) = (RaftIndex(start), entries.collect());
-            Body::Append(Append { start, term_before, committed, entries })
+            Body::Append(Append { start, term_before, committed, quiet: false, entries })
         },
     )
 }
@@ -95,13 +98,13 @@ fn rank(message: &(GroupId, Message)) -> u8 {
     match message.1.body {
         Body::Vote(_) => 0,
         Body::VoteAnswer(_) => 1,
-        Body::Heartbeat(_) => 2,
-        Body::HeartbeatAnswer(_) => 3,
-        Body::AppendAnswer(_) => 4,
-        Body::TimeoutNow { .. } => 5,
-        Body::Removed => 6,
-        Body::SnapshotOffer(_) => 7,
-        Body::Append(_) => 8,
+        Body::Append(_) => 2,
+        Body::Heartbeat(_) => 3,
+        Body::HeartbeatAnswer(_) => 4,
+        Body::AppendAnswer(_) => 5,
+        Body::TimeoutNow { .. } => 6,
+        Body::Removed => 7,
+        Body::SnapshotOffer(_) => 8,
     }
 }
 

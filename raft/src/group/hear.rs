@@ -42,9 +42,16 @@ impl Group {
     }
 
     fn pass_on(&mut self, message: &Message) -> Result<(), Violation> {
+        // Who is told of a leader that is none any more says so all the same.
+        let current = message.term >= self.core.term();
         self.core.step(message);
         match &message.body {
-            Body::Append(append) => self.absorb(Payloads::Received(&append.entries)),
+            Body::Append(append) => {
+                self.quiet = append.quiet && current;
+                let heard = self.absorb(Payloads::Received(&append.entries));
+                self.quiet = false;
+                heard
+            }
             _ => self.absorb(Payloads::None),
         }
     }
@@ -113,18 +120,18 @@ impl Group {
         }
         if self.core.needs(&offer) {
             self.output.install = Some(offer);
-        } else {
-            self.answer_offer(from);
+            return Ok(());
         }
-        Ok(())
+        self.core.commit_offered(&offer);
+        self.answer_offer(from);
+        self.absorb(Payloads::None)
     }
 
-    pub(super) fn answer_offer(&mut self, to: ReplicaId) {
+    fn answer_offer(&mut self, to: ReplicaId) {
         let committed = self.core.committed();
         let body =
             Body::AppendAnswer(AppendAnswer { committed, outcome: Outcome::Matched { end: committed } });
         let (from, term) = (self.id, self.core.term());
         self.gate.say(Said::Message(Message { from, to, term, body }), self.core.hard_state());
-        self.gate.release(&mut self.output);
     }
 }

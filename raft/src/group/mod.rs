@@ -106,6 +106,8 @@ pub struct Group {
     committed: RaftIndex,
     /// Of the heartbeat that is being answered.
     echo: HeartbeatAnswer,
+    /// The append that is being heard wants no answer that the logs match.
+    quiet: bool,
     resting: bool,
     /// Replicas that can't be reached, as the driver last said.
     away: Vec<ReplicaId>,
@@ -272,6 +274,9 @@ impl Group {
             self.note_leadership();
             self.note_hard_state();
             for said in self.core.take_said() {
+                if self.quiet && is_match(&said) {
+                    continue;
+                }
                 let said = self.complete(said);
                 self.gate.say(said, self.core.hard_state());
             }
@@ -385,6 +390,11 @@ impl Group {
         }
         before != (self.core.persisted(), self.core.committed(), self.core.applied())
     }
+}
+
+fn is_match(said: &Said) -> bool {
+    let Said::Message(Message { body: Body::AppendAnswer(answer), .. }) = said else { return false };
+    matches!(answer.outcome, Outcome::Matched { .. })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::config::Timing;
 use crate::core::{Core, Role, Violation};
 use crate::ids::{ReplicaId, Tick};
-use crate::log::Log;
+use crate::log::{Log, committed};
 use crate::random::Random;
 use crate::terms::Terms;
 
@@ -51,6 +51,7 @@ impl Group {
             removed: false,
             committed: RaftIndex(0),
             echo: HeartbeatAnswer { committed: RaftIndex(0), sent: Tick(0), rest: false },
+            quiet: false,
             resting: false,
             output: Output::default(),
             leadership,
@@ -76,7 +77,7 @@ fn checked(id: ReplicaId, log: &impl Log) -> Result<Terms, OpenError> {
     let (start, runs, next) = (log.start(), log.terms(), log.next_index());
     let described = format!("{start:?}, {runs:?}, next {next}");
     let terms = Terms::new(start, runs, next).ok_or(OpenError::Terms(described))?;
-    let (durable, committed, first) = (log.durable_index(), log.commit_index(), terms.first());
+    let (durable, committed, first) = (log.durable_index(), committed(log), terms.first());
     if durable != next {
         return Err(OpenError::NotDurable { durable, next });
     }

@@ -55,6 +55,7 @@ fn append(from: ReplicaId, to: ReplicaId, term: i32, start: u64, committed: u64)
         start: RaftIndex(start),
         term_before: Term(1),
         committed: RaftIndex(committed),
+        quiet: false,
         entries: vec![entry],
     };
     Message { from, to, term: Term(term), body: Body::Append(append) }
@@ -146,7 +147,8 @@ fn talk(groups: &mut [Group], log: &mut Vec<Entry>, now: Tick) -> Vec<ReplicaId>
                     .cloned()
                     .collect();
                 let (start, term_before, committed) = (order.start, order.term_before, order.committed);
-                let body = Body::Append(Append { start, term_before, committed, entries });
+                let quiet = order.quiet && order.start == order.end;
+                let body = Body::Append(Append { start, term_before, committed, quiet, entries });
                 messages.push(Message { from: group.id, to: order.to, term: order.term, body });
             }
             messages.extend(output.messages);
@@ -421,4 +423,54 @@ fn a_snapshot_that_is_never_answered_is_wanted_again() {
     });
     let due = timing.snapshot..=timing.snapshot + 2 * timing.heartbeat;
     assert!(again.is_some_and(|ticks| due.contains(&ticks)), "{again:?}");
+}
+
+#[test]
+fn what_is_committed_is_heard_without_an_answer_and_a_mismatch_is_not() {
+    let mut group = open(B, &[A, B, C]);
+    let notice = |start: u64, term| {
+        let mut message = append(A, B, term, start, 3);
+        let Body::Append(append) = &mut message.body else { unreachable!() };
+        (append.quiet, append.entries) = (true, Vec::new());
+        message
+    };
+    group.step(LATE, notice(3, 2)).unwrap();
+    let output = save(&mut group, LATE);
+    assert_eq!((output.committed, output.messages), (Some(RaftIndex(3)), vec![]));
+    group.step(LATE, notice(7, 2)).unwrap();
+    group.step(LATE, notice(3, 1)).unwrap();
+    let answers = save(&mut group, LATE).messages;
+    let terms: Vec<_> = answers.iter().map(|answer| (answer.term.0, answer.body.clone())).collect();
+    assert!(matches!(
+        terms[..],
+        [
+            (2, Body::AppendAnswer(AppendAnswer { outcome: Outcome::Mismatch { .. }, .. })),
+            (2, Body::AppendAnswer(_)),
+        ]
+    ));
+}
+
+/// Without that the leader would offer it again and again: it keeps no entries that far below.
+#[test]
+fn a_snapshot_of_what_the_log_has_is_known_as_committed() {
+    let mut group = open(B, &[A, B, C]);
+    let membership = Membership::of_voters(&[A, B, C]);
+    let body = Body::SnapshotOffer(SnapshotOffer { end: RaftIndex(2), term: Term(1), membership });
+    group.step(LATE, Message { from: A, to: B, term: Term(2), body }).unwrap();
+    let output = save(&mut group, LATE);
+    assert_eq!((output.committed, output.install), (Some(RaftIndex(2)), None));
+    let outcome = Outcome::Matched { end: RaftIndex(2) };
+    let matched =
+        |message: &Message| matches!(message.body, Body::AppendAnswer(answer) if answer.outcome == outcome);
+    assert!(output.messages.iter().any(matched));
+}
+
+/// A leader that knew less could offer no snapshot: it has no membership from before.
+#[test]
+fn a_kept_membership_is_committed() {
+    let log = Kept::new(3, &[A, B, C]).since(2);
+    let group = Group::open(A, Timing::default(), 1, &log, Tick(1)).unwrap();
+    assert_eq!((group.committed(), group.applied()), (RaftIndex(2), RaftIndex(2)));
+    let log = Kept::new(3, &[A, B, C]).since(4);
+    assert!(matches!(Group::open(A, Timing::default(), 1, &log, Tick(1)), Err(OpenError::Committed { .. })));
 }

@@ -16,6 +16,8 @@ use world::World;
 
 /// In each run of the tests; more with `SEEDS`.
 const SEEDS: std::ops::Range<u64> = 0..100;
+/// Failed once, each for a fault that is mended.
+const FOUND: &[u64] = &[1082, 1190, 3490];
 /// A planted fault shows in one of so many.
 const PLANTED_SEEDS: std::ops::Range<u64> = 0..200;
 
@@ -44,7 +46,7 @@ fn run(seed: u64, planted: Option<Planted>) -> Result<usize, String> {
 fn nothing_committed_is_lost_and_all_goes_on() {
     let mut elections = 0;
     let mut failed = Vec::new();
-    for seed in seeds(SEEDS) {
+    for seed in seeds(SEEDS).chain(FOUND.iter().copied()) {
         match run(seed, None) {
             Ok(count) => elections += count,
             Err(why) => {
@@ -87,9 +89,4 @@ fn a_term_that_is_not_checked_is_found() {
 #[test]
 fn a_read_without_a_lease_is_found() {
     is_found(Planted::LeasesIgnored);
-}
-
-#[test]
-fn a_rest_that_is_trusted_in_doubt_is_found() {
-    is_found(Planted::LapsesIgnored);
 }

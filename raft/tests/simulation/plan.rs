@@ -2,6 +2,8 @@
 
 use corelog_raft::Random;
 
+use crate::planted::Planted;
+
 pub struct Plan {
     pub brokers: u64,
     pub groups: i32,
@@ -10,6 +12,10 @@ pub struct Plan {
     pub delay: u64,
     /// Of a hundred frames so many are lost, and as many come twice.
     pub hostile: u64,
+    /// In so many of 400 ticks something is proposed: groups rest in the others.
+    pub busy: u64,
+    /// A broker that is cut off is heard by one of the others sooner than by another.
+    pub ragged: bool,
     pub rates: Rates,
 }
 
@@ -30,7 +36,9 @@ pub struct Rates {
 }
 
 impl Plan {
-    pub fn of(random: &mut Random) -> Plan {
+    /// One seed in four has quiet groups and ragged cuts: leaders at rest that some of their followers leave.
+    pub fn of(seed: u64, random: &mut Random) -> Plan {
+        let ragged = seed % 4 == 3;
         Plan {
             brokers: if random.below(2) == 0 { 3 } else { 5 },
             groups: 1 + random.below(4) as i32,
@@ -38,7 +46,19 @@ impl Plan {
             sync_ticks: random.below(8),
             delay: random.below(6),
             hostile: if random.below(3) == 0 { 4 } else { 0 },
+            busy: if ragged { 40 } else { 250 },
+            ragged,
             rates: Rates::of(random),
+        }
+    }
+}
+
+impl Plan {
+    /// More of what it takes to see a planted fault that few worlds show.
+    pub fn to_show(&mut self, planted: Planted) {
+        if planted == Planted::VotesForgotten {
+            // Votes that no promise to a leader stands against, and a replica that gives two of them.
+            (self.rates.crash, self.rates.transfer) = (30, 60);
         }
     }
 }

@@ -15,19 +15,11 @@ pub enum Planted {
     TermsIgnored,
     /// Who leads reads without asking whether it still may.
     LeasesIgnored,
-    /// A leader at rest does not hear that a peer doubts it.
-    LapsesIgnored,
 }
 
 /// What the driver makes of a frame whose planted fault is in how it is heard.
 pub fn changed(planted: Option<Planted>, driver: &Driver, content: Content) -> Content {
-    match (planted, content) {
-        (Some(Planted::LapsesIgnored), Content::Messages(messages)) => {
-            Content::Messages(Messages { lapses: 0, ..messages })
-        }
-        (Some(Planted::TermsIgnored), content) => with_own_term(driver, content),
-        (_, content) => content,
-    }
+    if planted == Some(Planted::TermsIgnored) { with_own_term(driver, content) } else { content }
 }
 
 fn with_own_term(driver: &Driver, content: Content) -> Content {

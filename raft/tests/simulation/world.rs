@@ -22,6 +22,9 @@ const SHARDS_MAX: u64 = 3;
 /// Who led so long ago leads: a lease that lapses for a moment on slow links is no group without a leader.
 const LED_LATELY: u64 = 60;
 
+/// Transfers take few ticks here.
+const TIMING: Timing = Timing { heartbeat: 5, election: 25, lease_margin: 4, rest: 50, snapshot: 60 };
+
 struct Shard {
     id: PeerId,
     driver: Driver,
@@ -76,7 +79,7 @@ impl Broker {
         let clock = self.clock(now);
         let shard = |at| Shard {
             id: PeerId(self.id * SHARDS_MAX + at),
-            driver: Driver::new(Timing::default(), Bounds::default(), clock),
+            driver: Driver::new(TIMING, Bounds::default(), clock),
             inbox: Vec::new(),
             reads: Vec::new(),
             installs: Vec::new(),
@@ -110,7 +113,8 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, planted: Option<Planted>) -> World {
         let mut random = Random::new(seed);
-        let plan = Plan::of(&mut random);
+        let mut plan = Plan::of(seed, &mut random);
+        planted.into_iter().for_each(|planted| plan.to_show(planted));
         let links = Links::new(plan.hostile, plan.delay);
         let mut world = World {
             random,

@@ -25,7 +25,7 @@ impl World {
                 self.wiped.remove(&group);
             }
             let replace = self.wiped.contains_key(&group) && self.rolls(20);
-            if self.faults && self.now % 400 < 250 && self.rolls(4) {
+            if self.faults && self.now % 400 < self.plan.busy && self.rolls(4) {
                 self.propose(at, group);
             }
             if self.faults && self.rolls(self.plan.rates.transfer) {

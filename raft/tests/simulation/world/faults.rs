@@ -53,6 +53,7 @@ impl World {
         let directions = self.random.below(3);
         for &from in &from {
             for &to in &to {
+                let until = if self.plan.ragged { self.now + 10 + self.random.below(150) } else { until };
                 if directions != 0 {
                     self.links.cut(from, to, until);
                 }

@@ -152,8 +152,8 @@ impl World {
         if turn.leave_joint {
             let _later_if_not_now = driver.leave_joint(now, group);
         }
-        // A transfer may fail without a word.
-        if let Some(offer) = turn.install.filter(|_| self.random.below(4) > 0) {
+        // A transfer may die without a word.
+        if let Some(offer) = turn.install.filter(|_| !self.faults || self.random.below(4) > 0) {
             let due = self.now + 1 + self.random.below(20);
             broker.shards[shard].installs.push((due, group, offer));
         }
