@@ -217,6 +217,13 @@ impl Group {
         self.absorb_own(Payloads::None);
     }
 
+    /// The follower of an offer has what entries can follow: it is asked where.
+    pub fn snapshot_unneeded(&mut self, now: Tick, follower: ReplicaId) {
+        self.clock.now = now;
+        self.core.snapshot_unneeded(follower);
+        self.absorb_own(Payloads::None);
+    }
+
     /// The offer's state is in place and durable, and the log begins anew at its end. To be told when all outputs are taken.
     /// False: it came too late and is of no use; [`Group::needs_snapshot`] says so before the log is touched.
     pub fn snapshot_installed(&mut self, now: Tick, offer: &SnapshotOffer) -> bool {
