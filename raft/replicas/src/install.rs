@@ -153,7 +153,14 @@ impl Replica {
         self.leave(replicas);
         let begins = matches!(way, Way::Anew).then_some(list.start);
         let outcome = self.take_in(source, begins, &list, &state, replicas).await;
+        let all_came = outcome.is_ok();
         self.come_back(outcome, replicas).await;
+        if all_came && !self.is_closed() {
+            // Nothing waits for the answer: a leader that doesn't hear it sees by itself what this replica has.
+            let (replica, replicas) = (self.clone(), replicas.clone());
+            let tells = async move { replica.ask(source, What::Entries, &replicas).await };
+            spawn(Queue::Background, tells).detach();
+        }
     }
 
     fn way_to(&self, list: &SegmentList) -> Way {

@@ -26,6 +26,21 @@
 //! neither a later one, nor what is committed of it, may come before. Groups don't wait for each other, but where the
 //! journal is full.
 //!
+//! # What a leader keeps no more
+//!
+//! It offers segments ([`snapshot`]), and the follower fetches them ([`install`]): whole files and the state beside them, past
+//! the journals, at a rate that the giver bounds. The follower's group is closed meanwhile, and opens on whatever its log is then.
+//!
+//! # What bounds memory
+//!
+//! | what waits | at most |
+//! |---|---|
+//! | entries for a log that takes them slowly | a few leaders' windows of one follower; then the replica leaves its group until they are in |
+//! | who waits for a batch ([`Replica::committed`]) | as many as batches wait for a majority, which the log bounds, and requests that are still there |
+//! | replicas that are to take in segments | each once; one at a time does |
+//! | followers that were offered segments | each once; a piece at a time, forgotten when it asks for no more |
+//! | what is read for followers | one read a follower, of a frame's bytes |
+//!
 //! # What is said to others
 //!
 //! [`Owner`] learns who leads, and that this replica does once it has committed in its own term. [`Replica::committed`]
@@ -71,6 +86,8 @@ pub trait Owner {
     fn led(&self, log: LogId, led: Led);
     /// The group goes on without this replica, whose data may go.
     fn removed(&self, log: LogId);
+    /// The log takes no more, or a rule of replication is broken: this replica is closed, and the group goes on without it.
+    fn stopped(&self, log: LogId);
 }
 
 /// Where a replica is opened.

@@ -211,6 +211,9 @@ impl Replica {
 
     /// Does what a turn gives the group to do.
     pub(crate) fn take(self: &Rc<Self>, mut turn: GroupTurn, replicas: &Rc<Replicas>) {
+        if let Some(violation) = &turn.violation {
+            return self.fail(violation, replicas);
+        }
         replicas.offer(self, std::mem::take(&mut turn.snapshots_wanted));
         turn.install.take().into_iter().for_each(|offer| replicas.install_later(self, offer));
         self.line_up(turn);
@@ -225,9 +228,6 @@ impl Replica {
     /// In the order that it has to be done in.
     fn line_up(&self, turn: GroupTurn) {
         let mut work = self.work.borrow_mut();
-        if let Some(violation) = turn.violation {
-            tracing::error!(log = %self.log.id(), %violation, "this replica has stopped: a rule of replication is broken");
-        }
         if !turn.append.is_empty() {
             self.waiting.set(self.waiting.get() + bytes_of(&turn.append));
             work.push_back(Work::Append(turn.append));

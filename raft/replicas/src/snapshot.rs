@@ -94,6 +94,11 @@ impl Giving {
         self.offered.borrow_mut().retain(|one| (one.group, one.to) != (group, to));
     }
 
+    /// The group is led from elsewhere: whoever leads it offers anew.
+    pub fn forget(&self, group: GroupId) {
+        self.offered.borrow_mut().retain(|one| one.group != group);
+    }
+
     fn heard(&self, group: GroupId, from: ReplicaId) {
         let mut offered = self.offered.borrow_mut();
         let asks = offered.iter_mut().find(|one| (one.group, one.to) == (group, from));

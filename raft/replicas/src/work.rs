@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use corelog_io::planted::{Fault, planted};
 use corelog_io::{Queue, sleep, spawn};
-use corelog_raft::{Change, Entry, HardState, Leadership, Membership, RaftIndex};
+use corelog_raft::{Change, Entry, HardState, Leadership, Membership, RaftIndex, Role};
 use corelog_storage::{AppendError, FollowError};
 
 use crate::install::Install;
@@ -73,7 +73,12 @@ impl Replica {
                     self.fail(&error, replicas);
                 }
             }
-            Work::Leadership(leadership) => self.follow(leadership, &*replicas.owner),
+            Work::Leadership(leadership) => {
+                if leadership.role != Role::Leader {
+                    replicas.giving.forget(self.group);
+                }
+                self.follow(leadership, &*replicas.owner);
+            }
             Work::Committed(end) => {
                 self.log.advance_commit(corelog_storage::RaftIndex(end.0));
                 self.settle(&*replicas.owner);
@@ -162,11 +167,12 @@ impl Replica {
         .detach();
     }
 
-    /// The log does not take what the group has: this replica stops here, and the others go on.
+    /// The log does not take what the group has, or the group finds a rule broken: this replica stops here, and the others go on.
     pub(crate) fn fail(&self, error: &dyn std::fmt::Display, replicas: &Replicas) {
         if !self.is_closed() && !replicas.stopped.get() {
-            tracing::error!(log = %self.log.id(), %error, "this replica has stopped: its log does not take what it is given");
+            tracing::error!(log = %self.log.id(), %error, "this replica has stopped");
             replicas.close(self.log.id());
+            replicas.owner.stopped(self.log.id());
         }
     }
 }

@@ -49,6 +49,11 @@ impl Owner for Keeper {
         assert_eq!(first, broker.node, "{log}: two leaders of term {}", led.term);
     }
 
+    fn stopped(&self, log: LogId) {
+        let broker = self.broker.borrow().upgrade();
+        assert!(broker.is_none_or(|broker| broker.shared.fails.get()), "{log} has stopped on a sound disk");
+    }
+
     fn removed(&self, log: LogId) {
         let Some(broker) = self.broker.borrow().upgrade() else { return };
         assert!(broker.shared.plan.changes, "nobody removed {log}");
