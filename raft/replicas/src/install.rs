@@ -164,12 +164,18 @@ impl Replica {
     }
 
     fn way_to(&self, list: &SegmentList) -> Way {
+        let LogStart { index: start, term, .. } = list.start;
         let (committed, next) = (self.log.commit_index(), self.log.next_index());
-        let end = list.segments.last().map_or(list.start.index, |last| last.next_index);
+        let end = list.segments.last().map_or(start, |last| last.next_index);
         if committed >= end {
             return Way::None;
         }
-        if self.term_before(list.start.index) != Some(list.start.term) {
+        let has_start = start < self.log.first_index() || self.term_before(start) == Some(term);
+        if !has_start && committed > start {
+            tracing::error!(log = %self.log.id(), %start, term, %committed, "another replica's segments contradict what is committed here");
+            return Way::None;
+        }
+        if !has_start {
             return Way::Anew;
         }
         let begins_there = list.segments.iter().any(|segment| segment.base_index == next);

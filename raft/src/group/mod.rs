@@ -369,7 +369,9 @@ impl Group {
         if end > self.core.applied() {
             self.core.apply(end);
         }
-        while self.memberships.get(1).is_some_and(|&(from, _)| from <= end) {
+        // Durable here or not: whoever keeps it knows it before the log can say that the entry is committed.
+        let committed = self.core.committed();
+        while self.memberships.get(1).is_some_and(|&(from, _)| from <= committed) {
             let belonged = self.memberships.remove(0).1.contains(self.id);
             let (from, membership) = self.memberships[0].clone();
             // A new replica goes through the changes from before it was one.

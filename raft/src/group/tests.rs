@@ -392,3 +392,18 @@ fn a_change_that_the_membership_knows_of_is_passed_over() {
     group.step(LATE, append(C, A, 3, 3, 0)).unwrap();
     assert_eq!(group.membership(), &Membership::of_voters(&[A, B, C]));
 }
+
+/// Else a log that knows the commit, and is durable before this replica hears of it, keeps the membership before as that of
+/// what is committed.
+#[test]
+fn a_membership_is_told_no_later_than_its_commit() {
+    let mut group = open(B, &[A, B, C]);
+    let with_another = [A, B, C, ReplicaId(4)];
+    let mut message = change(A, B, 2, &with_another);
+    let Body::Append(append) = &mut message.body else { unreachable!() };
+    append.committed = RaftIndex(4);
+    group.step(LATE, message).unwrap();
+    let output = group.take_output();
+    assert_eq!((output.committed, output.append.len()), (Some(RaftIndex(4)), 1));
+    assert_eq!(output.membership, Some((RaftIndex(4), Membership::of_voters(&with_another))));
+}

@@ -114,12 +114,19 @@ impl World {
         let (nodes, wires) = (self.machines.len() as u64, &self.shared.wires);
         let node = self.dice(nodes) as usize;
         let struck = &self.machines[node];
-        match self.dice(6) {
+        match self.dice(7) {
             0 if struck.is_running() => struck.kill(),
             1 if struck.is_running() => struck.crash(),
             2 => wires.cut(node, self.dice(nodes) as usize),
             3 => wires.isolate(node),
             4 => self.trouble(node),
+            5 => {
+                // The power fails before what is written now is on the disk, or not at all.
+                struck.disk().stall(Duration::from_millis(self.dice(1_500)));
+                if struck.is_running() && self.dice(2) == 0 {
+                    struck.crash_after(self.dice(20_000));
+                }
+            }
             _ => wires.heal(),
         }
     }

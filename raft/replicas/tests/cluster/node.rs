@@ -43,7 +43,10 @@ struct Keeper {
 
 impl Owner for Keeper {
     fn led(&self, log: LogId, led: Led) {
-        let Some(broker) = self.broker.borrow().upgrade().filter(|_| led.serves) else { return };
+        let Some(broker) = self.broker.borrow().upgrade() else { return };
+        if led.leader != Some(broker.shared.replica_of(broker.node, log.partition as u8)) {
+            return;
+        }
         let mut leaders = broker.shared.leaders.borrow_mut();
         let first = *leaders.entry((log, led.term.0)).or_insert(broker.node);
         assert_eq!(first, broker.node, "{log}: two leaders of term {}", led.term);
