@@ -158,7 +158,7 @@ deny: .test/bin/cargo-deny
 # Not part of `make test`: fuzzing wants a nightly toolchain, and finds what it finds when it does. What is learnt stays
 # in each crate's fuzz/corpus/, a finding in fuzz/artifacts/. All targets run, whatever the first one finds.
 SECONDS_EACH ?= 60
-FUZZ_CRATES := client/wire storage
+FUZZ_CRATES := client/wire storage broker
 
 fuzz: .test/bin/cargo-fuzz
 	@export PATH="$$PWD/.test/bin:$$PATH"; status=0; \

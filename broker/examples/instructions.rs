@@ -43,28 +43,28 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case { name: "produce-16k", what: "Produce: one batch of 16 records of 1 KB", instructions: 71_376 },
+    Case { name: "produce-16k", what: "Produce: one batch of 16 records of 1 KB", instructions: 70_296 },
     Case {
         name: "produce-100",
         what: "Produce: 100 batches of one record, 100 partitions",
-        instructions: 574_672,
+        instructions: 516_791,
     },
     Case {
         name: "fetch-news",
         what: "Fetch: a session of 100 partitions, 10 have a batch",
-        instructions: 75_470,
+        instructions: 69_295,
     },
     Case {
         name: "fetch-none",
         what: "Fetch: a session of 100 partitions, none has news",
-        instructions: 24_421,
+        instructions: 23_171,
     },
     Case {
         name: "fetch-wait",
         what: "Fetch: the same session waits, then 10 have a batch",
-        instructions: 86_662,
+        instructions: 80_965,
     },
-    Case { name: "commit-10", what: "OffsetCommit: 10 partitions that have offsets", instructions: 117_557 },
+    Case { name: "commit-10", what: "OffsetCommit: 10 partitions that have offsets", instructions: 106_129 },
 ];
 
 /// A round may cost this much more, in percent, than what is written down. One that costs this much less is to be

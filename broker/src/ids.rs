@@ -1,5 +1,7 @@
 //! What tells things of this broker apart, and the well-known ones.
 
+use std::sync::Arc;
+
 use corelog_wire::Uuid;
 
 /// A shard of this process: 0 to the number of shards less one.
@@ -20,6 +22,19 @@ impl BrokerId {
     /// As the protocol and metadata name it: -1 is none.
     pub fn known(id: i32) -> Option<BrokerId> {
         (id >= 0).then_some(BrokerId(id))
+    }
+
+    pub fn number(known: Option<BrokerId>) -> i32 {
+        known.map_or(-1, |broker| broker.0)
+    }
+
+    /// Brokers as the protocol and metadata have lists of them.
+    pub fn numbers(brokers: &[BrokerId]) -> Vec<i32> {
+        brokers.iter().map(|broker| broker.0).collect()
+    }
+
+    pub fn of_numbers(numbers: &[i32]) -> Arc<[BrokerId]> {
+        numbers.iter().copied().map(BrokerId).collect()
     }
 }
 

@@ -9,7 +9,9 @@ use corelog_io::planted::{Fault, planted};
 use corelog_storage::{CommitMode, LogConfig, LogId};
 use corelog_wire::Uuid;
 
+use crate::controller::image::PartitionImage;
 use crate::controller::{CONTROLLER_TOPIC, Image};
+use crate::ids::BrokerId;
 use crate::shard::Shard;
 
 /// Neither retention nor compaction touches it.
@@ -45,6 +47,23 @@ pub async fn expect_no_logs(shard: &Rc<Shard>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A broker that came up as another node than the one that has all partitions would have none of them, and say so to each client.
+pub fn expect_own_partitions(image: &Image, node: BrokerId) -> anyhow::Result<()> {
+    let partitions = || image.topics().flat_map(|topic| topic.partitions.iter());
+    let is_own = |partition: &PartitionImage| partition.replicas.contains(&node);
+    if let Some(other) = partitions().next()
+        && !partitions().any(is_own)
+    {
+        anyhow::bail!(
+            "this is node {}, and no partition is on it: the first is on {:?}. Nothing was touched. Has the data directory's \
+             identity.toml been written anew? Set its node_id, and node.id, to what they were",
+            node.0,
+            BrokerId::numbers(&other.replicas),
+        );
+    }
+    Ok(())
+}
+
 /// Claims every log that journals, checkpoints or directories tell of. Those of deleted topics are forgotten; of those
 /// that the controller's log does not know, what is in the journal goes to segments, and nobody is served it.
 pub async fn claim(shard: &Shard, deleted: &Deleted) {
@@ -76,7 +95,7 @@ pub async fn sweep(shard: Rc<Shard>, at_start: Arc<Image>, deleted: Deleted) {
     };
     for entry in entries {
         let Some(id) = entry.name.to_str().and_then(corelog_storage::topic_of_dir) else { continue };
-        if deleted.contains(&id) {
+        if deleted.contains(&id) && !planted(Fault::DeletedTopicsStay) {
             tracing::info!(dir = ?entry.name, "removing what is left of a deleted topic");
             if let Err(error) = corelog_io::fs::remove_dir_all(&topics.join(&entry.name)).await {
                 tracing::warn!(%error, dir = ?entry.name, "cannot remove");
@@ -87,5 +106,29 @@ pub async fn sweep(shard: Rc<Shard>, at_start: Arc<Image>, deleted: Deleted) {
         {
             tracing::warn!(dir = ?entry.name, "the controller's log knows no such topic: the directory stays as it is");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corelog_wire::metadata_records::{MetadataRecord, PartitionRecord, TopicRecord};
+
+    use super::*;
+    use crate::controller::Delta;
+
+    #[test]
+    fn a_broker_under_anothers_number_is_refused() {
+        let topic_id = Uuid([1; 16]);
+        let topic = TopicRecord { name: "t".into(), topic_id };
+        let partition =
+            PartitionRecord { topic_id, replicas: vec![1], isr: vec![1], leader: 1, ..Default::default() };
+        let mut image = Image::default();
+        for record in [MetadataRecord::TopicRecord(topic), MetadataRecord::PartitionRecord(partition)] {
+            image.apply(&record, &mut Delta::default()).expect("it fits");
+        }
+        assert!(expect_own_partitions(&image, BrokerId(1)).is_ok());
+        let refused = expect_own_partitions(&image, BrokerId(2)).unwrap_err().to_string();
+        assert!(refused.contains("this is node 2") && refused.contains("[1]"), "{refused}");
+        assert!(expect_own_partitions(&Image::default(), BrokerId(2)).is_ok());
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use corelog_io::{
     CoreCtx, Instant, ListenOptions, Listener, Queue, Received, RemoteReceiver, RemoteSender, Seat, Task,
-    spawn,
+    sleep, spawn,
 };
 use corelog_storage::{LogId, Recovered, Replayed, ShardStorage, StorageConfig};
 use futures_util::future::{Either, select};
@@ -16,7 +16,9 @@ use futures_util::future::{Either, select};
 use crate::call::{self, CallSeats, Calls, ShardGone};
 use crate::config::BrokerConfig;
 use crate::config::describe::{self, Entry, Wanted};
-use crate::controller::{CONTROLLER_SHARD, CONTROLLER_TOPIC, CONTROLLER_TOPIC_NAME, Controller};
+use crate::controller::{
+    CONTROLLER_SHARD, CONTROLLER_TOPIC, CONTROLLER_TOPIC_NAME, Change, Controller, Terms,
+};
 use crate::identity::Identity;
 use crate::ids::ShardId;
 use crate::leftovers::{self, KEEP_ALL};
@@ -33,6 +35,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// A client whose machine says nothing for this long is gone.
 const PEER_DEAD_AFTER: Duration = Duration::from_secs(120);
+
+/// How long it is waited before a broker that could not be registered is again.
+const REGISTER_RETRY: Duration = Duration::from_secs(10);
 
 /// Control messages that a shard takes before who sends them waits.
 const CONTROL_CAPACITY: usize = 16;
@@ -290,6 +295,7 @@ impl Start {
         if loaded.end_offset == 0 {
             leftovers::expect_no_logs(shard).await.context("the controller's log")?;
         }
+        leftovers::expect_own_partitions(&loaded, shard.broker()).context("the controller's log")?;
         shard.set_controller(controller.start(shard));
         shard.on_all(move |shard| async move { shard.install(&update).await }).await?;
         let claimed = deleted.clone();
@@ -309,6 +315,7 @@ impl Start {
         shard.admission.tell();
         // Shard 0 binds first: with port 0 it is the one that finds out which port.
         let addresses = listen(shard, &self.addresses)?;
+        register(shard).await;
         let bound = addresses.clone();
         for listening in shard
             .on_all(move |shard| async move {
@@ -323,6 +330,24 @@ impl Start {
         }
         Ok(addresses)
     }
+}
+
+/// Has the metadata tell how clients reach this broker, if they do not yet. A disk may be too full for it: then it is tried
+/// again until there is room.
+async fn register(shard: &Rc<Shard>) {
+    let change = Change::RegisterBroker(shard.registration());
+    let Err(error) = shard.change(change, Terms::MAKE).await else { return };
+    tracing::warn!(%error, "this broker is not registered yet: topics cannot be created until it is");
+    let shard = shard.clone();
+    spawn(Queue::Background, async move {
+        while !shard.is_stopping() {
+            sleep(REGISTER_RETRY).await;
+            if shard.change(Change::RegisterBroker(shard.registration()), Terms::MAKE).await.is_ok() {
+                return tracing::info!("this broker is registered");
+            }
+        }
+    })
+    .detach();
 }
 
 /// Reads this shard's part of the journals and deals what it found to the owners. When this returns, every shard has

@@ -6,16 +6,17 @@ use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::Semaphore;
 use corelog_io::{Queue, spawn, yield_if_needed};
 use corelog_storage::{LogId, ReadError, ShardStorage};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
 use crate::call::Calls;
-use crate::config::{BrokerConfig, Endpoint};
+use crate::config::BrokerConfig;
 use crate::controller::{
-    CONTROLLER_SHARD, Change, ChangeError, ControllerHandle, Delta, Image, OFFSETS_TOPIC, RecentChanges,
-    Terms, TopicImage, Update, View, Viewer,
+    BrokerImage, CONTROLLER_SHARD, Change, ChangeError, ControllerHandle, Delta, Endpoint, Image,
+    OFFSETS_TOPIC, RecentChanges, Terms, TopicImage, Update, View, Viewer,
 };
 use crate::coordinator::StorageLog;
 use crate::fetch::{Fetching, Given, Host, ListId};
@@ -217,6 +218,9 @@ impl Shard {
     fn remove_logs(&self, topic: &TopicImage) {
         let removals: Vec<_> =
             self.owned(topic).map(|id| (id.partition, self.partitions.delete(id))).collect();
+        if planted(Fault::DeletedTopicsStay) {
+            return;
+        }
         let name = topic.name.clone();
         // The topic is gone now; its files may take seconds, and nobody need wait for them. A restart sweeps up what is left.
         spawn(Queue::Background, async move {
@@ -334,12 +338,21 @@ impl Shard {
         self.producer_ids.next(take_block).await
     }
 
-    /// Host and port that clients are told to connect to which came in through `listener`.
-    pub fn advertised(&self, listener: usize) -> (Str, i32) {
-        let config = self.config();
-        let port = self.ports.borrow()[listener];
-        let Endpoint { host, port } = config.listeners[listener].advertised(port);
-        (host.into(), i32::from(port))
+    /// This broker as it registers itself: where clients reach it by each listener.
+    pub fn registration(&self) -> BrokerImage {
+        let (config, ports) = (self.config(), self.ports.borrow());
+        let endpoints = config.listeners.iter().zip(&*ports).map(|(listener, port)| {
+            let advertised = listener.advertised(*port);
+            let endpoint = Endpoint { host: advertised.host.into(), port: advertised.port };
+            (Str::from(listener.name.as_str()), endpoint)
+        });
+        BrokerImage {
+            id: self.broker(),
+            epoch: -1,
+            endpoints: endpoints.collect(),
+            rack: config.rack.as_deref().map(Str::from),
+            fenced: false,
+        }
     }
 
     pub fn set_ports(&self, ports: Vec<u16>) {

@@ -8,45 +8,30 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 use crate::audit::{self, Asker, Audited};
 use crate::config::alter;
 use crate::controller::{
-    CONTROLLER_TOPIC_NAME, Change, ChangeError, NewTopic, OFFSETS_TOPIC, Terms, TopicImage, is_internal,
+    CONTROLLER_TOPIC_NAME, Change, ChangeError, NewTopic, OFFSETS_TOPIC, Placement, Terms, TopicImage,
+    is_internal,
 };
 use crate::shard::Shard;
 use crate::topic_name;
 
-/// Replicas of a partition: there is one broker.
-pub const REPLICATION_FACTOR: i16 = 1;
-
-/// Whether partitions can have this many replicas.
-pub fn check_replicas(replicas: i32) -> Result<(), ChangeError> {
-    if replicas == i32::from(REPLICATION_FACTOR) {
-        return Ok(());
-    }
-    let message = if replicas <= 0 {
-        "Replication factor must be larger than 0, or -1 to use the default value.".to_string()
-    } else {
-        format!(
-            "Unable to replicate the partition {replicas} time(s): The target replication factor of {replicas} \
-             cannot be reached because only 1 broker(s) are registered."
-        )
-    };
-    Err(ChangeError::new(ErrorCode::INVALID_REPLICATION_FACTOR, message))
-}
+/// Replicas of the partitions of internal topics, where there are so many brokers.
+const INTERNAL_REPLICAS: i32 = 3;
 
 /// Checks a topic's name and configs and has the controller create it.
 pub async fn create(
     shard: &Rc<Shard>,
     asker: &Asker,
     name: Str,
-    partitions: i32,
+    placement: Placement,
     configs: &[(&str, Option<&str>)],
     terms: Terms,
 ) -> Result<Arc<TopicImage>, ChangeError> {
     let details = {
         let configs = configs.iter().map(|(name, value)| audit::setting(name, *value));
-        audit::list([format!("partitions={partitions}")].into_iter().chain(configs))
+        audit::list([format!("partitions={}", placement.partitions())].into_iter().chain(configs))
     };
     let change = (!terms.validate_only).then(|| Audited::new(shard, asker, "create topic", &name, details));
-    let created = checked_and_created(shard, name, partitions, configs, terms).await;
+    let created = checked_and_created(shard, name, placement, configs, terms).await;
     if let Some(change) = change {
         change.done(&created);
     }
@@ -56,7 +41,7 @@ pub async fn create(
 async fn checked_and_created(
     shard: &Rc<Shard>,
     name: Str,
-    partitions: i32,
+    placement: Placement,
     configs: &[(&str, Option<&str>)],
     terms: Terms,
 ) -> Result<Arc<TopicImage>, ChangeError> {
@@ -74,7 +59,7 @@ async fn checked_and_created(
         alter::new_topic(&shard.settings.layers(own, cluster), configs)?
     };
     let id = Uuid::from_random((corelog_io::random_u64() as u128) << 64 | corelog_io::random_u64() as u128);
-    let view = shard.change(Change::CreateTopic(NewTopic { name, id, partitions, overrides }), terms).await?;
+    let view = shard.change(Change::CreateTopic(NewTopic { name, id, placement, overrides }), terms).await?;
     Ok(view.image.topic_by_id(id).expect("it is in the view that came of its creation").clone())
 }
 
@@ -87,8 +72,12 @@ pub async fn auto_create(
     if &*name == OFFSETS_TOPIC {
         return ensure_offsets_topic(shard, asker).await;
     }
-    check_replicas(shard.config().default_replication_factor)?;
-    let created = create(shard, asker, name.clone(), shard.config().num_partitions, &[], Terms::MAKE).await;
+    let placement = {
+        let config = shard.config();
+        let replication_factor = config.default_replication_factor;
+        Placement::Anywhere { partitions: config.num_partitions, replication_factor }
+    };
+    let created = create(shard, asker, name.clone(), placement, &[], Terms::MAKE).await;
     existing(shard, &name, created)
 }
 
@@ -103,7 +92,10 @@ pub async fn ensure_offsets_topic(shard: &Rc<Shard>, asker: &Asker) -> Result<Ar
     let configs = config.offsets.configs();
     let configs: Vec<(&str, Option<&str>)> =
         configs.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
-    let created = create(shard, asker, name.clone(), config.offsets.partitions, &configs, Terms::MAKE).await;
+    let there = shard.image().brokers.values().filter(|broker| !broker.fenced).count() as i32;
+    let replication_factor = there.clamp(1, INTERNAL_REPLICAS);
+    let placement = Placement::Anywhere { partitions: config.offsets.partitions, replication_factor };
+    let created = create(shard, asker, name.clone(), placement, &configs, Terms::MAKE).await;
     existing(shard, &name, created)
 }
 

@@ -12,7 +12,7 @@ use corelog_wire::messages::{FindCoordinatorRequest, MetadataRequest, Request, m
 use corelog_wire::{ErrorCode, Str};
 use futures_util::future::{Either, select};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -60,6 +60,8 @@ const ANNOUNCED: &str = "the cluster gives this address for one of its brokers: 
     that broker's advertised.listeners (corelog --advertise)";
 /// How long a topic may be unknown before that is believed: brokers learn of new topics at different times.
 pub(crate) const UNKNOWN_TOPIC_PATIENCE: Duration = Duration::from_secs(3);
+/// Refreshes by age after which a topic that nobody asked for again is forgotten.
+const UNWANTED_AFTER: u32 = 3;
 
 pub(crate) struct Core {
     pub(crate) config: ClientConfig,
@@ -67,8 +69,9 @@ pub(crate) struct Core {
     pub(crate) metadata: RefCell<Metadata>,
     /// Told after metadata changed, and when asking for it failed: who still needs it asks again.
     pub(crate) updated: Event,
-    /// Topics that producers and consumers asked for: refreshed when they age.
-    wanted: RefCell<BTreeSet<Str>>,
+    /// Topics that producers and consumers asked for: refreshed when they age. With the refreshes by age since they were last asked for:
+    /// whoever still uses one asks for it again with each.
+    wanted: RefCell<BTreeMap<Str, u32>>,
     connections: RefCell<HashMap<(Node, Lane), Rc<Slot>>>,
     lanes: Cell<u32>,
     open_lanes: RefCell<BTreeSet<u32>>,
@@ -290,7 +293,7 @@ impl Core {
             driver::spawn(async move {
                 let failures = core.refresh_failed.borrow().as_ref().map_or(0, |(failures, _)| *failures);
                 driver::sleep(core.backoff(failures)).await;
-                let wanted: Vec<Str> = core.wanted.borrow().iter().cloned().collect();
+                let wanted: Vec<Str> = core.wanted.borrow().keys().cloned().collect();
                 let refreshed = core.refresh(Some(&wanted)).await;
                 core.refreshing.set(false);
                 let has_failed = refreshed.is_err();
@@ -310,15 +313,31 @@ impl Core {
     async fn refresh_by_age(self: Rc<Self>) {
         loop {
             driver::sleep(self.config.metadata_max_age).await;
+            // Of one that is still under way nobody has been told.
+            if !self.refreshing.get() {
+                self.forget_unwanted();
+            }
             if !self.wanted.borrow().is_empty() {
                 self.refresh_soon();
             }
         }
     }
 
-    /// Keeps the topic's metadata fresh from now on.
+    /// Keeps the topic's metadata fresh, as long as this is said again whenever `updated` is told.
     pub(crate) fn want(&self, topic: &Str) {
-        self.wanted.borrow_mut().insert(topic.clone());
+        self.wanted.borrow_mut().insert(topic.clone(), 0);
+    }
+
+    fn forget_unwanted(&self) {
+        let mut metadata = self.metadata.borrow_mut();
+        self.wanted.borrow_mut().retain(|topic, refreshes| {
+            *refreshes += 1;
+            let is_wanted = *refreshes <= UNWANTED_AFTER;
+            if !is_wanted {
+                metadata.topics.remove(topic);
+            }
+            is_wanted
+        });
     }
 
     /// The topic, asked for until the broker knows it, or the deadline. With `create`, asking may create it, if the broker is so

@@ -89,6 +89,10 @@ pub enum Error {
     #[error("this consumer is no longer a member of group {group:?}: {reason}")]
     NotMember { group: String, reason: String },
 
+    /// A consumer's [`RebalanceListener`](crate::RebalanceListener) did. The rebalance goes on.
+    #[error("the rebalance listener panicked at {event}: {panic}")]
+    ListenerPanicked { event: String, panic: String },
+
     /// A record or a request of the transaction failed: abort it and begin another one.
     #[error("the transaction has to be aborted: {cause}")]
     TransactionFailed { cause: Box<Error> },

@@ -9,8 +9,9 @@ use corelog_client::{
     ApiKey, Assignor, Client, ClientConfig, Consumer, ConsumerConfig, ConsumerRecord, Error, ErrorCode,
     OffsetReset, OffsetSpec, RebalanceEvent, RebalanceListener, TopicPartition, block_on,
 };
+use corelog_wire::testing::Random;
 use fake_broker::FakeBroker;
-use fake_broker::reading::{Asked, Fate, PATIENCE, Reading, Script};
+use fake_broker::reading::{Asked, Fate, PATIENCE, Reading, Script, State};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -337,6 +338,77 @@ fn a_commit_is_not_retried_for_a_partition_that_was_lost() {
 // Membership.
 
 #[test]
+fn a_member_that_a_commit_tells_that_it_is_none_joins_again() {
+    for is_forgotten in [false, true] {
+        let (client, broker) = start(1, answered);
+        let config = ConsumerConfig {
+            auto_commit: Some(Duration::from_millis(20)),
+            // No heartbeat tells.
+            heartbeat_interval: Duration::from_secs(40),
+            ..config()
+        };
+        let consumer = member(&client, config, &["t"]);
+        broker.append(&at("t", 0), 0, 1);
+        read(&consumer, 1);
+        {
+            let mut state = broker.lock();
+            match is_forgotten {
+                true => state.members.clear(),
+                false => state.members.values_mut().for_each(|generation| *generation += 1),
+            }
+        }
+        broker.append(&at("t", 0), 0, 1);
+        let has_committed = |_: &Consumer| broker.lock().committed.get(&at("t", 0)) == Some(&(2, 0));
+        poll_until(&consumer, "all is committed", has_committed);
+        assert_eq!(broker.lock().count(ApiKey::JoinGroup), 2);
+    }
+}
+
+#[test]
+fn a_commit_while_the_group_has_its_next_generation_already_is_made_in_that() {
+    let holds = Arc::new(AtomicBool::new(false));
+    let script = holds.clone();
+    let (client, broker) = start(1, move |asked| match asked.api {
+        ApiKey::SyncGroup if script.load(Ordering::SeqCst) => Fate::Held,
+        _ => Fate::Answered,
+    });
+    broker.append(&at("t", 0), 0, 1);
+    let config = ConsumerConfig { assignors: vec![Assignor::CooperativeSticky], ..config() };
+    let consumer = member(&client, config, &["t"]);
+    read(&consumer, 1);
+    holds.store(true, Ordering::SeqCst);
+    let syncs = broker.lock().count(ApiKey::SyncGroup);
+    broker.lock().heartbeat = Some(ErrorCode::REBALANCE_IN_PROGRESS);
+    broker.wait("it syncs", |state| state.count(ApiKey::SyncGroup) > syncs);
+    std::thread::scope(|scope| {
+        let committing = scope.spawn(|| block_on(consumer.commit()));
+        broker.wait("it commits", |state| state.count(ApiKey::OffsetCommit) > 0);
+        holds.store(false, Ordering::SeqCst);
+        broker.release();
+        committing.join().unwrap().unwrap();
+    });
+    assert_eq!(broker.lock().committed[&at("t", 0)].0, 1);
+}
+
+#[test]
+fn a_listener_that_panics_is_an_error_of_polls_and_the_client_goes_on() {
+    let (client, broker) = start(1, answered);
+    broker.append(&at("t", 0), 0, 1);
+    let listener = |event: &RebalanceEvent| panic!("on purpose, in a test: {event:?}");
+    let config =
+        ConsumerConfig { rebalance_listener: Some(RebalanceListener(Arc::new(listener))), ..config() };
+    let consumer = member(&client, config, &["t"]);
+    let error = poll_error(&consumer);
+    assert!(error.to_string().contains("on purpose"), "{error}");
+    read(&consumer, 1);
+    consumer.unsubscribe();
+    assert!(matches!(poll_error(&consumer), Error::ListenerPanicked { .. }));
+    let other = by_hand(&client, self::config(), &[at("t", 0)]);
+    read(&other, 1);
+    block_on(consumer.close()).unwrap();
+}
+
+#[test]
 fn what_is_no_longer_subscribed_is_given_up_before_joining_again() {
     let (client, broker) = start(1, answered);
     let events = Arc::new(Mutex::new(Vec::new()));
@@ -590,6 +662,27 @@ fn what_is_assigned_by_hand_stays_when_the_group_is_left() {
     broker.append(&at("t", 0), 0, 1);
     assert_eq!(offsets(&read(&consumer, 1)), [1]);
     assert_eq!(consumer.assignment(), [at("t", 0)]);
+}
+
+#[test]
+fn what_a_consumer_reads_no_more_is_not_asked_for_any_more() {
+    let (client, broker) =
+        start_with(1, answered, |config| config.metadata_max_age = Duration::from_millis(20));
+    let consumer = by_hand(&client, config(), &[at("t", 0), at("u", 0)]);
+    let asks = |state: &State, topics: &[&'static str]| {
+        let latest = state.asked.iter().rev().find(|asked| asked.api == ApiKey::Metadata).unwrap();
+        let topics: Vec<_> = topics.iter().map(|topic| at(topic, -1)).collect();
+        latest.partitions.keys().eq(topics.iter())
+    };
+    broker.wait("it asks for both", |state| asks(state, &["t", "u"]));
+    consumer.assign([at("u", 0)]).unwrap();
+    broker.wait("it asks for one", |state| asks(state, &["u"]));
+    sleep(A_WHILE);
+    assert!(asks(&broker.lock(), &["u"]), "it asks for that as long as it reads it");
+    consumer.assign([at("t", 0)]).unwrap();
+    broker.append(&at("t", 0), 0, 1);
+    read(&consumer, 1);
+    broker.wait("it asks for the other", |state| asks(state, &["t"]));
 }
 
 // Where to begin.
@@ -1034,22 +1127,12 @@ fn an_offset_committed_for_a_topic_that_was_made_anew_is_noticed() {
 
 // All of that.
 
-/// Small and repeatable.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % sides
-    }
-}
-
 #[test]
 fn whatever_brokers_do_records_come_once_and_in_order_and_commits_do_not_go_back() {
     const COUNT: i64 = 60;
     for seed in 8..16 {
-        let mut dice = Dice(seed);
-        let script = move |asked: &Asked| match (asked.api, dice.roll(16)) {
+        let mut dice = Random(seed);
+        let script = move |asked: &Asked| match (asked.api, dice.below(16)) {
             (ApiKey::ApiVersions | ApiKey::Metadata | ApiKey::FindCoordinator, _) => Fate::Answered,
             (_, 0) => Fate::Cut,
             (_, 1) => Fate::After(Duration::from_millis(15)),
@@ -1070,18 +1153,18 @@ fn whatever_brokers_do_records_come_once_and_in_order_and_commits_do_not_go_back
         let t = at("t", 0);
         let config = ConsumerConfig { poll_records_max: 3, ..config() };
         let consumer = by_hand(&client, config, std::slice::from_ref(&t));
-        let (mut dice, mut epoch, mut next) = (Dice(seed + 1000), 0, 0);
+        let (mut dice, mut epoch, mut next) = (Random(seed + 1000), 0, 0);
         let deadline = Instant::now() + PATIENCE;
         while next < COUNT {
             assert!(Instant::now() < deadline, "seed {seed}: {next} of {COUNT} came");
-            if dice.roll(4) == 0 {
+            if dice.below(4) == 0 {
                 epoch += 1;
-                broker.lock().leaders.insert(t.clone(), (1 + dice.roll(2) as i32, epoch));
+                broker.lock().leaders.insert(t.clone(), (1 + dice.below(2) as i32, epoch));
             }
             if broker.lock().logs.get(&t).map_or(0, Vec::len) < COUNT as usize {
-                broker.append(&t, epoch, dice.roll(3) as usize);
+                broker.append(&t, epoch, dice.below(3) as usize);
             }
-            for record in block_on(consumer.poll(Duration::from_millis(dice.roll(20)))).unwrap() {
+            for record in block_on(consumer.poll(Duration::from_millis(dice.below(20)))).unwrap() {
                 assert_eq!(record.offset, next, "seed {seed}");
                 next += 1;
             }
@@ -1097,8 +1180,8 @@ fn whatever_brokers_do_records_come_once_and_in_order_and_commits_do_not_go_back
 fn whatever_a_coordinator_does_a_member_skips_nothing_and_commits_do_not_go_back() {
     const COUNT: i64 = 40;
     for seed in 0..8 {
-        let mut dice = Dice(seed);
-        let script = move |asked: &Asked| match (asked.api, dice.roll(16)) {
+        let mut dice = Random(seed);
+        let script = move |asked: &Asked| match (asked.api, dice.below(16)) {
             (ApiKey::ApiVersions | ApiKey::Metadata | ApiKey::Fetch | ApiKey::ListOffsets, _) => {
                 Fate::Answered
             }
@@ -1124,7 +1207,7 @@ fn whatever_a_coordinator_does_a_member_skips_nothing_and_commits_do_not_go_back
             ..config()
         };
         let consumer = member(&client, config, &["t"]);
-        let (mut dice, mut next) = (Dice(seed + 1000), 0);
+        let (mut dice, mut next) = (Random(seed + 1000), 0);
         let deadline = Instant::now() + PATIENCE;
         while next < COUNT || broker.lock().committed.get(&t) != Some(&(next, 0)) {
             assert!(
@@ -1134,16 +1217,16 @@ fn whatever_a_coordinator_does_a_member_skips_nothing_and_commits_do_not_go_back
                 broker.lock().commits.last()
             );
             let is_quiet = next >= COUNT;
-            match dice.roll(16) {
+            match dice.below(16) {
                 _ if is_quiet => {}
                 0 => broker.lock().heartbeat = Some(ErrorCode::REBALANCE_IN_PROGRESS),
                 1 => broker.lock().heartbeat = Some(ErrorCode::UNKNOWN_MEMBER_ID),
                 2 => broker.lock().heartbeat = Some(ErrorCode::NOT_COORDINATOR),
                 3 => {
                     consumer.unsubscribe();
-                    if dice.roll(2) == 0 {
+                    if dice.below(2) == 0 {
                         consumer.assign([t.clone()]).unwrap();
-                        let _ = block_on(consumer.poll(Duration::from_millis(dice.roll(10))));
+                        let _ = block_on(consumer.poll(Duration::from_millis(dice.below(10))));
                         consumer.unsubscribe();
                     }
                     consumer.subscribe(["t"]).unwrap();
@@ -1153,10 +1236,10 @@ fn whatever_a_coordinator_does_a_member_skips_nothing_and_commits_do_not_go_back
                 _ => {}
             }
             if !is_quiet {
-                broker.append(&t, 0, dice.roll(3) as usize);
+                broker.append(&t, 0, dice.below(3) as usize);
             }
             // What it is told of its membership is no end.
-            for record in block_on(consumer.poll(Duration::from_millis(dice.roll(20)))).unwrap_or_default() {
+            for record in block_on(consumer.poll(Duration::from_millis(dice.below(20)))).unwrap_or_default() {
                 assert!(record.offset <= next, "seed {seed}: {next} is skipped, {} came", record.offset);
                 next = next.max(record.offset + 1);
             }

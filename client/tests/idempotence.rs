@@ -7,6 +7,7 @@ use corelog_client::{
     Client, ClientConfig, Compression, Delivery, Error, ErrorCode, Producer, ProducerConfig, ProducerRecord,
     block_on,
 };
+use corelog_wire::testing::Random;
 use fake_broker::{FakeBroker, Fault, PARTITIONS};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -44,21 +45,11 @@ fn check(broker: &FakeBroker, count: usize) {
     }
 }
 
-/// Small and repeatable.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % sides
-    }
-}
-
 #[test]
 fn cut_connections_and_refusals_neither_lose_nor_repeat_nor_reorder() {
     for seed in 0..8 {
-        let mut dice = Dice(seed);
-        let faults = move |_: &fake_broker::Batch| match dice.roll(12) {
+        let mut dice = Random(seed);
+        let faults = move |_: &fake_broker::Batch| match dice.below(12) {
             0 => Fault::CutBefore,
             1 => Fault::CutAfter,
             2 => Fault::Refuse(ErrorCode::NOT_LEADER_OR_FOLLOWER),
@@ -289,14 +280,14 @@ fn what_the_broker_has_is_not_written_again_when_what_was_before_it_is_given_up(
 #[test]
 fn what_is_given_up_is_neither_repeated_nor_reordered() {
     for seed in 0..8 {
-        let mut dice = Dice(seed);
-        let faults = move |_: &fake_broker::Batch| match dice.roll(12) {
+        let mut dice = Random(seed);
+        let faults = move |_: &fake_broker::Batch| match dice.below(12) {
             0 => Fault::CutBefore,
             1 => Fault::CutAfter,
             2 => Fault::Silence,
             3..6 => Fault::Refuse(ErrorCode::NOT_ENOUGH_REPLICAS),
             6 => Fault::RefuseAfter(ErrorCode::NOT_LEADER_OR_FOLLOWER),
-            7 if dice.roll(4) == 0 => Fault::Unnamed,
+            7 if dice.below(4) == 0 => Fault::Unnamed,
             _ => Fault::None,
         };
         let broker = FakeBroker::start(Box::new(faults));
@@ -347,8 +338,8 @@ fn what_is_given_up_is_neither_repeated_nor_reordered() {
 
 #[test]
 fn with_one_request_in_flight_the_order_needs_no_idempotence() {
-    let mut dice = Dice(3);
-    let faults = move |_: &fake_broker::Batch| match dice.roll(3) {
+    let mut dice = Random(3);
+    let faults = move |_: &fake_broker::Batch| match dice.below(3) {
         0 => Fault::Refuse(ErrorCode::NOT_LEADER_OR_FOLLOWER),
         _ => Fault::None,
     };
@@ -366,8 +357,8 @@ fn with_one_request_in_flight_the_order_needs_no_idempotence() {
 
 #[test]
 fn without_idempotence_cut_connections_repeat_but_do_not_lose() {
-    let mut dice = Dice(5);
-    let faults = move |_: &fake_broker::Batch| match dice.roll(8) {
+    let mut dice = Random(5);
+    let faults = move |_: &fake_broker::Batch| match dice.below(8) {
         0 => Fault::CutBefore,
         1 => Fault::CutAfter,
         _ => Fault::None,

@@ -8,6 +8,7 @@ use corelog_client::{
     TopicPartition, block_on,
 };
 use corelog_wire::ApiKey;
+use corelog_wire::testing::Random;
 use fake_broker::{FakeBroker, Fault, PARTITIONS};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -58,28 +59,18 @@ fn check(broker: &FakeBroker, committed: impl IntoIterator<Item = usize>) {
     }
 }
 
-/// Small and repeatable.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % sides
-    }
-}
-
 #[test]
 fn what_is_committed_is_seen_once_and_in_order_and_what_is_aborted_is_not() {
     for seed in 0..8 {
-        let (mut dice, mut others) = (Dice(seed), Dice(!seed));
+        let (mut dice, mut others) = (Random(seed), Random(!seed));
         let broker = FakeBroker::start_transactional(
-            Box::new(move |_| match dice.roll(12) {
+            Box::new(move |_| match dice.below(12) {
                 0 => Fault::CutBefore,
                 1 => Fault::CutAfter,
                 2 => Fault::Refuse(ErrorCode::NOT_LEADER_OR_FOLLOWER),
                 _ => Fault::None,
             }),
-            Box::new(move |_| match others.roll(6) {
+            Box::new(move |_| match others.below(6) {
                 0 => Fault::CutBefore,
                 1 => Fault::CutAfter,
                 2 => Fault::Refuse(ErrorCode::NOT_COORDINATOR),

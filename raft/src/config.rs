@@ -18,11 +18,14 @@ pub struct Timing {
     pub lease_margin: u64,
     /// A leader whose group was quiet for so long puts it to rest.
     pub rest: u64,
+    /// A follower that was offered a snapshot and does not have it after so long is asked anew what it has.
+    pub snapshot: u64,
 }
 
 impl Default for Timing {
     fn default() -> Timing {
-        const TIMING: Timing = Timing { heartbeat: 5, election: 25, lease_margin: 4, rest: 50 };
+        const TIMING: Timing =
+            Timing { heartbeat: 5, election: 25, lease_margin: 4, rest: 50, snapshot: 250 };
         // Two lost heartbeats don't cost a leader its followers, nor its lease.
         const { assert!(TIMING.heartbeat * 3 + TIMING.lease_margin < TIMING.election) };
         TIMING

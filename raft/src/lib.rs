@@ -54,8 +54,10 @@
 //!   leadership to nobody. Followers keep their part whatever else they hear: they vote for no other until an election
 //!   timeout after the leader was last heard, and for as long after they start.
 //! - A replica that is **removed** says so once ([`GroupTurn::removed`]); its data may go then. One that is no voter and
-//!   hears no leader asks whether it was.
-//! - A replica that lost its disk comes back under a new [`ReplicaId`]: the old one's votes and answers are nobody's.
+//!   hears no leader asks whether it was. So a replica is opened when the change that brings it in was taken up by a leader,
+//!   and where that change was lost the next try brings another [`ReplicaId`].
+//! - A replica that lost its disk comes back under a new [`ReplicaId`]: the old one's votes and answers are nobody's. So does
+//!   one that was removed, whatever its disk still has: going through its own removal it would forget what it is counted for.
 //! - A group that finds a rule broken ([`Violation`]) stops, with what it found, and harms no other group.
 //!
 //! # Membership
@@ -64,13 +66,37 @@
 //! at a time, and none before the leader has committed in its own term. More than one replica, or a voter that goes,
 //! changes by way of a joint configuration, which the leader leaves by itself; if it goes itself it hands over first.
 //!
+//! # Time
+//!
+//! Each input brings the moment it came at, on a clock that is this shard's own and never goes back. It is read after the
+//! frame was, never before: a follower's promise counts from there, and a leader's lease from before the frame was sent.
+//! [`Driver::may_lead`] is asked with the clock as it is when the answer is made, not as it was when the turn began. Two
+//! clocks may differ by [`config::Timing::lease_margin`] in an election timeout, about one part in six.
+//!
 //! # Rest
 //!
 //! A group without news for [`config::Timing::rest`] whose replicas all have all of it goes to rest: no deadline, no
-//! heartbeat, no look. The drivers' own heartbeats, one frame for each pair and interval, stand for those of all groups at
-//! rest, for their leases too. A proposal wakes a group, and so does any message but the heartbeats of rest, a leader's
-//! peer that fell silent, or a connection that began anew. What follows a broker's death is spread:
-//! [`config::Bounds::elections_per_tick`].
+//! heartbeat, no look. Replicas whose peer is disconnected or silent are not waited for, as long as a majority is there; that
+//! peer's return wakes the group. So a broker that is gone costs a second of heartbeats, not a heartbeat of each group for
+//! ever. The drivers' own heartbeats, one frame for each pair and interval, stand for those of all groups at rest, for their
+//! leases too.
+//!
+//! That lease is safe for what each echo means: *since it agreed to the rest, the replica promised its vote to this leader
+//! up to an election timeout after each of its peer's frames.* So a follower ends a rest only
+//!
+//! - at its leader's word, or at that of a later term's leader: whoever elected that one had broken its promise before, and
+//!   shares a replica with every majority that a lease can stand on;
+//! - when the leader's peer was silent for an election timeout, whether a tick saw it or the next frame of that peer, or when
+//!   it could not be told something, or when the leader's replica has moved: the count of lapses, which goes with every echo,
+//!   is another one from then on, and what agreed to a rest and was not sent yet no longer does;
+//! - when it is closed, which it tells;
+//! - with a connection that begins anew.
+//!
+//! At a new count and a new connection a leader wakes and asks, and counts no agreement from before. A leader that resigns
+//! needs the votes of those that rest with it: a promise holds for nobody but the leader, so not against it.
+//!
+//! A proposal wakes a group, and so does any message but the heartbeats of rest. What follows a broker's death is spread:
+//! [`config::Bounds::elections_per_tick`]. All of this takes connections that lose and double nothing while they last.
 //!
 //! # Snapshots
 //!
@@ -78,13 +104,10 @@
 //! there is something to fetch and says from where on the log goes on: [`Driver::offer_snapshot`]. At the follower it is
 //! [`GroupTurn::install`]; the state comes outside of Raft, and [`Driver::snapshot_installed`] says that it is there.
 //!
-//! # Known gaps
-//!
-//! A leader gives up a snapshot transfer only when it is told ([`Driver::snapshot_failed`]): the shard that moves the bytes
-//! notices one that stalls. A group with a dead replica never goes to rest, until the replica is replaced.
-//!
-//! Not proven yet: of the simulation's seeds 0 to 4999, 2392, 3109 and 3978 end without a leader, and in 4064 a replica
-//! holds an entry to be committed that it does not have. None of the four is understood.
+//! A transfer that ends without a word does no harm: [`config::Timing::snapshot`] after its offer a follower that is still
+//! behind is asked what it has, and wanted a snapshot for again. So `install` may come while its state is being fetched: the
+//! shard goes on with what it has of it, and may take the later offer after. A shard that knows that a transfer is over says
+//! so sooner: [`Driver::snapshot_failed`].
 //!
 //! # What it costs
 //!

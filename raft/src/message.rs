@@ -13,6 +13,15 @@ pub struct Message {
     pub body: Body,
 }
 
+impl Message {
+    /// An answer that is not sent yet agrees to no rest.
+    pub(crate) fn take_back_rest(&mut self) {
+        if let Body::HeartbeatAnswer(answer) = &mut self.body {
+            answer.rest = false;
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     Append(Append),

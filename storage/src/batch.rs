@@ -55,6 +55,12 @@ pub fn patched(batch: &[u8], base_offset: i64, leader_epoch: i32) -> ([u8; PATCH
     (head, rest)
 }
 
+/// The leader epoch of a batch, of which nothing else is asked.
+pub fn leader_epoch(batch: &[u8]) -> i32 {
+    let epoch = batch[PARTITION_LEADER_EPOCH_AT..].first_chunk().expect("a batch is longer than its header");
+    i32::from_be_bytes(*epoch)
+}
+
 /// The sequence numbers that an idempotent producer's batch claims; `None` for any other batch.
 pub fn claim(header: &BatchHeader) -> Option<Claim> {
     let claims = header.has_producer_id()

@@ -35,8 +35,7 @@ pub use ids::{HashLogId, LogId, RaftIndex};
 pub use journal::Durable;
 pub use log::{
     Accepted, ActiveProducer, AppendBatch, Appended, BatchKind, Entry, Leads, Log, LogStart, LogStats,
-    NotTaken, Read,
-    SegmentInfo, SegmentList, TimestampOffset, Traffic,
+    NotTaken, Read, SegmentInfo, SegmentList, TimestampOffset, Traffic,
 };
 pub use paths::{topic_of_dir, topics_dir};
 pub use producers::SequenceError;

@@ -73,26 +73,57 @@ impl Shard {
         cached: usize,
         refuse: impl Fn() -> Result<(), E>,
     ) -> Result<Permit, E> {
-        let turn = self.journal.gate.acquire(1).await;
+        match self.journal.gate.try_acquire(1) {
+            Some(turn) if self.may_push(span, cached, &refuse)? => Ok(turn),
+            // Boxed: it is rare, and would make what is moved for every append larger.
+            turn => Box::pin(self.wait_to_push(turn, span, cached, refuse)).await,
+        }
+    }
+
+    async fn wait_to_push<E: From<StorageError>>(
+        &self,
+        turn: Option<Permit>,
+        span: usize,
+        cached: usize,
+        refuse: impl Fn() -> Result<(), E>,
+    ) -> Result<Permit, E> {
+        let turn = match turn {
+            Some(turn) => turn,
+            None => self.journal.gate.acquire(1).await,
+        };
         loop {
-            if let Some(failure) = self.journal.failure() {
-                return Err(failure.into());
-            }
-            if self.is_closed() {
-                return Err(StorageError::Closed.into());
-            }
-            // Looked at again and again: who waits for space would stand in the way of who makes some.
-            refuse()?;
             let room = self.journal.room.listen();
-            if self.journal.has_room(span) {
-                if cached == 0 || self.cache.make_room(cached as u64) {
-                    return Ok(turn);
-                }
-                self.segment_writes.hurry();
-                self.flusher.memory_is_short();
+            // Looked at again and again: who waits for space would stand in the way of who makes some.
+            if self.may_push(span, cached, &refuse)? {
+                return Ok(turn);
             }
             room.await;
         }
+    }
+
+    /// Whether there is room in the journal and in memory. Where it is memory that is short, some is being made.
+    fn may_push<E: From<StorageError>>(
+        &self,
+        span: usize,
+        cached: usize,
+        refuse: impl Fn() -> Result<(), E>,
+    ) -> Result<bool, E> {
+        if let Some(failure) = self.journal.failure() {
+            return Err(failure.into());
+        }
+        if self.is_closed() {
+            return Err(StorageError::Closed.into());
+        }
+        refuse()?;
+        if !self.journal.has_room(span) {
+            return Ok(false);
+        }
+        if cached == 0 || self.cache.make_room(cached as u64) {
+            return Ok(true);
+        }
+        self.segment_writes.hurry();
+        self.flusher.memory_is_short();
+        Ok(false)
     }
 
     /// Whether there is room left, in journal and memory, though nothing can be written to segments: the rest is for what

@@ -12,13 +12,14 @@ mod plan;
 mod world;
 
 use bytes::Bytes;
+use corelog_io::Dice;
 use corelog_io::sim::{Process, Sim};
 use corelog_io::{Queue, random_u64, sleep, spawn};
 use corelog_storage::{
     AppendBatch, AppendError, BatchKind, CommitMode, EntriesError, Entry, FollowError, Log, LogConfig,
     RaftIndex, SegmentList, ShardStorage, TransferError,
 };
-use plan::{Dice, Faults, Plan};
+use plan::{Faults, Plan};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;

@@ -56,6 +56,9 @@ pub struct Compare {
     /// The Corelog binary
     #[arg(long, default_value = "target/release/corelog", value_name = "FILE")]
     corelog: PathBuf,
+    /// The Corelog binary that corelog-other is, in --brokers
+    #[arg(long, value_name = "FILE")]
+    other: Option<PathBuf>,
     /// A flag for Corelog, such as --corelog-flag=--cores=0; may be given more than once
     #[arg(long, allow_hyphen_values = true, value_name = "FLAG")]
     corelog_flag: Vec<String>,

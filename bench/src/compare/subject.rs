@@ -22,6 +22,8 @@ pub enum Kind {
     Corelog,
     /// Corelog with write.caching=true: what it acknowledges is in memory
     CorelogCaching,
+    /// Another build of Corelog, which --other names: whether a change has made it slower
+    CorelogOther,
 }
 
 impl Kind {
@@ -31,18 +33,19 @@ impl Kind {
             Kind::KafkaFsync => "Kafka, fsync",
             Kind::Corelog => "Corelog",
             Kind::CorelogCaching => "Corelog, caching",
+            Kind::CorelogOther => "Corelog, other",
         }
     }
 
     pub fn is_corelog(self) -> bool {
-        matches!(self, Kind::Corelog | Kind::CorelogCaching)
+        matches!(self, Kind::Corelog | Kind::CorelogCaching | Kind::CorelogOther)
     }
 
     /// What its topics are given.
     pub fn topic_configs(self) -> Vec<(String, String)> {
         match self {
             Kind::CorelogCaching => vec![("write.caching".to_owned(), "true".to_owned())],
-            Kind::Kafka | Kind::KafkaFsync | Kind::Corelog => Vec::new(),
+            Kind::Kafka | Kind::KafkaFsync | Kind::Corelog | Kind::CorelogOther => Vec::new(),
         }
     }
 }
@@ -70,6 +73,7 @@ pub struct Subjects {
     named: Vec<Kind>,
     kafka: Option<Kafka>,
     corelog: PathBuf,
+    other: Option<PathBuf>,
     flags: Vec<String>,
     pub directory: PathBuf,
     perf: bool,
@@ -101,6 +105,7 @@ impl Subjects {
             named,
             kafka,
             corelog: compare.corelog.clone(),
+            other: compare.other.clone(),
             flags: compare.corelog_flag.clone(),
             directory,
             perf: compare.perf,
@@ -134,6 +139,10 @@ impl Subjects {
         self.restart(running)
     }
 
+    fn program(&self, binary: PathBuf) -> Program {
+        Program::Corelog { binary, flags: self.flags.clone(), open_files: None }
+    }
+
     /// Where Kafka's jars are.
     pub fn kafka(&self) -> Result<&Kafka> {
         self.kafka.as_ref().context("Kafka was not asked for")
@@ -143,11 +152,13 @@ impl Subjects {
     pub fn restart(&self, running: &mut Running) -> Result<()> {
         let settings: &[(&str, &str)] = match running.kind {
             Kind::KafkaFsync => &[("log.flush.interval.messages", "1")],
-            Kind::Kafka | Kind::Corelog | Kind::CorelogCaching => &[],
+            _ => &[],
         };
         let program = match running.kind {
-            Kind::Corelog | Kind::CorelogCaching => {
-                Program::Corelog { binary: self.corelog.clone(), flags: self.flags.clone(), open_files: None }
+            Kind::Corelog | Kind::CorelogCaching => self.program(self.corelog.clone()),
+            Kind::CorelogOther => {
+                let other = self.other.clone();
+                self.program(other.context("--other says which build of Corelog corelog-other is")?)
             }
             Kind::Kafka | Kind::KafkaFsync => Program::Kafka(self.kafka()?.clone()),
         };

@@ -5,6 +5,7 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 
 use super::context::Context;
 use crate::controller::image::PartitionImage;
+use crate::controller::{BrokerImage, Endpoint};
 use crate::ids::BrokerId;
 use crate::partition::Leadership;
 use crate::shard::Shard;
@@ -18,27 +19,32 @@ pub struct Node {
     pub rack: Option<Str>,
 }
 
-/// Where answers name a leader and there is none.
-pub const NO_LEADER: i32 = -1;
-
 impl Node {
     /// The one that leads a partition, if it is there.
     pub fn leading<'a>(nodes: &'a [Node], partition: &PartitionImage) -> Option<&'a Node> {
-        nodes.iter().find(|node| node.id.0 == partition.leader)
+        nodes.iter().find(|node| Some(node.id) == partition.leader)
     }
 
     /// The replicas of a partition whose brokers are not there.
     pub fn offline(nodes: &[Node], partition: &PartitionImage) -> Vec<i32> {
-        let is_there = |id: &i32| nodes.iter().any(|node| node.id.0 == *id);
-        partition.replicas.iter().copied().filter(|id| !is_there(id)).collect()
+        let is_there = |id: &BrokerId| nodes.iter().any(|node| node.id == *id);
+        partition.replicas.iter().filter(|id| !is_there(id)).map(|id| id.0).collect()
     }
 }
 
-/// Every broker that is there, for clients that come in through `listener`.
+/// Every broker that is there, for clients that come in through `listener`, in the order of their ids: the others as they
+/// registered, this one as it is.
 fn nodes(shard: &Shard, listener: usize) -> Vec<Node> {
-    let (host, port) = shard.advertised(listener);
-    let rack = shard.config().rack.as_deref().map(Str::from);
-    vec![Node { id: shard.broker(), host, port, rack }]
+    let (image, own) = (shard.image(), shard.registration());
+    let name = &shard.config().listeners[listener].name;
+    let others = image.brokers.values().filter(|broker| !broker.fenced && broker.id != own.id);
+    let reached = |broker: &BrokerImage| {
+        let Endpoint { host, port } = broker.endpoints.get(name.as_str())?.clone();
+        Some(Node { id: broker.id, host, port: port.into(), rack: broker.rack.clone() })
+    };
+    let mut nodes: Vec<Node> = others.chain([&own]).filter_map(reached).collect();
+    nodes.sort_unstable_by_key(|node| node.id);
+    nodes
 }
 
 impl Context {

@@ -9,6 +9,7 @@ use corelog_wire::{ErrorCode, Str};
 
 use super::context::{Context, told};
 use crate::controller::{Change, ChangeError, Terms};
+use crate::ids::BrokerId;
 
 pub async fn handle(context: Context, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let mut named: HashMap<Str, usize> = HashMap::new();
@@ -40,28 +41,12 @@ async fn create(context: &Context, topic: Topic, terms: Terms) -> Result<(), Cha
         let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
         return Err(ChangeError::new(code, code.message()));
     };
-    if let Some(assignments) = &topic.assignments {
-        let more = i64::from(topic.count) - current.partitions.len() as i64;
-        let node = shard.identity.node_id;
-        if more > 0 && assignments.len() as i64 != more {
-            return Err(ChangeError::new(
-                ErrorCode::INVALID_REPLICA_ASSIGNMENT,
-                format!(
-                    "Attempted to add {more} additional partition(s), but only {} assignment(s) were specified.",
-                    assignments.len()
-                ),
-            ));
-        }
-        if assignments.iter().any(|assignment| assignment.broker_ids != [node]) {
-            return Err(ChangeError::new(
-                ErrorCode::INVALID_REPLICA_ASSIGNMENT,
-                format!("every new partition must be assigned to broker {node}: it is alone"),
-            ));
-        }
-    }
     let details = format!("partitions={}, before={}", topic.count, current.partitions.len());
     let audited = (!terms.validate_only).then(|| context.change("create partitions", &topic.name, details));
-    let change = Change::CreatePartitions { topic: topic.name, count: topic.count };
+    let assigned = topic
+        .assignments
+        .map(|all| all.iter().map(|one| BrokerId::of_numbers(&one.broker_ids).to_vec()).collect());
+    let change = Change::CreatePartitions { topic: topic.name, count: topic.count, assigned };
     let created = shard.change(change, terms).await;
     if let Some(audited) = audited {
         audited.done(&created);

@@ -11,8 +11,11 @@ use super::context::{Context, told};
 use super::unbuilt;
 use crate::config::TopicConfig;
 use crate::config::describe::{self, Wanted};
-use crate::controller::{ChangeError, TOPIC_PARTITIONS_MAX, Terms, TopicImage, too_many_partitions};
-use crate::topic_creation::{self, REPLICATION_FACTOR};
+use crate::controller::{
+    ChangeError, Placement, TOPIC_PARTITIONS_MAX, Terms, TopicImage, too_many_partitions,
+};
+use crate::ids::BrokerId;
+use crate::topic_creation;
 
 /// "As the broker's default says", for partitions and replication factor (KIP-464).
 const DEFAULT: i32 = -1;
@@ -46,53 +49,62 @@ async fn create(
     terms: Terms,
 ) -> Result<std::sync::Arc<TopicImage>, ChangeError> {
     let shard = &context.shard;
-    let partitions = partitions(context, &topic)?;
+    let placement = placement(context, &topic)?;
     let configs: Vec<(&str, Option<&str>)> =
         topic.configs.iter().map(|config| (&*config.name, config.value.as_deref())).collect();
-    topic_creation::create(shard, &context.asker(), topic.name.clone(), partitions, &configs, terms).await
+    topic_creation::create(shard, &context.asker(), topic.name.clone(), placement, &configs, terms).await
 }
 
-/// The number of partitions asked for, directly or by a manual assignment.
-fn partitions(context: &Context, topic: &CreatableTopic) -> Result<i32, ChangeError> {
-    let node = context.shard.identity.node_id;
+/// Where the partitions asked for are to be: anywhere, or by a manual assignment.
+fn placement(context: &Context, topic: &CreatableTopic) -> Result<Placement, ChangeError> {
     if !topic.assignments.is_empty() {
-        if topic.num_partitions != DEFAULT || i32::from(topic.replication_factor) != DEFAULT {
-            return Err(ChangeError::new(
-                ErrorCode::INVALID_REQUEST,
-                "A manual partition assignment was specified, but num_partitions or replication_factor was not set to -1.",
-            ));
-        }
-        let mut indexes: Vec<i32> = topic.assignments.iter().map(|a| a.partition_index).collect();
-        indexes.sort_unstable();
-        if indexes.iter().enumerate().any(|(place, index)| place as i32 != *index) {
-            return Err(ChangeError::new(
-                ErrorCode::INVALID_REPLICA_ASSIGNMENT,
-                "partitions should be a consecutive 0-based integer sequence",
-            ));
-        }
-        if let Some(wrong) = topic.assignments.iter().find(|a| a.broker_ids != [node]) {
-            return Err(ChangeError::new(
-                ErrorCode::INVALID_REPLICA_ASSIGNMENT,
-                format!(
-                    "partition {} is assigned to brokers {:?}: there is broker {node} alone",
-                    wrong.partition_index, wrong.broker_ids
-                ),
-            ));
-        }
-        return Ok(topic.assignments.len() as i32);
+        return assigned(topic);
     }
-    topic_creation::check_replicas(match i32::from(topic.replication_factor) {
-        DEFAULT => context.shard.config().default_replication_factor,
-        given => given,
-    })?;
-    match topic.num_partitions {
-        DEFAULT => Ok(context.shard.config().num_partitions),
-        count if count > TOPIC_PARTITIONS_MAX => Err(too_many_partitions(count)),
-        count if count > 0 => Ok(count),
-        _ => Err(ChangeError::new(
-            ErrorCode::INVALID_PARTITIONS,
-            "Number of partitions was set to an invalid non-positive value.",
+    let config = context.shard.config();
+    let replication_factor = match i32::from(topic.replication_factor) {
+        DEFAULT => config.default_replication_factor,
+        given if given > 0 => given,
+        _ => {
+            return Err(ChangeError::new(
+                ErrorCode::INVALID_REPLICATION_FACTOR,
+                "Replication factor must be larger than 0, or -1 to use the default value.",
+            ));
+        }
+    };
+    let partitions = match topic.num_partitions {
+        DEFAULT => config.num_partitions,
+        count if count > TOPIC_PARTITIONS_MAX => return Err(too_many_partitions(count)),
+        count if count > 0 => count,
+        _ => {
+            return Err(ChangeError::new(
+                ErrorCode::INVALID_PARTITIONS,
+                "Number of partitions was set to an invalid non-positive value.",
+            ));
+        }
+    };
+    Ok(Placement::Anywhere { partitions, replication_factor })
+}
+
+fn assigned(topic: &CreatableTopic) -> Result<Placement, ChangeError> {
+    if topic.num_partitions != DEFAULT || i32::from(topic.replication_factor) != DEFAULT {
+        return Err(ChangeError::new(
+            ErrorCode::INVALID_REQUEST,
+            "A manual partition assignment was specified, but num_partitions or replication_factor was not set to -1.",
+        ));
+    }
+    let mut assigned: Vec<_> = topic.assignments.iter().collect();
+    assigned.sort_unstable_by_key(|assignment| assignment.partition_index);
+    if (0..).zip(&assigned).any(|(place, assignment)| place != assignment.partition_index) {
+        return Err(ChangeError::new(
+            ErrorCode::INVALID_REPLICA_ASSIGNMENT,
+            "partitions should be a consecutive 0-based integer sequence",
+        ));
+    }
+    match i32::try_from(assigned.len()) {
+        Ok(count) if count <= TOPIC_PARTITIONS_MAX => Ok(Placement::Assigned(
+            assigned.iter().map(|one| BrokerId::of_numbers(&one.broker_ids).to_vec()).collect(),
         )),
+        count => Err(too_many_partitions(count.unwrap_or(i32::MAX))),
     }
 }
 
@@ -119,7 +131,7 @@ fn created(context: &Context, topic: &TopicImage, validate_only: bool) -> Creata
         )
         .map(Str::from),
         num_partitions: topic.partitions.len() as i32,
-        replication_factor: REPLICATION_FACTOR,
+        replication_factor: topic.replication_factor() as i16,
         configs: Some(configs.collect()),
         ..Default::default()
     }

@@ -8,10 +8,11 @@ use corelog_wire::messages::describe_topic_partitions_response::{Cursor, Partiti
 use corelog_wire::messages::{DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
 use corelog_wire::{ErrorCode, Str};
 
-use super::brokers::{NO_LEADER, Node};
+use super::brokers::Node;
 use super::context::Context;
 use crate::access::Resource;
 use crate::controller::is_internal;
+use crate::ids::BrokerId;
 use crate::topic_name;
 
 pub async fn handle(
@@ -65,10 +66,10 @@ pub async fn handle(
             let partition = &topic.partitions[index as usize];
             Partition {
                 partition_index: index,
-                leader_id: Node::leading(&nodes, partition).map_or(NO_LEADER, |leader| leader.id.0),
-                leader_epoch: partition.leader_epoch,
-                replica_nodes: partition.replicas.to_vec(),
-                isr_nodes: partition.isr.to_vec(),
+                leader_id: BrokerId::number(Node::leading(&nodes, partition).map(|leader| leader.id)),
+                leader_epoch: partition.leader_epoch.0,
+                replica_nodes: BrokerId::numbers(&partition.replicas),
+                isr_nodes: BrokerId::numbers(&partition.isr),
                 eligible_leader_replicas: Some(Vec::new()),
                 last_known_elr: Some(Vec::new()),
                 offline_replicas: Node::offline(&nodes, partition),

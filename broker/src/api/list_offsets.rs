@@ -1,6 +1,7 @@
 //! ListOffsets (KIP-79, KIP-734, KIP-405, KIP-1005, KIP-1023).
 
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use corelog_io::{worked, yield_if_needed};
 use corelog_wire::messages::list_offsets_request::Topic;
@@ -10,6 +11,7 @@ use corelog_wire::{ErrorCode, Str};
 
 use super::context::Context;
 use crate::partition::{Isolation, OffsetQuery, Route};
+use crate::shard::Shard;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
@@ -97,11 +99,9 @@ fn keep_first(topics: &mut [Topic]) -> HashSet<(Str, i32)> {
     twice
 }
 
-type Shard = std::rc::Rc<crate::shard::Shard>;
-
 /// Offset, timestamp and leader epoch that answer `timestamp`; -1 where there is none.
 async fn one(
-    shard: &Shard,
+    shard: &Rc<Shard>,
     topic: &Str,
     index: i32,
     epoch: i32,
@@ -136,7 +136,7 @@ async fn one(
     Ok(found.map_or((-1, -1, -1), |found| (found.offset, found.timestamp, found.leader_epoch)))
 }
 
-async fn version_0(shard: &Shard, topic: &Str, index: i32, timestamp: i64) -> PartitionResponse {
+async fn version_0(shard: &Rc<Shard>, topic: &Str, index: i32, timestamp: i64) -> PartitionResponse {
     let mut answer = PartitionResponse { partition_index: index, ..Default::default() };
     match one(shard, topic, index, -1, timestamp, Isolation::ReadUncommitted, 0).await {
         Ok((-1, ..)) => {}

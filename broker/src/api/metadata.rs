@@ -9,10 +9,11 @@ use corelog_wire::messages::metadata_response::{Broker, Partition, Topic};
 use corelog_wire::messages::{MetadataRequest, MetadataResponse};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
-use super::brokers::{NO_LEADER, Node};
+use super::brokers::Node;
 use super::context::{Context, wait_for_changes};
 use crate::access::Resource;
 use crate::controller::{Image, TopicImage, is_internal};
+use crate::ids::BrokerId;
 use crate::{topic_creation, topic_name};
 
 /// Authorized operations were not asked for (KIP-430).
@@ -141,10 +142,10 @@ fn describe(topic: &TopicImage, nodes: &[Node]) -> Topic {
             // A leader that is away is none to a client.
             error_code: leader.map_or(ErrorCode::LEADER_NOT_AVAILABLE, |_| ErrorCode::NONE).0,
             partition_index: index as i32,
-            leader_id: leader.map_or(NO_LEADER, |leader| leader.id.0),
-            leader_epoch: partition.leader_epoch,
-            replica_nodes: partition.replicas.to_vec(),
-            isr_nodes: partition.isr.to_vec(),
+            leader_id: BrokerId::number(leader.map(|leader| leader.id)),
+            leader_epoch: partition.leader_epoch.0,
+            replica_nodes: BrokerId::numbers(&partition.replicas),
+            isr_nodes: BrokerId::numbers(&partition.isr),
             offline_replicas: Node::offline(nodes, partition),
         }
     });

@@ -5,15 +5,19 @@
 //! the connection reads on. *Finish* runs when the answer's turn comes: it awaits that the batches are committed
 //! (`partition::Committed`), which `acks` makes no difference to yet.
 
+use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use corelog_io::{wall_clock_ms, worked, yield_if_needed};
+use corelog_storage::LogId;
 use corelog_wire::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
     ProduceResponse, TopicProduceResponse,
 };
-use corelog_wire::records::{NO_TIMESTAMP, ProduceError, ProduceRules, validate_if_short, validate_produce};
+use corelog_wire::records::{
+    NO_TIMESTAMP, ProduceError, ProduceRules, Validated, validate_if_short, validate_produce,
+};
 use corelog_wire::{ErrorCode, Reader, RequestHeader};
 
 use super::brokers::LeaderHints;
@@ -32,19 +36,19 @@ const LEADER_HINTS_FROM: i16 = 10;
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
 /// Where in the answer a batch is told of: its topic's place, and its partition's in there.
-type Place = (usize, usize);
+type Slot = (usize, usize);
 
 /// A batch that was checked.
 struct Batch {
-    place: Place,
-    route: Route,
+    slot: Slot,
+    log: LogId,
     bytes: Bytes,
     log_append_time_ms: i64,
 }
 
 /// What became of one batch.
 struct Done {
-    place: Place,
+    slot: Slot,
     result: Result<Stored, Refusal>,
 }
 
@@ -112,53 +116,59 @@ fn memory(response: &ProduceResponse) -> usize {
     response.responses.iter().map(topic).sum()
 }
 
+/// Batches by who owns their partitions, in the request's order.
+type ByOwner = Vec<(ShardId, Vec<Batch>)>;
+
 /// Checks every batch of the request. What is refused is in the answer already. A request may be 100 MB: the core goes on
 /// with other things between its batches, and while one is checked that takes long.
-async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, Vec<Batch>) {
+async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, ByOwner) {
     let view = context.shard.view();
     let image = &view.image;
     // A batch may not become more than a request could be.
     let decompressed_bytes_max = context.shard.receive_budget.frame_bytes_max();
-    let mut batches = Vec::new();
+    let mut batches = ByOwner::new();
     let mut responses = Vec::with_capacity(request.topic_data.len());
     let acks_known = matches!(request.acks, -1..=1);
     let topic_data = request.topic_data.into_iter().filter(|topic| !topic.partition_data.is_empty());
     for (topic_index, data) in topic_data.enumerate() {
         let by_id = context.api_version >= 13;
         let topic = if by_id { image.topic_by_id(data.topic_id) } else { image.topic(&data.name) };
-        let rules = topic.map(|topic| ProduceRules {
-            decompressed_bytes_max,
-            ..view.config(topic).produce_rules(context.api_version, wall_clock_ms())
-        });
+        let target = match topic {
+            _ if !acks_known => Err(ErrorCode::INVALID_REQUIRED_ACKS),
+            None if by_id => Err(ErrorCode::UNKNOWN_TOPIC_ID),
+            None => Err(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
+            Some(topic) => {
+                let rules = view.config(topic).produce_rules(context.api_version, wall_clock_ms());
+                Ok((topic, ProduceRules { decompressed_bytes_max, ..rules }))
+            }
+        };
         let mut partitions = Vec::with_capacity(data.partition_data.len());
-        for (partition_index, partition) in data.partition_data.into_iter().enumerate() {
-            let mut answer = PartitionProduceResponse {
-                index: partition.index,
-                base_offset: -1,
-                log_append_time_ms: NO_TIMESTAMP,
-                log_start_offset: -1,
-                ..Default::default()
-            };
+        for PartitionProduceData { index, records } in data.partition_data {
             yield_if_needed().await;
-            let refused: Option<Refused> = if !acks_known {
-                Some(ErrorCode::INVALID_REQUIRED_ACKS.into())
-            } else {
-                match topic.zip(rules.as_ref()) {
-                    None if by_id => Some(ErrorCode::UNKNOWN_TOPIC_ID.into()),
-                    None => Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.into()),
-                    Some((topic, rules)) => match check_one(context, topic, rules, partition).await {
-                        Ok(mut batch) => {
-                            batch.place = (topic_index, partition_index);
-                            batches.push(batch);
-                            None
+            let admitted = match &target {
+                Err(code) => Err((*code).into()),
+                Ok((topic, rules)) => {
+                    let records = records.unwrap_or_default();
+                    let checked = match validate_if_short(&records, rules) {
+                        Some(checked) => {
+                            worked(records.len());
+                            checked
                         }
-                        Err(refused) => Some(refused),
-                    },
+                        None => validate_long(records, *rules).await,
+                    };
+                    admit(context, topic, index, checked)
                 }
             };
-            if let Some(Refused { why, record_errors }) = refused {
-                tell(&mut answer, why);
-                answer.record_errors = record_errors;
+            let mut answer = not_stored(index);
+            match admitted {
+                Ok((route, checked)) => {
+                    let slot = (topic_index, partitions.len());
+                    add(&mut batches, slot, route, checked);
+                }
+                Err(Refused { why, record_errors }) => {
+                    tell(&mut answer, why);
+                    answer.record_errors = record_errors;
+                }
             }
             partitions.push(answer);
         }
@@ -169,6 +179,39 @@ async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, 
         });
     }
     (ProduceResponse { responses, ..Default::default() }, batches)
+}
+
+fn not_stored(partition: i32) -> PartitionProduceResponse {
+    PartitionProduceResponse {
+        index: partition,
+        base_offset: -1,
+        log_append_time_ms: NO_TIMESTAMP,
+        log_start_offset: -1,
+        ..Default::default()
+    }
+}
+
+/// Puts a checked batch with its owner's others.
+fn add(
+    batches: &mut ByOwner,
+    slot: Slot,
+    route: Route,
+    Validated { batch, log_append_time_ms, .. }: Validated,
+) {
+    let log_append_time_ms = log_append_time_ms.unwrap_or(NO_TIMESTAMP);
+    let batch = Batch { slot, log: route.log, bytes: batch, log_append_time_ms };
+    match batches.iter_mut().find(|(owner, _)| *owner == route.owner) {
+        Some((_, list)) => list.push(batch),
+        None => batches.push((route.owner, vec![batch])),
+    }
+}
+
+/// Boxed: it is rare, and would make what is moved for every request larger.
+fn validate_long(
+    records: Bytes,
+    rules: ProduceRules,
+) -> Pin<Box<dyn Future<Output = Result<Validated, ProduceError>>>> {
+    Box::pin(corelog_io::compute(move || validate_produce(&records, &rules)))
 }
 
 /// Why a batch is not handed to its partition.
@@ -183,39 +226,31 @@ impl From<ErrorCode> for Refused {
     }
 }
 
-async fn check_one(
+impl From<ProduceError> for Refused {
+    fn from(error: ProduceError) -> Refused {
+        let record_errors = error.record_errors().iter().map(|record| BatchIndexAndErrorMessage {
+            batch_index: record.batch_index,
+            batch_index_error_message: Some(record.message.as_str().into()),
+        });
+        Refused {
+            why: Refusal { code: ErrorCode(error.error_code()), message: error.to_string() },
+            record_errors: record_errors.collect(),
+        }
+    }
+}
+
+/// Where a batch goes, if this client may write there and the batch is right.
+fn admit(
     context: &Context,
     topic: &TopicImage,
-    rules: &ProduceRules,
-    partition: PartitionProduceData,
-) -> Result<Batch, Refused> {
-    let route = context.shard.with_router(|router| router.route_in(topic, partition.index))?;
+    partition: i32,
+    checked: Result<Validated, ProduceError>,
+) -> Result<(Route, Validated), Refused> {
+    let route = context.shard.with_router(|router| router.route_in(topic, partition))?;
     if is_internal(&topic.name) && context.client_id.as_deref() != Some(ADMIN_CLIENT_ID) {
         return Err(ErrorCode::INVALID_TOPIC_EXCEPTION.into());
     }
-    let records = partition.records.unwrap_or_default();
-    let checked = match validate_if_short(&records, rules) {
-        Some(checked) => {
-            worked(records.len());
-            checked
-        }
-        None => {
-            let rules = *rules;
-            // Boxed: it is rare, and would make what is moved for every batch larger.
-            Box::pin(corelog_io::compute(move || validate_produce(&records, &rules))).await
-        }
-    };
-    let checked = checked.map_err(|error: ProduceError| Refused {
-        why: Refusal { code: ErrorCode(error.error_code()), message: error.to_string() },
-        record_errors: error
-            .record_errors()
-            .iter()
-            .map(|record| BatchIndexAndErrorMessage {
-                batch_index: record.batch_index,
-                batch_index_error_message: Some(record.message.as_str().into()),
-            })
-            .collect(),
-    })?;
+    let checked = checked?;
     if checked.header.is_transactional() {
         Unbuilt::Transactions.tell(context);
         let message = Unbuilt::Transactions.message().into();
@@ -223,12 +258,7 @@ async fn check_one(
         return Err(Refused { why, record_errors: Vec::new() });
     }
     context.shard.metrics.produced(checked.header.records_count as u64, checked.batch.len() as u64);
-    Ok(Batch {
-        place: (0, 0),
-        route,
-        bytes: checked.batch,
-        log_append_time_ms: checked.log_append_time_ms.unwrap_or(NO_TIMESTAMP),
-    })
+    Ok((route, checked))
 }
 
 /// The second stage of one shard's batches.
@@ -237,40 +267,32 @@ enum Dispatched {
     Here(Vec<Ordered>),
     There {
         reply: Option<Reply<Vec<Done>>>,
-        places: Vec<Place>,
+        slots: Vec<Slot>,
     },
 }
 
 /// A batch that is in order in its partition, or was refused there.
 struct Ordered {
-    place: Place,
+    slot: Slot,
     result: Result<(Stored, Committed), Refusal>,
 }
 
 /// Hands batches to their owners. Their order among the requests of this connection is fixed on return.
-async fn dispatch(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Dispatched> {
-    let mut by_owner: Vec<(ShardId, Vec<Batch>)> = Vec::new();
-    for batch in batches {
-        let owner = batch.route.owner;
-        match by_owner.iter_mut().find(|(shard, _)| *shard == owner) {
-            Some((_, list)) => list.push(batch),
-            None => by_owner.push((owner, vec![batch])),
-        }
-    }
+async fn dispatch(shard: &Rc<Shard>, by_owner: ByOwner) -> Vec<Dispatched> {
     let mut dispatched = Vec::with_capacity(by_owner.len());
     for (owner, batches) in by_owner {
         if owner == shard.id {
             dispatched.push(Dispatched::Here(append(shard, batches).await));
             continue;
         }
-        let places = batches.iter().map(|batch| batch.place).collect();
+        let slots = batches.iter().map(|batch| batch.slot).collect();
         let sent = shard
             .send_call(owner, |shard| async move {
                 let ordered = append(&shard, batches).await;
                 finish(ordered).await
             })
             .await;
-        dispatched.push(Dispatched::There { reply: sent.ok(), places });
+        dispatched.push(Dispatched::There { reply: sent.ok(), slots });
     }
     dispatched
 }
@@ -279,7 +301,7 @@ impl Dispatched {
     async fn wait(self) -> Vec<Done> {
         match self {
             Dispatched::Here(ordered) => finish(ordered).await,
-            Dispatched::There { reply, places } => {
+            Dispatched::There { reply, slots } => {
                 let done = match reply {
                     Some(reply) => reply.wait().await.ok(),
                     None => None,
@@ -287,7 +309,7 @@ impl Dispatched {
                 done.unwrap_or_else(|| {
                     let (code, message) = (ErrorCode::NOT_LEADER_OR_FOLLOWER, "the broker is shutting down");
                     let gone = Refusal { code, message: message.into() };
-                    places.into_iter().map(|place| Done { place, result: Err(gone.clone()) }).collect()
+                    slots.into_iter().map(|slot| Done { slot, result: Err(gone.clone()) }).collect()
                 })
             }
         }
@@ -299,9 +321,9 @@ impl Dispatched {
 async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
     let _turn = shard.append_turn.acquire(1).await;
     let mut ordered = Vec::with_capacity(batches.len());
-    for Batch { place, route, bytes, log_append_time_ms } in batches {
+    for Batch { slot, log, bytes, log_append_time_ms } in batches {
         yield_if_needed().await;
-        let result = match shard.partitions.get(route.log) {
+        let result = match shard.partitions.get(log) {
             Ok(partition) => partition.append(bytes).await,
             Err(code) => Err(code.into()),
         };
@@ -316,11 +338,11 @@ async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
                 Ok((Stored { base_offset, log_start_offset, log_append_time_ms }, appended.committed))
             }
             Err(refusal) => {
-                tracing::debug!(log = %route.log, message = refusal.message, "append refused");
+                tracing::debug!(%log, message = refusal.message, "append refused");
                 Err(refusal)
             }
         };
-        ordered.push(Ordered { place, result });
+        ordered.push(Ordered { slot, result });
     }
     ordered
 }
@@ -328,17 +350,17 @@ async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
 /// On the owning shard: awaits that they are committed.
 async fn finish(ordered: Vec<Ordered>) -> Vec<Done> {
     let mut done = Vec::with_capacity(ordered.len());
-    for Ordered { place, result } in ordered {
+    for Ordered { slot, result } in ordered {
         let result = match result {
             Ok((stored, committed)) => committed.await.map(|()| stored),
             Err(refusal) => Err(refusal),
         };
-        done.push(Done { place, result });
+        done.push(Done { slot, result });
     }
     done
 }
 
-fn settle(response: &mut ProduceResponse, Done { place: (topic, partition), result }: Done) {
+fn settle(response: &mut ProduceResponse, Done { slot: (topic, partition), result }: Done) {
     let answer = &mut response.responses[topic].partition_responses[partition];
     match result {
         Ok(stored) => {

@@ -487,6 +487,11 @@ mod tests {
             ),
             (
                 vec![],
+                "SET max.connections=0",
+                "42 Invalid value 0 for configuration max.connections: Value must be at least 1",
+            ),
+            (
+                vec![],
                 "SET log.segment.bytes=64MiB",
                 "42 Invalid value 64MiB for configuration log.segment.bytes: Not a number of type INT",
             ),

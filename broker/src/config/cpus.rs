@@ -64,9 +64,14 @@ mod tests {
 
     #[test]
     fn lists() {
-        for (text, expected) in
-            [("0", "0"), ("0-3,6", "0-3,6"), ("6, 0 - 2,3", "0-3,6"), ("5-5", "5"), ("auto", "auto")]
-        {
+        for (text, expected) in [
+            ("0", "0"),
+            ("0-3,6", "0-3,6"),
+            ("6, 0 - 2,3", "0-3,6"),
+            ("0, 1", "0-1"),
+            ("5-5", "5"),
+            ("auto", "auto"),
+        ] {
             assert_eq!(canonical(text).unwrap(), expected);
         }
         for (text, part) in [

@@ -17,7 +17,7 @@ pub mod alter;
 mod args;
 mod broker;
 pub mod convert;
-mod cpus;
+pub mod cpus;
 pub mod describe;
 mod error;
 mod file;

@@ -1,5 +1,7 @@
 //! The effective configuration of a topic, typed.
 
+use corelog_io::Dice;
+
 use super::layers::{ConfigMap, Layers, Reader};
 use super::spec::split_list;
 
@@ -104,12 +106,8 @@ impl TopicConfig {
     /// topic id and partition). At least 1.
     pub fn segment_ms_for(&self, seed: u64) -> i64 {
         let most = self.segment_jitter_ms.min(self.segment_ms - 1).max(0);
-        // splitmix64's last step: neighbouring seeds come out far apart.
-        let mut mixed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^= mixed >> 31;
-        self.segment_ms - (mixed % (most as u64 + 1)) as i64
+        // Neighbouring seeds come out far apart.
+        self.segment_ms - Dice(seed).below(most as u64 + 1) as i64
     }
 }
 

@@ -7,10 +7,12 @@ use corelog_wire::metadata_records::{
 };
 use corelog_wire::{ErrorCode, Str, Uuid};
 
-use super::image::{Image, RESOURCE_BROKER, RESOURCE_TOPIC};
+use super::image::{BrokerImage, Image, RESOURCE_BROKER, RESOURCE_TOPIC};
 use super::is_internal;
+use super::placer::Placer;
 use crate::config::alter::{self, Alteration, Owner, Refusal};
 use crate::config::{ConfigMap, Layers};
+use crate::ids::BrokerId;
 use crate::settings::Settings;
 
 /// Partitions that one topic may have, so that a change fits one batch of the controller's log.
@@ -51,8 +53,26 @@ pub struct NewTopic {
     pub name: Str,
     /// Drawn by who asks: a decision has nothing of chance.
     pub id: Uuid,
-    pub partitions: i32,
+    pub placement: Placement,
     pub overrides: ConfigMap,
+}
+
+/// Where the partitions of a new topic are to be.
+#[derive(Debug, Clone)]
+pub enum Placement {
+    /// Wherever there is room.
+    Anywhere { partitions: i32, replication_factor: i32 },
+    /// The brokers of each partition, its preferred leader first.
+    Assigned(Vec<Vec<BrokerId>>),
+}
+
+impl Placement {
+    pub fn partitions(&self) -> i32 {
+        match self {
+            Placement::Anywhere { partitions, .. } => *partitions,
+            Placement::Assigned(assigned) => assigned.len() as i32,
+        }
+    }
 }
 
 /// What configs are set on.
@@ -98,15 +118,18 @@ pub enum Change {
     DeleteTopic {
         id: Uuid,
     },
-    /// Raises the partition count of a topic to `count`.
+    /// Raises the partition count of a topic to `count`; `assigned`: where the new ones are to be.
     CreatePartitions {
         topic: Str,
         count: i32,
+        assigned: Option<Vec<Vec<BrokerId>>>,
     },
     AlterConfigs {
         resource: ResourceKey,
         change: ConfigChange,
     },
+    /// A broker is there, and is reached so.
+    RegisterBroker(BrokerImage),
     /// [`PRODUCER_ID_BLOCK`] ids that nobody has had, up to the resulting image's `next_producer_id`.
     TakeProducerIds,
 }
@@ -124,12 +147,14 @@ impl Change {
     pub fn detached(self) -> Change {
         match self {
             Change::CreateTopic(new) => Change::CreateTopic(NewTopic { name: new.name.detach(), ..new }),
-            Change::CreatePartitions { topic, count } => {
-                Change::CreatePartitions { topic: topic.detach(), count }
+            Change::CreatePartitions { topic, count, assigned } => {
+                Change::CreatePartitions { topic: topic.detach(), count, assigned }
             }
             // Its configs are as large as its request, which is waited for.
             change @ Change::AlterConfigs { .. } => change,
-            change @ (Change::DeleteTopic { .. } | Change::TakeProducerIds) => change,
+            change @ (Change::DeleteTopic { .. } | Change::RegisterBroker(_) | Change::TakeProducerIds) => {
+                change
+            }
         }
     }
 
@@ -141,7 +166,16 @@ impl Change {
                 image.topic_by_id(id).ok_or_else(unknown_topic)?;
                 Ok(vec![MetadataRecord::RemoveTopicRecord(RemoveTopicRecord { topic_id: id })])
             }
-            Change::CreatePartitions { topic, count } => create_partitions(image, rules, &topic, count),
+            Change::CreatePartitions { topic, count, assigned } => {
+                create_partitions(image, rules, &topic, count, assigned.as_deref())
+            }
+            Change::RegisterBroker(broker) => {
+                let known = image.brokers.get(&broker.id);
+                let is_known =
+                    known.is_some_and(|known| BrokerImage { epoch: broker.epoch, ..known.clone() } == broker);
+                let broker = BrokerImage { epoch: image.end_offset, ..broker };
+                Ok(if is_known { Vec::new() } else { vec![broker.record()] })
+            }
             Change::AlterConfigs { resource, change } => alter_configs(image, rules, resource, &change),
             Change::TakeProducerIds => Ok(vec![MetadataRecord::ProducerIdsRecord(ProducerIdsRecord {
                 broker_id: rules.node_id,
@@ -165,10 +199,21 @@ fn create_topic(image: &Image, rules: &Rules, new: NewTopic) -> Result<Vec<Metad
             format!("Topic '{}' collides with existing topic: {existing}", new.name),
         ));
     }
-    check_room(image, rules, new.partitions)?;
+    check_room(image, rules, new.placement.partitions())?;
     let (id, name) = (new.id, new.name);
+    let mut placer = Placer::new(image, seed(id));
+    let placed = match new.placement {
+        Placement::Assigned(assigned) => {
+            placer.check_assigned(&assigned)?;
+            assigned
+        }
+        Placement::Anywhere { partitions, replication_factor } => {
+            placer.check(replication_factor)?;
+            (0..partitions).map(|partition| placer.place(partition, replication_factor)).collect()
+        }
+    };
     let mut records = vec![MetadataRecord::TopicRecord(TopicRecord { name: name.clone(), topic_id: id })];
-    records.extend((0..new.partitions).map(|partition| partition_record(id, partition, rules.node_id)));
+    records.extend((0..).zip(placed).map(|(partition, replicas)| partition_record(id, partition, replicas)));
     records.extend(config_records(RESOURCE_TOPIC, name, &new.overrides));
     Ok(records)
 }
@@ -178,6 +223,7 @@ fn create_partitions(
     rules: &Rules,
     topic: &Str,
     count: i32,
+    assigned: Option<&[Vec<BrokerId>]>,
 ) -> Result<Vec<MetadataRecord>, ChangeError> {
     let topic = image.topic(topic).ok_or_else(unknown_topic)?;
     let have = topic.partitions.len() as i32;
@@ -207,7 +253,38 @@ fn create_partitions(
         return Err(too_many_partitions(count));
     }
     check_room(image, rules, count - have)?;
-    Ok((have..count).map(|partition| partition_record(topic.id, partition, rules.node_id)).collect())
+    let mut placer = Placer::new(image, seed(topic.id));
+    let placed: Vec<Vec<BrokerId>> = match assigned {
+        Some(assigned) if assigned.len() as i32 != count - have => {
+            return Err(ChangeError::new(
+                ErrorCode::INVALID_REPLICA_ASSIGNMENT,
+                format!(
+                    "Attempted to add {} additional partition(s), but only {} assignment(s) were specified.",
+                    count - have,
+                    assigned.len()
+                ),
+            ));
+        }
+        Some(assigned) => {
+            placer.check_assigned(assigned)?;
+            assigned.to_vec()
+        }
+        None => {
+            let replication_factor = topic.replication_factor();
+            placer.check(replication_factor)?;
+            (have..count).map(|partition| placer.place(partition, replication_factor)).collect()
+        }
+    };
+    Ok((have..)
+        .zip(placed)
+        .map(|(partition, replicas)| partition_record(topic.id, partition, replicas))
+        .collect())
+}
+
+fn seed(topic: Uuid) -> u64 {
+    let mut half = [0; 8];
+    half.copy_from_slice(&topic.0[8..]);
+    u64::from_be_bytes(half)
 }
 
 fn alter_configs(
@@ -276,14 +353,15 @@ pub fn config_records(
     })
 }
 
-/// A partition that begins, on `node` alone.
-pub fn partition_record(topic_id: Uuid, partition_id: i32, node: i32) -> MetadataRecord {
+/// A partition that begins; the first of its replicas is to lead it.
+pub fn partition_record(topic_id: Uuid, partition_id: i32, replicas: Vec<BrokerId>) -> MetadataRecord {
+    let replicas = BrokerId::numbers(&replicas);
     MetadataRecord::PartitionRecord(PartitionRecord {
         partition_id,
         topic_id,
-        replicas: vec![node],
-        isr: vec![node],
-        leader: node,
+        isr: replicas.clone(),
+        leader: replicas[0],
+        replicas,
         leader_epoch: 0,
         partition_epoch: 0,
         ..Default::default()
@@ -312,9 +390,15 @@ mod tests {
     fn a_change_that_waits_keeps_no_frame() {
         let frame = Bytes::from(vec![b'x'; 100]);
         let name = || Str::from_utf8(frame.slice(10..13)).expect("text");
-        let new = NewTopic { name: name(), id: Uuid::default(), partitions: 1, overrides: ConfigMap::new() };
-        let changes = [Change::CreateTopic(new), Change::CreatePartitions { topic: name(), count: 2 }]
-            .map(Change::detached);
+        let new = NewTopic {
+            name: name(),
+            id: Uuid::default(),
+            placement: Placement::Assigned(vec![vec![BrokerId(1)]]),
+            overrides: ConfigMap::new(),
+        };
+        let changes =
+            [Change::CreateTopic(new), Change::CreatePartitions { topic: name(), count: 2, assigned: None }]
+                .map(Change::detached);
         assert!(frame.is_unique());
         drop(changes);
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use corelog_wire::Uuid;
 
 use super::image::{Image, TopicImage};
+use crate::ids::BrokerId;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Delta {
@@ -16,6 +17,8 @@ pub struct Delta {
     /// Whose dynamic configs have changed: "" for those of all brokers.
     pub brokers: BTreeSet<String>,
     pub producer_ids: bool,
+    /// Brokers that came, went, or are reached otherwise.
+    pub registered: BTreeSet<BrokerId>,
 }
 
 /// What changed of a topic; all of it, if it is new.
@@ -36,6 +39,7 @@ impl Delta {
             removed: Vec::new(),
             brokers: image.broker_overrides.keys().cloned().collect(),
             producer_ids: true,
+            registered: image.brokers.keys().copied().collect(),
         }
     }
 

@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corelog_io::Instant;
 use corelog_io::sync::oneshot;
+use corelog_io::{Instant, TrySendError};
 use corelog_wire::ErrorCode;
 
 use super::CONTROLLER_SHARD;
@@ -44,14 +44,15 @@ impl ControllerHandle {
         validate_only: bool,
     ) -> Result<impl Future<Output = Result<Arc<View>, ChangeError>> + use<>, ChangeError> {
         let (answer, answered) = oneshot();
-        self.queue.try_send(Submitted::Change { change, validate_only, answer }).map_err(|_| {
-            ChangeError::new(
+        self.queue.try_send(Submitted::Change { change, validate_only, answer }).map_err(|refused| match refused {
+            TrySendError::Disconnected(_) => stopping(),
+            TrySendError::Full(_) => ChangeError::new(
                 ErrorCode::REQUEST_TIMED_OUT,
                 format!(
                     "{CHANGES_WAITING_MAX} changes of metadata wait for the controller, which is as many as may: its disk \
                      is slow. Try again later"
                 ),
-            )
+            ),
         })?;
         Ok(async move { answered.await.unwrap_or_else(|_| Err(stopping())) })
     }

@@ -5,12 +5,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use corelog_wire::metadata_records::{ConfigRecord, MetadataRecord, PartitionChangeRecord, PartitionRecord};
+use corelog_wire::metadata_records::register_broker_record::BrokerEndpoint;
+use corelog_wire::metadata_records::{
+    ConfigRecord, MetadataRecord, PartitionChangeRecord, PartitionRecord, RegisterBrokerRecord,
+};
 use corelog_wire::{Str, Uuid};
 use rpds::{RedBlackTreeMapSync, VectorSync};
 
 use super::delta::Delta;
 use crate::config::ConfigMap;
+use crate::ids::{BrokerId, LeaderEpoch};
 use crate::topic_name;
 
 /// `resource_type` of a config record, as in DescribeConfigs (KIP-133).
@@ -22,22 +26,23 @@ const NO_LEADER_CHANGE: i32 = -2;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartitionImage {
-    pub leader: i32,
-    pub leader_epoch: i32,
-    pub replicas: Arc<[i32]>,
-    pub isr: Arc<[i32]>,
+    /// `None` while there is none.
+    pub leader: Option<BrokerId>,
+    pub leader_epoch: LeaderEpoch,
+    pub replicas: Arc<[BrokerId]>,
+    pub isr: Arc<[BrokerId]>,
     /// Moves with each change of the partition.
     pub partition_epoch: i32,
 }
 
 impl PartitionImage {
     fn new(record: &PartitionRecord) -> PartitionImage {
-        let replicas: Arc<[i32]> = record.replicas.as_slice().into();
+        let replicas = BrokerId::of_numbers(&record.replicas);
         let is_whole = record.isr == record.replicas;
         PartitionImage {
-            leader: record.leader,
-            leader_epoch: record.leader_epoch,
-            isr: if is_whole { replicas.clone() } else { record.isr.as_slice().into() },
+            leader: BrokerId::known(record.leader),
+            leader_epoch: LeaderEpoch(record.leader_epoch),
+            isr: if is_whole { replicas.clone() } else { BrokerId::of_numbers(&record.isr) },
             replicas,
             partition_epoch: record.partition_epoch,
         }
@@ -48,10 +53,10 @@ impl PartitionImage {
         MetadataRecord::PartitionRecord(PartitionRecord {
             partition_id,
             topic_id,
-            replicas: self.replicas.to_vec(),
-            isr: self.isr.to_vec(),
-            leader: self.leader,
-            leader_epoch: self.leader_epoch,
+            replicas: BrokerId::numbers(&self.replicas),
+            isr: BrokerId::numbers(&self.isr),
+            leader: BrokerId::number(self.leader),
+            leader_epoch: self.leader_epoch.0,
             partition_epoch: self.partition_epoch,
             ..Default::default()
         })
@@ -60,14 +65,14 @@ impl PartitionImage {
     /// As Kafka does it: a leader that is named begins an epoch.
     fn change(&mut self, record: &PartitionChangeRecord) {
         if let Some(replicas) = &record.replicas {
-            self.replicas = replicas.as_slice().into();
+            self.replicas = BrokerId::of_numbers(replicas);
         }
         if let Some(isr) = &record.isr {
-            self.isr = isr.as_slice().into();
+            self.isr = BrokerId::of_numbers(isr);
         }
         if record.leader != NO_LEADER_CHANGE {
-            self.leader = record.leader;
-            self.leader_epoch += 1;
+            self.leader = BrokerId::known(record.leader);
+            self.leader_epoch.0 += 1;
         }
         self.partition_epoch += 1;
     }
@@ -90,6 +95,73 @@ impl TopicImage {
     pub fn partition_count(&self) -> i32 {
         self.partitions.len() as i32
     }
+
+    /// Of its first partition, as Kafka has it.
+    pub fn replication_factor(&self) -> i32 {
+        self.partition(0).map_or(1, |first| first.replicas.len() as i32)
+    }
+}
+
+/// A broker of the cluster, as it registered itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BrokerImage {
+    pub id: BrokerId,
+    /// Another one for each registration.
+    pub epoch: i64,
+    /// Where clients reach it, by the name of the listener.
+    pub endpoints: BTreeMap<Str, Endpoint>,
+    pub rack: Option<Str>,
+    /// It is not to serve: it is gone, or not ready.
+    pub fenced: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    pub host: Str,
+    pub port: u16,
+}
+
+/// What a broker has of the cluster's partitions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    pub replicas: usize,
+    /// Those of them that are first in their lists: whom they prefer to be led by.
+    pub leaders: usize,
+}
+
+/// `SecurityProtocol` of an endpoint, as Kafka numbers them.
+const PLAINTEXT: i16 = 0;
+
+impl BrokerImage {
+    fn new(record: &RegisterBrokerRecord) -> BrokerImage {
+        let endpoints = record.end_points.iter();
+        let endpoint = |found: &BrokerEndpoint| Endpoint { host: found.host.clone(), port: found.port };
+        BrokerImage {
+            id: BrokerId(record.broker_id),
+            epoch: record.broker_epoch,
+            endpoints: endpoints.map(|found| (found.name.clone(), endpoint(found))).collect(),
+            rack: record.rack.clone(),
+            fenced: record.fenced,
+        }
+    }
+
+    /// The record that registers it as it is.
+    pub fn record(&self) -> MetadataRecord {
+        let endpoints = self.endpoints.iter().map(|(name, found)| BrokerEndpoint {
+            name: name.clone(),
+            host: found.host.clone(),
+            port: found.port,
+            security_protocol: PLAINTEXT,
+        });
+        MetadataRecord::RegisterBrokerRecord(RegisterBrokerRecord {
+            broker_id: self.id.0,
+            broker_epoch: self.epoch,
+            end_points: endpoints.collect(),
+            rack: self.rack.clone(),
+            fenced: self.fenced,
+            ..Default::default()
+        })
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -101,6 +173,9 @@ pub struct Image {
     /// Names with '.' or '_', by what Kafka's metrics make of them.
     folded: RedBlackTreeMapSync<Str, Str>,
     partitions: usize,
+    pub brokers: Arc<BTreeMap<BrokerId, BrokerImage>>,
+    /// Of brokers that have any, registered or not.
+    loads: Arc<BTreeMap<BrokerId, Load>>,
     /// Dynamic broker configs: "" is the cluster-wide default, otherwise the node's id.
     pub broker_overrides: Arc<BTreeMap<String, ConfigMap>>,
     pub next_producer_id: i64,
@@ -134,6 +209,23 @@ impl Image {
         self.partitions
     }
 
+    pub fn load(&self, broker: BrokerId) -> Load {
+        self.loads.get(&broker).copied().unwrap_or_default()
+    }
+
+    /// Adds `more` partitions (-1: takes one away) with these replicas to what their brokers have.
+    pub fn count(&mut self, replicas: &[BrokerId], more: isize) {
+        let loads = Arc::make_mut(&mut self.loads);
+        for (place, broker) in replicas.iter().enumerate() {
+            let load = loads.entry(*broker).or_default();
+            load.replicas = load.replicas.saturating_add_signed(more);
+            load.leaders = load.leaders.saturating_add_signed(if place == 0 { more } else { 0 });
+            if *load == Load::default() {
+                loads.remove(broker);
+            }
+        }
+    }
+
     /// Another topic whose name counts as the same in Kafka's metrics, where '.' and '_' are one.
     pub fn colliding(&self, name: &str) -> Option<&Str> {
         self.folded.get(topic_name::folded(name)?.as_str()).filter(|other| **other != name)
@@ -164,6 +256,7 @@ impl Image {
                 }
                 topic.partitions.push_back_mut(PartitionImage::new(r));
                 self.partitions += 1;
+                self.count(&BrokerId::of_numbers(&r.replicas), 1);
                 delta.partition(r.topic_id, r.partition_id);
             }
             MetadataRecord::PartitionChangeRecord(r) => {
@@ -176,13 +269,28 @@ impl Image {
                         r.partition_id, topic.name
                     ));
                 };
+                let before = changed.replicas.clone();
                 changed.change(r);
+                if let Some(replicas) = &r.replicas {
+                    self.count(&before, -1);
+                    self.count(&BrokerId::of_numbers(replicas), 1);
+                }
                 delta.partition(r.topic_id, r.partition_id);
             }
             MetadataRecord::ConfigRecord(r) => self.set_config(r, delta)?,
             MetadataRecord::ProducerIdsRecord(r) => {
                 self.next_producer_id = self.next_producer_id.max(r.next_producer_id);
                 delta.producer_ids = true;
+            }
+            MetadataRecord::RegisterBrokerRecord(r) => {
+                Arc::make_mut(&mut self.brokers).insert(BrokerId(r.broker_id), BrokerImage::new(r));
+                delta.registered.insert(BrokerId(r.broker_id));
+            }
+            MetadataRecord::UnregisterBrokerRecord(r) => {
+                if Arc::make_mut(&mut self.brokers).remove(&BrokerId(r.broker_id)).is_none() {
+                    return Err(format!("broker {} is unregistered and not there", r.broker_id));
+                }
+                delta.registered.insert(BrokerId(r.broker_id));
             }
             // Feature levels come with clusters of more than one broker.
             MetadataRecord::FeatureLevelRecord(r) => {
@@ -226,6 +334,7 @@ impl Image {
             self.folded.remove_mut(folded.as_str());
         }
         self.partitions -= topic.partitions.len();
+        topic.partitions.iter().for_each(|partition| self.count(&partition.replicas, -1));
         delta.removed(topic);
         Ok(())
     }
@@ -261,5 +370,78 @@ impl Image {
     fn topic_mut(&mut self, id: Uuid) -> Result<&mut TopicImage, String> {
         let topic = self.topics.get_mut(&id).ok_or_else(|| format!("topic id {id} is not there"))?;
         Ok(Arc::make_mut(topic))
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use corelog_wire::metadata_records::{RemoveTopicRecord, TopicRecord, UnregisterBrokerRecord};
+
+    use super::*;
+
+    /// Brokers 1, 2, ... in these racks.
+    pub fn brokers(racks: &[Option<&str>]) -> Image {
+        let mut image = Image::default();
+        for (id, rack) in (1..).zip(racks) {
+            let endpoint = Endpoint { host: format!("host{id}").into(), port: 9092 };
+            let broker = BrokerImage {
+                id: BrokerId(id),
+                epoch: i64::from(id),
+                endpoints: [(Str::from("PLAINTEXT"), endpoint)].into(),
+                rack: rack.map(Str::from),
+                fenced: false,
+            };
+            image.apply(&broker.record(), &mut Delta::default()).expect("it fits");
+        }
+        image
+    }
+
+    #[test]
+    fn a_broker_is_what_it_registered_last() {
+        let mut image = brokers(&[Some("a"), None]);
+        let moved = BrokerImage { rack: Some("b".into()), epoch: 9, ..image.brokers[&BrokerId(1)].clone() };
+        let mut delta = Delta::default();
+        image.apply(&moved.record(), &mut delta).expect("it fits");
+        assert_eq!((image.brokers.len(), &image.brokers[&BrokerId(1)]), (2, &moved));
+        assert_eq!(delta.registered, [BrokerId(1)].into());
+        let gone = UnregisterBrokerRecord { broker_id: 1, broker_epoch: 9 };
+        let gone = MetadataRecord::UnregisterBrokerRecord(gone);
+        image.apply(&gone, &mut delta).expect("it fits");
+        assert!(!image.brokers.contains_key(&BrokerId(1)));
+        assert!(image.apply(&gone, &mut delta).is_err());
+    }
+
+    #[test]
+    fn what_brokers_have_is_counted_through_all_changes() {
+        let mut image = brokers(&[None; 3]);
+        let (id, mut delta) = (Uuid([7; 16]), Delta::default());
+        let mut apply = |image: &mut Image, record| image.apply(&record, &mut delta).expect("it fits");
+        apply(&mut image, MetadataRecord::TopicRecord(TopicRecord { name: "t".into(), topic_id: id }));
+        for (partition_id, replicas) in [(0, vec![1, 2]), (1, vec![2, 3])] {
+            let record = PartitionRecord {
+                partition_id,
+                topic_id: id,
+                leader: replicas[0],
+                isr: replicas.clone(),
+                replicas,
+                ..Default::default()
+            };
+            apply(&mut image, MetadataRecord::PartitionRecord(record));
+        }
+        let loads = |image: &Image| {
+            [1, 2, 3].map(|id| image.load(BrokerId(id))).map(|load| (load.replicas, load.leaders))
+        };
+        assert_eq!(loads(&image), [(1, 1), (2, 1), (1, 0)]);
+        let change = PartitionChangeRecord {
+            partition_id: 0,
+            topic_id: id,
+            replicas: Some(vec![3, 2]),
+            ..Default::default()
+        };
+        apply(&mut image, MetadataRecord::PartitionChangeRecord(change));
+        assert_eq!(loads(&image), [(0, 0), (2, 1), (2, 1)]);
+        apply(&mut image, MetadataRecord::RemoveTopicRecord(RemoveTopicRecord { topic_id: id }));
+        assert_eq!(loads(&image), [(0, 0); 3]);
+        assert!(image.loads.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The controller: topics, partitions, configs and producer-id ranges.
+//! The controller: brokers, topics, partitions, configs and producer-id ranges.
 //!
 //! Its state is what a log of Kafka's own metadata records says ([`records`]): the [`image`], the same for all who applied the
 //! same records. What a broker makes of it is its [`view`], which every shard holds. A change goes three steps, each of which
@@ -15,6 +15,7 @@ mod handle;
 pub mod image;
 mod load;
 mod log;
+mod placer;
 mod recent;
 pub mod records;
 mod snapshot;
@@ -24,12 +25,12 @@ mod tests;
 mod view;
 
 pub use change::{
-    Change, ChangeError, ConfigChange, NewTopic, PRODUCER_ID_BLOCK, ResourceKey, TOPIC_PARTITIONS_MAX,
-    too_many_partitions,
+    Change, ChangeError, ConfigChange, NewTopic, PRODUCER_ID_BLOCK, Placement, ResourceKey,
+    TOPIC_PARTITIONS_MAX, too_many_partitions,
 };
 pub use delta::Delta;
 pub use handle::Terms;
-pub use image::{Image, TopicImage};
+pub use image::{BrokerImage, Endpoint, Image, TopicImage};
 pub use recent::{Changed, RecentChanges};
 pub use task::{Controller, ControllerHandle, Update};
 pub use view::{View, Viewer};

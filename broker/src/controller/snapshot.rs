@@ -20,7 +20,7 @@ use corelog_wire::metadata_records::{
 };
 
 use super::change::config_records;
-use super::image::{Image, RESOURCE_BROKER, RESOURCE_TOPIC, TopicImage};
+use super::image::{BrokerImage, Image, RESOURCE_BROKER, RESOURCE_TOPIC, TopicImage};
 use crate::shard::Shard;
 
 /// Records of one batch, beside its mark. Few without optimization, so that simulations have snapshots of several batches.
@@ -84,6 +84,7 @@ impl<'a> Batches<'a> {
             next_producer_id: image.next_producer_id,
         };
         let mut records = vec![MetadataRecord::ProducerIdsRecord(ids)];
+        records.extend(image.brokers.values().map(BrokerImage::record));
         for (name, overrides) in &*image.broker_overrides {
             records.extend(config_records(RESOURCE_BROKER, name.as_str().into(), overrides));
         }
@@ -171,9 +172,11 @@ pub mod tests {
 
     use super::super::change::partition_record;
     use super::super::delta::Delta;
+    use super::super::image;
     use super::*;
     use crate::config::Machine;
     use crate::config::StaticConfig;
+    use crate::ids::BrokerId;
     use crate::settings::Settings;
 
     pub fn settings() -> Settings {
@@ -187,12 +190,14 @@ pub mod tests {
     }
 
     pub fn image(topics: usize, partitions: i32) -> Image {
-        let mut image = Image::default();
+        let mut image = image::tests::brokers(&[Some("rack"), None]);
         let mut apply = |record| image.apply(&record, &mut Delta::default()).expect("it fits");
         for topic in 0..topics {
             let name: Str = format!("topic-{topic}").into();
             apply(MetadataRecord::TopicRecord(TopicRecord { name: name.clone(), topic_id: id(topic) }));
-            (0..partitions).for_each(|partition| apply(partition_record(id(topic), partition, topic as i32)));
+            (0..partitions).for_each(|partition| {
+                apply(partition_record(id(topic), partition, vec![BrokerId(topic as i32)]))
+            });
             let set = [("retention.ms".to_owned(), topic.to_string())].into();
             config_records(RESOURCE_TOPIC, name, &set).for_each(&mut apply);
         }

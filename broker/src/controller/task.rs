@@ -149,7 +149,7 @@ impl Controller {
                 return Ok(self.view.clone());
             }
         }
-        let view = Arc::new(self.view.follow(Arc::new(image), &delta, self.rules.viewer()));
+        let view = Arc::new(self.view.follow(Arc::new(image), &delta, self.rules.viewer()).await);
         if !validate_only {
             self.publish(shard, Update { view: view.clone(), delta }).await;
         }

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use corelog_io::sim::Sim;
+use corelog_io::Dice;
+use corelog_io::sim::{Sim, SimConfig};
 use corelog_wire::metadata_records::{MetadataRecord, PartitionChangeRecord};
 use corelog_wire::{Str, Uuid};
 
@@ -14,40 +15,33 @@ use super::snapshot::Batches;
 use super::snapshot::tests::settings;
 use super::task::applied;
 use super::*;
+use crate::ids::BrokerId;
 
 const SEEDS: u64 = 150;
 const STEPS: u64 = 80;
 const NODE: i32 = 1;
 
-struct Dice(u64);
-
-impl Dice {
-    /// A part of the xorshift family is chance enough.
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-
-    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
-        (!from.is_empty()).then(|| from[self.below(from.len() as u64) as usize].clone())
-    }
+fn pick<T: Clone>(dice: &mut Dice, from: &[T]) -> Option<T> {
+    (!from.is_empty()).then(|| from[dice.index(from.len())].clone())
 }
 
 /// Some change; of few names, so that they come again, and collide.
 fn change(dice: &mut Dice, image: &Image) -> Change {
-    let name: Str = dice.pick(&["a", "b", "a.b", "a_b", "c.d", "e"]).expect("some").into();
+    let name: Str = dice.pick(&["a", "b", "a.b", "a_b", "c.d", "e"]).into();
     let topics: Vec<Arc<TopicImage>> = image.topics().cloned().collect();
-    match (dice.below(10), dice.pick(&topics)) {
+    if image.brokers.len() < 3 || dice.below(20) == 0 {
+        return register(dice, image);
+    }
+    match (dice.below(10), pick(dice, &topics)) {
         (0 | 1, Some(topic)) => Change::DeleteTopic { id: topic.id },
         (2 | 3, Some(topic)) => {
             let more = [1, 70][dice.below(2) as usize];
-            Change::CreatePartitions { topic: topic.name.clone(), count: topic.partition_count() + more }
+            let count = topic.partition_count() + more;
+            Change::CreatePartitions { topic: topic.name.clone(), count, assigned: None }
         }
         (4 | 5, _) => alter(dice, ResourceKey::Topic(name), "retention.ms"),
         (6, _) => {
-            let broker = dice.pick(&["", "1", "2"]).expect("some").to_owned();
+            let broker = dice.pick(&["", "1", "2"]).to_owned();
             let config = ["log.retention.ms", "message.max.bytes"][dice.below(2) as usize];
             alter(dice, ResourceKey::Broker(broker), config)
         }
@@ -59,9 +53,22 @@ fn change(dice: &mut Dice, image: &Image) -> Change {
                 [("segment.bytes".to_owned(), (2_000_000 + dice.below(3)).to_string())].into()
             };
             let id = Uuid((u128::from(dice.below(u64::MAX)) << 64 | 1).to_be_bytes());
-            Change::CreateTopic(NewTopic { name, id, partitions: 1 + dice.below(5) as i32, overrides })
+            let placement = Placement::Anywhere {
+                partitions: 1 + dice.below(5) as i32,
+                replication_factor: 1 + dice.below(3) as i32,
+            };
+            Change::CreateTopic(NewTopic { name, id, placement, overrides })
         }
     }
+}
+
+/// One that is new, or is reached at another port.
+fn register(dice: &mut Dice, image: &Image) -> Change {
+    let id = if image.brokers.len() < 3 { image.brokers.len() as i32 + 1 } else { 1 + dice.below(3) as i32 };
+    let id = BrokerId(id);
+    let endpoint = Endpoint { host: "host".into(), port: 9092 + dice.below(3) as u16 };
+    let endpoints = [(Str::from("PLAINTEXT"), endpoint)].into();
+    Change::RegisterBroker(BrokerImage { id, epoch: -1, endpoints, rack: None, fenced: false })
 }
 
 fn alter(dice: &mut Dice, resource: ResourceKey, config: &str) -> Change {
@@ -74,7 +81,7 @@ fn alter(dice: &mut Dice, resource: ResourceKey, config: &str) -> Change {
 /// What an election would write.
 fn elections(dice: &mut Dice, image: &Image) -> Vec<MetadataRecord> {
     let topics: Vec<Arc<TopicImage>> = image.topics().cloned().collect();
-    let Some(topic) = dice.pick(&topics) else { return Vec::new() };
+    let Some(topic) = pick(dice, &topics) else { return Vec::new() };
     let partitions = (0..topic.partition_count()).filter(|_| dice.below(3) == 0);
     let partitions: Vec<i32> = partitions.collect();
     let election = |partition_id| PartitionChangeRecord {
@@ -122,8 +129,12 @@ fn history(seed: u64, rules: &Rules) -> History {
     history
 }
 
+fn rules() -> Rules {
+    Rules { node_id: NODE, partitions_max: 10_000, settings: Arc::new(settings()) }
+}
+
 fn each_history(check: impl Fn(&History, &Rules)) {
-    let rules = Rules { node_id: NODE, partitions_max: 10_000, settings: Arc::new(settings()) };
+    let rules = rules();
     for seed in 1..=SEEDS {
         check(&history(seed, &rules), &rules);
     }
@@ -131,14 +142,51 @@ fn each_history(check: impl Fn(&History, &Rules)) {
 
 #[test]
 fn a_view_that_follows_deltas_is_the_one_made_from_scratch() {
-    each_history(|history, rules| {
-        let mut view = View::new(history.images[0].clone(), rules.viewer());
-        for (image, delta) in history.images[1..].iter().zip(&history.deltas) {
-            let next = view.follow(image.clone(), delta, rules.viewer());
-            let fresh = View::new(image.clone(), rules.viewer());
-            assert!(next == fresh, "after {delta:?}");
-            view = next;
+    for seed in 1..=SEEDS {
+        Sim::new(seed).block_on(async move {
+            let rules = rules();
+            let history = history(seed, &rules);
+            let mut view = View::new(history.images[0].clone(), rules.viewer());
+            for (image, delta) in history.images[1..].iter().zip(&history.deltas) {
+                let next = view.follow(image.clone(), delta, rules.viewer()).await;
+                let fresh = View::new(image.clone(), rules.viewer());
+                assert!(next == fresh, "after {delta:?}");
+                view = next;
+            }
+        });
+    }
+}
+
+/// A config that all topics' rest on is resolved anew for each that sets some: others have their turns meanwhile.
+#[test]
+fn a_new_default_for_many_topics_is_taken_in_many_turns() {
+    let sim = Sim::with_config(1, SimConfig { yield_one_in: 0, ..SimConfig::default() });
+    sim.block_on(async {
+        let rules = rules();
+        let mut image = super::image::tests::brokers(&[None]);
+        let mut make = |change: Change| {
+            let (next, delta) =
+                applied(&image, &change.decide(&image, &rules).expect("a change")).expect("it fits");
+            image = next;
+            (Arc::new(image.clone()), delta)
+        };
+        for n in 1..=1_000 {
+            let overrides = [("segment.bytes".to_owned(), "2000000".to_owned())].into();
+            let (name, id) = (format!("t{n}").as_str().into(), Uuid(u128::to_be_bytes(n)));
+            let placement = Placement::Assigned(vec![vec![BrokerId(1)]]);
+            make(Change::CreateTopic(NewTopic { name, id, placement, overrides }));
         }
+        let set = vec![("log.retention.ms".into(), 0, Some("3600000".into()))];
+        let (resource, change) = (ResourceKey::Broker(String::new()), ConfigChange::Incremental(set));
+        let (after, delta) = make(Change::AlterConfigs { resource, change });
+        let view = View::new(after.clone(), rules.viewer());
+        let (mut turns, mut follow) = (0, std::pin::pin!(view.follow(after, &delta, rules.viewer())));
+        std::future::poll_fn(|cx| {
+            turns += 1;
+            follow.as_mut().poll(cx)
+        })
+        .await;
+        assert!(turns > 5, "{turns} turns");
     });
 }
 
@@ -168,6 +216,7 @@ fn a_delta_names_all_that_changed_and_the_rest_is_shared() {
                 before.topics().map(|topic| topic.id).filter(|id| after.topic_by_id(*id).is_none()).collect();
             assert_eq!(delta.removed.iter().map(|topic| topic.id).collect::<BTreeSet<_>>(), gone);
             assert!(before.broker_overrides == after.broker_overrides || !delta.brokers.is_empty());
+            assert!(before.brokers == after.brokers || !delta.registered.is_empty());
             let partitions = after.topics().map(|topic| topic.partitions.len()).sum::<usize>();
             assert_eq!(after.partition_count(), partitions);
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use corelog_io::{worked, yield_if_needed};
 use corelog_wire::Uuid;
 use rpds::RedBlackTreeMapSync;
 
@@ -9,6 +10,9 @@ use super::delta::Delta;
 use super::image::{Image, TopicImage};
 use crate::config::{ConfigMap, TopicConfig};
 use crate::settings::Settings;
+
+/// To resolve a config takes as long as to go through so many bytes.
+const RESOLVED_BYTES: usize = 4 << 10;
 
 #[derive(Debug, Clone)]
 pub struct View {
@@ -37,12 +41,12 @@ impl View {
     pub fn new(image: Arc<Image>, viewer: Viewer<'_>) -> View {
         let defaults = Arc::new(viewer.resolve(&image, &ConfigMap::new()));
         let mut view = View { image, defaults, configs: RedBlackTreeMapSync::new_sync() };
-        view.resolve_all(viewer);
+        view.topics_with_configs().into_iter().for_each(|id| view.resolve(id, viewer));
         view
     }
 
     /// The view of `image`, to which `delta` leads from this one's.
-    pub fn follow(&self, image: Arc<Image>, delta: &Delta, viewer: Viewer<'_>) -> View {
+    pub async fn follow(&self, image: Arc<Image>, delta: &Delta, viewer: Viewer<'_>) -> View {
         let mut view = View { image, ..self.clone() };
         for topic in &delta.removed {
             view.configs.remove_mut(&topic.id);
@@ -52,7 +56,10 @@ impl View {
             if *view.defaults != defaults {
                 view.defaults = Arc::new(defaults);
             }
-            view.resolve_all(viewer);
+            for id in view.topics_with_configs() {
+                yield_if_needed().await;
+                view.resolve(id, viewer);
+            }
         } else {
             for (id, _) in delta.topics.iter().filter(|(_, topic)| topic.is_new || topic.configs) {
                 view.resolve(*id, viewer);
@@ -70,11 +77,9 @@ impl View {
         self.configs.get(&topic.id).unwrap_or(&self.defaults)
     }
 
-    fn resolve_all(&mut self, viewer: Viewer<'_>) {
-        let image = self.image.clone();
-        for topic in image.topics().filter(|topic| !topic.overrides.is_empty()) {
-            self.resolve(topic.id, viewer);
-        }
+    fn topics_with_configs(&self) -> Vec<Uuid> {
+        let topics = self.image.topics().filter(|topic| !topic.overrides.is_empty());
+        topics.map(|topic| topic.id).collect()
     }
 
     fn resolve(&mut self, id: Uuid, viewer: Viewer<'_>) {
@@ -82,6 +87,7 @@ impl View {
             self.configs.remove_mut(&id);
             return;
         };
+        worked(RESOLVED_BYTES);
         let config = viewer.resolve(&self.image, &topic.overrides);
         // What is the same stays the same, so that followers see it.
         if self.configs.get(&id).is_none_or(|before| **before != config) {

@@ -12,7 +12,7 @@ pub trait CoordinatorLog: 'static {
     type Durable: Future<Output = Result<(), WriteLost>> + 'static;
 
     /// Fixes the order of one v2 batch behind those before it. After an error the batch is not in the log.
-    fn append(&self, batch: Bytes) -> impl Future<Output = Result<Self::Durable, WriteFailure>>;
+    fn append(&self, batch: Bytes) -> impl Future<Output = Result<Self::Durable, NotAppended>>;
 
     /// Whole batches from `offset` on (the one that holds it first), about `bytes_max` bytes of them and at least one.
     fn read(&self, offset: i64, bytes_max: usize) -> impl Future<Output = Result<LogRead, ReadFailed>>;
@@ -35,6 +35,14 @@ pub struct LogRead {
     pub batches: Bytes,
     /// Where to read on.
     pub next_offset: i64,
+}
+
+/// Why a batch is not in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAppended {
+    Refused(WriteFailure),
+    /// Another broker leads the partition by now, or this one does in a later epoch.
+    Fenced,
 }
 
 /// Whether a write is in the log is not known.

@@ -80,5 +80,5 @@ pub use storage_log::StorageLog;
 pub use {
     desk::{Effect, Now},
     frame::Coordinator,
-    log::{LogRead, ReadFailed, WriteLost},
+    log::{LogRead, NotAppended, ReadFailed, WriteLost},
 };

@@ -20,7 +20,7 @@ use tracing::{error, warn};
 use super::desk::{Effect, Now, Ticket, WriteId};
 use super::frame::Coordinator;
 use super::load;
-use super::log::{CoordinatorLog, WriteLost};
+use super::log::{CoordinatorLog, NotAppended, WriteLost};
 use super::machine::{NotServing, StateMachine, WriteFailure};
 use super::write_queue::{NextAppend, WriteQueue, fit};
 use crate::logging::sparing::Sparing;
@@ -201,7 +201,7 @@ fn now() -> Now {
 impl<M: StateMachine, L: CoordinatorLog> Shared<M, L> {
     // ---- life
 
-    /// Loads, serves, and begins anew when a write is lost.
+    /// Loads, serves, and begins anew when a write is lost. Ends when the log is led in another epoch.
     async fn live(self: Rc<Self>) {
         let mut told = String::new();
         loop {
@@ -221,8 +221,16 @@ impl<M: StateMachine, L: CoordinatorLog> Shared<M, L> {
             self.deadline_moved.notify_one();
             let (sender, receiver) = bounded(APPENDS_IN_FLIGHT_MAX);
             let writer = spawn(Queue::Control, Rc::clone(&self).write(sender));
-            let lost = self.settle(receiver).await;
+            let ended = self.settle(receiver).await;
             drop(writer);
+            let lost = match ended {
+                Ended::Lost(lost) => lost,
+                // Whoever follows the metadata will start another, if it is to be here.
+                Ended::Fenced => {
+                    self.enter(Phase::Closed);
+                    return self.unload();
+                }
+            };
             warn!(partition = self.partition, error = %lost, "{}", M::LINES.begins_anew);
             self.enter(Phase::Loading);
             self.unload();
@@ -358,7 +366,7 @@ impl<M: StateMachine, L: CoordinatorLog> Shared<M, L> {
     // ---- the log
 
     /// Appends what is queued, in its order.
-    async fn write(self: Rc<Self>, in_flight: QueueSender<Result<InFlight<L::Durable>, WriteLost>>) {
+    async fn write(self: Rc<Self>, in_flight: QueueSender<Result<InFlight<L::Durable>, Ended>>) {
         loop {
             let next = self.state.borrow_mut().writes.next_append(self.settings.append_bytes_max.get());
             let Some(NextAppend { ids, batches }) = next else {
@@ -372,55 +380,53 @@ impl<M: StateMachine, L: CoordinatorLog> Shared<M, L> {
                         return;
                     }
                 }
-                Err(NotAppended::Refused(failure)) => {
+                Err(Unwritten::Refused(failure)) => {
                     self.step(|state, now| {
                         state.writes.drop_from(first);
                         state.coordinator.refused(first, failure, now);
                     });
                 }
                 // What was decided after it must not come to the log.
-                Err(NotAppended::Torn) => {
-                    let torn = WriteLost("only a part of it is in the log".to_owned());
-                    let _ended = in_flight.send(Err(torn)).await;
+                Err(Unwritten::Ended(ended)) => {
+                    let _ended = in_flight.send(Err(ended)).await;
                     return;
                 }
             }
         }
     }
 
-    async fn append(
-        &self,
-        batches: Result<Vec<Bytes>, WriteFailure>,
-    ) -> Result<Vec<L::Durable>, NotAppended> {
+    async fn append(&self, batches: Result<Vec<Bytes>, WriteFailure>) -> Result<Vec<L::Durable>, Unwritten> {
         // The limit was higher when the write was decided on.
         let batches = batches.map_err(|failure| {
             self.tell_too_large();
-            NotAppended::Refused(failure)
+            Unwritten::Refused(failure)
         })?;
         let mut appended = Vec::with_capacity(batches.len());
         for batch in batches {
             match self.log.append(batch).await {
                 Ok(durable) => appended.push(durable),
-                Err(_) if !appended.is_empty() => return Err(NotAppended::Torn),
-                Err(failure) => return Err(NotAppended::Refused(failure)),
+                Err(NotAppended::Fenced) => return Err(Unwritten::Ended(Ended::Fenced)),
+                // An earlier batch of the same write is in the log, this one is not.
+                Err(_) if !appended.is_empty() => {
+                    let torn = WriteLost("only a part of it is in the log".to_owned());
+                    return Err(Unwritten::Ended(Ended::Lost(torn)));
+                }
+                Err(NotAppended::Refused(failure)) => return Err(Unwritten::Refused(failure)),
             }
         }
         Ok(appended)
     }
 
-    /// Waits for what was appended, in its order, and reports on it. Ends when a write is lost.
-    async fn settle(
-        &self,
-        mut in_flight: QueueReceiver<Result<InFlight<L::Durable>, WriteLost>>,
-    ) -> WriteLost {
+    /// Waits for what was appended, in its order, and reports on it, until there is an end to it.
+    async fn settle(&self, mut in_flight: QueueReceiver<Result<InFlight<L::Durable>, Ended>>) -> Ended {
         while let Some(next) = in_flight.recv().await {
             let InFlight { ids, appended } = match next {
                 Ok(next) => next,
-                Err(torn) => return torn,
+                Err(ended) => return ended,
             };
             for durable in appended {
                 if let Err(lost) = durable.await {
-                    return lost;
+                    return Ended::Lost(lost);
                 }
             }
             self.step(|state, now| {
@@ -429,7 +435,7 @@ impl<M: StateMachine, L: CoordinatorLog> Shared<M, L> {
                 }
             });
         }
-        WriteLost("its task has ended".to_owned())
+        Ended::Lost(WriteLost("its task has ended".to_owned()))
     }
 
     // ---- time
@@ -454,8 +460,15 @@ impl<M: StateMachine, L: CoordinatorLog> Shared<M, L> {
     }
 }
 
-enum NotAppended {
+/// Why a coordinator's state is dropped.
+enum Ended {
+    Lost(WriteLost),
+    /// Its log is led in another epoch.
+    Fenced,
+}
+
+/// Why a write is not in the log.
+enum Unwritten {
     Refused(WriteFailure),
-    /// An earlier batch of the same write is in the log, this one is not.
-    Torn,
+    Ended(Ended),
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use corelog_storage::{AppendBatch, AppendError, BatchKind, Durable, Log, ReadError};
 use tracing::warn;
 
-use super::log::{CoordinatorLog, LogRead, ReadFailed, WriteLost};
+use super::log::{CoordinatorLog, LogRead, NotAppended, ReadFailed, WriteLost};
 use super::machine::WriteFailure;
 use crate::logging::sparing::Sparing;
 
@@ -26,21 +26,22 @@ impl StorageLog {
 impl CoordinatorLog for StorageLog {
     type Durable = DurableWrite;
 
-    async fn append(&self, batch: Bytes) -> Result<DurableWrite, WriteFailure> {
+    async fn append(&self, batch: Bytes) -> Result<DurableWrite, NotAppended> {
         let batch =
             AppendBatch { bytes: batch, kind: BatchKind::Coordinator, leader_epoch: self.leader_epoch };
         match self.log.append(batch).await {
             Ok(appended) => Ok(DurableWrite(appended.durable)),
             // The storage has told of it, once.
-            Err(AppendError::DiskFull { .. }) => Err(WriteFailure::Unavailable),
+            Err(AppendError::DiskFull { .. }) => Err(NotAppended::Refused(WriteFailure::Unavailable)),
+            Err(AppendError::StaleLeaderEpoch { .. }) => Err(NotAppended::Fenced),
             Err(error) => {
                 if let Some(left_out) = self.lines.turn("group record not appended", 0, corelog_io::now()) {
                     warn!(log = %self.log.id(), %error, left_out, "group record not appended");
                 }
-                Err(match error {
+                Err(NotAppended::Refused(match error {
                     AppendError::TooLarge { .. } => WriteFailure::TooLarge,
                     _ => WriteFailure::Failed,
-                })
+                }))
             }
         }
     }

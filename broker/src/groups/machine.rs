@@ -201,7 +201,6 @@ impl StateMachine for Groups {
         if self.waking_from.is_some() {
             return false;
         }
-        self.remove_orphaned_offsets();
         let interval = self.env.config.offsets_retention_check_interval_ms;
         self.schedule_retention(interval);
         true

@@ -30,7 +30,7 @@
 //! # Offsets and topics
 //! An offset bears the id of its topic (as in Kafka since 4.1): one of a topic that is gone is served to nobody, also
 //! where a topic was created anew under the name. Such offsets are removed when the topic is deleted
-//! ([`Groups::topics_deleted`]); those that this has missed, when the log is loaded. Offsets without an id (of older
+//! ([`Groups::topics_deleted`]); those that this has missed, when retention looks. Offsets without an id (of older
 //! logs, and those with an expiry of their own, whose record has no room for it) go by the name alone.
 //!
 //! # Bounds

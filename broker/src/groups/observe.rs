@@ -20,7 +20,7 @@ pub struct GroupRow {
 
 /// Where to go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Cursor {
     /// The partition of `__consumer_offsets`.
     pub(super) partition: i32,
     pub(super) group: Option<Str>,
@@ -28,22 +28,22 @@ pub struct Place {
     pub(super) offset: Option<(Str, i32)>,
 }
 
-impl Place {
-    pub(super) fn partition(partition: i32) -> Place {
-        Place { partition, group: None, offset: None }
+impl Cursor {
+    pub(super) fn partition(partition: i32) -> Cursor {
+        Cursor { partition, group: None, offset: None }
     }
 }
 
 impl Groups {
     /// Tells of groups from `from` on, in the order of their ids, until as many offsets and groups as there is `room`
     /// for are told; then where to go on, but for the partition.
-    pub fn observe(&self, from: Place, rows: &mut Vec<GroupRow>, room: &mut usize) -> Option<Place> {
+    pub fn observe(&self, from: Cursor, rows: &mut Vec<GroupRow>, room: &mut usize) -> Option<Cursor> {
         let begin = from.group.as_deref().map_or(Bound::Unbounded, Bound::Included);
         for group in self.groups.range::<str, _>((begin, Bound::Unbounded)).map(|(_, group)| group) {
             if !self.is_shown(group) {
                 continue;
             }
-            let here = |offset| Some(Place { group: Some(group.id.clone()), offset, ..from });
+            let here = |offset| Some(Cursor { group: Some(group.id.clone()), offset, ..from });
             if *room == 0 {
                 return here(None);
             }

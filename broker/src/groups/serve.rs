@@ -12,7 +12,7 @@ use super::classic::GroupState;
 use super::config::GroupConfig;
 use super::machine::Groups;
 use super::memory::GroupMemory;
-use super::observe::{GroupRow, Place};
+use super::observe::{Cursor, GroupRow};
 use super::request::{GroupRequest, GroupResponse, RequestContext};
 use super::topics::TopicIds;
 use crate::coordinator::{CoordinatorLog, CoordinatorPartition, CoordinatorSettings, StateMachine};
@@ -114,7 +114,7 @@ impl<L: CoordinatorLog> GroupPartition<L> {
     }
 
     /// Tells of groups from `from` on: see [`Groups::observe`]. Of groups that are being loaded it does not.
-    pub fn observe(&self, from: Place, rows: &mut Vec<GroupRow>, room: &mut usize) -> Option<Place> {
+    pub fn observe(&self, from: Cursor, rows: &mut Vec<GroupRow>, room: &mut usize) -> Option<Cursor> {
         match self.partition.is_serving() {
             true => self.partition.look(|groups| groups.observe(from, rows, room)),
             false => None,

@@ -10,7 +10,7 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 use super::classic::GroupState;
 use super::config::GroupConfig;
 use super::memory::GroupMemory;
-use super::observe::{GroupRow, Place};
+use super::observe::{Cursor, GroupRow};
 use super::request::{GroupRequest, GroupResponse, RequestContext};
 use super::serve::{GroupPartition, GroupSettings};
 use super::topics::TopicIds;
@@ -129,17 +129,17 @@ impl<L: CoordinatorLog> GroupShard<L> {
 
     /// Some of the groups here, and where to go on, `None` at the end. What there is of groups and offsets is told a few
     /// hundred at a time.
-    pub fn observe(&self, from: Option<Place>) -> (Vec<GroupRow>, Option<Place>) {
+    pub fn observe(&self, from: Option<Cursor>) -> (Vec<GroupRow>, Option<Cursor>) {
         corelog_io::worked(ROWS_A_TURN * size_of::<GroupRow>());
         let (mut rows, mut room) = (Vec::new(), ROWS_A_TURN);
-        let mut from = from.unwrap_or(Place::partition(i32::MIN));
+        let mut from = from.unwrap_or(Cursor::partition(i32::MIN));
         for (index, partition) in self.partitions.borrow().range(from.partition..) {
             if room == 0 {
-                return (rows, Some(Place::partition(*index)));
+                return (rows, Some(Cursor::partition(*index)));
             }
             let begin = match from.partition == *index {
-                true => std::mem::replace(&mut from, Place::partition(i32::MIN)),
-                false => Place::partition(*index),
+                true => std::mem::replace(&mut from, Cursor::partition(i32::MIN)),
+                false => Cursor::partition(*index),
             };
             if let Some(next) = partition.observe(begin, &mut rows, &mut room) {
                 return (rows, Some(next));

@@ -140,7 +140,7 @@ impl Entities {
 
     /// Whether this broker has a replica: of others nothing is known here.
     fn is_here(&self, partition: &PartitionImage) -> bool {
-        partition.replicas.contains(&self.broker.0)
+        partition.replicas.contains(&self.broker)
     }
 
     fn here<'a>(&'a self, topic: &'a TopicImage) -> impl Iterator<Item = LogId> {

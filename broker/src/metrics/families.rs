@@ -98,6 +98,19 @@ families! {
 
     QUEUE_LENGTH "corelog_queue_length" Gauge ["queue"]: "What waits: for memory to receive or to answer fetches, for its turn to append, for room to commit offsets, for another core's answer.";
 
+    PEER_LINKS_WANTED "corelog_peer_links_wanted" Gauge / core: "Shards of other brokers that the core replicates with.";
+    PEER_LINKS "corelog_peer_links" Gauge / core: "Those of them that it is connected to.";
+    PEER_CONNECTS "corelog_peer_connects_total" Counter: "Connections for replication that came about.";
+    PEER_LOST "corelog_peer_connections_lost_total" Counter ["reason"]: "Connections to other brokers that ended: closed, broken, silent (nothing heard for 0.8 s), stalled (nothing taken for 10 s), idle, ...";
+    PEER_REFUSED "corelog_peer_refused_total" Counter ["reason"]: "Connections of brokers that this broker refused: cluster, own_id, feature_level, ...";
+    PEER_STRANGERS "corelog_peer_strangers_total" Counter: "Connections to the port for brokers that were closed before it was clear which broker they are from.";
+    PEER_SENT_FRAMES "corelog_peer_sent_frames_total" Counter / core: "Frames sent to other brokers.";
+    PEER_SENT_BYTES "corelog_peer_sent_bytes_total" Counter / core: "Bytes of frames sent to other brokers.";
+    PEER_RECEIVED_FRAMES "corelog_peer_received_frames_total" Counter / core: "Frames received from other brokers.";
+    PEER_RECEIVED_BYTES "corelog_peer_received_bytes_total" Counter / core: "Bytes of frames received from other brokers.";
+    PEER_CALLS "corelog_peer_calls_total" Counter: "Calls to other brokers.";
+    PEER_CALLS_FAILED "corelog_peer_calls_failed_total" Counter: "Calls to other brokers that came to no answer.";
+
     LEFT_OUT "corelog_metrics_left_out" Gauge ["of"]: "What is beyond corelog.metrics.partitions.max and corelog.metrics.group.partitions.max, and has no series below.";
 
     GROUP_STATE "corelog_group_state" Gauge ["group", "state"]: "Always 1; the group's state is in the label, by Kafka's name.";

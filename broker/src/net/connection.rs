@@ -43,8 +43,11 @@ const MADE_MAX: usize = 1 << 20;
 /// Requests behind answers that the peer does not take may keep those of others out for this long.
 const KEEP_OUT_MAX: Duration = Duration::from_secs(3);
 
+/// Of the room for fetches, by a planted fault: so little that nobody misses it.
+const FORGOTTEN_MAX: u64 = 8 << 10;
+
 /// A request whose order is fixed and whose answer is to be completed and sent.
-struct Pending {
+struct Unanswered {
     begun: Begun,
     room: RequestRoom,
     started: Instant,
@@ -115,7 +118,7 @@ impl Owed {
 /// Serves one connection to its end.
 pub async fn serve(shard: Rc<Shard>, transport: Transport, connection: Connection) {
     let (peer, connection) = (connection.peer, Rc::new(connection));
-    let (sender, receiver) = bounded::<Pending>(PIPELINE_DEPTH);
+    let (sender, receiver) = bounded::<Unanswered>(PIPELINE_DEPTH);
     let owed = Owed::default();
     let reader = std::pin::pin!(read(&shard, connection, transport.clone(), sender, &owed));
     let writer = std::pin::pin!(write(&shard, &transport, peer, receiver, &owed));
@@ -141,7 +144,7 @@ async fn read(
     shard: &Rc<Shard>,
     connection: Rc<Connection>,
     transport: Transport,
-    pending: QueueSender<Pending>,
+    pending: QueueSender<Unanswered>,
     owed: &Owed,
 ) -> FrameError {
     let config = shard.config();
@@ -157,7 +160,8 @@ async fn read(
                     true => owed.is_prompt().await,
                     false => owed.is_nothing().await,
                 }
-                frames.finish().await
+                // What was answered meanwhile may have told who it is.
+                frames.finish(!connection.is_authenticated()).await
             });
             match select(stopping, next).await {
                 Either::Left(_) => return FrameError::Stopping,
@@ -170,7 +174,7 @@ async fn read(
         let room = frame.room.clone();
         let begun = api::begin(shard, &connection, frame).await;
         owed.add(begun.waits_for_others, begun.made_bytes);
-        if pending.send(Pending { begun, room, started }).await.is_err() {
+        if pending.send(Unanswered { begun, room, started }).await.is_err() {
             return FrameError::Closed;
         }
         corelog_io::yield_if_needed().await;
@@ -181,12 +185,12 @@ async fn write(
     shard: &Rc<Shard>,
     transport: &Transport,
     peer: SocketAddr,
-    mut pending: QueueReceiver<Pending>,
+    mut pending: QueueReceiver<Unanswered>,
     owed: &Owed,
 ) -> Result<(), String> {
     let keeps_out = || owed.count.get() > 1 && shard.receive_budget.waiting() > 0;
     let mut kept_out = KeptOut::default();
-    while let Some(Pending { begun: Begun { api_key, outcome, made_bytes, .. }, room, started }) =
+    while let Some(Unanswered { begun: Begun { api_key, outcome, made_bytes, .. }, room, started }) =
         pending.recv().await
     {
         match outcome.await {
@@ -208,7 +212,10 @@ async fn write(
                         || counted.is_some() && shard.answers.is_contended()
                 };
                 send(transport, frame, contended, keeps_out, &mut kept_out).await?;
-                drop((held, counted));
+                match planted(Fault::FetchesKeepTheirRoom) && shard.fetching.room.used() < FORGOTTEN_MAX {
+                    true => std::mem::forget(held),
+                    false => drop((held, counted)),
+                }
                 shard.metrics.request_answered(api_key, bytes, corelog_io::now() - started);
             }
             Outcome::Silence => shard.metrics.request_answered(api_key, 0, corelog_io::now() - started),

@@ -22,6 +22,9 @@ use super::transport::Transport;
 
 /// What stands before a frame.
 pub const LENGTH_BYTES: usize = 4;
+/// The largest request of a client that is not known yet: Kafka's default of `sasl.server.max.receive.size`. Who has not said who it is
+/// gets no memory for more.
+const STRANGER_BYTES_MAX: usize = 512 << 10;
 /// For a frame that has begun: half-open peers must not hold memory.
 const PATIENCE: Patience = Patience { stall: Duration::from_secs(30), bytes_per_second: 16 << 10 };
 /// While other frames wait for the room that this one holds, as answers have it; and then all of it within `WHOLE_CONTENDED`, or
@@ -59,6 +62,10 @@ pub enum FrameError {
     )]
     TooLarge { size: i32, max: usize },
     #[error(
+        "a request of {size} bytes was announced before authentication, and up to {STRANGER_BYTES_MAX} are taken until then"
+    )]
+    TooLargeForStranger { size: usize },
+    #[error(
         "the peer speaks {0}, and this port Kafka's protocol without TLS: metrics and health are at --admin"
     )]
     Foreign(&'static str),
@@ -73,6 +80,7 @@ impl FrameError {
     pub fn kind(&self) -> Option<&'static str> {
         match self {
             FrameError::TooLarge { .. } => Some("socket.request.max.bytes"),
+            FrameError::TooLargeForStranger { .. } => Some("large request before authentication"),
             FrameError::Foreign(protocol) => Some(protocol),
             FrameError::Stalled { .. } => Some("stalled request"),
             FrameError::NoRoom { .. } => Some("no room for a request"),
@@ -133,9 +141,12 @@ impl FrameReader {
         }
     }
 
-    /// The frame that has begun, whole.
-    pub async fn finish(&mut self) -> Result<Frame, FrameError> {
+    /// The frame that has begun, whole. `is_stranger`: it is not known yet who sends it.
+    pub async fn finish(&mut self, is_stranger: bool) -> Result<Frame, FrameError> {
         let size = self.frame_bytes()?.expect("a frame has begun");
+        if is_stranger && size > LENGTH_BYTES + STRANGER_BYTES_MAX {
+            return Err(FrameError::TooLargeForStranger { size: size - LENGTH_BYTES });
+        }
         let budget = self.budget.clone();
         let lane = budget.lane(size);
         let mut place = None;

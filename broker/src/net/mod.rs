@@ -5,7 +5,7 @@ pub mod admission;
 pub mod answers;
 pub mod connection;
 pub mod frame;
-mod patience;
+pub mod patience;
 pub mod receive;
 pub mod request;
 pub mod transport;

@@ -4,7 +4,7 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use corelog_io::{Part, Stream};
+use corelog_io::{Detached, Part, Stream};
 
 /// Clones share the connection; one reader and one writer at a time.
 #[derive(Clone)]
@@ -15,6 +15,16 @@ pub struct Transport {
 impl Transport {
     pub fn plain(stream: Stream) -> Transport {
         Transport { stream }
+    }
+
+    /// Takes the connection off this core, if nothing else on it has it or is under way: see [`Stream::detach`].
+    pub fn detach(self) -> Option<Detached> {
+        self.stream.detach().ok()
+    }
+
+    /// This core has it from now on.
+    pub fn attach(detached: Detached) -> Transport {
+        Transport::plain(detached.attach())
     }
 
     /// As [`Stream::read`].

@@ -23,7 +23,7 @@ pub fn append_refusal(error: &AppendError) -> Refusal {
         AppendError::Sequence(SequenceError::StaleEpoch { .. }) => ErrorCode::INVALID_PRODUCER_EPOCH,
         AppendError::TooLarge { .. } => ErrorCode::MESSAGE_TOO_LARGE,
         AppendError::Invalid(_) => ErrorCode::CORRUPT_MESSAGE,
-        AppendError::StaleLeaderEpoch { .. } => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+        AppendError::StaleLeaderEpoch { .. } | AppendError::NotTaken(_) => ErrorCode::NOT_LEADER_OR_FOLLOWER,
         AppendError::NoQuorum { .. } => ErrorCode::NOT_ENOUGH_REPLICAS,
         AppendError::Storage(StorageError::LogDeleted(_)) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
         AppendError::DiskFull { .. } | AppendError::Storage(_) => ErrorCode::KAFKA_STORAGE_ERROR,

@@ -27,13 +27,12 @@ pub struct Leadership {
 impl Leadership {
     /// What `broker` is to a partition by the metadata.
     pub fn of(partition: &PartitionImage, broker: BrokerId) -> Leadership {
-        let leader = BrokerId::known(partition.leader);
-        let role = match partition.replicas.contains(&broker.0) {
-            true if leader == Some(broker) => Role::Leader,
+        let role = match partition.replicas.contains(&broker) {
+            true if partition.leader == Some(broker) => Role::Leader,
             true => Role::Follower,
             false => Role::None,
         };
-        Leadership { role, epoch: LeaderEpoch(partition.leader_epoch), leader }
+        Leadership { role, epoch: partition.leader_epoch, leader: partition.leader }
     }
 
     /// Whether a client that takes `epoch` for the leader's (KIP-320; -1 is "does not say") may be served as by the leader. As
@@ -58,8 +57,9 @@ mod tests {
     #[test]
     fn the_epoch_is_looked_at_before_the_role() {
         use ErrorCode as Code;
-        let (replicas, isr) = ([1, 2].into(), [1, 2].into());
-        let partition = PartitionImage { leader: 1, leader_epoch: 5, replicas, isr, partition_epoch: 0 };
+        let replicas = BrokerId::of_numbers(&[1, 2]);
+        let (leader, leader_epoch, isr) = (Some(BrokerId(1)), LeaderEpoch(5), replicas.clone());
+        let partition = PartitionImage { leader, leader_epoch, replicas, isr, partition_epoch: 0 };
         let of = |broker| Leadership::of(&partition, BrokerId(broker));
         assert_eq!([1, 2, 3].map(|broker| of(broker).role), [Role::Leader, Role::Follower, Role::None]);
         assert_eq!(of(2).leader, Some(BrokerId(1)));
@@ -77,6 +77,6 @@ mod tests {
         ] {
             assert_eq!(of(broker).check(epoch), expected, "broker {broker}, epoch {epoch}");
         }
-        assert_eq!(Leadership::of(&PartitionImage { leader: -1, ..partition }, BrokerId(1)).leader, None);
+        assert_eq!(Leadership::of(&PartitionImage { leader: None, ..partition }, BrokerId(1)).leader, None);
     }
 }

@@ -54,3 +54,20 @@ fn strangers_are_answered_who_they_may_be_and_no_more() {
         client.connect().await.call(&versions, 0).await.unwrap();
     });
 }
+
+/// Whoever is not known gets no memory beyond what saying so takes.
+#[test]
+fn strangers_are_given_room_for_small_requests_alone() {
+    const MOST: usize = 512 << 10;
+    let of_size = |bytes: usize| SaslAuthenticateRequest { auth_bytes: vec![7; bytes].into() };
+    let sent = |world: &World, bytes: usize| {
+        let request = of_size(bytes);
+        world.run(|client| async move { client.connect().await.call(&request, 2).await.is_ok() })
+    };
+    // Beside the bytes there is a header of some dozens.
+    assert!(sent(&World::start(&[]), MOST), "of those who are known more is taken");
+    let _planting = Planting::of(Fault::EveryoneIsAStranger);
+    let world = World::start(&[]);
+    assert!(sent(&world, MOST - 100));
+    assert!(!sent(&world, MOST), "a stranger's large request was taken");
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use corelog_io::Dice;
 use corelog_io::sim::{DiskOp, Sim};
 use corelog_io::{random_u64, sleep, timeout};
 use corelog_wire::messages::create_partitions_request;
@@ -22,7 +23,7 @@ use corelog_wire::{ErrorCode, Request, Str, Uuid};
 use crate::broker::{Broker, Start};
 use crate::connection::Connection;
 use crate::groups::create;
-use crate::plan::{Dice, Faults, Plan};
+use crate::plan::{Faults, Plan};
 use crate::shared::below;
 use crate::tailer::{connect, create_topic, produce};
 

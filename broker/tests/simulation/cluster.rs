@@ -2,11 +2,12 @@
 //! stop, die and fail side by side. A machine whose broker is gone gets an empty disk and a new broker with other data, at
 //! the same address; or another machine takes its place.
 
+use corelog_io::Dice;
 use corelog_io::sim::{Process, Sim, SimConfig};
 use corelog_io::sleep;
 use futures_util::future::join_all;
 
-use crate::plan::{Dice, Faults, Guests, Plan};
+use crate::plan::{Faults, Guests, Plan};
 use crate::run_worlds;
 use crate::story::Story;
 

@@ -271,7 +271,7 @@ fn restore(sim: &Sim, machine: &Process, files: Vec<(PathBuf, Vec<u8>)>) {
 
 #[test]
 fn what_earlier_builds_wrote_is_read() {
-    for (version, page) in [(1, include_str!("earlier/1.txt"))] {
+    for (version, page) in [(1, include_str!("earlier/1.txt")), (2, include_str!("earlier/2.txt"))] {
         for cores in [1, 2, 3] {
             let sim = Sim::new(version);
             let mut broker = Broker::new(&sim);

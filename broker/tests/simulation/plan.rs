@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use corelog_broker::config::{BrokerConfig, Machine, StaticConfig, request_bytes_max};
 use corelog_broker::settings::Settings;
+use corelog_io::Dice;
 
 use crate::connection::PATIENCE;
 
@@ -99,31 +100,6 @@ pub const PORT: u16 = 9092;
 pub const DATA_DIR: &str = "/data";
 /// Kept free of the disk.
 const RESERVE_BYTES: u64 = 256 << 10;
-
-/// A small generator for the plan itself (SplitMix64).
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-
-    pub fn millis(&mut self, below: u64) -> Duration {
-        Duration::from_micros(self.below(below * 1000))
-    }
-}
 
 impl Plan {
     pub fn from_seed(seed: u64, faults: Faults) -> Plan {

@@ -95,3 +95,18 @@ fn sockets_that_are_kept_are_found() {
 fn a_generation_that_stands_still_is_found() {
     is_found_with(3, Fault::GenerationStandsStill, Faults::Crashes, &["has two owners"]);
 }
+
+#[test]
+fn a_generation_that_is_over_and_goes_on_is_found() {
+    is_found_with(3, Fault::FormerGenerationsGoOn, Faults::Crashes, &["had begun"]);
+}
+
+#[test]
+fn memory_that_is_kept_is_found() {
+    is_found(Fault::FetchesKeepTheirRoom, Faults::Crashes, &["nobody is there, and"]);
+}
+
+#[test]
+fn files_that_are_kept_are_found() {
+    is_found(Fault::DeletedTopicsStay, Faults::LastingErrors, &["is of no topic"]);
+}

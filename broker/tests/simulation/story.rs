@@ -5,11 +5,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use corelog_io::Dice;
 use corelog_io::sim::{Process, Sim, SimConfig};
 use corelog_io::sleep;
 
 use crate::broker::{Broker, Start};
-use crate::plan::{Dice, Faults, Plan};
+use crate::plan::{Faults, Plan};
 use crate::shared::Shared;
 use crate::strikes::After;
 use crate::truth::Place;

@@ -43,8 +43,10 @@ pub(super) struct Buffer {
     /// What the group is joined for; none while partitions are assigned by hand.
     pub(super) subscription: Option<Arc<BTreeSet<Str>>>,
     pub(super) subscription_version: u64,
-    /// As whom to commit, while a member.
+    /// As whom to commit, while a member. None also as soon as a commit tells that it is none any more.
     pub(super) committer: Option<Committer>,
+    /// On the way to its group's next generation: that the coordinator is there already is no news.
+    pub(super) is_joining: bool,
     pub(super) closed: Option<Error>,
 }
 

@@ -210,9 +210,10 @@ impl Buffer {
         let has_rejoined =
             self.committer.as_ref().is_some_and(|committer| committer.generation != generation);
         let stays = self.closed.is_none() && self.subscription.is_some();
+        let (is_joining, is_member) = (self.is_joining, self.committer.is_some());
         let is_retriable = |code: ErrorCode| match code {
             ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => false,
-            ErrorCode::ILLEGAL_GENERATION => has_rejoined,
+            ErrorCode::ILLEGAL_GENERATION => has_rejoined || (is_joining && is_member && stays),
             // Soon it will be a member of the next generation, unless it leaves.
             ErrorCode::REBALANCE_IN_PROGRESS => has_rejoined || stays,
             code => code.is_retriable(),
@@ -238,6 +239,13 @@ impl Buffer {
                 wanted
             }
             Err(error) => {
+                let code = error.code();
+                if !has_rejoined
+                    && matches!(code, Some(ErrorCode::ILLEGAL_GENERATION | ErrorCode::UNKNOWN_MEMBER_ID))
+                {
+                    // The group goes on without it.
+                    self.committer = None;
+                }
                 self.conclude(at, entry.sequence, Err(expelled(group, error)));
                 false
             }
@@ -456,18 +464,10 @@ pub(super) async fn automatically(shared: Arc<Shared>, news: Event) {
 
 #[cfg(test)]
 mod tests {
+    use corelog_wire::testing::Random;
+
     use super::super::buffer::Start;
     use super::*;
-
-    /// Small and repeatable.
-    struct Dice(u64);
-
-    impl Dice {
-        fn roll(&mut self, sides: u64) -> u64 {
-            self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (self.0 >> 33) % sides
-        }
-    }
 
     fn partitions() -> impl Iterator<Item = TopicPartition> {
         (0..3).map(|partition| TopicPartition::new("t", partition))
@@ -482,14 +482,14 @@ mod tests {
     #[test]
     fn whatever_fails_offsets_land_in_order_and_everybody_is_told() {
         for seed in 0..300 {
-            let (mut dice, mut buffer) = (Dice(seed), buffer());
+            let (mut dice, mut buffer) = (Random(seed), buffer());
             let (mut landed, mut asked) = (BTreeMap::new(), BTreeMap::new());
             let mut told = Vec::new();
             for step in 0..80 {
                 let is_over = step >= 60;
-                if !is_over && dice.roll(2) == 0 {
-                    let some: Vec<_> = partitions().filter(|_| dice.roll(2) == 0).collect();
-                    let manner = match dice.roll(3) {
+                if !is_over && dice.below(2) == 0 {
+                    let some: Vec<_> = partitions().filter(|_| dice.below(2) == 0).collect();
+                    let manner = match dice.below(3) {
                         0 => Manner::Background,
                         1 => Manner::ProcessedOnce,
                         _ => Manner::Explicit,
@@ -502,11 +502,11 @@ mod tests {
                 }
                 if buffer.commits.under_way.is_empty() {
                     let _ = buffer.take_commits("g");
-                } else if is_over || dice.roll(2) == 0 {
+                } else if is_over || dice.below(2) == 0 {
                     for (at, entry) in buffer.commits.under_way.clone() {
-                        let fails = !is_over && dice.roll(2) == 0;
+                        let fails = !is_over && dice.below(2) == 0;
                         // It may have landed all the same.
-                        if !fails || dice.roll(2) == 0 {
+                        if !fails || dice.below(2) == 0 {
                             let before = landed.insert(at.clone(), entry.new.offset);
                             assert!(before <= Some(entry.new.offset), "seed {seed}: {at} went back");
                         }

@@ -90,12 +90,21 @@ impl Fetcher {
             let news = self.shared.lock().poll_news(cx.waker());
             let changed = changed.as_mut().poll(cx).is_ready();
             let updated = updated.as_mut().poll(cx).is_ready();
+            if updated {
+                self.want_topics();
+            }
             if news || changed || updated { Poll::Ready(()) } else { Poll::Pending }
         });
         match until {
             Some(until) => drop(driver::timeout_at(until, told).await),
             None => told.await,
         }
+    }
+
+    fn want_topics(&self) {
+        let buffer = self.shared.lock();
+        let topics: BTreeSet<&Str> = buffer.partitions.keys().map(|at| &at.topic).collect();
+        topics.into_iter().for_each(|topic| self.core.want(topic));
     }
 
     /// Does what can be done now; returns when there may be more to do.

@@ -33,6 +33,7 @@ use futures_util::future::{Either, join3, select};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,9 +100,14 @@ impl Shared {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A listener that panics must not take the client with it, and all producers and consumers of that.
     fn rebalanced(&self, event: RebalanceEvent) {
-        if let Some(RebalanceListener(listener)) = &self.config.rebalance_listener {
-            listener(&event);
+        let Some(RebalanceListener(listener)) = &self.config.rebalance_listener else { return };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| listener(&event))) {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+            let panic = text.unwrap_or_else(|| "no text".to_owned());
+            self.lock().fail(Error::ListenerPanicked { event: format!("{event:?}"), panic });
         }
     }
 }

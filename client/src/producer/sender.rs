@@ -119,6 +119,7 @@ impl Sender {
         let mut accumulator = self.shared.lock();
         let metadata = self.core.metadata.borrow();
         for name in accumulator.topic_names() {
+            self.core.want(&name);
             if let Some(topic) = metadata.topics.get(&name) {
                 accumulator.set_topic(&name, topic);
             }

@@ -10,12 +10,12 @@ use corelog_wire::fetch::{
 };
 use corelog_wire::messages::api_versions_response::ApiVersion;
 use corelog_wire::messages::{
-    ApiVersionsResponse, FindCoordinatorResponse, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse,
-    LeaveGroupRequest, LeaveGroupResponse, ListOffsetsRequest, ListOffsetsResponse, Message, MetadataRequest,
-    MetadataResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
-    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, SyncGroupRequest, SyncGroupResponse,
-    join_group_response, list_offsets_response, metadata_response, offset_commit_response,
-    offset_fetch_response, offset_for_leader_epoch_response,
+    ApiVersionsResponse, FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
+    JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, ListOffsetsRequest, ListOffsetsResponse,
+    Message, MetadataRequest, MetadataResponse, OffsetCommitRequest, OffsetCommitResponse,
+    OffsetFetchRequest, OffsetFetchResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+    SyncGroupRequest, SyncGroupResponse, join_group_response, list_offsets_response, metadata_response,
+    offset_commit_response, offset_fetch_response, offset_for_leader_epoch_response,
 };
 use corelog_wire::records::{BatchBuilder, BatchOptions};
 use corelog_wire::{ApiKey, ErrorCode, Reader, RequestHeader};
@@ -35,7 +35,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Asked {
     pub node: i32,
     pub api: ApiKey,
-    /// What it names; of a commit with the offset, of JoinGroup what the member claims to own.
+    /// What it names; of a commit with the offset, of JoinGroup what the member claims to own, of Metadata topics as partitions -1.
     pub partitions: BTreeMap<TopicPartition, i64>,
     /// Of a fetch: id and epoch.
     pub session: (i32, i32),
@@ -75,9 +75,11 @@ pub struct State {
     pub asked: Vec<Asked>,
     sessions: BTreeMap<i32, BTreeMap<TopicPartition, FetchPartition>>,
     sessions_made: i32,
-    pub members: BTreeSet<String>,
+    /// With their generations.
+    pub members: BTreeMap<String, i32>,
+    /// Of whoever joined last.
     pub generation: i32,
-    /// What the next heartbeat says.
+    /// What the next heartbeat says. One that says that the member is unknown makes it so.
     pub heartbeat: Option<ErrorCode>,
     pub connections: usize,
     /// Nodes that the cluster's metadata does not name.
@@ -103,6 +105,15 @@ impl State {
 
     fn leader(&self, at: &TopicPartition) -> (i32, i32) {
         self.leaders.get(at).copied().unwrap_or((1, 0))
+    }
+
+    /// As a coordinator checks who asks.
+    fn check_member(&self, member_id: &str, generation: i32) -> ErrorCode {
+        match self.members.get(member_id) {
+            None => ErrorCode::UNKNOWN_MEMBER_ID,
+            Some(current) if *current != generation => ErrorCode::ILLEGAL_GENERATION,
+            Some(_) => ErrorCode::NONE,
+        }
     }
 
     /// As a leader answers OffsetForLeaderEpoch.
@@ -254,11 +265,20 @@ impl Reading {
             Request::Sync(request) => {
                 let own = request.assignments.into_iter().find(|it| it.member_id == request.member_id);
                 let assignment = own.map(|own| own.assignment).unwrap_or_default();
-                let error_code = refused.code();
+                let error_code = match refused {
+                    ErrorCode::NONE => state.check_member(&request.member_id, request.generation_id),
+                    refused => refused,
+                };
+                let error_code = error_code.code();
                 encoded(&SyncGroupResponse { assignment, error_code, ..Default::default() }, version, id)
             }
-            Request::Heartbeat => {
-                let code = state.heartbeat.take().unwrap_or(ErrorCode::NONE);
+            Request::Heartbeat(request) => {
+                let told = state.heartbeat.take();
+                if told == Some(ErrorCode::UNKNOWN_MEMBER_ID) {
+                    state.members.remove(request.member_id.as_str());
+                }
+                let code =
+                    told.unwrap_or_else(|| state.check_member(&request.member_id, request.generation_id));
                 encoded(&HeartbeatResponse { error_code: code.code(), ..Default::default() }, version, id)
             }
             Request::Leave(request) => {
@@ -291,7 +311,7 @@ enum Request {
     OffsetFetch(OffsetFetchRequest),
     Join(JoinGroupRequest),
     Sync(SyncGroupRequest),
-    Heartbeat,
+    Heartbeat(HeartbeatRequest),
     Leave(LeaveGroupRequest),
 }
 
@@ -312,7 +332,7 @@ impl Request {
             ApiKey::OffsetFetch => Request::OffsetFetch(read(reader, version)),
             ApiKey::JoinGroup => Request::Join(read(reader, version)),
             ApiKey::SyncGroup => Request::Sync(read(reader, version)),
-            ApiKey::Heartbeat => Request::Heartbeat,
+            ApiKey::Heartbeat => Request::Heartbeat(read(reader, version)),
             ApiKey::LeaveGroup => Request::Leave(read(reader, version)),
             other => panic!("not asked for: {other}"),
         }
@@ -329,6 +349,10 @@ impl Request {
                     topic.partitions.iter().for_each(|it| add(&topic.topic, it.partition, it.fetch_offset));
                 }
                 asked.session = (request.session_id, request.session_epoch);
+            }
+            Request::Metadata(request) => {
+                let names = request.topics.iter().flatten().filter_map(|topic| topic.name.as_ref());
+                names.for_each(|name| add(name, -1, 0));
             }
             Request::ListOffsets(request) => {
                 for topic in &request.topics {
@@ -547,16 +571,16 @@ fn commit(
     request: OffsetCommitRequest,
     refusal: impl Fn(&TopicPartition) -> Option<ErrorCode>,
 ) -> OffsetCommitResponse {
-    let stale = !request.member_id.is_empty() && request.generation_id_or_member_epoch != state.generation;
+    let member = match request.member_id.is_empty() {
+        true => ErrorCode::NONE,
+        false => state.check_member(&request.member_id, request.generation_id_or_member_epoch),
+    };
     let mut topics = Vec::new();
     for topic in request.topics {
         let mut partitions = Vec::new();
         for it in topic.partitions {
             let at = TopicPartition::new(topic.name.detach(), it.partition_index);
-            let code = refusal(&at).unwrap_or(match stale {
-                true => ErrorCode::ILLEGAL_GENERATION,
-                false => ErrorCode::NONE,
-            });
+            let code = refusal(&at).unwrap_or(member);
             if code.is_ok() {
                 state.commits.push((at.clone(), it.committed_offset));
                 state.committed.insert(at, (it.committed_offset, it.committed_leader_epoch));
@@ -601,8 +625,15 @@ fn join(state: &mut State, request: JoinGroupRequest) -> JoinGroupResponse {
         true => format!("member-{}", state.generation + 1),
         false => request.member_id.as_str().to_owned(),
     };
+    if !request.member_id.is_empty() && !state.members.contains_key(&member_id) {
+        return JoinGroupResponse {
+            error_code: ErrorCode::UNKNOWN_MEMBER_ID.code(),
+            protocol_name: Some("".into()),
+            ..Default::default()
+        };
+    }
     state.generation += 1;
-    state.members.insert(member_id.clone());
+    state.members.insert(member_id.clone(), state.generation);
     let protocol = &request.protocols[0];
     JoinGroupResponse {
         generation_id: state.generation,

@@ -52,7 +52,10 @@ macro_rules! kinds {
     };
 }
 
-kinds!(TopicRecord PartitionRecord PartitionChangeRecord ConfigRecord RemoveTopicRecord ProducerIdsRecord FeatureLevelRecord);
+kinds!(
+    TopicRecord PartitionRecord PartitionChangeRecord ConfigRecord RemoveTopicRecord ProducerIdsRecord FeatureLevelRecord
+    RegisterBrokerRecord UnregisterBrokerRecord
+);
 
 /// The record's type and version.
 fn read_frame(r: &mut Reader) -> Result<(i16, i16), DecodeError> {

@@ -11,29 +11,44 @@ pub trait Arbitrary {
     fn arbitrary(g: &mut Gen, version: i16) -> Self;
 }
 
+/// Random numbers that a seed repeats.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// splitmix64.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Less than `bound`, which is not 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.bits() % bound
+    }
+}
+
 /// A source of random values that prefers the ends of their ranges. The same seed gives the same values.
 pub struct Gen {
-    state: u64,
+    random: Random,
     /// Array elements that are still to be had: keeps messages with arrays in arrays in arrays small.
     elements_left: u64,
 }
 
 impl Gen {
     pub fn new(seed: u64) -> Self {
-        Gen { state: seed, elements_left: 400 }
+        Gen { random: Random(seed), elements_left: 400 }
     }
 
-    /// splitmix64.
     pub fn bits(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.random.bits()
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.bits() % bound
+        self.random.below(bound)
     }
 
     pub fn bool(&mut self) -> bool {

@@ -23,7 +23,7 @@ use raft::{Config, ProgressState, Raft, StateRole};
 use crate::ids::{RaftIndex, ReplicaId, Term};
 use crate::log::{HardState, Log};
 use crate::membership::{Change, Membership};
-use crate::message::{Body, Message, Outcome, SnapshotOffer};
+use crate::message::{AppendAnswer, Body, Message, Outcome, SnapshotOffer};
 use crate::terms::Terms;
 
 use store::Store;
@@ -200,6 +200,7 @@ impl Core {
             return;
         }
         self.note_snapshot_done(message);
+        self.end_snapshot(message);
         match &message.body {
             Body::Append(append) if self.is_mismatch(message.term, append) => {
                 self.refuse_append(message.from, message.term, append);
@@ -241,6 +242,19 @@ impl Core {
         }
         let Some(progress) = self.raft.mut_prs().get_mut(message.from.0) else { return };
         if progress.state == ProgressState::Snapshot && progress.pending_snapshot <= answer.committed.0 {
+            progress.become_probe();
+        }
+    }
+
+    /// A follower that has all below the log's start needs no snapshot, even if it is offered a later one.
+    fn end_snapshot(&mut self, message: &Message) {
+        let Body::AppendAnswer(AppendAnswer { outcome: Outcome::Matched { end }, .. }) = message.body else {
+            return;
+        };
+        let reaches = message.term == self.term() && end >= self.terms().first();
+        let Some(progress) = self.raft.mut_prs().get_mut(message.from.0) else { return };
+        if reaches && progress.state == ProgressState::Snapshot {
+            progress.snapshot_failure();
             progress.become_probe();
         }
     }

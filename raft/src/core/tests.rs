@@ -97,6 +97,26 @@ fn a_log_that_forgot_what_its_leader_counts_on_is_told_of() {
     assert!(matches!(beat(11), Err(Violation::Forgotten { .. })));
 }
 
+/// It was offered a later state than the one that it has, and waits for no more.
+#[test]
+fn a_follower_that_reaches_the_log_needs_no_snapshot() {
+    let mut core = leader(10);
+    core.step(&answer(OTHER, Outcome::Matched { end: RaftIndex(11) }));
+    core.apply(RaftIndex(11));
+    core.drop_below(RaftIndex(5));
+    let (start, hint) = (RaftIndex(10), RaftIndex(0));
+    core.step(&answer(FOLLOWER, Outcome::Mismatch { start, hint, hint_term: Term(0) }));
+    assert_eq!(core.take_wanted_snapshots(), [FOLLOWER]);
+    let membership = Membership::of_voters(&[LEADER, FOLLOWER, OTHER]);
+    core.offer_snapshot(FOLLOWER, &SnapshotOffer { end: RaftIndex(11), term: Term(2), membership });
+    let waits = |core: &Core| core.followers().any(|follower| follower.snapshot);
+    assert!(waits(&core));
+    core.step(&answer(FOLLOWER, Outcome::Matched { end: RaftIndex(4) }));
+    assert!(waits(&core));
+    core.step(&answer(FOLLOWER, Outcome::Matched { end: RaftIndex(5) }));
+    assert!(!waits(&core));
+}
+
 #[test]
 fn an_answer_for_what_was_not_sent_is_refused() {
     let core = leader(10);

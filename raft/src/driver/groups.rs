@@ -39,7 +39,7 @@ impl Driver {
     /// Nothing of the group is known after. Its place is used again once no list names it.
     pub fn close(&mut self, group: GroupId) {
         let Some(key) = self.by_id.remove(&group) else { return };
-        self.drop_pipes(key);
+        self.stop(key);
         self.groups[key] = None;
         self.looks.retain(|&of| of != key);
         self.sends.retain(|&of| of != key);
@@ -68,9 +68,18 @@ impl Driver {
             return;
         }
         let had = |replica| before.iter().find(|&&(id, _)| id == replica).map(|&(_, peer)| peer);
-        let moved = |slot: &Slot| slot.pipes.iter().position(|pipe| slot.peer_of(pipe.to) != had(pipe.to));
-        slot.group.wake_up(now, heard);
-        while let Some(at) = self.groups[key].as_ref().and_then(moved) {
+        let moved = |slot: &Slot, replica| slot.peer_of(replica) != had(replica);
+        let mut replicas = slot.group.membership().replicas();
+        replicas.retain(|&replica| moved(slot, replica));
+        for replica in replicas {
+            // Where a leader was it may still be: it doesn't take this for a rest that goes on.
+            if let Some(peer) = had(replica).and_then(|id| self.peers.get_mut(&id)) {
+                peer.lapse();
+            }
+            slot.group.doubt(now, replica, heard);
+        }
+        let to_moved = |slot: &Slot| slot.pipes.iter().position(|pipe| moved(slot, pipe.to));
+        while let Some(at) = self.groups[key].as_ref().and_then(to_moved) {
             self.give_up_pipe(key, at);
         }
         self.note(key, Ok(()));

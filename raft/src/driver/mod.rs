@@ -22,10 +22,10 @@ use crate::group::{Group, Leadership, OpenError, Refused};
 use crate::ids::{GroupId, PeerId, RaftIndex, ReplicaId, Term, Tick};
 use crate::log::{Entry, HardState, Log, Logs};
 use crate::membership::Membership;
-use crate::message::{Body, Heartbeat, Message, Outcome, SnapshotOffer};
+use crate::message::{Body, Message, Outcome, SnapshotOffer};
 
 pub use groups::NotDone;
-use peer::Peer;
+use peer::{Heard, Peer};
 use pipe::Pipe;
 use wheel::Wheel;
 
@@ -77,6 +77,14 @@ impl Slot {
     fn peer_of(&self, replica: ReplicaId) -> Option<PeerId> {
         self.peers.iter().find(|&&(id, _)| id == replica).map(|&(_, peer)| peer)
     }
+}
+
+/// Whose word of rest is in doubt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    All,
+    /// Of groups that this shard leads.
+    Led,
 }
 
 /// Counted since the driver was made.
@@ -142,7 +150,7 @@ impl Driver {
     pub fn peer_connected(&mut self, now: Tick, id: PeerId) {
         self.now = now;
         let known = self.peers.get(&id).map(|peer| peer.heard);
-        self.wake_groups_of(id, known.unwrap_or(now));
+        self.doubt_groups_of(id, known.unwrap_or(now), Doubt::All);
         self.peers.entry(id).or_insert_with(|| Peer::new(now)).connected(now);
     }
 
@@ -157,7 +165,7 @@ impl Driver {
     pub fn forget_peer(&mut self, now: Tick, id: PeerId) {
         self.peer_disconnected(now, id);
         if let Some(peer) = self.peers.remove(&id) {
-            self.wake_groups_of(id, peer.heard);
+            self.doubt_groups_of(id, peer.heard, Doubt::All);
             peer.stalled.into_iter().for_each(|key| self.will_send(key));
         }
     }
@@ -166,17 +174,25 @@ impl Driver {
     pub fn receive(&mut self, now: Tick, from: PeerId, content: Content) {
         self.now = now;
         let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.connected) else { return };
-        peer.silent = false;
+        let was_silent = std::mem::take(&mut peer.silent);
+        // Silent long enough for this shard to vote for another, and no tick came to see it.
+        let lapsed = !was_silent && now.since(peer.heard) >= self.timing.election;
+        let before = std::mem::replace(&mut peer.heard, now);
+        let heard = match &content {
+            Content::Append(..) => Heard::InTime,
+            Content::Messages(messages) => peer.heard(messages),
+        };
+        if lapsed {
+            peer.lapse();
+            self.doubt_groups_of(from, before, Doubt::All);
+        } else if was_silent || heard == Heard::Lapsed {
+            self.doubt_groups_of(from, before, Doubt::Led);
+        }
         match content {
-            Content::Append(group, message) => {
-                peer.heard = now;
-                self.deliver(group, message);
-            }
+            _ if heard == Heard::Late => {}
+            Content::Append(group, message) => self.deliver(group, message),
             Content::Messages(messages) => {
-                peer.heard(now, messages.sent, messages.echo);
-                for (group, message) in messages.messages {
-                    self.deliver(group, message);
-                }
+                messages.messages.into_iter().for_each(|(group, message)| self.deliver(group, message));
             }
         }
     }
@@ -231,12 +247,13 @@ impl Driver {
             .filter(fell_silent)
             .map(|(&id, peer)| {
                 peer.silent = true;
+                peer.lapse();
                 (id, peer.heard)
             })
             .collect();
         for (id, heard) in silent {
             self.give_up_pipes_to(id);
-            self.wake_groups_of(id, heard);
+            self.doubt_groups_of(id, heard, Doubt::All);
         }
     }
 
@@ -248,6 +265,10 @@ impl Driver {
             Some(due) if due > now => self.arm(key),
             Some(_) if slot.group.would_campaign(now) && *budget == 0 => self.elections.push_back(key),
             Some(_) => {
+                if slot.group.leadership().role == Role::Leader {
+                    let is_away = |(_, id): &&(_, PeerId)| self.peers.get(id).is_none_or(Peer::is_away);
+                    slot.group.set_away(slot.peers.iter().filter(is_away).map(|&(id, _)| id).collect());
+                }
                 if slot.group.would_campaign(now) {
                     *budget -= 1;
                     self.counters.elections += 1;
@@ -281,15 +302,20 @@ impl Driver {
         }
     }
 
-    /// Groups at rest with a replica at this peer: a leader asks who still follows, a follower waits for its leader.
-    fn wake_groups_of(&mut self, id: PeerId, heard: Tick) {
+    /// What groups at rest believe of their replicas at this peer is in doubt: a leader asks who still follows, a follower
+    /// waits for its leader. That follower's promise ends here, so the peer has to learn of it: by a count of lapses or a
+    /// new connection.
+    fn doubt_groups_of(&mut self, id: PeerId, heard: Tick, which: Doubt) {
         for key in 0..self.groups.len() {
             let Some(slot) = &mut self.groups[key] else { continue };
-            let Leadership { role, leader, .. } = slot.group.leadership();
-            let has_replica = slot.peers.iter().any(|&(_, of)| of == id);
-            let is_led = leader.and_then(|leader| slot.peer_of(leader)) == Some(id);
-            if slot.group.is_resting() && (is_led || (role == Role::Leader && has_replica)) {
-                slot.group.wake_up(self.now, heard);
+            if which == Doubt::Led && slot.group.leadership().role != Role::Leader {
+                continue;
+            }
+            let rested = slot.group.is_resting();
+            for &(replica, _) in slot.peers.iter().filter(|&&(_, of)| of == id) {
+                slot.group.doubt(self.now, replica, heard);
+            }
+            if rested && !slot.group.is_resting() {
                 self.note(key, Ok(()));
             }
         }
@@ -315,15 +341,13 @@ impl Driver {
         }
         let output = slot.group.take_output();
         let violation = slot.violation.clone();
-        let group = slot.id;
+        let (group, now, bounds) = (slot.id, self.now, self.bounds);
         if violation.is_some() {
             self.stop(key);
         } else {
             for message in output.messages {
-                let slot = self.groups[key].as_ref().expect("it was there");
-                let id = slot.peer_of(message.to);
-                if let Some(peer) = id.and_then(|id| self.peers.get_mut(&id)) {
-                    peer.say(self.now, group, message, &self.bounds);
+                if let Some(peer) = self.peer_for(key, message.to) {
+                    peer.say(now, group, message, &bounds);
                 }
             }
             if output.leadership.is_some() {
@@ -366,23 +390,24 @@ impl Driver {
         (!nothing).then_some(turn)
     }
 
-    /// The group is done here; followers at rest are not to wait for a leader that says nothing more.
+    /// The group is done here. Who rests with it is told: it says nothing more.
     fn stop(&mut self, key: usize) {
         self.drop_pipes(key);
         let slot = self.groups[key].as_mut().expect("a group of this driver");
-        slot.stopped = true;
-        let (from, Leadership { role, term, .. }) = (slot.group.id(), slot.group.leadership());
-        if role != Role::Leader {
+        if std::mem::replace(&mut slot.stopped, true) {
             return;
         }
-        let beat = Heartbeat { committed: RaftIndex(0), sent: Tick(0), rest: false };
-        for follower in slot.group.followers() {
-            let message = Message { from, to: follower.replica, term, body: Body::Heartbeat(beat) };
-            let id = slot.peer_of(follower.replica);
-            if let Some(peer) = id.and_then(|id| self.peers.get_mut(&id)) {
-                peer.say(self.now, slot.id, message, &self.bounds);
+        let (now, group) = (self.now, slot.id);
+        for message in slot.group.farewell() {
+            if let Some(peer) = self.peer_for(key, message.to) {
+                peer.say_surely(now, group, message);
             }
         }
+    }
+
+    fn peer_for(&mut self, key: usize, replica: ReplicaId) -> Option<&mut Peer> {
+        let id = self.groups[key].as_ref().and_then(|slot| slot.peer_of(replica))?;
+        self.peers.get_mut(&id)
     }
 
     /// The next frame for a peer's connection. Room in its queue is room for groups that found it full.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::config::{Bounds, Timing};
-use crate::frame::{Frame, MESSAGES_MAX, OFFERS_MAX, encode_messages};
+use crate::frame::{Frame, MESSAGES_MAX, Messages, OFFERS_MAX, encode_messages};
 use crate::ids::{GroupId, Tick};
 use crate::message::{Body, Message};
 
@@ -17,6 +17,10 @@ pub(super) struct Peer {
     /// The latest moment of its clock: our echo.
     echo: Tick,
     pub silent: bool,
+    /// How often what rests on this pair was put in doubt here; it is told with every echo.
+    lapses: u64,
+    /// The same at the other side, since this connection began.
+    their_lapses: Option<u64>,
     beat_due: Tick,
     pending: Vec<(GroupId, Message)>,
     offers: usize,
@@ -24,6 +28,16 @@ pub(super) struct Peer {
     queued: u64,
     /// Groups that had something for it and found the queue full.
     pub stalled: BTreeSet<usize>,
+}
+
+/// What a frame says of groups at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    InTime,
+    /// The peer doubts them since its last frame.
+    Lapsed,
+    /// It was overtaken by one that says so: all in it is void.
+    Late,
 }
 
 impl Peer {
@@ -34,6 +48,8 @@ impl Peer {
             acked: None,
             echo: Tick(0),
             silent: true,
+            lapses: 0,
+            their_lapses: None,
             beat_due: now,
             pending: Vec::new(),
             offers: 0,
@@ -52,26 +68,51 @@ impl Peer {
     }
 
     pub fn disconnected(&mut self) {
-        (self.connected, self.acked, self.echo) = (false, None, Tick(0));
+        (self.connected, self.acked, self.echo, self.their_lapses) = (false, None, Tick(0), None);
         self.pending.clear();
         self.offers = 0;
         self.queue.clear();
         self.queued = 0;
     }
 
-    pub fn heard(&mut self, now: Tick, sent: Tick, echo: Tick) {
-        self.heard = now;
-        self.echo = self.echo.max(sent);
-        self.acked = self.acked.max((echo > Tick(0)).then_some(echo));
+    pub fn is_away(&self) -> bool {
+        !self.connected || self.silent
+    }
+
+    /// What groups at rest believe of this pair is in doubt: the next echo says so, or the connection that begins anew.
+    /// What was said of a rest before, and travels with that echo, is void.
+    pub fn lapse(&mut self) {
+        self.lapses += 1;
+        self.pending.iter_mut().for_each(|(_, message)| message.take_back_rest());
+    }
+
+    pub fn heard(&mut self, messages: &Messages) -> Heard {
+        let known = *self.their_lapses.get_or_insert(messages.lapses);
+        if messages.lapses < known {
+            return Heard::Late;
+        }
+        self.echo = self.echo.max(messages.sent);
+        self.acked = self.acked.max((messages.echo > Tick(0)).then_some(messages.echo));
+        self.their_lapses = Some(messages.lapses);
+        if messages.lapses == known { Heard::InTime } else { Heard::Lapsed }
     }
 
     /// To a peer that can't be reached nothing is said, nor more than fits: Raft says it again.
     pub fn say(&mut self, now: Tick, group: GroupId, message: Message, bounds: &Bounds) {
         let is_offer = matches!(message.body, Body::SnapshotOffer(_));
         if !self.has_room(bounds) || (is_offer && self.offers == OFFERS_MAX) {
+            self.lapse();
             return;
         }
         self.offers += usize::from(is_offer);
+        self.say_surely(now, group, message);
+    }
+
+    /// Whether there is room or not: once in a group's life.
+    pub fn say_surely(&mut self, now: Tick, group: GroupId, message: Message) {
+        if !self.connected {
+            return;
+        }
         self.pending.push((group, message));
         if self.pending.len() == MESSAGES_MAX {
             self.flush_pending(now);
@@ -79,7 +120,7 @@ impl Peer {
     }
 
     fn flush_pending(&mut self, now: Tick) {
-        let frame = encode_messages(now, self.echo, &self.pending);
+        let frame = encode_messages(now, self.echo, self.lapses, &self.pending);
         self.pending.clear();
         self.offers = 0;
         self.push(frame);

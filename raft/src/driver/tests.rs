@@ -14,6 +14,8 @@ struct Cluster {
     logs: HashMap<(usize, GroupId), Vec<Entry>>,
     frames: usize,
     dead: Option<usize>,
+    /// What this one says is lost.
+    mute: Option<usize>,
     now: Tick,
 }
 
@@ -50,7 +52,7 @@ impl Cluster {
                 driver.peer_connected(now, peer);
             });
         }
-        Cluster { drivers, logs, frames: 0, dead: None, now }
+        Cluster { drivers, logs, frames: 0, dead: None, mute: None, now }
     }
 
     fn run(&mut self, ticks: u64) {
@@ -78,7 +80,7 @@ impl Cluster {
                 while let Some(frame) = self.drivers[at].take_frame(PeerId(to as u64)) {
                     sent = true;
                     self.frames += 1;
-                    if Some(to) != self.dead {
+                    if Some(to) != self.dead && Some(at) != self.mute {
                         let content = read(&frame);
                         self.drivers[to].receive(self.now, PeerId(at as u64), content);
                     }
@@ -203,4 +205,100 @@ fn a_follower_that_was_away_gets_all_it_missed() {
     cluster.run(60);
     assert_eq!(cluster.logs[&(away, group(0))], cluster.logs[&(leader, group(0))]);
     assert_eq!(cluster.drivers[leader].in_flight_bytes(), 0);
+}
+
+impl Cluster {
+    fn looks(&self) -> u64 {
+        self.drivers.iter().map(|driver| driver.counters().looks).sum()
+    }
+
+    fn connect(&mut self, at: usize, connects: bool) {
+        for other in (0..3).filter(|&other| other != at) {
+            for (one, other) in [(at, other), (other, at)] {
+                let peer = PeerId(other as u64);
+                match connects {
+                    true => self.drivers[one].peer_connected(self.now, peer),
+                    false => self.drivers[one].peer_disconnected(self.now, peer),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_with_a_dead_replica_rest_and_wake_when_its_peer_is_back() {
+    let groups = 50;
+    let mut cluster = Cluster::new(groups);
+    cluster.run(400);
+    cluster.dead = Some(2);
+    cluster.connect(2, false);
+    cluster.run(400);
+    let (looks, frames) = (cluster.looks(), cluster.frames);
+    cluster.run(100);
+    assert_eq!(cluster.looks(), looks);
+    assert_eq!((cluster.frames - frames) as u64, 2 * 100 / Timing::default().heartbeat);
+    for partition in 0..groups {
+        let leader = cluster.leader(partition).expect("two of three live");
+        cluster.drivers[leader].propose(cluster.now, group(partition), vec!["batch".into()]).unwrap();
+    }
+    cluster.run(200);
+    let looks = cluster.looks();
+    cluster.run(100);
+    assert_eq!(cluster.looks(), looks);
+    cluster.dead = None;
+    cluster.connect(2, true);
+    cluster.run(200);
+    for partition in 0..groups {
+        assert_eq!(cluster.logs[&(2, group(partition))], cluster.logs[&(0, group(partition))]);
+    }
+    let looks = cluster.looks();
+    cluster.run(100);
+    assert_eq!(cluster.looks(), looks);
+}
+
+/// It hears all that they say: only its followers know that they waited too long.
+#[test]
+fn a_leader_at_rest_learns_that_it_was_not_heard() {
+    let mut cluster = Cluster::new(1);
+    cluster.run(400);
+    let leader = cluster.leader(0).unwrap();
+    let rests = |cluster: &Cluster| cluster.drivers[leader].group(group(0)).unwrap().is_resting();
+    let elections =
+        |cluster: &Cluster| cluster.drivers.iter().map(|driver| driver.counters().elections).sum::<u64>();
+    let before = elections(&cluster);
+    cluster.mute = Some(leader);
+    let woken = (1..100).find(|_| {
+        cluster.run(1);
+        !rests(&cluster)
+    });
+    assert!(woken.is_some_and(|ticks| ticks <= Timing::default().election + 1), "{woken:?}");
+    assert_eq!(elections(&cluster), before);
+    assert_eq!(cluster.leader(0), None);
+}
+
+#[test]
+fn a_replica_that_moved_to_another_peer_is_reached_there() {
+    let mut cluster = Cluster::new(1);
+    cluster.run(400);
+    let leader = cluster.leader(0).unwrap();
+    let driver = &mut cluster.drivers[leader];
+    let others: Vec<_> = (0..3).filter(|&at| at != leader).collect();
+    let replica = |at: usize| ReplicaId(at as u64 + 1);
+    let moved = PeerId(17);
+    driver.peer_connected(cluster.now, moved);
+    let peers = vec![(replica(others[0]), moved), (replica(others[1]), PeerId(others[1] as u64))];
+    driver.set_peers(cluster.now, group(0), peers);
+    assert!(!driver.group(group(0)).unwrap().is_resting());
+    driver.propose(cluster.now, group(0), vec!["batch".into()]).unwrap();
+    let turns = driver.collect();
+    turns.into_iter().for_each(|turn| cluster.save(leader, turn));
+    let driver = &mut cluster.drivers[leader];
+    driver.send(&mut Memory(&cluster.logs, leader));
+    let mut appends = |id| {
+        let frames = std::iter::from_fn(|| driver.take_frame(id));
+        frames.filter(|frame| matches!(read(frame), Content::Append(..))).count()
+    };
+    assert_eq!((appends(moved), appends(PeerId(others[0] as u64))), (1, 0));
+    driver.forget_peer(cluster.now, moved);
+    assert_eq!(driver.take_frame(moved).map(|frame| frame.bytes()), None);
 }

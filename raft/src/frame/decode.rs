@@ -127,7 +127,7 @@ fn decode_messages(from: fb::Messages<'_>) -> Result<Messages, BadFrame> {
         let body = SnapshotOffer { end, term, membership };
         messages.push(addressed(offer.address(), Body::SnapshotOffer(body)));
     }
-    Ok(Messages { sent: Tick(from.sent()), echo: Tick(from.echo()), messages })
+    Ok(Messages { sent: Tick(from.sent()), echo: Tick(from.echo()), lapses: from.lapses(), messages })
 }
 
 fn decode_vote(vote: &fb::Vote) -> Vote {

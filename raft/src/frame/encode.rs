@@ -115,7 +115,7 @@ impl<'a> Lists<'a> {
 }
 
 /// At most [`super::MESSAGES_MAX`] messages, none an append.
-pub fn encode_messages(sent: Tick, echo: Tick, messages: &[(GroupId, Message)]) -> Frame {
+pub fn encode_messages(sent: Tick, echo: Tick, lapses: u64, messages: &[(GroupId, Message)]) -> Frame {
     let mut lists = Lists::default();
     messages.iter().for_each(|(group, message)| lists.put(*group, message));
     let mut builder = FlatBufferBuilder::with_capacity(192 + super::MESSAGE_BYTES_MAX * messages.len());
@@ -139,6 +139,7 @@ pub fn encode_messages(sent: Tick, echo: Tick, messages: &[(GroupId, Message)]) 
     let args = fb::MessagesArgs {
         sent: sent.0,
         echo: echo.0,
+        lapses,
         beats: list!(lists.beats),
         beat_answers: list!(lists.beat_answers),
         answers: list!(lists.answers),

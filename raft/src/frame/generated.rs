@@ -1676,14 +1676,15 @@ impl<'a> ::flatbuffers::Follow<'a> for Messages<'a> {
 impl<'a> Messages<'a> {
   pub const VT_SENT: ::flatbuffers::VOffsetT = 4;
   pub const VT_ECHO: ::flatbuffers::VOffsetT = 6;
-  pub const VT_BEATS: ::flatbuffers::VOffsetT = 8;
-  pub const VT_BEAT_ANSWERS: ::flatbuffers::VOffsetT = 10;
-  pub const VT_ANSWERS: ::flatbuffers::VOffsetT = 12;
-  pub const VT_VOTES: ::flatbuffers::VOffsetT = 14;
-  pub const VT_VOTE_ANSWERS: ::flatbuffers::VOffsetT = 16;
-  pub const VT_TIMEOUTS: ::flatbuffers::VOffsetT = 18;
-  pub const VT_REMOVALS: ::flatbuffers::VOffsetT = 20;
-  pub const VT_OFFERS: ::flatbuffers::VOffsetT = 22;
+  pub const VT_LAPSES: ::flatbuffers::VOffsetT = 8;
+  pub const VT_BEATS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_BEAT_ANSWERS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_ANSWERS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_VOTES: ::flatbuffers::VOffsetT = 16;
+  pub const VT_VOTE_ANSWERS: ::flatbuffers::VOffsetT = 18;
+  pub const VT_TIMEOUTS: ::flatbuffers::VOffsetT = 20;
+  pub const VT_REMOVALS: ::flatbuffers::VOffsetT = 22;
+  pub const VT_OFFERS: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1695,6 +1696,7 @@ impl<'a> Messages<'a> {
     args: &'args MessagesArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Messages<'bldr>> {
     let mut builder = MessagesBuilder::new(_fbb);
+    builder.add_lapses(args.lapses);
     builder.add_echo(args.echo);
     builder.add_sent(args.sent);
     if let Some(x) = args.offers { builder.add_offers(x); }
@@ -1722,6 +1724,13 @@ impl<'a> Messages<'a> {
     // Created from valid Table for this object
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Messages::VT_ECHO, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn lapses(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Messages::VT_LAPSES, Some(0)).unwrap()}
   }
   #[inline]
   pub fn beats(&self) -> Option<::flatbuffers::Vector<'a, Beat>> {
@@ -1789,6 +1798,7 @@ impl ::flatbuffers::Verifiable for Messages<'_> {
     v.visit_table(pos)?
      .visit_field::<u64>("sent", Self::VT_SENT, false)?
      .visit_field::<u64>("echo", Self::VT_ECHO, false)?
+     .visit_field::<u64>("lapses", Self::VT_LAPSES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Beat>>>("beats", Self::VT_BEATS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Beat>>>("beat_answers", Self::VT_BEAT_ANSWERS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Answer>>>("answers", Self::VT_ANSWERS, false)?
@@ -1804,6 +1814,7 @@ impl ::flatbuffers::Verifiable for Messages<'_> {
 pub struct MessagesArgs<'a> {
     pub sent: u64,
     pub echo: u64,
+    pub lapses: u64,
     pub beats: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Beat>>>,
     pub beat_answers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Beat>>>,
     pub answers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Answer>>>,
@@ -1819,6 +1830,7 @@ impl<'a> Default for MessagesArgs<'a> {
     MessagesArgs {
       sent: 0,
       echo: 0,
+      lapses: 0,
       beats: None,
       beat_answers: None,
       answers: None,
@@ -1843,6 +1855,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MessagesBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_echo(&mut self, echo: u64) {
     self.fbb_.push_slot::<u64>(Messages::VT_ECHO, echo, 0);
+  }
+  #[inline]
+  pub fn add_lapses(&mut self, lapses: u64) {
+    self.fbb_.push_slot::<u64>(Messages::VT_LAPSES, lapses, 0);
   }
   #[inline]
   pub fn add_beats(&mut self, beats: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Beat>>) {
@@ -1896,6 +1912,7 @@ impl ::core::fmt::Debug for Messages<'_> {
     let mut ds = f.debug_struct("Messages");
       ds.field("sent", &self.sent());
       ds.field("echo", &self.echo());
+      ds.field("lapses", &self.lapses());
       ds.field("beats", &self.beats());
       ds.field("beat_answers", &self.beat_answers());
       ds.field("answers", &self.answers());

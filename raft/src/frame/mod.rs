@@ -38,6 +38,10 @@ pub struct Messages {
     pub sent: Tick,
     /// The latest `sent` that came from the receiver.
     pub echo: Tick,
+    /// How often the sender had reason to doubt what groups at rest believe of this pair: it did not hear the receiver for
+    /// long, or could not tell it something. An echo that comes with another number than before is no sign that groups
+    /// which rested before still do.
+    pub lapses: u64,
     pub messages: Vec<(GroupId, Message)>,
 }
 

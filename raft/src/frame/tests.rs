@@ -107,11 +107,11 @@ fn rank(message: &(GroupId, Message)) -> u8 {
 
 proptest! {
     #[test]
-    fn what_is_said_is_heard(sent in tick(), echo in tick(),
+    fn what_is_said_is_heard(sent in tick(), echo in tick(), lapses: u64,
                              mut messages in prop::collection::vec(addressed(small()), 0..20)) {
-        let frame = encode_messages(sent, echo, &messages);
+        let frame = encode_messages(sent, echo, lapses, &messages);
         messages.sort_by_key(rank);
-        prop_assert_eq!(read(&frame), Ok(Content::Messages(Messages { sent, echo, messages })));
+        prop_assert_eq!(read(&frame), Ok(Content::Messages(Messages { sent, echo, lapses, messages })));
     }
 
     #[test]
@@ -133,7 +133,7 @@ proptest! {
                                                  append in addressed(append()), which: bool,
                                                  changes in prop::collection::vec((any::<u16>(), any::<u8>()), 1..6)) {
         let frame = if which {
-            encode_messages(Tick(1), Tick(2), &messages)
+            encode_messages(Tick(1), Tick(2), 3, &messages)
         } else {
             encode_append(append.0, &append.1)
         };
@@ -168,7 +168,7 @@ fn claims_beyond_their_bounds_are_refused_before_a_byte_is_taken() {
 
 #[test]
 fn a_damaged_header_is_told_as_such() {
-    let (prefix, header, body) = whole(&encode_messages(Tick(1), Tick(2), &[]));
+    let (prefix, header, body) = whole(&encode_messages(Tick(1), Tick(2), 3, &[]));
     let mut header = header.to_vec();
     header[9] ^= 1;
     assert!(matches!(decode(prefix, &header, body), Err(BadFrame::Checksum { .. })));
@@ -181,7 +181,7 @@ fn the_fullest_frame_stays_within_its_bounds() {
     let body = Body::AppendAnswer(AppendAnswer { committed: RaftIndex(1), outcome });
     let message = Message { from, to, term, body };
     let messages = vec![(GroupId { topic: 1, partition: 1 }, message); MESSAGES_MAX];
-    let frame = encode_messages(Tick(1), Tick(1), &messages);
+    let frame = encode_messages(Tick(1), Tick(1), 0, &messages);
     let Ok(Content::Messages(read)) = read(&frame) else { panic!("not read") };
     assert_eq!(read.messages.len(), MESSAGES_MAX);
 }

@@ -34,7 +34,10 @@ impl Group {
                 self.hear_answer(message, answer)
             }
             Body::AppendAnswer(_) | Body::VoteAnswer(_) => {
-                self.wake();
+                // A follower leaves a rest at its leader's word: one that comes late for another role is none.
+                if self.leadership.role == Role::Leader {
+                    self.wake();
+                }
                 self.pass_on(&message)
             }
         }
@@ -59,7 +62,9 @@ impl Group {
         if leads {
             self.wake();
         }
-        let promised = self.clock.now < self.clock.promised_until || leads;
+        // What was promised was promised to the leader. Where that asks for a later term's votes it leads no more.
+        let resigned = self.core.leader() == Some(message.from) && message.term > self.core.term();
+        let promised = (self.clock.now < self.clock.promised_until && !resigned) || leads;
         if promised && !forced && message.term >= self.core.term() {
             return Ok(());
         }
@@ -85,7 +90,9 @@ impl Group {
 
     fn hear_answer(&mut self, message: Message, answer: HeartbeatAnswer) -> Result<(), Violation> {
         if message.term == self.core.term() && self.leadership.role == Role::Leader {
-            self.lease.answered(message.from, answer.sent, answer.rest);
+            // An answer from before the group was busy says nothing of a rest now.
+            let rests = answer.rest && answer.sent > self.clock.busy;
+            self.lease.answered(message.from, answer.sent, rests);
             if !answer.rest && self.resting {
                 self.wake();
             }

@@ -35,6 +35,12 @@ impl Lease {
         self.answered.iter_mut().for_each(|answered| answered.rests = false);
     }
 
+    /// It may have woken without a word that came here.
+    pub fn doubt(&mut self, replica: ReplicaId) {
+        let of = self.answered.iter_mut().filter(|answered| answered.replica == replica);
+        of.for_each(|answered| answered.rests = false);
+    }
+
     pub fn rests(&self, replica: ReplicaId) -> bool {
         self.answered.iter().any(|answered| answered.replica == replica && answered.rests)
     }

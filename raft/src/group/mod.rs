@@ -53,7 +53,8 @@ pub struct Output {
     pub leave_joint: bool,
     /// Followers that need what the log no longer has: [`Group::offer_snapshot`] when there is something to fetch.
     pub snapshots_wanted: Vec<ReplicaId>,
-    /// To be fetched from the leader, and [`Group::snapshot_installed`] told when it is in place.
+    /// To be fetched from the leader, and [`Group::snapshot_installed`] told when it is in place. It is said again while the
+    /// leader does not know that.
     pub install: Option<SnapshotOffer>,
     /// The group goes on without this replica.
     pub removed: bool,
@@ -106,6 +107,10 @@ pub struct Group {
     /// Of the heartbeat that is being answered.
     echo: HeartbeatAnswer,
     resting: bool,
+    /// Replicas that can't be reached, as the driver last said.
+    away: Vec<ReplicaId>,
+    /// When to ask the followers that were offered a snapshot what they have.
+    offers: Vec<(ReplicaId, Tick)>,
     removed: bool,
     output: Output,
 }
@@ -199,15 +204,19 @@ impl Group {
         self.absorb(Payloads::None)
     }
 
-    /// Retention took the entries below `first`, all of them below [`Group::applied`].
+    /// Retention took the entries below `first`, all of them below [`Group::applied`] and known to the log as committed:
+    /// the output that says so was taken.
     pub fn drop_below(&mut self, first: RaftIndex) {
         self.core.drop_below(first);
     }
 
-    /// There is state for this follower to fetch, and it is told so.
+    /// There is state for this follower to fetch, and it is told so. If it does not have it in time it shows up in
+    /// [`Output::snapshots_wanted`] again.
     pub fn offer_snapshot(&mut self, now: Tick, to: ReplicaId, offer: &SnapshotOffer) {
         self.clock.now = now;
         self.core.offer_snapshot(to, offer);
+        self.offers.retain(|&(replica, _)| replica != to);
+        self.offers.push((to, now.after(self.clock.timing.snapshot)));
         self.absorb_own(Payloads::None);
     }
 
@@ -335,6 +344,7 @@ impl Group {
         if changed {
             self.resting = false;
             self.lease.clear();
+            self.offers.clear();
             self.clock.role_changed(leadership.role);
             if before.term != leadership.term {
                 self.clock.leader_sent = Tick(0);

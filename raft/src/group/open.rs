@@ -46,6 +46,8 @@ impl Group {
             clock: Clock::new(timing, Random::new(seed), now),
             lease: Lease::default(),
             memberships: vec![log.membership()],
+            away: Vec::new(),
+            offers: Vec::new(),
             removed: false,
             committed: RaftIndex(0),
             echo: HeartbeatAnswer { committed: RaftIndex(0), sent: Tick(0), rest: false },

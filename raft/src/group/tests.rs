@@ -32,6 +32,7 @@ fn save(group: &mut Group, now: Tick) -> Output {
         all.membership = more.membership.or(all.membership);
         all.leadership = more.leadership.or(all.leadership);
         all.removed |= more.removed;
+        all.snapshots_wanted.append(&mut more.snapshots_wanted);
         all.leave_joint = more.leave_joint;
     }
 }
@@ -131,8 +132,9 @@ fn another_life_of_the_replica_does_not_hear_its_messages() {
     assert!(!group.has_output());
 }
 
-/// Replicas talk until nothing is left to say. `log`: what leaders appended.
-fn talk(groups: &mut [Group], log: &mut Vec<Entry>, now: Tick) {
+/// Replicas talk until nothing is left to say. `log`: what leaders appended. Says who wants a snapshot.
+fn talk(groups: &mut [Group], log: &mut Vec<Entry>, now: Tick) -> Vec<ReplicaId> {
+    let mut wanted = Vec::new();
     loop {
         let mut messages = Vec::new();
         for group in groups.iter_mut() {
@@ -149,9 +151,10 @@ fn talk(groups: &mut [Group], log: &mut Vec<Entry>, now: Tick) {
                 messages.push(Message { from: group.id, to: order.to, term: order.term, body });
             }
             messages.extend(output.messages);
+            wanted.extend(output.snapshots_wanted);
         }
         if messages.is_empty() {
-            return;
+            return wanted;
         }
         for message in messages {
             if let Some(group) = groups.iter_mut().find(|group| group.id == message.to) {
@@ -406,4 +409,91 @@ fn a_membership_is_told_no_later_than_its_commit() {
     let output = group.take_output();
     assert_eq!((output.committed, output.append.len()), (Some(RaftIndex(4)), 1));
     assert_eq!(output.membership, Some((RaftIndex(4), Membership::of_voters(&with_another))));
+}
+
+fn rested() -> (Vec<Group>, Vec<Entry>) {
+    let (mut groups, mut log) = led_by_a(&[A, B, C]);
+    for ticks in 1..100 {
+        groups[0].tick(LATE.after(ticks)).unwrap();
+        talk(&mut groups, &mut log, LATE.after(ticks));
+    }
+    assert!(groups.iter().all(Group::is_resting));
+    (groups, log)
+}
+
+/// Who rests with a leader promised it, and it alone, not to vote: it may be the only one that asks.
+#[test]
+fn a_leader_that_resigned_has_the_votes_of_who_rests_with_it() {
+    let (mut groups, _) = rested();
+    let now = LATE.after(100);
+    groups[0].doubt(now, B, now);
+    let asked = (1..200).find_map(|ticks| {
+        groups[0].tick(now.after(ticks)).unwrap();
+        let said = save(&mut groups[0], now.after(ticks)).messages;
+        said.into_iter().find(|message| message.to == B && matches!(message.body, Body::Vote(_)))
+    });
+    groups[1].keep_promise(now.after(200));
+    groups[1].step(now.after(200), asked.expect("a leader without followers")).unwrap();
+    let answers = save(&mut groups[1], now.after(200)).messages;
+    assert!(answers.iter().any(|answer| matches!(answer.body, Body::VoteAnswer(answer) if answer.granted)));
+}
+
+#[test]
+fn an_answer_that_comes_late_wakes_no_follower() {
+    let (mut groups, _) = rested();
+    let (committed, committed_term) = (RaftIndex(0), Term(0));
+    let body = Body::VoteAnswer(VoteAnswer { pre: true, granted: false, committed, committed_term });
+    groups[1].step(LATE.after(100), Message { from: C, to: B, term: Term(1), body }).unwrap();
+    assert!(groups[1].is_resting());
+}
+
+/// An answer that agrees to a rest and is not sent yet would outlive it.
+#[test]
+fn who_wakes_takes_back_that_it_rests() {
+    let (mut groups, _) = rested();
+    let (now, term) = (LATE.after(100), groups[0].leadership().term);
+    let beat = Heartbeat { committed: groups[1].next_index(), sent: now, rest: true };
+    let beat = Message { from: A, to: B, term, body: Body::Heartbeat(beat) };
+    groups[1].step(now, beat).unwrap();
+    groups[1].doubt(now, A, now);
+    let agrees = |message: &Message| matches!(message.body, Body::HeartbeatAnswer(answer) if answer.rest);
+    let output = groups[1].take_output();
+    assert!(!output.messages.is_empty() && !output.messages.iter().any(agrees));
+}
+
+#[test]
+fn an_answer_from_before_the_last_word_agrees_to_no_rest() {
+    let (mut groups, _) = rested();
+    let now = LATE.after(100);
+    groups[0].propose(now, vec!["batch".into()]).unwrap();
+    let answer = HeartbeatAnswer { committed: RaftIndex(0), sent: LATE.after(99), rest: true };
+    let term = groups[0].leadership().term;
+    groups[0].step(now, Message { from: B, to: A, term, body: Body::HeartbeatAnswer(answer) }).unwrap();
+    assert!(!groups[0].lease.rests(B));
+}
+
+/// The transfer dies, and nobody says so.
+#[test]
+fn a_snapshot_that_is_never_answered_is_wanted_again() {
+    let joined = ReplicaId(4);
+    let (mut groups, ref mut log) = led_by_a(&[A, B, C]);
+    groups[0].propose(LATE, vec!["batch".into(), "more".into()]).unwrap();
+    talk(&mut groups, log, LATE);
+    let applied = groups[0].applied();
+    groups[0].drop_below(applied);
+    groups.push(Group::open(joined, Timing::default(), 4, &Kept::new(0, &[A, B, C]), Tick(1)).unwrap());
+    groups[0].change_membership(LATE, vec![A, B, C], vec![joined]).unwrap();
+    let mut wanted = talk(&mut groups, log, LATE);
+    wanted.dedup();
+    assert_eq!(wanted, [joined]);
+    let (term, end) = (groups[0].leadership().term, groups[0].applied());
+    let offer = SnapshotOffer { end, term, membership: groups[0].membership().clone() };
+    groups[0].offer_snapshot(LATE, joined, &offer);
+    let timing = Timing::default();
+    let again = (1..2 * timing.snapshot).find(|&ticks| {
+        groups[0].tick(LATE.after(ticks)).unwrap();
+        !talk(&mut groups, log, LATE.after(ticks)).is_empty()
+    });
+    let due = timing.snapshot..=timing.snapshot + 2 * timing.heartbeat;
+    assert!(again.is_some_and(|ticks| due.contains(&ticks)), "{again:?}");
 }

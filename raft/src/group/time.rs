@@ -132,6 +132,9 @@ impl Group {
             self.clock.quorum_due = now.after(self.clock.timing.election);
             self.core.check_quorum();
         }
+        let (late, waiting) = self.offers.drain(..).partition(|&(_, due)| now >= due);
+        self.offers = waiting;
+        late.into_iter().for_each(|(follower, _)| self.core.snapshot_failed(follower));
         if self.core.role() == Role::Leader && self.clock.transfer_due.is_some_and(|due| now >= due) {
             self.end_transfer();
         } else if self.core.role() == Role::Leader && now >= self.clock.heartbeat_due {
@@ -162,24 +165,64 @@ impl Group {
         self.gate.all_durable() && self.core.committed() == self.next_index() && self.memberships.len() == 1
     }
 
+    /// Who can't be reached is not waited for, as long as a majority can: its peer's return wakes the group.
     fn may_rest(&self) -> bool {
         let next = self.next_index();
-        let has_all = |follower: Progress| follower.matched == next && follower.committed == next;
+        let has_all = |follower: &Progress| follower.matched == next && follower.committed == next;
         self.all_is_said()
             && self.core.committed_in_term()
             && self.clock.transfer_due.is_none()
             && !self.membership().is_joint()
-            && self.core.followers().all(has_all)
+            && self.membership().quorum(|replica| replica == self.id || !self.away.contains(&replica))
+                == Some(true)
+            && self.present_followers().all(|follower| has_all(&follower))
+    }
+
+    fn present_followers(&self) -> impl Iterator<Item = Progress> {
+        self.core.followers().filter(|follower| !self.away.contains(&follower.replica))
     }
 
     pub(super) fn rest_if_all_agree(&mut self) {
         let leads = self.leadership.role == Role::Leader;
         if leads
             && self.may_rest()
-            && self.core.followers().all(|follower| self.lease.rests(follower.replica))
+            && self.present_followers().all(|follower| self.lease.rests(follower.replica))
         {
             self.resting = true;
             self.core.shrink();
+        }
+    }
+
+    /// Replicas that can't be reached now: to be told of a leader before its time comes.
+    pub fn set_away(&mut self, away: Vec<ReplicaId>) {
+        self.away = away;
+    }
+
+    /// What this replica said of its rest, or will, may be lost, or it came back. A leader asks it; `heard` as in
+    /// [`Group::wake_up`].
+    pub fn doubt(&mut self, now: Tick, replica: ReplicaId, heard: Tick) {
+        self.away.retain(|&away| away != replica);
+        self.lease.doubt(replica);
+        if self.leadership.role == Role::Leader || self.leadership.leader == Some(replica) {
+            self.wake_up(now, heard);
+        }
+    }
+
+    /// The last words of this replica, to those that may rest with it: they are not to wait for its leadership, nor to
+    /// count on its promise.
+    pub fn farewell(&self) -> Vec<Message> {
+        let said = |to, body| Message { from: self.id, to, term: self.core.term(), body };
+        let beat = Heartbeat { committed: RaftIndex(0), sent: Tick(0), rest: false };
+        match self.leadership {
+            Leadership { role: Role::Leader, .. } => {
+                let followers = self.core.followers();
+                followers.map(|follower| said(follower.replica, Body::Heartbeat(beat))).collect()
+            }
+            Leadership { leader: Some(leader), .. } if self.resting => {
+                let answer = HeartbeatAnswer { rest: false, ..self.echo };
+                vec![said(leader, Body::HeartbeatAnswer(answer))]
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -192,6 +235,7 @@ impl Group {
         if !std::mem::take(&mut self.resting) {
             return;
         }
+        self.output.messages.iter_mut().for_each(Message::take_back_rest);
         if self.leadership.role == Role::Leader {
             self.clock.heartbeat_due = self.clock.now;
             self.clock.quorum_due = self.clock.now.after(self.clock.timing.election);

@@ -125,6 +125,10 @@ impl Disk {
         self.committed = self.checkpoint;
     }
 
+    pub fn forget_vote(&mut self) {
+        self.hard_state.vote = None;
+    }
+
     /// Retention.
     pub fn drop_below(&mut self, first: RaftIndex) {
         if first <= self.start.first {

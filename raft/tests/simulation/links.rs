@@ -1,6 +1,6 @@
-//! Connections between brokers: in order each, delayed, cut, and in hostile worlds losing and doubling frames.
+//! Connections between shards: in order each, delayed, cut, and in hostile worlds losing and doubling frames.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use corelog_raft::frame::Frame;
 use corelog_raft::{PeerId, Random};
@@ -14,16 +14,29 @@ struct Link {
 #[derive(Default)]
 pub struct Links {
     links: BTreeMap<(PeerId, PeerId), Link>,
-    /// No frame passes in this direction.
-    pub cut: BTreeSet<(PeerId, PeerId)>,
+    /// Until then no frame passes in this direction.
+    cuts: BTreeMap<(PeerId, PeerId), u64>,
     /// Of a hundred frames so many are lost, and as many come twice.
-    pub hostile: u64,
+    hostile: u64,
     delay: u64,
 }
 
 impl Links {
     pub fn new(hostile: u64, delay: u64) -> Links {
         Links { hostile, delay, ..Links::default() }
+    }
+
+    pub fn heal(&mut self) {
+        self.cuts.clear();
+        self.hostile = 0;
+    }
+
+    pub fn cut(&mut self, from: PeerId, to: PeerId, until: u64) {
+        self.cuts.insert((from, to), until);
+    }
+
+    pub fn is_cut(&self, now: u64, from: PeerId, to: PeerId) -> bool {
+        self.cuts.get(&(from, to)).is_some_and(|&until| now < until)
     }
 
     pub fn send(&mut self, now: u64, from: PeerId, to: PeerId, frame: Frame, random: &mut Random) {
@@ -45,7 +58,7 @@ impl Links {
     pub fn arrivals(&mut self, now: u64) -> Vec<(PeerId, PeerId, Frame)> {
         let mut arrived = Vec::new();
         for (&(from, to), link) in &mut self.links {
-            if self.cut.contains(&(from, to)) {
+            if self.cuts.get(&(from, to)).is_some_and(|&until| now < until) {
                 continue;
             }
             for queue in &mut link.queues {

@@ -147,6 +147,33 @@ impl Stream {
         }
     }
 
+    /// From now on a peer whose kernel acknowledges nothing for this long is taken for dead, as
+    /// [`ListenOptions::dead_after`] says of those that were accepted.
+    pub fn set_dead_after(&self, dead_after: Duration) -> io::Result<()> {
+        match &self.inner {
+            AnyStream::Real(stream) => stream.set_dead_after(dead_after),
+            AnyStream::Sim(stream) => {
+                stream.set_dead_after(dead_after);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the connection off this core, to be attached to another. The stream comes back as long as there is a clone of it, or
+    /// an operation of it that the kernel has not let go of: a read that was begun must have ended, not been dropped.
+    pub fn detach(self) -> Result<Detached, Stream> {
+        match self.inner {
+            AnyStream::Real(stream) => match stream.detach() {
+                Ok(inner) => Ok(Detached { inner: AnyDetached::Real(inner) }),
+                Err(stream) => Err(Stream { inner: AnyStream::Real(stream) }),
+            },
+            AnyStream::Sim(stream) => match stream.detach() {
+                Ok(inner) => Ok(Detached { inner: AnyDetached::Sim(inner) }),
+                Err(stream) => Err(Stream { inner: AnyStream::Sim(stream) }),
+            },
+        }
+    }
+
     /// Ends both directions: pending and later reads and sends finish (with 0 bytes or an error).
     pub fn shutdown(&self) {
         match &self.inner {
@@ -167,6 +194,27 @@ impl Stream {
             AnyStream::Real(stream) => stream.local_addr(),
             AnyStream::Sim(stream) => stream.local_addr(),
         }
+    }
+}
+
+/// A connection on its way between two cores of a process. Dropped there, it is closed.
+pub struct Detached {
+    inner: AnyDetached,
+}
+
+enum AnyDetached {
+    Real(real::net::Detached),
+    Sim(sim::net::Detached),
+}
+
+impl Detached {
+    /// The calling core has it from now on.
+    pub fn attach(self) -> Stream {
+        let inner = match self.inner {
+            AnyDetached::Real(detached) => AnyStream::Real(detached.attach()),
+            AnyDetached::Sim(detached) => AnyStream::Sim(detached.attach()),
+        };
+        Stream { inner }
     }
 }
 

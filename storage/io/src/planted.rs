@@ -37,6 +37,16 @@ pub enum Fault {
     TermsIgnored,
     /// A vote is given before it is durable.
     VoteNotAwaited,
+    /// Members of a generation that is over are told nothing of it, and commit.
+    FormerGenerationsGoOn,
+    /// Answers to Fetch keep their room, as long as it is little.
+    FetchesKeepTheirRoom,
+    /// Deleted topics keep their directories, at a start too.
+    DeletedTopicsStay,
+    /// A connection to a broker that says nothing is kept.
+    SilentPeersAreKept,
+    /// Whichever process says last that it is a broker counts as it.
+    AnyIncarnationIsTaken,
 }
 
 #[cfg(debug_assertions)]

@@ -81,17 +81,12 @@ pub async fn yield_now() {
 
 /// Yields if this task has had its turn's time: call it in loops that may run long without awaiting.
 pub async fn yield_if_needed() {
-    match world::current() {
-        World::Real(core) => {
-            if core.turn_is_over() {
-                glommio::executor().yield_task_queue_now().await;
-            }
-        }
-        World::Sim(context) => {
-            if turn::spent() > TURN || context.gives_way() {
-                yield_once().await;
-            }
-        }
+    let turn_is_over = world::with_current(|world| match world {
+        World::Real(core) => core.turn_is_over(),
+        World::Sim(context) => turn::spent() > TURN || context.gives_way(),
+    });
+    if turn_is_over {
+        yield_now().await;
     }
 }
 

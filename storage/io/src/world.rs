@@ -14,6 +14,8 @@ thread_local! {
     static CURRENT: RefCell<Option<World>> = const { RefCell::new(None) };
 }
 
+const NO_CORE: &str = "called outside a core: run it under run_glommio or a Sim";
+
 /// The world of the calling core, if the thread is one.
 pub(crate) fn try_current() -> Option<World> {
     CURRENT.with(|current| current.borrow().clone())
@@ -21,7 +23,12 @@ pub(crate) fn try_current() -> Option<World> {
 
 /// The world of the calling core. Panics outside a core: the caller reached for a core's service from elsewhere.
 pub(crate) fn current() -> World {
-    try_current().expect("called outside a core: run it under run_glommio or a Sim")
+    try_current().expect(NO_CORE)
+}
+
+/// What `look` sees in the world of the calling core, where no handle on it is to be kept. Panics as [`current`] does.
+pub(crate) fn with_current<T>(look: impl FnOnce(&World) -> T) -> T {
+    CURRENT.with_borrow(|current| look(current.as_ref().expect(NO_CORE)))
 }
 
 /// Makes `world` the calling thread's until it ends.

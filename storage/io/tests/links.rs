@@ -302,3 +302,21 @@ fn links_are_each_machines_own() {
     assert_eq!(*reached.borrow(), [(1, false), (2, true)]);
     assert!(machines.iter().all(Process::is_running) && sim.elapsed() > SECOND);
 }
+
+#[test]
+fn who_connected_notices_a_silent_peer_too_if_it_asks_for_it() {
+    for seed in 0..20 {
+        let world = world(seed);
+        let (addr, back) = (world.addr, world.back.clone());
+        world.sim.block_on(async move {
+            let [patient, other] =
+                [Stream::connect(addr).await.unwrap(), Stream::connect(addr).await.unwrap()];
+            other.set_dead_after(SECOND * 10).unwrap();
+            back.cut();
+            let since = now();
+            assert_eq!(answer(&other).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            assert_eq!((now() - since).as_secs(), 10);
+            assert!(timeout(SECOND * 60, answer(&patient)).await.is_err());
+        });
+    }
+}

@@ -5,8 +5,8 @@ mod common;
 use bytes::{Bytes, BytesMut};
 use common::in_both_worlds;
 use corelog_io::{
-    AlignedBuf, File, ListenOptions, Listener, OpenOptions, Part, Queue, Seat, Stream, mesh, sleep, spawn,
-    timeout, yield_now,
+    AlignedBuf, Detached, File, ListenOptions, Listener, OpenOptions, Part, Queue, Seat, Stream, mesh, sleep,
+    spawn, timeout, yield_now,
 };
 use std::io;
 use std::net::SocketAddr;
@@ -287,6 +287,48 @@ async fn serve_and_ask(core: usize, seat: Seat<()>, addr: SocketAddr) {
     senders.send(1 - core, ()).await.unwrap();
     receiver.recv().await.unwrap();
     drop(serving);
+}
+
+#[test]
+fn a_connection_moves_to_another_core() {
+    common::in_glommio_with(mesh(2, 1), |world, seat| move_connections(world.ctx.core, seat));
+    for seed in 0..20 {
+        common::in_simulation_with(seed, mesh(2, 1), |world, seat| move_connections(world.ctx.core, seat));
+    }
+}
+
+/// Core 0 reads the first byte of each connection, core 1 serves the rest.
+async fn move_connections(core: usize, seat: Seat<Detached>) {
+    let (senders, mut receiver) = seat.join(core).await;
+    if core == 1 {
+        drop(senders);
+        while let Some((_, detached)) = receiver.recv().await {
+            let stream = detached.attach();
+            let mut rest = BytesMut::new();
+            while rest.len() < 99 {
+                assert!(stream.read(&mut rest, 1000).await.unwrap() > 0);
+            }
+            stream.send(vec![Part::Bytes(rest.freeze())]).await.unwrap();
+        }
+        return;
+    }
+    for round in 0..10 {
+        let (client, server) = connected().await;
+        client.send(vec![pattern(100).into()]).await.unwrap();
+        let mut first = BytesMut::new();
+        server.read(&mut first, 1).await.unwrap();
+        assert!(server.clone().detach().is_err(), "a clone of it is still here");
+        let detached = server.detach().unwrap_or_else(|_| panic!("nothing else has it"));
+        if round == 0 {
+            // Nobody takes it.
+            drop(detached);
+            assert!(matches!(client.read(&mut BytesMut::new(), 10).await, Ok(0) | Err(_)));
+            continue;
+        }
+        senders.send(1, detached).await.unwrap();
+        assert_eq!(read_all(&client, 1000).await, pattern(100)[1..]);
+        assert_eq!(client.taken(), 100);
+    }
 }
 
 #[test]

@@ -15,7 +15,8 @@ pub trait Leads {
     ///
     /// # Errors
     /// Why not, for whoever wanted it appended.
-    fn take(&self, log: LogId, index: RaftIndex, header: &BatchHeader, bytes: &Bytes) -> Result<(), NotTaken>;
+    fn take(&self, log: LogId, index: RaftIndex, header: &BatchHeader, bytes: &Bytes)
+    -> Result<(), NotTaken>;
 }
 
 /// The group does not take the batch.

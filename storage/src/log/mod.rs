@@ -55,13 +55,14 @@ mod transfer;
 pub use append::{AppendBatch, Appended, BatchKind};
 pub use entries::Entry;
 pub use follow::Accepted;
+pub use lead::{Leads, NotTaken};
 pub use lookup::TimestampOffset;
 pub use read::Read;
 pub use reset::LogStart;
 pub use stats::{LogStats, Traffic};
-pub use lead::{Leads, NotTaken};
 pub use transfer::{SegmentInfo, SegmentList};
 
+use crate::batch;
 use crate::config::LogConfig;
 use crate::error::StorageError;
 use crate::format::checkpoint::{ActiveSegmentState, Committed, LogCheckpoint};
@@ -461,9 +462,9 @@ impl State {
         while let Some(batch) = self.tail.at_index(self.durable.index)
             && batch.sequence <= sequence
         {
-            let header = BatchHeader::parse(&batch.bytes).expect("the tail holds batches");
-            self.terms.note(header.partition_leader_epoch, batch.index, header.base_offset);
-            self.durable = end_after(batch, &header);
+            let term = batch::leader_epoch(&batch.bytes);
+            self.terms.note(term, batch.index, batch.base_offset);
+            self.durable = End { offset: batch.next_offset, index: batch.index.next(), term };
         }
     }
 

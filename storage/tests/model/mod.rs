@@ -6,9 +6,10 @@ mod truth;
 mod work;
 
 use crate::world::{log_id, open_all};
+use corelog_io::Dice;
 use corelog_io::sim::{Process, Sim};
 use corelog_storage::{CommitMode, LogConfig, LogId, RaftIndex, ShardStorage, StorageError};
-use plan::{Commits, Dice, Faults, Plan};
+use plan::{Commits, Faults, Plan};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;

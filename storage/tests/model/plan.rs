@@ -1,6 +1,7 @@
 //! What one seed does: settings, and which faults strike.
 
 use crate::world::DIR;
+use corelog_io::Dice;
 use corelog_storage::{CommitMode, LogConfig, StorageConfig};
 use std::time::Duration;
 
@@ -51,27 +52,6 @@ pub struct Plan {
     pub write_caching: bool,
     pub commits: Commits,
     pub uncommitted_bytes_max: u64,
-}
-
-/// A small generator for the plan itself (SplitMix64).
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
 }
 
 impl Plan {

@@ -1,25 +1,22 @@
 //! Random numbers that a seed repeats.
 
+use corelog_wire::testing;
+
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub struct Random(testing::Random);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Random(seed)
+        Random(testing::Random(seed))
     }
 
-    /// splitmix64.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.bits()
     }
 
     /// Less than `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.bits() % bound
+        self.0.below(bound)
     }
 
     pub fn between(&mut self, least: u64, most: u64) -> u64 {

@@ -64,7 +64,7 @@ pub fn turn(running: &Running, options: &Options, rates: &Rates, progress: &Prog
         let suffix = match of {
             Kind::Kafka => ", half of Kafka",
             Kind::KafkaFsync => ", half of fsync",
-            Kind::Corelog | Kind::CorelogCaching => "",
+            Kind::Corelog | Kind::CorelogCaching | Kind::CorelogOther => "",
         };
         let mut figures = Vec::new();
         if let Some(consumed) = &report.consumed {

@@ -81,7 +81,8 @@ pub(super) static ROWS: &[Spec] = &[
         "A connection idle for this long is closed; -1 keeps it for ever.",
     )
     .ms(),
-    int("max.connections", "2147483647", Check::AtLeast(0), "The most connections open at once.").dynamic(),
+    // With 0 nobody could come to set it higher.
+    int("max.connections", "2147483647", Check::AtLeast(1), "The most connections open at once.").dynamic(),
     int(
         "max.connections.per.ip",
         "2147483647",

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use corelog_io::{Instant, sleep};
 use corelog_wire::records::{BatchHeader, patch_base_offset};
 
-use crate::coordinator::{CoordinatorLog, LogRead, ReadFailed, WriteFailure, WriteLost};
+use crate::coordinator::{CoordinatorLog, LogRead, NotAppended, ReadFailed, WriteFailure, WriteLost};
 
 #[derive(Default)]
 pub struct FakeLog {
@@ -22,6 +22,8 @@ pub struct FakeLog {
     readable_from: RefCell<BTreeMap<i64, Instant>>,
     pub leader_epoch: Cell<i32>,
     pub refuse: Cell<Option<WriteFailure>>,
+    /// It is led in another epoch.
+    pub fences: Cell<bool>,
     /// The next writes are lost; in the log all the same.
     pub lose: Cell<bool>,
 }
@@ -31,10 +33,13 @@ type Durable = Pin<Box<dyn Future<Output = Result<(), WriteLost>>>>;
 impl CoordinatorLog for Rc<FakeLog> {
     type Durable = Durable;
 
-    async fn append(&self, batch: Bytes) -> Result<Durable, WriteFailure> {
+    async fn append(&self, batch: Bytes) -> Result<Durable, NotAppended> {
         sleep(self.append_takes.get()).await;
         if let Some(failure) = self.refuse.get() {
-            return Err(failure);
+            return Err(NotAppended::Refused(failure));
+        }
+        if self.fences.get() {
+            return Err(NotAppended::Fenced);
         }
         let mut bytes = batch.to_vec();
         let mut batches = self.batches.borrow_mut();

@@ -137,6 +137,25 @@ fn a_lost_write_ends_the_state_and_it_is_loaded_again() {
     });
 }
 
+/// What the log had taken by then is told; nobody is served what others may have written over.
+#[test]
+fn a_coordinator_ends_whose_log_is_led_in_another_epoch() {
+    Sim::new(12).block_on(async {
+        let log = Rc::new(FakeLog::default());
+        let (partition, _) = start(&log);
+        assert_eq!(ask(&partition, Request::Add("a", 1)).await, is(1));
+        let waiting = send(&partition, Request::Wait);
+        log.durable_takes.set(Duration::from_millis(20));
+        let before = send(&partition, Request::Add("a", 1));
+        sleep(Duration::from_millis(5)).await;
+        log.fences.set(true);
+        let after = send(&partition, Request::Add("a", 1));
+        assert_eq!((before.await, after.await, waiting.await), (is(2), ELSEWHERE, ELSEWHERE));
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(ask(&partition, Request::Get("a")).await, ELSEWHERE);
+    });
+}
+
 #[test]
 fn closing_answers_whoever_waits_and_gives_room_back() {
     Sim::new(5).block_on(async {

@@ -44,9 +44,9 @@ impl Member {
             instance_id: stored.group_instance_id.clone(),
             client_id: stored.client_id.clone(),
             client_host: stored.client_host.clone(),
-            // Version 0 has none.
+            // Version 0 has none. With none at all each join phase would be over as soon as it has begun, for ever.
             rebalance_timeout_ms: match stored.rebalance_timeout {
-                -1 => stored.session_timeout,
+                ..=0 => stored.session_timeout.max(1),
                 timeout => timeout,
             },
             session_timeout_ms: stored.session_timeout,
@@ -95,4 +95,20 @@ impl Member {
 /// Bytes that protocols hold.
 pub fn protocols_cost(protocols: &[Protocol]) -> usize {
     protocols.iter().map(|protocol| protocol.name.len() + protocol.metadata.len() + 96).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loaded_member_has_a_rebalance_timeout() {
+        for (rebalance_timeout, session_timeout, expected) in
+            [(5, 10, 5), (-1, 10, 10), (0, 10, 10), (i32::MIN, 10, 10), (0, 0, 1)]
+        {
+            let stored = MemberMetadata { rebalance_timeout, session_timeout, ..Default::default() };
+            let loaded = Member::loaded(&stored, None);
+            assert_eq!(loaded.rebalance_timeout_ms, expected, "{stored:?}");
+        }
+    }
 }

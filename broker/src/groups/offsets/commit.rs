@@ -1,5 +1,6 @@
 //! OffsetCommit: by members of a generation, and by anyone for a group without members.
 
+use corelog_io::planted::{Fault, planted};
 use corelog_wire::messages::offset_commit_request::{self, OffsetCommitRequest};
 use corelog_wire::messages::offset_commit_response::{self, OffsetCommitResponse};
 use corelog_wire::{ErrorCode, Str, Uuid};
@@ -171,6 +172,9 @@ impl Groups {
 
 fn check(group: &Group, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
     let generation = request.generation_id_or_member_epoch;
+    if generation >= 0 && planted(Fault::FormerGenerationsGoOn) {
+        return Ok(());
+    }
     if generation < 0 && group.is(GroupState::Empty) {
         return Ok(());
     }

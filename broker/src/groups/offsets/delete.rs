@@ -61,27 +61,22 @@ impl Groups {
 
     /// Removes what groups have committed for topics that were deleted.
     pub fn topics_deleted(&mut self, topics: &[(Str, Uuid)]) {
-        self.remove_offsets_where(|topic, offset| {
+        let keys = self.latest_offsets_where(|topic, offset| {
             let of = |(name, id): &(Str, Uuid)| name == topic && offset.topic_id.is_none_or(|of| of == *id);
             topics.iter().any(of)
         });
-    }
-
-    /// Removes the offsets of topics that are not there any more: those whose deletion found nobody to remove them,
-    /// since the coordinator was loading, or died before the tombstones were in its log.
-    pub(in crate::groups) fn remove_orphaned_offsets(&mut self) {
-        let topics = self.topics.clone();
-        self.remove_offsets_where(|topic, offset| match topics.id(topic) {
-            Some(id) => offset.topic_id.is_some_and(|of| of != id),
-            None => true,
-        });
-    }
-
-    fn remove_offsets_where(&mut self, goes: impl Fn(&Str, &CommittedOffset) -> bool) {
-        let keys = self.latest_offsets_where(goes);
         if !keys.is_empty() {
             info!(offsets = keys.len(), "removing the offsets of deleted topics");
             self.remove_offsets(keys, Vec::new(), None);
+        }
+    }
+
+    /// Whether an offset is of a topic that is not there. Right after a start the metadata may be older than what was loaded: a
+    /// topic that is not there yet looks the same.
+    pub(in crate::groups) fn is_orphan(&self, topic: &Str, offset: &CommittedOffset) -> bool {
+        match self.topics.id(topic) {
+            Some(id) => offset.topic_id.is_some_and(|of| of != id),
+            None => true,
         }
     }
 

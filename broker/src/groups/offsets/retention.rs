@@ -1,4 +1,4 @@
-//! Offsets that nobody needs any more, and groups that hold nothing (KIP-211).
+//! Offsets that nobody needs any more, past their retention or of topics that are gone, and groups that hold nothing (KIP-211).
 
 use std::ops::Bound;
 
@@ -76,8 +76,8 @@ impl Groups {
             let mut keys = Vec::new();
             let mut all_go = true;
             for (topic, partition, offset, is_pending) in self.latest_offsets_of(id) {
-                let ended = from.has_ended(offset, now_ms, retention_ms);
-                if ended && !is_pending && !group.is_subscribed_to(topic) {
+                let ended = from.has_ended(offset, now_ms, retention_ms) && !group.is_subscribed_to(topic);
+                if (ended || self.is_orphan(topic, offset)) && !is_pending {
                     keys.push(OffsetKey { group: id.clone(), topic: topic.clone(), partition });
                 } else {
                     all_go = false;
@@ -90,7 +90,11 @@ impl Groups {
             }
         }
         if !removals.is_empty() {
-            info!(groups = removals.len(), offsets = tombstones, "removing offsets past their retention");
+            info!(
+                groups = removals.len(),
+                offsets = tombstones,
+                "removing offsets past their retention, or of topics that are gone"
+            );
         }
         for (group, keys, group_goes) in removals {
             let groups = if group_goes { vec![group] } else { Vec::new() };

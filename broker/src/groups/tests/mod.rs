@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use corelog_io::Dice;
 use corelog_io::sync::Semaphore;
 use corelog_wire::messages::heartbeat_request::HeartbeatRequest;
 use corelog_wire::messages::join_group_request::{self, JoinGroupRequest};
@@ -114,12 +115,8 @@ impl Bench {
     }
 
     fn loading(config: GroupConfig, memory: GroupMemory, topics: Topics, seed: u64) -> Bench {
-        let mut state = seed;
-        let random = Box::new(move || {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed ^ (mixed >> 31)
-        });
+        let mut dice = Dice(seed);
+        let random = Box::new(move || dice.next());
         Bench {
             coordinator: Coordinator::new(Groups::new(config, memory, topics.ids(), Rc::default(), random)),
             topics,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use corelog_io::Dice;
 use corelog_wire::coordinator_records::GroupMetadataValue;
 use corelog_wire::messages::offset_delete_request::{self, OffsetDeleteRequest};
 
@@ -21,27 +22,6 @@ fn one_seed() {
 fn many_seeds() {
     for seed in 0..150 {
         run(seed);
-    }
-}
-
-/// SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    /// True once in `n`.
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
     }
 }
 
@@ -114,22 +94,22 @@ impl World {
         let (groups_go, writes_fail) = (dice.one_in(3), dice.one_in(3));
         let config = GroupConfig {
             offsets_retention_check_interval_ms: if groups_go { 600_000 } else { u64::MAX },
-            initial_rebalance_delay_ms: [0, 0, 500, 3_000][dice.below(4)],
+            initial_rebalance_delay_ms: [0, 0, 500, 3_000][dice.index(4)],
             group_members_max: if dice.one_in(4) { 3 } else { 100 },
             ..GroupConfig::default()
         };
         let mut bench = Bench::new(config.clone());
         bench.durable = false;
-        let clients = (0..2 + dice.below(7)).map(|index| {
-            let group = GROUPS[dice.below(2)];
-            let version = dice.below(10) as i16;
+        let clients = (0..2 + dice.index(7)).map(|index| {
+            let group = GROUPS[dice.index(2)];
+            let version = dice.index(10) as i16;
             Client {
                 joiner: Joiner {
                     version,
                     group,
                     instance_id: (version >= 5 && dice.one_in(3)).then(|| INSTANCES[index]),
-                    session_timeout_ms: [6_000, 10_000, 30_000][dice.below(3)],
-                    rebalance_timeout_ms: [0, 5_000, 20_000][dice.below(3)],
+                    session_timeout_ms: [6_000, 10_000, 30_000][dice.index(3)],
+                    rebalance_timeout_ms: [0, 5_000, 20_000][dice.index(3)],
                     ..Joiner::default()
                 },
                 group,
@@ -160,17 +140,17 @@ impl World {
     }
 
     fn step(&mut self) {
-        let ms = match self.dice.below(40) {
+        let ms = match self.dice.index(40) {
             0 => 7_000,
             1 => 25_000,
             2 => 400_000,
-            _ => self.dice.below(400) as u64,
+            _ => self.dice.index(400) as u64,
         };
         // Without the clock's jumps past whole sessions, every other step.
         self.bench.pass(if self.dice.one_in(2) { ms.min(400) } else { ms });
-        match self.dice.below(100) {
+        match self.dice.index(100) {
             0..70 => {
-                let client = self.dice.below(self.clients.len());
+                let client = self.dice.index(self.clients.len());
                 self.client_steps(client, true);
             }
             70..94 => self.log_steps(),
@@ -185,7 +165,7 @@ impl World {
         }
         let result = if self.writes_fail && self.dice.one_in(5) {
             self.write_failed = true;
-            Err([WriteFailure::TooLarge, WriteFailure::Unavailable][self.dice.below(2)])
+            Err([WriteFailure::TooLarge, WriteFailure::Unavailable][self.dice.index(2)])
         } else {
             Ok(())
         };
@@ -193,9 +173,9 @@ impl World {
     }
 
     fn administrator_steps(&mut self) {
-        let group = GROUPS[self.dice.below(2)];
-        let topic = TOPICS[self.dice.below(3)];
-        let ticket = match self.dice.below(6) {
+        let group = GROUPS[self.dice.index(2)];
+        let topic = TOPICS[self.dice.index(3)];
+        let ticket = match self.dice.index(6) {
             0 if self.groups_go => self.bench.send(2, GroupRequest::Delete(vec![s(group)])),
             1 => {
                 let partitions = vec![offset_delete_request::Partition { partition_index: 0 }];
@@ -222,7 +202,7 @@ impl World {
 
     /// Some of the writes on their way are in the log when the broker comes back, though nobody was told.
     fn broker_restarts(&mut self) {
-        let survive = self.dice.below(self.bench.in_flight.len() + 1);
+        let survive = self.dice.index(self.bench.in_flight.len() + 1);
         for (_, records) in self.bench.in_flight.drain(..survive) {
             self.bench.log.extend(records);
         }
@@ -387,7 +367,7 @@ impl World {
     fn member_acts(&mut self, index: usize, faults: bool) {
         let client = &self.clients[index];
         let (group, member_id, generation) = (client.group, client.member_id.clone(), client.generation);
-        let action = if faults { self.dice.below(20) } else { 0 };
+        let action = if faults { self.dice.index(20) } else { 0 };
         match action {
             0..12 => {
                 let request = HeartbeatRequest {
@@ -415,7 +395,7 @@ impl World {
             }
             12..17 if client.commit.is_none() => {
                 self.next_offset += 1;
-                let topic = TOPICS[self.dice.below(3)];
+                let topic = TOPICS[self.dice.index(3)];
                 let request = commit_request(group, &member_id, generation, topic, self.next_offset);
                 let ticket = self.bench.send(8, GroupRequest::OffsetCommit(request));
                 self.clients[index].commit = Some((ticket, self.next_offset));
@@ -430,7 +410,7 @@ impl World {
                 client.doing = Doing::Down;
             }
             18 => {
-                let topics = [TOPICS[self.dice.below(3)], TOPICS[self.dice.below(3)]];
+                let topics = [TOPICS[self.dice.index(3)], TOPICS[self.dice.index(3)]];
                 self.clients[index].joiner.protocols = vec![("range", subscription(&topics))];
                 self.client_joins(index);
             }

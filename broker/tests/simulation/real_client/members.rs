@@ -8,13 +8,12 @@ use std::time::Duration;
 use corelog_client::{
     Client, Consumer, ConsumerConfig, ConsumerRecord, Error, ErrorCode, RebalanceListener, TopicPartition,
 };
-use corelog_io::sleep;
+use corelog_io::{Dice, sleep};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::apps::App;
 use super::plan::{API_TIMEOUT, CLOSE_TIMEOUT, Commits, GroupPlan, POLL_INTERVAL_MAX, topic_name};
 use super::truth::{note, world_now};
-use crate::plan::Dice;
 use crate::shared::below;
 
 pub async fn take_part(app: Rc<App>, group: usize, plan: GroupPlan) {

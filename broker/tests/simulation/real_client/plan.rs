@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use corelog_client::{Acks, Assignor, ClientConfig, ConsumerConfig, ProducerConfig};
+use corelog_io::Dice;
 
 use super::truth::Promise;
-use crate::plan::Dice;
 
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 pub const POLL_INTERVAL_MAX: Duration = Duration::from_secs(4);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use corelog_client::{
     Client, ConsumerConfig, ConsumerRecord, ErrorCode, NewTopic, OffsetReset, OffsetSpec, TopicPartition,
 };
+use corelog_io::Dice;
 use corelog_io::sim::{Process, Sim, SimConfig};
 
 use super::apps::{App, Shared, watch};
@@ -15,7 +16,7 @@ use super::plan::{Plan, client_config, topic_name};
 use super::truth::{Awake, BROKER, Truth, note};
 use super::{members, producers, world};
 use crate::broker::{Broker, Start};
-use crate::plan::{Dice, Faults};
+use crate::plan::Faults;
 
 /// How long a member may go on believing what is over, once nothing keeps it from hearing of it: as long as its session, and until it
 /// has asked again.

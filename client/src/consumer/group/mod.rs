@@ -129,6 +129,11 @@ impl Membership {
         (buffer.subscription_version != self.joined).then_some(Change::Rebalance)
     }
 
+    /// A commit was told so, which may be long before a heartbeat is.
+    fn is_expelled(&self) -> bool {
+        self.shared.lock().committer.is_none()
+    }
+
     /// Becomes a member with an assignment.
     async fn join(&mut self, topics: &BTreeSet<Str>) -> std::result::Result<(), Change> {
         // What others may be given must be free by then (KIP-429): as Kafka's clients do in `onJoinPrepare`.
@@ -144,6 +149,7 @@ impl Membership {
         }
         topics.iter().for_each(|topic| self.core.want(topic));
         self.failures += 1;
+        self.shared.lock().is_joining = true;
         let response = self.join_once(topics).await?;
         self.heard_at = driver::now();
         self.member_id = response.member_id.detach();
@@ -169,7 +175,8 @@ impl Membership {
                 instance_id: self.instance_id.clone(),
                 generation: self.generation,
             };
-            self.shared.lock().committer = Some(committer);
+            let mut buffer = self.shared.lock();
+            (buffer.committer, buffer.is_joining) = (Some(committer), false);
         }
         self.take_over(assigned).await
     }
@@ -270,6 +277,9 @@ impl Membership {
     async fn give_up(&mut self, partitions: &BTreeSet<TopicPartition>) -> std::result::Result<(), Change> {
         self.wait_for_poll().await?;
         self.commit_last().await?;
+        if self.is_expelled() {
+            return Err(Change::Lost);
+        }
         self.revoke(partitions, RebalanceEvent::Revoked);
         Ok(())
     }
@@ -362,13 +372,18 @@ impl Membership {
             if let Some(change) = self.unwanted() {
                 return change;
             }
+            if self.is_expelled() {
+                return Change::Lost;
+            }
             if self.is_idle() {
                 return Change::Idle;
             }
-            if let Some(counts) = &self.counts
-                && *counts != self.counts(counts.keys())
-            {
-                return Change::Rebalance;
+            if let Some(counts) = &self.counts {
+                // Other members may read what this one does not.
+                counts.keys().for_each(|topic| self.core.want(topic));
+                if *counts != self.counts(counts.keys()) {
+                    return Change::Rebalance;
+                }
             }
             let _ = driver::timeout_at(self.next_check(), select(news, updated)).await;
             if let Err(change) = self.heartbeat().await {
@@ -440,6 +455,7 @@ impl Membership {
 
     /// Prepares for joining again, or for not doing so.
     async fn settle(&mut self, change: Change) {
+        self.shared.lock().is_joining = false;
         match change {
             // Seen, and acted on, before joining again.
             Change::Unsubscribed => {}
@@ -575,7 +591,8 @@ impl Membership {
     }
 }
 
-/// What happened to a consumer's partitions in its group. Told on the client's own thread: whoever listens must not block it.
+/// What happened to a consumer's partitions in its group. Told on the client's own thread: whoever listens must not block it. A panic
+/// there is an error of a poll, [`Error::ListenerPanicked`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RebalanceEvent {
     /// These have come; none if the assignment stays as it was.

@@ -1,10 +1,11 @@
-//! What goes wrong, and what is done to the groups meanwhile.
+//! What goes wrong with brokers and connections.
 
 use super::*;
 
 impl World {
-    fn rolls(&mut self, one_in: u64) -> bool {
-        self.random.below(one_in) == 0
+    /// Once in so many times; 0: never.
+    pub(super) fn rolls(&mut self, one_in: u64) -> bool {
+        one_in > 0 && self.random.below(one_in) == 0
     }
 
     fn any_broker(&mut self) -> usize {
@@ -12,48 +13,58 @@ impl World {
     }
 
     pub(super) fn make_faults(&mut self) {
-        let calm = self.plan.calm;
-        let (at, other) = (self.any_broker(), self.any_broker());
-        if self.rolls(calm) {
+        let at = self.any_broker();
+        if self.rolls(self.plan.rates.crash) {
             self.crash(at);
         }
-        if self.rolls(calm * 6) {
+        if self.rolls(self.plan.rates.wipe) {
             self.wipe(at);
         }
-        if self.rolls(calm) {
+        if self.rolls(self.plan.rates.pause) {
             self.brokers[at].paused_until = self.now + 3 + self.random.below(80);
         }
-        if self.rolls(calm) {
+        if self.rolls(self.plan.rates.slow_disk) {
             self.brokers[at].slow_disk = 1 + self.random.below(6);
         }
-        if self.rolls(calm / 2) && at != other {
-            let (a, b) = (self.brokers[at].id, self.brokers[other].id);
+        if self.rolls(self.plan.rates.disconnect) && !self.connected.is_empty() {
+            let nth = self.random.below(self.connected.len() as u64) as usize;
+            let &(a, b) = self.connected.iter().nth(nth).expect("so many");
             self.disconnect(a, b);
         }
-        if self.rolls(calm / 2) {
+        if self.rolls(self.plan.rates.cut) {
             self.cut();
-        }
-        if self.now >= self.cuts_until {
-            self.links.cut.clear();
         }
     }
 
-    /// One broker from the others, or one direction of one pair.
+    /// Frames of one broker, or between two, or between two shards: in both directions or in one.
     fn cut(&mut self) {
-        let (at, other) = (self.any_broker(), self.any_broker());
-        let (a, b) = (PeerId(at as u64), PeerId(other as u64));
-        if self.rolls(2) {
-            self.links.cut.insert((a, b));
-        } else {
-            for peer in (0..self.plan.brokers).map(PeerId) {
-                self.links.cut.insert((a, peer));
-                self.links.cut.insert((peer, a));
+        let (at, other) = (self.any_broker() as u64, self.any_broker() as u64);
+        let until = self.now + 10 + self.random.below(150);
+        let shards = |broker: u64| (broker * SHARDS_MAX..(broker + 1) * SHARDS_MAX).map(PeerId);
+        let all = (0..self.plan.brokers * SHARDS_MAX).map(PeerId);
+        let (from, to): (Vec<_>, Vec<_>) = match self.random.below(3) {
+            0 => (shards(at).collect(), all.collect()),
+            1 => (shards(at).collect(), shards(other).collect()),
+            _ => {
+                let shard = self.random.below(SHARDS_MAX) as usize;
+                (shards(at).skip(shard).take(1).collect(), shards(other).skip(shard).take(1).collect())
+            }
+        };
+        let directions = self.random.below(3);
+        for &from in &from {
+            for &to in &to {
+                if directions != 0 {
+                    self.links.cut(from, to, until);
+                }
+                if directions != 1 {
+                    self.links.cut(to, from, until);
+                }
             }
         }
-        self.cuts_until = self.now + 10 + self.random.below(150);
     }
 
     fn crash(&mut self, at: usize) {
+        let forgets_votes = self.planted == Some(Planted::VotesForgotten);
         let random = &mut self.random;
         let broker = &mut self.brokers[at];
         if !broker.up {
@@ -61,22 +72,24 @@ impl World {
         }
         broker.up = false;
         broker.starts_at = self.now + 1 + random.below(120);
-        broker.inbox.clear();
-        broker.reads.clear();
-        broker.installs.clear();
-        broker.transfers.clear();
-        broker.disks.values_mut().for_each(|(_, disk)| disk.crash(random));
+        for (_, disk) in broker.disks.values_mut() {
+            disk.crash(random);
+            if forgets_votes {
+                disk.forget_vote();
+            }
+        }
         let id = broker.id;
-        (0..self.plan.brokers).for_each(|peer| self.disconnect(id, PeerId(peer)));
+        let ends: Vec<_> = self.connected.iter().copied().filter(|&(one, _)| broker_of(one) == id).collect();
+        ends.into_iter().for_each(|(one, other)| self.disconnect(one, other));
     }
 
     /// A broker loses its disk, where each of its groups can do without.
     fn wipe(&mut self, at: usize) {
         let mut replicas = Vec::new();
-        for group in self.places.keys().copied().collect::<Vec<_>>() {
+        for group in self.groups() {
             let Some((replica, _)) = self.brokers[at].disks.get(&group) else { continue };
             let Some(leader) = self.leader_of(group).filter(|&leader| leader != at) else { return };
-            let leads = self.brokers[leader].driver.group(group).expect("it leads");
+            let leads = self.brokers[leader].driver(group).group(group).expect("it leads");
             let membership = leads.membership();
             // A change under way counts as well: its entry is above what is committed.
             let quiet = leads.committed() == leads.next_index() && !membership.is_joint();
@@ -95,29 +108,57 @@ impl World {
     pub(super) fn disconnect(&mut self, a: PeerId, b: PeerId) {
         self.links.reset(a, b);
         for (one, other) in [(a, b), (b, a)] {
-            if self.connected.remove(&(one, other)) && self.brokers[one.0 as usize].up {
-                let broker = &mut self.brokers[one.0 as usize];
+            let broker = &mut self.brokers[broker_of(one) as usize];
+            if self.connected.remove(&(one, other)) && broker.up {
                 let now = broker.clock(self.now);
-                broker.inbox.retain(|&(from, _)| from != other);
-                broker.driver.peer_disconnected(now, other);
+                let shard = &mut broker.shards[(one.0 % SHARDS_MAX) as usize];
+                shard.inbox.retain(|&(from, _)| from != other);
+                shard.driver.peer_disconnected(now, other);
             }
         }
     }
 
     pub(super) fn connect(&mut self) {
-        for a in (0..self.plan.brokers).map(PeerId) {
-            for b in (a.0 + 1..self.plan.brokers).map(PeerId) {
-                let up = |id: PeerId| self.brokers[id.0 as usize].up;
-                let cut = self.links.cut.contains(&(a, b)) || self.links.cut.contains(&(b, a));
-                if self.connected.contains(&(a, b)) || cut || !up(a) || !up(b) || !self.rolls(5) {
+        let up = self.brokers.iter().filter(|broker| broker.up);
+        let shards: Vec<_> = up.flat_map(|broker| broker.shards.iter().map(|shard| shard.id)).collect();
+        for (at, &a) in shards.iter().enumerate() {
+            for &b in &shards[at + 1..] {
+                let cut = self.links.is_cut(self.now, a, b) || self.links.is_cut(self.now, b, a);
+                let apart = broker_of(a) != broker_of(b) && !self.connected.contains(&(a, b));
+                if !apart || cut || !self.rolls(5) {
                     continue;
                 }
                 for (one, other) in [(a, b), (b, a)] {
                     self.connected.insert((one, other));
-                    let broker = &mut self.brokers[one.0 as usize];
+                    let broker = &mut self.brokers[broker_of(one) as usize];
                     let now = broker.clock(self.now);
-                    broker.driver.peer_connected(now, other);
+                    let shard = &mut broker.shards[(one.0 % SHARDS_MAX) as usize];
+                    shard.driver.peer_connected(now, other);
                 }
+            }
+        }
+        self.learn_shards();
+    }
+
+    /// Brokers that are connected learn of each other how many shards they have, some time after.
+    fn learn_shards(&mut self) {
+        let brokers = self.brokers.len();
+        for (at, of) in (0..brokers).flat_map(|at| (0..brokers).map(move |of| (at, of))) {
+            let shards = self.brokers[of].shards.len() as u64;
+            let meets = |&(one, other): &(PeerId, PeerId)| {
+                broker_of(one) as usize == at && broker_of(other) as usize == of
+            };
+            let news = self.brokers[at].up && self.brokers[at].knows[of] != shards;
+            if !news || !self.connected.iter().any(meets) || !self.rolls(3) {
+                continue;
+            }
+            self.brokers[at].knows[of] = shards;
+            self.place_all(at);
+            let gone = (of as u64 * SHARDS_MAX + shards..(of as u64 + 1) * SHARDS_MAX).map(PeerId);
+            let broker = &mut self.brokers[at];
+            let now = broker.clock(self.now);
+            for shard in &mut broker.shards {
+                gone.clone().for_each(|id| shard.driver.forget_peer(now, id));
             }
         }
     }
@@ -127,122 +168,17 @@ impl World {
             if self.brokers[at].up || self.brokers[at].starts_at > self.now {
                 continue;
             }
-            let now = self.brokers[at].clock(self.now);
+            let reshards = self.random.below(100) < self.plan.rates.reshard;
+            let shards = if reshards {
+                1 + self.random.below(SHARDS_MAX)
+            } else {
+                self.brokers[at].shards.len() as u64
+            };
             let broker = &mut self.brokers[at];
-            broker.up = true;
-            broker.driver = Driver::new(Timing::default(), Bounds::default(), now);
-            let (id, groups): (_, Vec<_>) = (broker.id, broker.disks.keys().copied().collect());
-            groups.into_iter().for_each(|group| self.open(id, group));
-        }
-    }
-
-    /// What clients and the controller do with the groups that this broker leads.
-    pub(super) fn use_groups(&mut self, at: usize) {
-        let now = self.brokers[at].clock(self.now);
-        for group in self.places.keys().copied().collect::<Vec<_>>() {
-            let Some(replica) = self.brokers[at].driver.group(group) else { continue };
-            if replica.leadership().role != Role::Leader {
-                if self.faults && self.rolls(self.plan.calm * 2) {
-                    let _ = self.brokers[at].driver.campaign(now, group);
-                }
-                continue;
-            }
-            let voters = replica.membership().voters.clone();
-            let in_force = replica.membership();
-            let settled = self.leader_of(group) == Some(at)
-                && self.brokers[at]
-                    .disks
-                    .get(&group)
-                    .is_some_and(|(_, disk)| disk.membership().1 == *in_force);
-            if settled && self.wiped.get(&group).is_some_and(|wiped| !in_force.contains(*wiped)) {
-                self.wiped.remove(&group);
-            }
-            let replace = self.wiped.contains_key(&group) && self.rolls(20);
-            if self.faults && self.now % 400 < 250 && self.rolls(4) {
-                self.propose(at, group);
-            }
-            if self.faults && self.rolls(self.plan.calm) {
-                let to = voters[self.random.below(voters.len() as u64) as usize];
-                let _ = self.brokers[at].driver.transfer(now, group, to);
-            }
-            let change = replace || (self.faults && self.rolls(self.plan.calm));
-            if change && self.leader_of(group) == Some(at) {
-                self.change_membership(at, now, group);
-            }
-            if self.rolls(60) {
-                self.retain(at, group);
-            }
-        }
-    }
-
-    pub(super) fn propose(&mut self, at: usize, group: GroupId) {
-        let batches = (0..1 + self.random.below(3))
-            .map(|_| {
-                self.proposed += 1;
-                Bytes::from(format!("batch {} of {group}", self.proposed))
-            })
-            .collect();
-        let now = self.brokers[at].clock(self.now);
-        let _ = self.brokers[at].driver.propose(now, group, batches);
-    }
-
-    fn retain(&mut self, at: usize, group: GroupId) {
-        let broker = &mut self.brokers[at];
-        let (Some((_, disk)), Some(replica)) = (broker.disks.get_mut(&group), broker.driver.group(group))
-        else {
-            return;
-        };
-        let applied = replica.applied().0;
-        let first = RaftIndex(applied - self.random.below(applied - disk.start.first.0 + 1));
-        if disk.membership().0 <= first {
-            disk.drop_below(first);
-            broker.driver.drop_below(group, first);
-        }
-    }
-
-    /// To any of the brokers, with new replicas where there was none or the disk was lost.
-    fn change_membership(&mut self, at: usize, now: Tick, group: GroupId) {
-        let leads = self.brokers[at].driver.group(group).expect("it leads").membership().clone();
-        let wiped = self.wiped.get(&group).copied();
-        let (mut voters, mut learners, mut places) = (Vec::new(), Vec::new(), self.places[&group].clone());
-        for broker in (0..self.plan.brokers).map(PeerId) {
-            let on_broker =
-                |replica: &ReplicaId| places.contains(&(*replica, broker)) && Some(*replica) != wiped;
-            let present = leads.replicas().into_iter().find(on_broker);
-            let role = self.random.below(6);
-            // Who lost a disk is replaced, and more than one broker keeps the data.
-            let votes = role < 4 || (broker.0 as usize) < 2;
-            if !votes && role == 5 {
-                continue;
-            }
-            let replica = present.unwrap_or_else(|| {
-                let replica = self.new_replica();
-                places.push((replica, broker));
-                replica
-            });
-            if votes { voters.push(replica) } else { learners.push(replica) }
-        }
-        let new: Vec<_> = places[self.places[&group].len()..].to_vec();
-        if self.brokers[at].driver.change_membership(now, group, voters, learners).is_err() {
-            return;
-        }
-        self.places.insert(group, places.clone());
-        for broker in &mut self.brokers {
-            broker.driver.set_peers(broker.clock(self.now), group, places.clone());
-        }
-        for (replica, broker) in new {
-            self.begin_replica(group, replica, broker);
-        }
-    }
-
-    /// In place of one that was there: the controller knows that it is in no membership any more.
-    fn begin_replica(&mut self, group: GroupId, replica: ReplicaId, broker: PeerId) {
-        let disk = Disk::new(self.founders[&group].clone());
-        let place = &mut self.brokers[broker.0 as usize];
-        place.driver.close(group);
-        place.disks.insert(group, (replica, disk));
-        if place.up {
-            self.open(broker, group);
+            broker.start(shards, self.now);
+            broker.knows[at] = shards;
+            let groups: Vec<_> = broker.disks.keys().copied().collect();
+            groups.into_iter().for_each(|group| self.open(at, group));
         }
     }
 }

@@ -4,6 +4,7 @@ use super::blocking::BlockingThread;
 use super::ring::Ring;
 use super::roster::{Canceller, Member, Roster};
 use super::timers::Timers;
+use crate::random::Dice;
 use crate::sync::Semaphore;
 use crate::task::TURN;
 use crate::world::{self, World};
@@ -36,7 +37,7 @@ pub(crate) struct Core {
     /// When the reactor last had its turn.
     reactor_ran: Cell<Instant>,
     ended: Cell<bool>,
-    random: Cell<u64>,
+    random: RefCell<Dice>,
 }
 
 /// Holds most requests whole.
@@ -100,7 +101,7 @@ impl Core {
             turn_began: Cell::new(crate::now()),
             reactor_ran: Cell::new(crate::now()),
             ended: Cell::new(false),
-            random: Cell::new(u64::from_ne_bytes(seed)),
+            random: RefCell::new(Dice(u64::from_ne_bytes(seed))),
         });
         let reactor = Rc::clone(&core);
         core.spawn_untracked(poll_fn(move |cx| reactor.react(cx)));
@@ -181,12 +182,9 @@ impl Core {
         glommio::executor().need_preempt() || self.turn_began.get().elapsed() > TURN
     }
 
-    /// splitmix64 over a state seeded by the operating system.
+    /// Seeded by the operating system.
     pub(crate) fn random_u64(&self) -> u64 {
-        let mut state = self.random.get();
-        let value = crate::random::splitmix64(&mut state);
-        self.random.set(state);
-        value
+        self.random.borrow_mut().next()
     }
 }
 

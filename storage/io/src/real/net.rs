@@ -7,13 +7,14 @@ use crate::net::Unsent;
 use crate::{File, ListenOptions, Part};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::future::join;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, TcpKeepalive, Type};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::IntoRawFd;
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Parts of one sendmsg: enough to fill a megabyte with small batches.
 const VECTORS_MAX: usize = 256;
@@ -250,6 +251,21 @@ impl Stream {
         self.given.get().saturating_sub(queued.max(0) as u64)
     }
 
+    pub(crate) fn set_dead_after(&self, dead_after: Duration) -> io::Result<()> {
+        // SAFETY: the descriptor is open as long as `self` is.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.fd.raw()) };
+        notice_the_dead(SockRef::from(&fd), dead_after)
+    }
+
+    pub(crate) fn detach(self) -> Result<Detached, Stream> {
+        let given = self.given.get();
+        match Rc::try_unwrap(self.fd) {
+            // SAFETY: the descriptor is ours alone, and open.
+            Ok(fd) => Ok(Detached { fd: unsafe { OwnedFd::from_raw_fd(fd.into_raw()) }, given }),
+            Err(fd) => Err(Stream { fd, given: self.given }),
+        }
+    }
+
     pub(crate) fn shutdown(&self) {
         // Fails only when the peer has gone already.
         // SAFETY: plain system call on an open descriptor.
@@ -265,6 +281,18 @@ impl Stream {
     }
 }
 
+/// A descriptor that no core's ring knows of.
+pub(crate) struct Detached {
+    fd: OwnedFd,
+    given: u64,
+}
+
+impl Detached {
+    pub(crate) fn attach(self) -> Stream {
+        Stream { fd: Fd::socket(self.fd.into_raw_fd()), given: Rc::new(Cell::new(self.given)) }
+    }
+}
+
 fn new_socket(addr: SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))
@@ -277,12 +305,22 @@ fn listening_socket(addr: SocketAddr, options: ListenOptions) -> io::Result<Sock
     if addr.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // Accepted sockets inherit these. The first probe goes out after half the time, the last at its end.
-    let half = options.dead_after / 2;
-    let keepalive = TcpKeepalive::new().with_time(half).with_interval(half / PROBES).with_retries(PROBES);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(options.dead_after))?;
+    // Accepted sockets inherit these.
+    notice_the_dead(SockRef::from(&socket), options.dead_after)?;
     Ok(socket)
+}
+
+/// The first probe of a peer that says nothing goes out after half the time, the last at its end. The kernel counts in
+/// whole seconds.
+fn notice_the_dead(socket: SockRef<'_>, dead_after: Duration) -> io::Result<()> {
+    let half = dead_after / 2;
+    let second = Duration::from_secs(1);
+    let keepalive = TcpKeepalive::new()
+        .with_time(half.max(second))
+        .with_interval((half / PROBES).max(second))
+        .with_retries(PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(dead_after))
 }
 
 /// Small responses must not wait for the peer's acknowledgement of earlier ones.

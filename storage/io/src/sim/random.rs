@@ -1,20 +1,18 @@
 //! Deterministic randomness.
 
-use crate::random::splitmix64;
+use crate::random::Dice;
 use std::ops::Range;
 use std::time::Duration;
 
-pub(crate) struct Random {
-    state: u64,
-}
+pub(crate) struct Random(Dice);
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Random {
-        Random { state: seed }
+        Random(Dice(seed))
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        splitmix64(&mut self.state)
+        self.0.next()
     }
 
     /// Uniform in `0..n`; 0 for an empty range.

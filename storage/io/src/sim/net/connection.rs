@@ -25,8 +25,9 @@ pub(super) struct Connection {
     pub(super) broken: [Cell<Option<io::ErrorKind>>; 2],
     /// What the side sends arrives no more: something on the way has forgotten the connection.
     pub(super) forgotten: [Cell<bool>; 2],
-    /// The accepting side takes a peer for dead after so many nanoseconds.
-    pub(super) dead_after: u64,
+    /// The side probes its peer (keepalive), and takes it for dead after so many nanoseconds. None: it notices only what
+    /// is not acknowledged.
+    pub(super) dead_after: [Cell<Option<u64>>; 2],
 }
 
 pub(super) struct Pipe {
@@ -228,18 +229,17 @@ impl Connection {
         });
     }
 
-    /// `side` ends the connection if it hears nothing of its peer for too long from now on: who accepted probes it
-    /// (keepalive), who connected notices only what is not acknowledged.
+    /// `side` ends the connection if it hears nothing of its peer for too long from now on.
     pub(super) fn expect_signs_of_life(self: &Rc<Connection>, scheduler: &Rc<Scheduler>, side: usize) {
         if self.broken[side].get().is_some() {
             return;
         }
         let since = scheduler.now();
-        let patience = if side == 1 { self.dead_after } else { RETRIES_NANOS };
+        let probes = self.dead_after[side].get();
         let (connection, world) = (Rc::downgrade(self), Rc::downgrade(scheduler));
-        scheduler.after(patience, move || {
+        scheduler.after(probes.unwrap_or(RETRIES_NANOS), move || {
             let (Some(connection), Some(scheduler)) = (connection.upgrade(), world.upgrade()) else { return };
-            let is_asking = side == 1 || connection.pipes[side].taken.get() > 0;
+            let is_asking = probes.is_some() || connection.pipes[side].taken.get() > 0;
             if is_asking && connection.is_silent(&scheduler.network, side, since) {
                 connection.abort(side, io::ErrorKind::TimedOut);
                 connection.reset_later(&scheduler, side, 0);

@@ -11,7 +11,7 @@ mod listener;
 mod stream;
 
 pub(crate) use listener::Listener;
-pub(crate) use stream::Stream;
+pub(crate) use stream::{Detached, Stream};
 
 use super::machine::Machine;
 use super::scheduler::{Context, Scheduler};
@@ -36,6 +36,9 @@ pub(crate) struct Network {
     /// By sender and receiver. Absent: as the network is.
     links: RefCell<BTreeMap<(usize, usize), LinkState>>,
     next_port: Cell<u16>,
+    /// Streams on their way between two cores of a machine.
+    detached: RefCell<BTreeMap<u64, Stream>>,
+    next_detached: Cell<u64>,
 }
 
 impl Network {
@@ -91,7 +94,8 @@ impl Network {
     pub(crate) fn clear(&self) {
         let listeners = self.listeners.take();
         let connections = self.connections.take();
-        drop((listeners, connections));
+        let detached = self.detached.take();
+        drop((listeners, connections, detached));
     }
 
     /// The listeners of `machine` that serve `addr`.

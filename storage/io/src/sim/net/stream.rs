@@ -4,14 +4,16 @@ use super::super::machine::{Descriptor, Machine};
 use super::super::scheduler::{self, Context, Scheduler};
 use super::connection::{Connection, Pipe, Segment};
 use super::listener::Listening;
-use super::machine_at;
+use super::{machine_at, nanos};
 use crate::net::Unsent;
+use crate::world::{self, World};
 use crate::{Part, turn};
 use bytes::{Bytes, BytesMut};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 /// Bytes under way or unread in one direction; drawn per connection.
 const WINDOW_MIN: u64 = 16 << 10;
@@ -154,6 +156,21 @@ impl Stream {
         pipe.given.get() - pipe.taken.get() as u64
     }
 
+    pub(crate) fn set_dead_after(&self, dead_after: Duration) {
+        self.end.connection.dead_after[self.end.side].set(Some(nanos(dead_after)));
+    }
+
+    pub(crate) fn detach(mut self) -> Result<Detached, Stream> {
+        if Rc::get_mut(&mut self.end).is_none() {
+            return Err(self);
+        }
+        let network = &scheduler::current().scheduler.network;
+        let number = network.next_detached.get();
+        network.next_detached.set(number + 1);
+        network.detached.borrow_mut().insert(number, self);
+        Ok(Detached { number })
+    }
+
     pub(crate) fn shutdown(&self) {
         self.end.close();
     }
@@ -164,6 +181,30 @@ impl Stream {
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.end.connection.addrs[self.end.side])
+    }
+}
+
+/// A stream of no core, by its number in the network's list: mailboxes carry what could go to another thread.
+pub(crate) struct Detached {
+    number: u64,
+}
+
+impl Detached {
+    pub(crate) fn attach(self) -> Stream {
+        let context = scheduler::current();
+        let stream = context.scheduler.network.detached.borrow_mut().remove(&self.number);
+        let stream = stream.expect("it is there until it is attached");
+        assert_eq!(stream.end.connection.machines[stream.end.side], context.machine.id, "on its own machine");
+        stream
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        // A world that is gone has closed it.
+        let Some(World::Sim(context)) = world::try_current() else { return };
+        let stream = context.scheduler.network.detached.borrow_mut().remove(&self.number);
+        drop(stream);
     }
 }
 
@@ -240,7 +281,7 @@ fn establish(
         pipes: [Pipe::new(window()), Pipe::new(window())],
         broken: Default::default(),
         forgotten: Default::default(),
-        dead_after: listening.dead_after,
+        dead_after: [Cell::new(None), Cell::new(Some(listening.dead_after))],
     });
     scheduler.network.connections.borrow_mut().push(Rc::downgrade(&connection));
     scheduler.trace.mix(context.machine.id as u64, target.id as u64);
