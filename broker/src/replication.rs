@@ -4,7 +4,7 @@ use std::cell::{OnceCell, RefCell};
 use std::rc::{Rc, Weak};
 
 use corelog_raft::frame::{PREFIX_BYTES, Prefix, decode};
-use corelog_replicas::{Network, Replicas};
+use corelog_replicas::{Answer, Ask, Network, Replicas};
 use futures_util::future::LocalBoxFuture;
 
 use crate::peer::{BrokerId, Frame, Introduction, Links, Lost, PeerId, Received, Refusal, ShardId, Traffic};
@@ -44,6 +44,11 @@ impl Network for Carrier {
         if let Some(links) = self.links.borrow().upgrade() {
             links.has_frames(peer_of(peer));
         }
+    }
+
+    /// No call carries segments yet: who needs them stays behind.
+    fn ask(&self, _: corelog_raft::PeerId, _: Ask) -> Answer {
+        Box::pin(async { None })
     }
 }
 

@@ -92,6 +92,10 @@ impl Owner for Keeper {
         }
     }
 
+    fn stopped(&self, log: LogId) {
+        panic!("{log} has stopped on a sound disk");
+    }
+
     fn removed(&self, log: LogId) {
         panic!("nobody removed {log}");
     }

@@ -53,9 +53,9 @@ fn internal(kind: EntryKind, content: &[u8], offset: i64, term: Term) -> Bytes {
 }
 
 fn parse_internal(batch: &Bytes) -> Option<(EntryKind, Bytes)> {
-    let kind = match batch.get(BATCH_HEADER_LEN)? {
-        &TERM_START => EntryKind::TermStart,
-        &MEMBERSHIP => EntryKind::Membership,
+    let kind = match *batch.get(BATCH_HEADER_LEN)? {
+        TERM_START => EntryKind::TermStart,
+        MEMBERSHIP => EntryKind::Membership,
         _ => return None,
     };
     Some((kind, batch.slice(BATCH_HEADER_LEN + 1..)))

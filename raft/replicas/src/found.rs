@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use corelog_io::yield_if_needed;
 use corelog_raft::{EntryKind, HardState, LogStart, Membership, RaftIndex, ReplicaId, Term};
-use corelog_storage::{Log, NO_TERM};
+use corelog_storage::{EntriesError, Log, NO_TERM};
 
 use crate::{CannotOpen, entries};
 
@@ -30,7 +30,18 @@ pub fn index(index: corelog_storage::RaftIndex) -> RaftIndex {
 }
 
 impl Found {
-    pub async fn read(log: &Log, founders: Membership) -> Result<Found, CannotOpen> {
+    pub async fn read(log: &Log, founders: &Membership) -> Result<Found, CannotOpen> {
+        loop {
+            let first = log.first_index();
+            match Found::try_read(log, founders).await {
+                // Which one is first a log learns when it looks for one that is gone.
+                Err(CannotOpen::Read(EntriesError::Compacted { .. })) if log.first_index() > first => {}
+                found => return found,
+            }
+        }
+    }
+
+    async fn try_read(log: &Log, founders: &Membership) -> Result<Found, CannotOpen> {
         let first = log.first_index();
         let membership = match log.membership() {
             Some(kept) => {
@@ -38,7 +49,7 @@ impl Found {
                 let decoded = decoded.ok_or(CannotOpen::Membership("its bytes are no membership"))?;
                 (index(kept.index).max(index(first)), decoded)
             }
-            None => (index(first), founders),
+            None => (index(first), founders.clone()),
         };
         let hard_state = log.hard_state();
         let starts = log.term_starts();

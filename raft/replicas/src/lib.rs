@@ -26,6 +26,21 @@
 //! neither a later one, nor what is committed of it, may come before. Groups don't wait for each other, but where the
 //! journal is full.
 //!
+//! # What a leader keeps no more
+//!
+//! It offers segments ([`snapshot`]), and the follower fetches them ([`install`]): whole files and the state beside them, past
+//! the journals, at a rate that the giver bounds. The follower's group is closed meanwhile, and opens on whatever its log is then.
+//!
+//! # What bounds memory
+//!
+//! | what waits | at most |
+//! |---|---|
+//! | entries for a log that takes them slowly | a few leaders' windows of one follower; then the replica leaves its group until they are in |
+//! | who waits for a batch ([`Replica::committed`]) | as many as batches wait for a majority, which the log bounds, and requests that are still there |
+//! | replicas that are to take in segments | each once; one at a time does |
+//! | followers that were offered segments | each once; a piece at a time, forgotten when it asks for no more |
+//! | what is read for followers | one read a follower, of a frame's bytes |
+//!
 //! # What is said to others
 //!
 //! [`Owner`] learns who leads, and that this replica does once it has committed in its own term. [`Replica::committed`]
@@ -33,8 +48,10 @@
 
 mod entries;
 mod found;
+mod install;
 mod memory;
 mod replica;
+mod snapshot;
 mod work;
 
 use std::cell::{Cell, RefCell};
@@ -42,6 +59,7 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
+use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::Notify;
 use corelog_io::{Instant, Queue, sleep, spawn};
 use corelog_raft::config::{Bounds, TICK, Timing};
@@ -50,12 +68,16 @@ use corelog_raft::{Driver, GroupId, GroupTurn, Membership, OpenError, PeerId, Re
 use corelog_storage::{Leads, Log, LogId, NotTaken, RaftIndex, ShardStorage};
 use corelog_wire::records::BatchHeader;
 
+pub use install::Taken;
 pub use replica::{Led, NotCommitted, Replica};
+pub use snapshot::{Answer, Ask, Told, What};
 
-/// What has frames brought to other cores' drivers.
+/// What brings frames to other cores' drivers, and questions to those who have a log.
 pub trait Network {
     /// There may be frames for this peer: [`Replicas::take_frame`] until there is none.
     fn frames(&self, peer: PeerId);
+    /// Has [`Replicas::answer`] called there.
+    fn ask(&self, peer: PeerId, ask: Ask) -> Answer;
 }
 
 /// Whose logs these are.
@@ -64,9 +86,12 @@ pub trait Owner {
     fn led(&self, log: LogId, led: Led);
     /// The group goes on without this replica, whose data may go.
     fn removed(&self, log: LogId);
+    /// The log takes no more, or a rule of replication is broken: this replica is closed, and the group goes on without it.
+    fn stopped(&self, log: LogId);
 }
 
 /// Where a replica is opened.
+#[derive(Clone, Debug)]
 pub struct Opening {
     pub id: ReplicaId,
     /// What the group begins with, for a log that says nothing of it.
@@ -74,6 +99,10 @@ pub struct Opening {
     /// Where its replicas are, this one among them.
     pub places: Vec<(ReplicaId, PeerId)>,
 }
+
+/// A leader sends no more than its followers' bound of what it has no answer for. Several may do so one after the other, while a
+/// log takes nothing.
+const LEADERS_IN_A_ROW: u64 = 4;
 
 /// All replicas of a core.
 pub struct Replicas {
@@ -87,9 +116,13 @@ pub struct Replicas {
     peers: RefCell<Vec<PeerId>>,
     network: Rc<dyn Network>,
     owner: Rc<dyn Owner>,
+    giving: snapshot::Giving,
+    installs: install::Installs,
     turn_is_due: Notify,
     began: Instant,
     stopped: Cell<bool>,
+    /// Bytes of entries that may wait for one log.
+    waiting_max: u64,
 }
 
 pub fn group_of(log: LogId) -> GroupId {
@@ -112,9 +145,12 @@ impl Replicas {
             peers: RefCell::default(),
             network,
             owner,
+            giving: snapshot::Giving::new(),
+            installs: install::Installs::new(),
             turn_is_due: Notify::new(),
             began: corelog_io::now(),
             stopped: Cell::new(false),
+            waiting_max: bounds.follower_bytes * LEADERS_IN_A_ROW,
         })
     }
 
@@ -132,6 +168,7 @@ impl Replicas {
             while !ticks.stopped.get() {
                 sleep(TICK).await;
                 ticks.drive(Driver::tick);
+                ticks.give_up_stalled();
             }
         })
         .detach();
@@ -142,12 +179,14 @@ impl Replicas {
             }
         })
         .detach();
+        self.start_installs();
     }
 
     /// Nothing is driven any more; who waits for a batch learns no more of it.
     pub fn stop(&self) {
         self.stopped.set(true);
         self.turn_is_due.notify_one();
+        self.stop_installs();
         for replica in self.replicas.take().into_values() {
             replica.close();
         }
@@ -155,17 +194,28 @@ impl Replicas {
 
     /// Opens the replica that the log is. All that the log has is on stable storage.
     pub async fn open(&self, log: Rc<Log>, opening: Opening) -> Result<Rc<Replica>, CannotOpen> {
-        let Opening { id, founders, places } = opening;
+        if let Some(refused) = log.refused() {
+            return Err(CannotOpen::Refused(refused));
+        }
         let group = group_of(log.id());
-        let found = found::Found::read(&log, founders).await?;
-        let replica = Rc::new(Replica::new(self.me.clone(), group, log.clone()));
-        let with = corelog_raft::Replica { group, id, peers: places };
-        let seed = corelog_io::random_u64();
-        self.drive(|driver, now| driver.open(now, with, seed, &found))?;
+        let replica = Rc::new(Replica::new(self.me.clone(), group, log.clone(), opening));
+        self.enter(&replica).await?;
         log.watch_progress(true);
         log.lead_by(Some(self.me.upgrade().expect("it is borrowed from an Rc")));
         self.replicas.borrow_mut().insert(group, replica.clone());
         Ok(replica)
+    }
+
+    /// The group is driven, from what the replica's log is now.
+    async fn enter(&self, replica: &Replica) -> Result<(), CannotOpen> {
+        let found = found::Found::read(&replica.log, &replica.founders).await?;
+        let peers = replica.places.borrow().clone();
+        let with = corelog_raft::Replica { group: replica.group, id: replica.id, peers };
+        let seed = corelog_io::random_u64();
+        if !replica.is_closed() {
+            self.drive(|driver, now| driver.open(now, with, seed, &found))?;
+        }
+        Ok(())
     }
 
     /// The group has no replica here any more, as far as it goes for this process; its log is as it is.
@@ -189,7 +239,16 @@ impl Replicas {
     }
 
     pub fn receive(&self, from: PeerId, content: Content) {
+        let content = if planted(Fault::TermsIgnored) { self.as_of_now(content) } else { content };
         self.drive(|driver, now| driver.receive(now, from, content));
+    }
+
+    /// As if a leader's term were this replica's.
+    fn as_of_now(&self, content: Content) -> Content {
+        let Content::Append(group, mut message) = content else { return content };
+        let term = self.driver.borrow().group(group).map(|group| group.leadership().term);
+        message.term = message.term.max(term.unwrap_or_default());
+        Content::Append(group, message)
     }
 
     pub fn take_frame(&self, peer: PeerId) -> Option<Frame> {
@@ -201,6 +260,14 @@ impl Replicas {
         frame
     }
 
+    /// Where a group's replicas are now.
+    pub fn set_places(&self, log: LogId, places: Vec<(ReplicaId, PeerId)>) {
+        if let Some(replica) = self.replica(log) {
+            *replica.places.borrow_mut() = places.clone();
+            self.drive(|driver, now| driver.set_peers(now, group_of(log), places));
+        }
+    }
+
     /// Whether this replica leads and no other can: it may read, and say where its log ends.
     pub fn may_lead(&self, log: LogId) -> bool {
         let now = self.now();
@@ -210,6 +277,11 @@ impl Replicas {
     /// Hands the leadership to another replica, if it is one and can take it.
     pub fn transfer(&self, log: LogId, to: ReplicaId) -> Result<(), corelog_raft::NotDone> {
         self.drive(|driver, now| driver.transfer(now, group_of(log), to))
+    }
+
+    /// Bytes of entries that came and wait for their logs.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.replicas.borrow().values().map(|replica| replica.waiting.get()).sum()
     }
 
     pub fn replica(&self, log: LogId) -> Option<Rc<Replica>> {
@@ -244,6 +316,9 @@ impl Replicas {
         for replica in logs.into_iter().filter_map(|log| self.replica(log)) {
             let (end, term) = replica.durable_end();
             self.drive(|driver, now| driver.durable(now, replica.group, end, term));
+            if planted(Fault::CommittedByOne) && replica.leads_in(replica.led().term) {
+                replica.log.advance_commit(RaftIndex(end.0));
+            }
             replica.settle(&*self.owner);
         }
     }
@@ -270,8 +345,7 @@ impl Replicas {
     fn take(&self, turn: GroupTurn) {
         let replica = self.replicas.borrow().get(&turn.group).cloned();
         if let Some(replica) = replica {
-            replica.take(turn);
-            replica.work(&self.me.upgrade().expect("it is borrowed from an Rc"));
+            replica.take(turn, &self.me.upgrade().expect("it is borrowed from an Rc"));
         }
     }
 
@@ -282,6 +356,10 @@ impl Replicas {
         spawn(Queue::Background, async move {
             let entries = read.entries(&replica.log).await;
             if let Some(replicas) = replicas.upgrade() {
+                replica.forget_dropped(&replicas);
+                if let Some(damage) = replica.log.refused() {
+                    return replica.fail(&damage, &replicas);
+                }
                 replicas.drive(|driver, now| driver.entries_read(now, read.group, read.from, entries));
             }
         })
@@ -296,6 +374,9 @@ pub enum CannotOpen {
     Open(#[from] OpenError),
     #[error(transparent)]
     Read(#[from] corelog_storage::EntriesError),
+    /// Its replica is taken out of its group, and another comes in its place.
+    #[error(transparent)]
+    Refused(corelog_storage::StorageError),
     #[error("the log's membership is damaged: {0}")]
     Membership(&'static str),
 }

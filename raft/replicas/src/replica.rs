@@ -5,23 +5,39 @@ use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
 use corelog_io::sync::{OneshotSender, oneshot};
-use corelog_raft::{Change, GroupId, GroupTurn, Leadership, ReplicaId, Role, Term};
-use corelog_storage::{AppendBatch, AppendError, BatchKind, Log, RaftIndex};
+use corelog_raft::{
+    Change, GroupId, GroupTurn, Leadership, Membership, PeerId, Progress, ReplicaId, Role, Term,
+};
+use corelog_storage::{AppendBatch, AppendError, BatchKind, HardState, Log, RaftIndex, StorageError};
 
 use crate::found::{index, term};
-use crate::work::Work;
-use crate::{Owner, Replicas, entries, leads};
+use crate::work::{Work, bytes_of};
+use crate::{Opening, Owner, Replicas, entries, leads};
 
 pub struct Replica {
     pub(crate) replicas: Weak<Replicas>,
     pub(crate) group: GroupId,
     pub(crate) log: Rc<Log>,
+    pub(crate) id: ReplicaId,
+    pub(crate) founders: Membership,
+    pub(crate) places: RefCell<Vec<(ReplicaId, PeerId)>>,
+    /// The term and vote that the journal was given last.
+    pub(crate) saved: Cell<Option<HardState>>,
+    /// Where the log began when its group was told.
+    first: Cell<RaftIndex>,
     /// Batches that its log took and the driver does not know yet.
     pub(crate) proposed: Cell<usize>,
     pub(crate) work: RefCell<VecDeque<Work>>,
+    /// Bytes of entries in it.
+    pub(crate) waiting: Cell<u64>,
+    /// The group is closed since its log did not keep up.
+    pub(crate) behind: Cell<bool>,
     pub(crate) at_work: Cell<bool>,
     led: Cell<Led>,
+    /// In order. As many as batches wait for a majority, which the log bounds, and requests that ask for one again.
     waits: RefCell<VecDeque<Wait>>,
+    /// How many were left when it was last looked who is still there.
+    waited: Cell<usize>,
     closed: Cell<bool>,
 }
 
@@ -47,16 +63,24 @@ struct Wait {
 pub struct NotCommitted;
 
 impl Replica {
-    pub(crate) fn new(replicas: Weak<Replicas>, group: GroupId, log: Rc<Log>) -> Replica {
+    pub(crate) fn new(replicas: Weak<Replicas>, group: GroupId, log: Rc<Log>, opening: Opening) -> Replica {
         Replica {
             replicas,
             group,
+            saved: Cell::new(None),
+            first: Cell::new(log.first_index()),
             log,
+            id: opening.id,
+            founders: opening.founders,
+            places: RefCell::new(opening.places),
             proposed: Cell::new(0),
             work: RefCell::default(),
+            waiting: Cell::new(0),
+            behind: Cell::new(false),
             at_work: Cell::new(false),
             led: Cell::new(Led { term: Term(0), leader: None, serves: false }),
             waits: RefCell::default(),
+            waited: Cell::new(0),
             closed: Cell::new(false),
         }
     }
@@ -81,7 +105,13 @@ impl Replica {
         } else if self.closed.get() || self.led.get().term.0 != term {
             let _hears = told.send(Err(NotCommitted));
         } else {
-            self.waits.borrow_mut().push_back(Wait { index, term, told });
+            let mut waits = self.waits.borrow_mut();
+            waits.push_back(Wait { index, term, told });
+            // Retries ask again for what is there: who has gone waits no more.
+            if waits.len() > 2 * self.waited.get().max(32) {
+                waits.retain(|wait| !wait.told.is_closed());
+                self.waited.set(waits.len());
+            }
         }
         async move { hears.await.unwrap_or(Err(NotCommitted)) }
     }
@@ -90,6 +120,40 @@ impl Replica {
         // What is not known any more was committed long ago, as what it was.
         let is_it = self.log.term_at(index).is_none_or(|found| found == term);
         if is_it { Ok(()) } else { Err(NotCommitted) }
+    }
+
+    /// Completes when all that the log has now is committed: what a retry repeats, too.
+    pub fn all_committed(&self) -> impl Future<Output = Result<(), NotCommitted>> + use<> {
+        let last = self.log.next_index().0.checked_sub(1).map(RaftIndex);
+        let known = last.and_then(|last| Some((last, self.log.term_at(last)?)));
+        // Of what is not known any more all is committed.
+        let waits = known.map(|(last, term)| self.committed(last, term));
+        async move {
+            match waits {
+                Some(waits) => waits.await,
+                None => Ok(()),
+            }
+        }
+    }
+
+    pub fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// In force here, committed or not.
+    pub fn membership(&self) -> Option<Membership> {
+        self.of_group(|group| group.membership().clone())
+    }
+
+    /// What the others have, as far as their leader knows; of another replica nothing.
+    pub fn followers(&self) -> Vec<Progress> {
+        self.of_group(|group| group.followers().collect()).unwrap_or_default()
+    }
+
+    fn of_group<T>(&self, of: impl FnOnce(&corelog_raft::Group) -> T) -> Option<T> {
+        let replicas = self.replicas.upgrade()?;
+        let driver = replicas.driver.borrow();
+        driver.group(self.group).map(of)
     }
 
     /// Changes the group's replicas, as its leader. The change is in force when this returns, and holds when it is committed.
@@ -111,13 +175,61 @@ impl Replica {
         (index(end), term(known.unwrap_or_else(|| self.log.term_before_first())))
     }
 
-    /// Puts what a turn gives the group to do in line.
-    pub(crate) fn take(&self, turn: GroupTurn) {
-        let mut work = self.work.borrow_mut();
-        if let Some(violation) = turn.violation {
-            tracing::error!(log = %self.log.id(), %violation, "this replica has stopped: a rule of replication is broken");
+    pub(crate) fn peer_of(&self, replica: ReplicaId) -> Option<PeerId> {
+        self.places.borrow().iter().find(|&&(id, _)| id == replica).map(|&(_, peer)| peer)
+    }
+
+    /// Completes when all that the log was given is on stable storage, and the group's last term and vote.
+    pub(crate) async fn sync(&self) -> Result<(), StorageError> {
+        let saved = self.saved.get().unwrap_or_else(|| self.log.hard_state());
+        self.log.set_hard_state(saved).await?.await
+    }
+
+    /// The group is to know where its log begins now.
+    pub(crate) fn forget_dropped(&self, replicas: &Replicas) {
+        let first = self.log.first_index();
+        if self.first.get() == first {
+            return;
         }
+        let (end, last) = self.durable_end();
+        replicas.drive(|driver, now| {
+            driver.durable(now, self.group, end, last);
+            let knows = driver.group(self.group).is_some_and(|group| group.applied() >= index(first));
+            if knows {
+                driver.drop_below(self.group, index(first));
+                self.first.set(first);
+            }
+        });
+    }
+
+    pub(crate) fn put(self: &Rc<Self>, work: Work, replicas: &Rc<Replicas>) {
+        if !self.closed.get() {
+            self.work.borrow_mut().push_back(work);
+            self.work(replicas);
+        }
+    }
+
+    /// Does what a turn gives the group to do.
+    pub(crate) fn take(self: &Rc<Self>, mut turn: GroupTurn, replicas: &Rc<Replicas>) {
+        if let Some(violation) = &turn.violation {
+            return self.fail(violation, replicas);
+        }
+        replicas.offer(self, std::mem::take(&mut turn.snapshots_wanted));
+        turn.install.take().into_iter().for_each(|offer| replicas.install_later(self, offer));
+        self.line_up(turn);
+        self.work(replicas);
+        if self.waiting.get() > replicas.waiting_max {
+            tracing::warn!(log = %self.log.id(), "the log takes entries too slowly: its replica leaves the group until they are in");
+            self.leave(replicas);
+            self.behind.set(true);
+        }
+    }
+
+    /// In the order that it has to be done in.
+    fn line_up(&self, turn: GroupTurn) {
+        let mut work = self.work.borrow_mut();
         if !turn.append.is_empty() {
+            self.waiting.set(self.waiting.get() + bytes_of(&turn.append));
             work.push_back(Work::Append(turn.append));
         }
         work.extend(turn.hard_state.map(Work::HardState));
@@ -165,10 +277,8 @@ impl Replica {
         }
     }
 
-    fn leads_in(&self, term: Term) -> bool {
-        let Some(replicas) = self.replicas.upgrade() else { return false };
-        let driver = replicas.driver.borrow();
-        let leadership = driver.group(self.group).map(|group| group.leadership());
+    pub(crate) fn leads_in(&self, term: Term) -> bool {
+        let leadership = self.of_group(|group| group.leadership());
         leadership.is_some_and(|leadership| leads(leadership.role) && leadership.term == term)
     }
 
@@ -182,8 +292,13 @@ impl Replica {
         self.closed.set(true);
         self.log.watch_progress(false);
         self.log.lead_by(None);
-        self.work.borrow_mut().clear();
+        self.clear_work();
         self.give_up_waits();
+    }
+
+    pub(crate) fn clear_work(&self) {
+        self.work.borrow_mut().clear();
+        self.waiting.set(0);
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -3,14 +3,16 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use corelog_io::planted::{Fault, planted};
 use corelog_io::{Queue, sleep, spawn};
-use corelog_raft::{Change, Entry, HardState, Leadership, Membership, RaftIndex};
+use corelog_raft::{Change, Entry, HardState, Leadership, Membership, RaftIndex, Role};
 use corelog_storage::{AppendError, FollowError};
 
+use crate::install::Install;
 use crate::{Replica, Replicas, entries};
 
 /// How long an append waits that finds the disk full.
-const FULL_RETRY: Duration = Duration::from_millis(500);
+pub const FULL_RETRY: Duration = Duration::from_millis(500);
 
 pub enum Work {
     Append(Vec<Entry>),
@@ -19,7 +21,12 @@ pub enum Work {
     Leadership(Leadership),
     Committed(RaftIndex),
     LeaveJoint,
+    Install(Install),
     Removed,
+}
+
+pub fn bytes_of(entries: &[Entry]) -> u64 {
+    entries.iter().map(|entry| entry.bytes.len() as u64).sum()
 }
 
 impl Replica {
@@ -31,11 +38,17 @@ impl Replica {
         loop {
             let next = self.work.borrow_mut().pop_front();
             let Some(next) = next else { return };
+            if let Work::Append(entries) = &next {
+                self.waiting.set(self.waiting.get() - bytes_of(entries));
+            }
             let Some(waits) = self.do_at_once(next, replicas) else { continue };
             self.at_work.set(true);
             let (replica, replicas) = (self.clone(), replicas.clone());
             spawn(Queue::Produce, async move {
                 replica.do_waiting(waits, &replicas).await;
+                if replica.behind.take() && !replica.is_closed() {
+                    replica.catch_up(&replicas).await;
+                }
                 replica.at_work.set(false);
                 if !replica.is_closed() {
                     replica.work(&replicas);
@@ -60,19 +73,27 @@ impl Replica {
                     self.fail(&error, replicas);
                 }
             }
-            Work::Leadership(leadership) => self.follow(leadership, &*replicas.owner),
+            Work::Leadership(leadership) => {
+                if leadership.role != Role::Leader {
+                    replicas.giving.forget(self.group);
+                }
+                self.follow(leadership, &*replicas.owner);
+            }
             Work::Committed(end) => {
                 self.log.advance_commit(corelog_storage::RaftIndex(end.0));
                 self.settle(&*replicas.owner);
+                self.forget_dropped(replicas);
             }
             Work::Removed => replicas.owner.removed(self.log.id()),
-            Work::HardState(_) | Work::LeaveJoint => return Some(work),
+            Work::HardState(_) | Work::LeaveJoint | Work::Install(_) => return Some(work),
         }
         None
     }
 
+    /// What is gone was committed.
     fn has(&self, entry: &Entry) -> bool {
-        self.log.term_at(corelog_storage::RaftIndex(entry.index.0)) == Some(entry.term.0)
+        let index = corelog_storage::RaftIndex(entry.index.0);
+        index < self.log.first_index() || self.log.term_at(index) == Some(entry.term.0)
     }
 
     async fn do_waiting(self: &Rc<Self>, work: Work, replicas: &Rc<Replicas>) {
@@ -85,6 +106,7 @@ impl Replica {
                     tracing::debug!(log = %self.log.id(), %error, "a change of replicas is not finished yet");
                 }
             }
+            Work::Install(install) => self.install(install, replicas).await,
             _ => unreachable!("it is done at once"),
         }
     }
@@ -92,6 +114,11 @@ impl Replica {
     async fn append(&self, entries: &[Entry], replicas: &Rc<Replicas>) {
         loop {
             match self.try_append(entries).await {
+                Ok(()) if planted(Fault::AnsweredBeforeSync) => {
+                    let end = entries.last().map(|last| (last.index.next(), last.term));
+                    let (end, term) = end.expect("there are entries");
+                    return replicas.drive(|driver, now| driver.durable(now, self.group, end, term));
+                }
                 Ok(()) => return,
                 Err(FollowError::Append(AppendError::DiskFull { .. })) if !self.is_closed() => {
                     sleep(FULL_RETRY).await;
@@ -105,10 +132,7 @@ impl Replica {
         let Some(at) = entries.iter().position(|entry| !self.has(entry)) else { return Ok(()) };
         let entries = &entries[at..];
         let first = corelog_storage::RaftIndex(entries[0].index.0);
-        let term_before = match first.0.checked_sub(1).map(corelog_storage::RaftIndex) {
-            Some(before) if first > self.log.first_index() => self.log.term_at(before),
-            _ => Some(self.log.term_before_first()),
-        };
+        let term_before = self.term_before(first);
         let offset = self.log.offset_at(first).unwrap_or_else(|| self.log.log_end_offset());
         let entries = entries::to_log(entries, offset);
         let prev = (first, term_before.unwrap_or(corelog_storage::NO_TERM));
@@ -123,6 +147,11 @@ impl Replica {
             term: hard_state.term.0,
             vote: hard_state.vote.map_or(-1, |vote| vote.0 as i64),
         };
+        self.saved.set(Some(kept));
+        if planted(Fault::VoteNotAwaited) {
+            replicas.drive(|driver, now| driver.hard_state_durable(now, self.group, hard_state));
+            sleep(FULL_RETRY).await;
+        }
         let durable = match self.log.set_hard_state(kept).await {
             Ok(durable) => durable,
             Err(error) => return self.fail(&error, replicas),
@@ -139,11 +168,12 @@ impl Replica {
         .detach();
     }
 
-    /// The log does not take what the group has: this replica stops here, and the others go on.
+    /// The log does not take what the group has, or the group finds a rule broken: this replica stops here, and the others go on.
     pub(crate) fn fail(&self, error: &dyn std::fmt::Display, replicas: &Replicas) {
         if !self.is_closed() && !replicas.stopped.get() {
-            tracing::error!(log = %self.log.id(), %error, "this replica has stopped: its log does not take what it is given");
+            tracing::error!(log = %self.log.id(), %error, "this replica has stopped");
             replicas.close(self.log.id());
+            replicas.owner.stopped(self.log.id());
         }
     }
 }

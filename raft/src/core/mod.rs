@@ -201,6 +201,7 @@ impl Core {
         if self.is_stale_mismatch(message) {
             return;
         }
+        self.note_snapshot_done(message);
         self.end_snapshot(message);
         match &message.body {
             Body::Append(append) if self.is_mismatch(message.term, append) => {
@@ -233,6 +234,18 @@ impl Core {
         let Some(progress) = self.raft.mut_prs().get_mut(message.from.0) else { return false };
         progress.recent_active = true;
         guard::is_on() && start.0 <= progress.matched
+    }
+
+    /// A follower that was to fetch state and has it committed needs no more of it, whether its answer came through or not.
+    fn note_snapshot_done(&mut self, message: &Message) {
+        let Body::HeartbeatAnswer(answer) = &message.body else { return };
+        if message.term != self.term() || self.role() != Role::Leader {
+            return;
+        }
+        let Some(progress) = self.raft.mut_prs().get_mut(message.from.0) else { return };
+        if progress.state == ProgressState::Snapshot && progress.pending_snapshot <= answer.committed.0 {
+            progress.become_probe();
+        }
     }
 
     /// A follower that has all below the log's start needs no snapshot, even if it is offered a later one.
@@ -351,6 +364,17 @@ impl Core {
         message.from = replica.0;
         message.reject = true;
         self.step_raft(message);
+    }
+
+    /// The follower has what entries can follow: it is asked where, as at the beginning of a term.
+    pub fn snapshot_unneeded(&mut self, replica: ReplicaId) {
+        self.snapshot_failed(replica);
+        let next = self.raft.raft_log.last_index() + 1;
+        if let Some(progress) = self.raft.mut_prs().get_mut(replica.0)
+            && progress.state == ProgressState::Probe
+        {
+            progress.next_idx = next;
+        }
     }
 
     /// Whether what the offer has must be fetched: it is not already here.

@@ -134,3 +134,40 @@ fn the_place_where_logs_match_is_found_at_once() {
     core.step(&answer(FOLLOWER, Outcome::Mismatch { start, hint, hint_term: Term(0) }));
     assert_eq!(core.next_of(FOLLOWER), (1, 0));
 }
+
+/// A leader whose log begins at 8, and that offered a follower without any of it what ends there.
+fn offered() -> Core {
+    let mut core = leader(10);
+    core.step(&answer(OTHER, Outcome::Matched { end: RaftIndex(11) }));
+    core.apply(RaftIndex(11));
+    core.drop_below(RaftIndex(8));
+    let (start, hint) = (RaftIndex(10), RaftIndex(0));
+    core.step(&answer(FOLLOWER, Outcome::Mismatch { start, hint, hint_term: Term(0) }));
+    assert_eq!(core.take_wanted_snapshots(), [FOLLOWER]);
+    let membership = core.membership();
+    core.offer_snapshot(FOLLOWER, &SnapshotOffer { end: RaftIndex(8), term: Term(1), membership });
+    assert!(core.followers().any(|of| of.replica == FOLLOWER && of.snapshot));
+    core
+}
+
+#[test]
+fn a_follower_with_what_it_was_to_fetch_waits_for_no_more() {
+    let mut core = offered();
+    for (committed, waits) in [(7, true), (8, false)] {
+        let body = crate::message::HeartbeatAnswer {
+            committed: RaftIndex(committed),
+            sent: crate::Tick(0),
+            rest: false,
+        };
+        core.step(&said(FOLLOWER, 2, Body::HeartbeatAnswer(body)));
+        assert!(core.followers().any(|of| of.replica == FOLLOWER && of.snapshot == waits));
+    }
+    assert_eq!(core.next_of(FOLLOWER).0, 9);
+}
+
+#[test]
+fn a_follower_that_needs_no_snapshot_is_asked_from_the_end() {
+    let mut core = offered();
+    core.snapshot_unneeded(FOLLOWER);
+    assert_eq!(core.next_of(FOLLOWER), (12, 0));
+}

@@ -162,6 +162,14 @@ impl Driver {
         });
     }
 
+    /// See [`Group::snapshot_unneeded`].
+    pub fn snapshot_unneeded(&mut self, now: Tick, group: GroupId, follower: ReplicaId) {
+        self.told(now, group, |group| {
+            group.snapshot_unneeded(now, follower);
+            Ok(())
+        });
+    }
+
     /// See [`Group::snapshot_installed`].
     pub fn snapshot_installed(&mut self, now: Tick, group: GroupId, offer: &SnapshotOffer) -> bool {
         let mut taken = false;

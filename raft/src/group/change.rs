@@ -26,6 +26,10 @@ impl Group {
     }
 
     pub(super) fn begin_change(&mut self, index: RaftIndex, bytes: &[u8]) -> Result<(), Violation> {
+        if index < self.memberships[0].0 {
+            // Opened in the middle of taking in a leader's state, whose membership came first: it says what this entry does.
+            return Ok(());
+        }
         let change = Change::decode(bytes).ok_or(Violation::Membership { index })?;
         self.core.begin_change(index, &change)?;
         self.memberships.push((index.next(), self.core.membership()));
@@ -34,7 +38,8 @@ impl Group {
 
     pub(super) fn cut_memberships(&mut self, first: RaftIndex) {
         let before = self.memberships.len();
-        self.memberships.retain(|&(from, _)| from <= first);
+        let committed = self.memberships[0].0;
+        self.memberships.retain(|&(from, _)| from <= first.max(committed));
         if self.memberships.len() < before {
             let membership = self.membership().clone();
             self.core.return_to(&membership);

@@ -17,7 +17,9 @@ impl Group {
                 if in_time && self.can_campaign() { self.pass_on(&message) } else { Ok(()) }
             }
             Body::Removed => {
-                self.removed |= message.term >= self.core.term();
+                // One that has nothing is not in the group yet, as far as its leader knows.
+                let was_in = self.next_index() > RaftIndex(0);
+                self.removed |= was_in && message.term >= self.core.term();
                 self.output.removed = self.removed;
                 Ok(())
             }

@@ -228,6 +228,13 @@ impl Group {
         self.absorb_own(Payloads::None);
     }
 
+    /// The follower of an offer has what entries can follow: it is asked where.
+    pub fn snapshot_unneeded(&mut self, now: Tick, follower: ReplicaId) {
+        self.clock.now = now;
+        self.core.snapshot_unneeded(follower);
+        self.absorb_own(Payloads::None);
+    }
+
     /// The offer's state is in place and durable, and the log begins anew at its end. To be told when all outputs are taken.
     /// False: it came too late and is of no use; [`Group::needs_snapshot`] says so before the log is touched.
     pub fn snapshot_installed(&mut self, now: Tick, offer: &SnapshotOffer) -> bool {
@@ -377,7 +384,9 @@ impl Group {
         if end > self.core.applied() {
             self.core.apply(end);
         }
-        while self.memberships.get(1).is_some_and(|&(from, _)| from <= end) {
+        // Durable here or not: whoever keeps it knows it before the log can say that the entry is committed.
+        let committed = self.core.committed();
+        while self.memberships.get(1).is_some_and(|&(from, _)| from <= committed) {
             let belonged = self.memberships.remove(0).1.contains(self.id);
             let (from, membership) = self.memberships[0].clone();
             // A new replica goes through the changes from before it was one.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::log::{Log, LogStart};
 use crate::testing::Kept;
 
 const A: ReplicaId = ReplicaId(1);
@@ -336,6 +337,80 @@ fn a_leader_changes_nothing_before_it_has_committed_in_its_term() {
     }
     assert_eq!(group.leadership().role, Role::Leader);
     assert_eq!(group.change_membership(later, vec![A, B], vec![]), Err(Refused::ChangeUnderWay));
+}
+
+#[test]
+fn one_that_has_nothing_is_not_removed_yet() {
+    for (next, removed) in [(0, false), (3, true)] {
+        let mut group = Group::open(C, Timing::default(), 3, &Kept::new(next, &[A, B]), Tick(1)).unwrap();
+        let said = Message { from: A, to: C, term: Term(4), body: Body::Removed };
+        group.step(LATE, said).unwrap();
+        assert_eq!((group.is_removed(), group.take_output().removed), (removed, removed));
+    }
+}
+
+/// A log whose membership is known to hold from beyond its end, as in the middle of taking in a leader's state.
+struct Ahead(Kept);
+
+impl Log for Ahead {
+    fn membership(&self) -> (RaftIndex, Membership) {
+        (RaftIndex(5), self.0.membership().1)
+    }
+
+    fn start(&self) -> LogStart {
+        self.0.start()
+    }
+
+    fn next_index(&self) -> RaftIndex {
+        self.0.next_index()
+    }
+
+    fn durable_index(&self) -> RaftIndex {
+        self.0.durable_index()
+    }
+
+    fn commit_index(&self) -> RaftIndex {
+        self.0.commit_index()
+    }
+
+    fn terms(&self) -> Vec<(RaftIndex, Term)> {
+        self.0.terms()
+    }
+
+    fn hard_state(&self) -> HardState {
+        self.0.hard_state()
+    }
+
+    fn membership_entries(&self) -> Vec<(RaftIndex, Bytes)> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn a_change_that_the_membership_knows_of_is_passed_over() {
+    let log = Ahead(Kept::new(3, &[A, B, C]));
+    let mut group = Group::open(A, Timing::default(), 1, &log, Tick(1)).unwrap();
+    // Of entry 3, below where the membership holds: it says nothing new, and would not follow it.
+    group.step(LATE, change(B, A, 2, &[A, B, C])).unwrap();
+    assert_eq!(group.membership(), &Membership::of_voters(&[A, B, C]));
+    // Nor does another leader's entry in its place.
+    group.step(LATE, append(C, A, 3, 3, 0)).unwrap();
+    assert_eq!(group.membership(), &Membership::of_voters(&[A, B, C]));
+}
+
+/// Else a log that knows the commit, and is durable before this replica hears of it, keeps the membership before as that of
+/// what is committed.
+#[test]
+fn a_membership_is_told_no_later_than_its_commit() {
+    let mut group = open(B, &[A, B, C]);
+    let with_another = [A, B, C, ReplicaId(4)];
+    let mut message = change(A, B, 2, &with_another);
+    let Body::Append(append) = &mut message.body else { unreachable!() };
+    append.committed = RaftIndex(4);
+    group.step(LATE, message).unwrap();
+    let output = group.take_output();
+    assert_eq!((output.committed, output.append.len()), (Some(RaftIndex(4)), 1));
+    assert_eq!(output.membership, Some((RaftIndex(4), Membership::of_voters(&with_another))));
 }
 
 fn rested() -> (Vec<Group>, Vec<Entry>) {

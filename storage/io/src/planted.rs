@@ -29,6 +29,14 @@ pub enum Fault {
     SocketsAreKept,
     /// A rebalance begins no new generation.
     GenerationStandsStill,
+    /// A follower answers for entries when they are in its log, durable or not.
+    AnsweredBeforeSync,
+    /// What its own log has durable a leader takes for committed.
+    CommittedByOne,
+    /// A replica takes what leaders of earlier terms say.
+    TermsIgnored,
+    /// A vote is given before it is durable.
+    VoteNotAwaited,
     /// Members of a generation that is over are told nothing of it, and commit.
     FormerGenerationsGoOn,
     /// Answers to Fetch keep their room, as long as it is little.

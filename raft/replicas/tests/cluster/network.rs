@@ -4,13 +4,24 @@ use bytes::Bytes;
 use corelog_io::{Instant, Queue, now, random_u64, sleep, spawn};
 use corelog_raft::PeerId;
 use corelog_raft::frame::{Content, PREFIX_BYTES, Prefix, decode};
-use corelog_replicas::{Network, Replicas};
+use corelog_replicas::{Answer, Ask, Network, Replicas, Told};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
 const FRAMES_MAX: usize = 64;
+/// How long an answer is waited for.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// A question on its way, and its answer.
+struct Call {
+    from: usize,
+    to: usize,
+    connection: u64,
+    ask: Ask,
+    told: Option<Told>,
+}
 
 #[derive(Default)]
 struct Line {
@@ -26,11 +37,39 @@ pub struct Wires {
     lines: RefCell<BTreeMap<(usize, usize), Line>>,
     cut: RefCell<BTreeSet<(usize, usize)>>,
     up: RefCell<BTreeSet<usize>>,
+    calls: RefCell<BTreeMap<u64, Call>>,
+    called: Cell<u64>,
 }
 
 impl Wires {
     pub fn new(nodes: usize) -> Wires {
-        Wires { nodes, lines: RefCell::default(), cut: RefCell::default(), up: RefCell::default() }
+        Wires {
+            nodes,
+            lines: RefCell::default(),
+            cut: RefCell::default(),
+            up: RefCell::default(),
+            calls: RefCell::default(),
+            called: Cell::new(0),
+        }
+    }
+
+    fn call(&self, from: usize, to: usize, ask: Ask) -> Option<u64> {
+        let connection = self.connection(from, to)?;
+        let number = self.called.get();
+        self.called.set(number + 1);
+        self.calls.borrow_mut().insert(number, Call { from, to, connection, ask, told: None });
+        Some(number)
+    }
+
+    /// What came of a call; `Some(None)`: nothing will.
+    fn outcome(&self, number: u64) -> Option<Option<Told>> {
+        let mut calls = self.calls.borrow_mut();
+        let Call { from, to, connection, .. } = calls[&number];
+        if self.connection(from, to) != Some(connection) {
+            calls.remove(&number);
+            return Some(None);
+        }
+        calls[&number].told.is_some().then(|| calls.remove(&number)?.told)
     }
 
     pub fn restarted(&self, node: usize) {
@@ -78,12 +117,15 @@ pub struct Node {
     connected: RefCell<BTreeMap<usize, u64>>,
     replicas: RefCell<Option<Rc<Replicas>>>,
     slow: Cell<u64>,
+    /// The first call that this node has not seen yet.
+    seen: Cell<u64>,
 }
 
 impl Node {
     pub fn new(wires: Rc<Wires>, node: usize) -> Node {
         let slow = Cell::new(random_u64() % 20);
-        Node { wires, node, connected: RefCell::default(), replicas: RefCell::default(), slow }
+        let seen = Cell::new(wires.called.get());
+        Node { wires, node, connected: RefCell::default(), replicas: RefCell::default(), slow, seen }
     }
 
     pub fn start(self: &Rc<Self>, replicas: &Rc<Replicas>) {
@@ -92,6 +134,7 @@ impl Node {
         spawn(Queue::Produce, async move {
             loop {
                 (0..me.wires.nodes).for_each(|other| me.look(&replicas, other));
+                me.answer_calls(&replicas);
                 sleep(Duration::from_millis(1)).await;
             }
         })
@@ -118,6 +161,22 @@ impl Node {
         self.frames(peer);
     }
 
+    fn answer_calls(&self, replicas: &Rc<Replicas>) {
+        let first = self.seen.replace(self.wires.called.get());
+        for (&number, call) in self.wires.calls.borrow().range(first..) {
+            if call.to == self.node {
+                let (wires, replicas, ask) = (self.wires.clone(), replicas.clone(), call.ask);
+                spawn(Queue::Background, async move {
+                    let told = replicas.answer(ask).await;
+                    if let Some(call) = wires.calls.borrow_mut().get_mut(&number) {
+                        call.told = Some(told);
+                    }
+                })
+                .detach();
+            }
+        }
+    }
+
     fn arrived(&self, other: usize) -> Option<Bytes> {
         let mut lines = self.wires.lines.borrow_mut();
         let line = lines.get_mut(&(other, self.node))?;
@@ -131,6 +190,22 @@ impl Node {
 }
 
 impl Network for Node {
+    fn ask(&self, peer: PeerId, ask: Ask) -> Answer {
+        let (wires, from) = (self.wires.clone(), self.node);
+        Box::pin(async move {
+            let number = wires.call(from, peer.0 as usize, ask)?;
+            let begun = now();
+            while begun.elapsed() < ANSWER_MAX {
+                sleep(Duration::from_millis(1)).await;
+                if let Some(outcome) = wires.outcome(number) {
+                    return outcome;
+                }
+            }
+            wires.calls.borrow_mut().remove(&number);
+            None
+        })
+    }
+
     fn frames(&self, peer: PeerId) {
         let other = peer.0 as usize;
         let Some(replicas) = self.replicas.borrow().clone() else { return };
