@@ -15,6 +15,8 @@ mod commits;
 #[allow(dead_code)]
 #[path = "../tests/simulation/connection.rs"]
 mod connection;
+#[path = "instructions/crowd.rs"]
+mod crowd;
 #[allow(dead_code)]
 #[path = "../tests/simulation/plan.rs"]
 mod plan;
@@ -23,7 +25,7 @@ mod plan;
 mod tailer;
 
 use std::net::SocketAddr;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use corelog_io::sim::{Sim, SimConfig};
 
@@ -78,6 +80,8 @@ const PARTITIONS: i32 = 100;
 /// Partitions that get a batch in a round of a fetch case.
 const NEWS: i32 = 10;
 const WAIT_MS: i32 = 500;
+/// The argument in place of a case that has all cases of [`crowd`] run.
+const CROWD: &str = "crowd";
 /// What callgrind counts: the polls of simulated processes' tasks.
 const COUNTED: &str = "*sim::scheduler::poll_process*";
 
@@ -85,6 +89,11 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => check(),
+        [CROWD, sessions] => {
+            let sessions = sessions.parse().expect("a number of sessions");
+            in_world(8 << 30, move |address| crowd::run(address, sessions));
+            ExitCode::SUCCESS
+        }
         [case, rounds] => {
             run(case, rounds.parse().expect("a number of rounds"));
             ExitCode::SUCCESS
@@ -104,11 +113,12 @@ fn check() -> ExitCode {
         println!("instructions: SKIPPED, valgrind is not installed (apt-get install valgrind)");
         return if in_ci { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
+    let alone = CASES.iter().map(|case| (case, per_round(case.name)));
+    let in_crowd = crowd::CASES.iter().zip(crowds_per_round());
     let mut changed = Vec::new();
-    for case in CASES {
-        let per_round = per_round(case.name);
+    for (case, per_round) in alone.chain(in_crowd) {
         let off = (per_round as f64 / case.instructions as f64 - 1.0) * 100.0;
-        println!("{:12} {per_round:>9} instructions ({off:+5.1} %)  {}", case.name, case.what);
+        println!("{:13} {per_round:>9} instructions ({off:+5.1} %)  {}", case.name, case.what);
         if off.abs() > TOLERANCE as f64 {
             changed.push(format!(
                 "{}: {per_round} instructions, written down are {}",
@@ -145,20 +155,44 @@ fn marginal(case: &str) -> u64 {
     (long - short) / ROUNDS
 }
 
-fn counting(case: &str, rounds: u64) -> std::process::Child {
+fn counting(case: &str, rounds: u64) -> Child {
+    callgrind(&["--callgrind-out-file=/dev/null"], &[case, &rounds.to_string()])
+}
+
+/// Runs this program, its tasks counted.
+fn callgrind(options: &[&str], args: &[&str]) -> Child {
     let own = std::env::current_exe().expect("this program has a path");
     Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(format!("--toggle-collect={COUNTED}"))
+        .args(["--tool=callgrind", &format!("--toggle-collect={COUNTED}")])
+        .args(options)
         .arg(own)
-        .args([case, &rounds.to_string()])
+        .args(args)
         .stderr(Stdio::piped())
         .spawn()
         .expect("valgrind runs")
 }
 
+/// What a round of each of the crowds' cases costs.
+fn crowds_per_round() -> Vec<u64> {
+    let folder = std::env::temp_dir().join(format!("corelog-instructions-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("there is room for callgrind's files");
+    let file = |sessions: usize| folder.join(sessions.to_string()).display().to_string();
+    let runs = crowd::SIZES.map(|sessions| {
+        let out = format!("--callgrind-out-file={}", file(sessions));
+        let dump = format!("--dump-after={}", crowd::COUNT_ENDS);
+        callgrind(&[&out, &dump], &[CROWD, &sessions.to_string()])
+    });
+    for run in runs {
+        counted(run);
+    }
+    let of_size = |sessions| crowd::per_round(|count| format!("{}.{count}", file(sessions)).into());
+    let per_round = crowd::SIZES.into_iter().flat_map(of_size).collect();
+    std::fs::remove_dir_all(&folder).expect("callgrind's files can be removed");
+    per_round
+}
+
 /// The count that callgrind tells in the end: `==pid== Collected : 12345`.
-fn counted(child: std::process::Child) -> u64 {
+fn counted(child: Child) -> u64 {
     let output = child.wait_with_output().expect("valgrind ends");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "valgrind failed:\n{told}");
@@ -169,19 +203,8 @@ fn counted(child: std::process::Child) -> u64 {
 
 /// One case in a world of its own.
 fn run(case: &str, rounds: u64) {
-    // Giving way by chance is the simulation's: on real cores a task does when its turn is over.
-    let sim = Sim::with_config(SEED, SimConfig { yield_one_in: 0, ..SimConfig::default() });
-    let plan = Plan {
-        journal_file_bytes: 16 << 20,
-        journal_files: 4,
-        memory_bytes: 1 << 30,
-        ..Plan::from_seed(SEED, Faults::Crashes)
-    };
-    let mut broker = Broker::new(&sim);
-    broker.start(&plan, CORES);
-    assert_eq!(broker.await_ready(&sim), Start::Ready);
-    let (case, address) = (case.to_string(), broker.address());
-    sim.block_on(async move {
+    let case = case.to_string();
+    in_world(1 << 30, async move |address| {
         let mut client = Client::new(address).await;
         if case == "commit-10" {
             commits::begin(&mut client.producer, 0..PARTITIONS).await;
@@ -190,6 +213,25 @@ fn run(case: &str, rounds: u64) {
             client.round(&case, round as i32).await;
         }
     });
+}
+
+/// A broker with so much memory, and what its clients do.
+fn in_world<F: Future<Output = ()> + 'static>(memory_bytes: u64, clients: impl FnOnce(SocketAddr) -> F) {
+    // Giving way by chance is the simulation's: on real cores a task does when its turn is over.
+    let sim = Sim::with_config(SEED, SimConfig { yield_one_in: 0, ..SimConfig::default() });
+    let plan = Plan {
+        journal_file_bytes: 16 << 20,
+        journal_files: 4,
+        memory_bytes,
+        fetch_sessions_max: 2_000,
+        // As by default: snapshots are not what is counted here.
+        metadata_bytes: 20 << 20,
+        ..Plan::from_seed(SEED, Faults::Crashes)
+    };
+    let mut broker = Broker::new(&sim);
+    broker.start(&plan, CORES);
+    assert_eq!(broker.await_ready(&sim), Start::Ready);
+    sim.block_on(clients(broker.address()));
 }
 
 struct Client {

@@ -84,6 +84,8 @@ pub struct Plan {
     pub journal_file_bytes: u64,
     pub journal_files: usize,
     pub memory_bytes: u64,
+    /// Fetch sessions that there may be.
+    pub fetch_sessions_max: usize,
     /// After so many bytes the controller's log begins anew.
     pub metadata_bytes: u64,
     /// Virtual time between a client's requests.
@@ -120,6 +122,7 @@ impl Plan {
             segment_ms: dice.pick(&[50, 1_000, 604_800_000]),
             journal_file_bytes,
             journal_files: dice.pick(&[2, 3, 4]),
+            fetch_sessions_max: 1_000,
             // At the least what the tail caches of three cores need.
             memory_bytes: dice.pick(&[(18 * journal_file_bytes).max(4 << 20), 16 << 20]),
             metadata_bytes: Dice(seed ^ 0x5a5a).pick(&[500, 2_000, 20 << 20]),
@@ -229,6 +232,7 @@ impl Plan {
         let mut config = settings.broker(&none, &none).expect("the settings are sound");
         config.data_dir = PathBuf::from(DATA_DIR);
         config.memory_bytes = self.memory_bytes;
+        config.fetch_sessions_max = self.fetch_sessions_max;
         config.metadata_bytes_between_snapshots = self.metadata_bytes;
         config.storage.journal_file_bytes = self.journal_file_bytes;
         config.storage.journal_files = self.journal_files;

@@ -55,7 +55,7 @@ impl Plan {
 
 impl Plan {
     /// More of what it takes to see a planted fault that few worlds show.
-    pub fn to_show(&mut self, planted: Planted) {
+    pub fn favour(&mut self, planted: Planted) {
         if planted == Planted::VotesForgotten {
             // Votes that no promise to a leader stands against, and a replica that gives two of them.
             (self.rates.crash, self.rates.transfer) = (30, 60);

@@ -114,7 +114,7 @@ impl World {
     pub fn new(seed: u64, planted: Option<Planted>) -> World {
         let mut random = Random::new(seed);
         let mut plan = Plan::of(seed, &mut random);
-        planted.into_iter().for_each(|planted| plan.to_show(planted));
+        planted.into_iter().for_each(|planted| plan.favour(planted));
         let links = Links::new(plan.hostile, plan.delay);
         let mut world = World {
             random,
