@@ -148,10 +148,6 @@ impl Replica {
             vote: hard_state.vote.map_or(-1, |vote| vote.0 as i64),
         };
         self.saved.set(Some(kept));
-        if planted(Fault::VoteNotAwaited) {
-            replicas.drive(|driver, now| driver.hard_state_durable(now, self.group, hard_state));
-            sleep(FULL_RETRY).await;
-        }
         let durable = match self.log.set_hard_state(kept).await {
             Ok(durable) => durable,
             Err(error) => return self.fail(&error, replicas),

@@ -35,8 +35,6 @@ pub enum Fault {
     CommittedByOne,
     /// A replica takes what leaders of earlier terms say.
     TermsIgnored,
-    /// A vote is given before it is durable.
-    VoteNotAwaited,
     /// Members of a generation that is over are told nothing of it, and commit.
     FormerGenerationsGoOn,
     /// Answers to Fetch keep their room, as long as it is little.

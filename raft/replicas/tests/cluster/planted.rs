@@ -27,8 +27,3 @@ fn a_commit_that_one_replica_counts_is_found() {
 fn a_leader_of_an_earlier_term_is_found() {
     is_found(Fault::TermsIgnored);
 }
-
-#[test]
-fn a_vote_that_is_not_awaited_is_found() {
-    is_found(Fault::VoteNotAwaited);
-}
