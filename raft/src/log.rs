@@ -31,9 +31,10 @@ pub struct HardState {
     pub vote: Option<ReplicaId>,
 }
 
-/// What is known to be committed: a membership is kept once its change is.
+/// What is known to be committed: a membership is kept once its change is, and so is all before it that there is here. It may
+/// hold from behind the log's end, if it came with another replica's segments.
 pub(crate) fn committed(log: &impl Log) -> RaftIndex {
-    log.commit_index().max(log.membership().0)
+    log.commit_index().max(log.membership().0.min(log.next_index()))
 }
 
 /// Where a kept log begins.

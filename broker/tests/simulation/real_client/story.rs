@@ -256,13 +256,18 @@ impl Story {
         topics.flat_map(of_topic).collect()
     }
 
-    /// Drives the world until nothing is missing.
+    /// Drives the world until nothing is missing. Who is slow gets on, if it takes long: nobody stands still for `limit`.
     fn run_until_none(&mut self, limit: Duration, missing: impl Fn(&Story) -> Vec<String>) {
-        let until = self.sim.elapsed() + limit;
+        let last = self.sim.elapsed() + limit * 10;
+        let (mut until, mut before) = (self.sim.elapsed() + limit, Vec::new());
         loop {
             let missing = missing(self);
             if missing.is_empty() {
                 return;
+            }
+            if missing != before {
+                until = (self.sim.elapsed() + limit).min(last);
+                before.clone_from(&missing);
             }
             assert!(self.sim.elapsed() < until, "after {limit:?} without faults: {}", missing.join("; "));
             self.sim.run_for(Duration::from_millis(50));

@@ -4,7 +4,7 @@ use crate::run_seed;
 use corelog_io::planted::{Fault, Planting};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 400;
 
 fn is_found(fault: Fault) {
     let _planting = Planting::of(fault);
