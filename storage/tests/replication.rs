@@ -10,6 +10,7 @@ use corelog_storage::{
     RaftIndex, SegmentInfo, ShardStorage, TransferError,
 };
 use corelog_wire::records::{patch_base_offset, patch_leader_epoch};
+use std::cell::RefCell;
 use std::rc::Rc;
 use world::{batch, internal, log_config, log_id, open, produced, read_all};
 
@@ -121,7 +122,9 @@ fn the_term_of_every_entry_is_known_after_restarts_and_from_segments() {
 #[test]
 fn entries_come_from_memory_and_from_segments_alike() {
     let (sim, machine) = machine(2);
-    run(&sim, &machine, async {
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    let out = Rc::clone(&kept);
+    run(&sim, &machine, async move {
         let storage = open().await;
         let log = opened_with(&storage, 1, LogConfig { segment_bytes: 20_000, ..log_config() });
         write_terms(&log, 60).await;
@@ -132,12 +135,12 @@ fn entries_come_from_memory_and_from_segments_alike() {
         }
         log.advance_commit(log.next_index());
         storage.close().await.expect("it closes");
-        *KEPT.lock().expect("nobody panicked") = entries;
+        out.replace(entries);
     });
-    run(&sim, &machine, async {
+    run(&sim, &machine, async move {
         let storage = open().await;
         let log = opened_with(&storage, 1, LogConfig { segment_bytes: 20_000, ..log_config() });
-        let kept = KEPT.lock().expect("nobody panicked").clone();
+        let kept: Vec<Entry> = kept.take();
         assert_eq!(all_entries(&log).await, kept);
         // Anywhere, and with any limit.
         for from in (0..63).rev() {
@@ -152,7 +155,6 @@ fn entries_come_from_memory_and_from_segments_alike() {
         let error = log.entries(RaftIndex(63), RaftIndex(64), 1).await.expect_err("there is none");
         assert!(matches!(error, EntriesError::Beyond { next: RaftIndex(63), .. }), "{error}");
     });
-    static KEPT: std::sync::Mutex<Vec<Entry>> = std::sync::Mutex::new(Vec::new());
 }
 
 #[test]

@@ -34,6 +34,9 @@ struct Acknowledged {
     number: u64,
 }
 
+/// Where a replica's log is committed, where it ends, and whether it serves.
+type End = (RaftIndex, RaftIndex, bool);
+
 struct Shared {
     machines: Vec<Process>,
     shards: Vec<usize>,
@@ -43,7 +46,8 @@ struct Shared {
     settling: Cell<bool>,
     acknowledged: RefCell<BTreeMap<i32, Vec<Acknowledged>>>,
     leaders: RefCell<BTreeMap<(LogId, i32), usize>>,
-    ends: RefCell<BTreeMap<(usize, i32), (RaftIndex, RaftIndex, bool)>>,
+    /// Of each broker's partitions.
+    ends: RefCell<BTreeMap<(usize, i32), End>>,
 }
 
 fn below(n: u64) -> u64 {
