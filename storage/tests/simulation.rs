@@ -84,6 +84,11 @@ fn seeds_that_failed() {
         (16, Faults::FullDisk),
         (39, Faults::FullDisk),
         (18, Faults::BitFlips),
+        // A segment's greatest timestamp was cut off, and nothing else of it counted.
+        (204, Faults::Crashes),
+        (106, Faults::Kills),
+        // A group whose sync had failed was read, synced by the next start to no effect, and served.
+        (53, Faults::IoErrors),
     ] {
         run_seed(seed, faults);
     }

@@ -242,6 +242,7 @@ impl Buffer {
                 let code = error.code();
                 if !has_rejoined
                     && matches!(code, Some(ErrorCode::ILLEGAL_GENERATION | ErrorCode::UNKNOWN_MEMBER_ID))
+                    && !planted(Fault::ExpelledGoesOn)
                 {
                     // The group goes on without it.
                     self.committer = None;

@@ -106,15 +106,7 @@ impl Log {
         if let Some(found) = self.first_in(segment, from, bound, kept).await? {
             return Ok(Some(found));
         }
-        let is_whole = {
-            let state = self.state.borrow();
-            let next = state.segments.as_ref().and_then(|segments| segments.base_after(base_offset));
-            base_offset >= kept.start && next.unwrap_or(state.flushed.offset) <= kept.end
-        };
-        if is_whole {
-            return Ok(None);
-        }
-        // It was deleted, or is not committed. What counts of the segment is looked at by its headers, and one batch by its
+        // It was deleted, or cut off, or is not committed. What counts of the segment is looked at by its headers, and one batch by its
         // records.
         let first = kept.start.max(base_offset);
         let from = self.start_in(segment, |index| index.start_for_offset(base_offset, first)).await?;

@@ -7,13 +7,14 @@ use crate::ids::RaftIndex;
 use bytes::Bytes;
 
 impl Log {
-    /// The membership last set, and the index of the entry that says so.
+    /// The membership last set, and the index of the entry that says so; after a start, of what was known to be committed if
+    /// that is later: nothing before it says otherwise.
     pub fn membership(&self) -> Option<Membership> {
         self.state.borrow().membership.clone()
     }
 
-    /// The entry at `index`, committed, says who replicates the log. It is in the next checkpoint; after a crash the owner
-    /// reads it again from the entries above the index that [`Log::membership`] tells, and none of these goes before.
+    /// The entry at `index` says who replicates the log. To be told before that entry counts as committed here
+    /// ([`Log::advance_commit`]). It is in the next checkpoint; after a crash the owner reads it again from the entries above the index that [`Log::membership`] tells, and none of these goes before.
     ///
     /// # Errors
     /// More than [`MEMBERSHIP_BYTES_MAX`].

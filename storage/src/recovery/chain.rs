@@ -21,7 +21,7 @@ use crate::paths;
 use bytes::Bytes;
 use corelog_io::planted::{Fault, planted};
 use corelog_io::{File, OpenOptions, fs, worked, yield_if_needed};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 /// Paths and lengths of a journal's files.
@@ -59,6 +59,16 @@ struct Chain {
     end: Option<u64>,
     checkpoints: BTreeMap<LogId, LogCheckpoint>,
     logs: BTreeMap<LogId, RecoveredLog>,
+    /// Groups that were walked through and of which nothing says that they are on stable storage.
+    unproven: VecDeque<Place>,
+}
+
+/// Where a group is.
+struct Place {
+    file: usize,
+    position: u64,
+    len: u64,
+    sequence: u64,
 }
 
 enum Walk {
@@ -95,6 +105,7 @@ pub async fn read(
         end,
         checkpoints: BTreeMap::new(),
         logs: BTreeMap::new(),
+        unproven: VecDeque::new(),
     };
     let has_begun = match chain.read_checkpoints([files.checkpoint, files.checkpoint_copy], newest).await? {
         Some(has_begun) => has_begun,
@@ -127,6 +138,7 @@ pub async fn read(
             stop.sequence - 1
         }
     };
+    chain.write_again().await?;
     for (id, checkpoint) in chain.checkpoints {
         chain.logs.entry(id).or_default().checkpoint = Some((generation, checkpoint));
     }
@@ -245,6 +257,7 @@ impl Chain {
                 }
                 match self.group(current, position, sequence).await? {
                     Ok((header, group)) => {
+                        self.note(current, position, &header);
                         // A window holds many groups.
                         worked(group.len());
                         yield_if_needed().await;
@@ -279,6 +292,25 @@ impl Chain {
             }
             resume_at = position;
         }
+    }
+
+    fn note(&mut self, file: usize, position: u64, header: &GroupHeader) {
+        self.durable_through = self.durable_through.max(header.durable_through);
+        let GroupHeader { sequence, .. } = *header;
+        self.unproven.push_back(Place { file, position, len: header.disk_len(), sequence });
+        while self.unproven.front().is_some_and(|place| place.sequence <= self.durable_through) {
+            self.unproven.pop_front();
+        }
+    }
+
+    /// Groups whose sync may have failed: what is read may be in a cache that takes it for written, whatever syncs it again.
+    /// They are about to be served, so they are written anew. There are few: as many as are in flight.
+    async fn write_again(&mut self) -> Result<(), StorageError> {
+        for Place { file, position, len, .. } in std::mem::take(&mut self.unproven) {
+            let JournalFile { path, window, .. } = &mut self.files[file];
+            window.write_again(position, len).await.map_err(StorageError::io("write", path))?;
+        }
+        Ok(())
     }
 
     /// Where the next group after number `sequence`, which should begin at `position`, begins, and its number: of those

@@ -2,7 +2,7 @@
 
 use crate::format::{PAGE, page_ceil};
 use bytes::Bytes;
-use corelog_io::{File, fs, sleep};
+use corelog_io::{AlignedBuf, File, fs, sleep};
 use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
@@ -65,6 +65,14 @@ impl Window {
         }
         let from = (position - self.start) as usize;
         Ok(Some(self.bytes.slice(from..from + need as usize)))
+    }
+
+    /// Has the medium take `len` bytes at `position`, page boundaries, as they are held to be.
+    pub async fn write_again(&mut self, position: u64, len: u64) -> io::Result<()> {
+        let Some(bytes) = self.at(position, len).await? else { return Ok(()) };
+        let mut aligned = AlignedBuf::new(bytes.len());
+        aligned.copy_from_slice(&bytes);
+        self.file.write_at(position, aligned.freeze(), true).await
     }
 
     /// Takes the bits `mask` of the byte at `position` for flipped from now on.
