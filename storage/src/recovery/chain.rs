@@ -22,6 +22,7 @@ use bytes::Bytes;
 use corelog_io::planted::{Fault, planted};
 use corelog_io::{File, OpenOptions, fs, worked, yield_if_needed};
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Paths and lengths of a journal's files.
@@ -191,7 +192,7 @@ impl Chain {
         path: &Path,
         len: u64,
     ) -> Result<(CheckpointHeader, Vec<LogCheckpoint>), StorageError> {
-        let bytes = fs::read(path, len as usize).await.map_err(StorageError::io("read", path))?;
+        let bytes = read_listed(path, len).await.map_err(StorageError::io("read", path))?;
         let (header, logs) = checkpoint::decode(&bytes).map_err(|refused| match refused {
             Refused::Version { .. } => StorageError::Version { path: path.into(), what: refused.to_string() },
             _ => StorageError::corrupt(path, 0, format!("it is no checkpoint: {refused}")),
@@ -554,6 +555,22 @@ impl Chain {
             }
         }
         Ok(())
+    }
+}
+
+/// A file that had `len` bytes when it was listed. It may be another by now: what a killed process had begun comes to its end.
+async fn read_listed(path: &Path, mut len: u64) -> io::Result<Bytes> {
+    loop {
+        match fs::read(path, len as usize).await {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let grown = fs::file_len(path).await?;
+                if grown <= len {
+                    return Err(error);
+                }
+                len = grown;
+            }
+            read => return read,
+        }
     }
 }
 
