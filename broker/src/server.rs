@@ -36,6 +36,10 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// A client whose machine says nothing for this long is gone.
 const PEER_DEAD_AFTER: Duration = Duration::from_secs(120);
 
+/// How long a port that is taken is asked for.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+const PORT_RETRY: Duration = Duration::from_millis(20);
+
 /// How long it is waited before a broker that could not be registered is again.
 const REGISTER_RETRY: Duration = Duration::from_secs(10);
 
@@ -314,7 +318,7 @@ impl Start {
         spawn(Queue::Background, crate::disk::run(shard.clone())).detach();
         shard.admission.tell();
         // Shard 0 binds first: with port 0 it is the one that finds out which port.
-        let addresses = listen(shard, &self.addresses)?;
+        let addresses = take_ports(shard, &self.addresses).await?;
         register(shard).await;
         let bound = addresses.clone();
         for listening in shard
@@ -322,7 +326,7 @@ impl Start {
                 if shard.id == CONTROLLER_SHARD {
                     return Ok(bound);
                 }
-                listen(&shard, &bound).map_err(|error| format!("{error:#}"))
+                listen(&shard, &bound).map_err(|refused| format!("{:#}", refused.why))
             })
             .await?
         {
@@ -386,16 +390,35 @@ async fn exchange(
     Ok(Recovered::merge(parts))
 }
 
+/// As [`listen`], for shard 0. A process that was killed may have its port for a moment longer: what its rings had under way
+/// the kernel ends after it.
+async fn take_ports(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Vec<SocketAddr>> {
+    let until = corelog_io::now() + PORT_PATIENCE;
+    loop {
+        match listen(shard, addresses) {
+            Err(NotListening { is_taken: true, .. }) if corelog_io::now() < until => sleep(PORT_RETRY).await,
+            bound => return bound.map_err(|refused| refused.why),
+        }
+    }
+}
+
+/// Why a shard does not listen.
+struct NotListening {
+    /// Somebody else does.
+    is_taken: bool,
+    why: anyhow::Error,
+}
+
 /// Binds this shard's listeners and begins to accept. Returns the addresses, with the ports they got. Shard 0 comes
 /// first and takes the addresses for this process; the others join it there.
-fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Vec<SocketAddr>> {
+fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>, NotListening> {
     let options = ListenOptions { backlog: shard.config().connections.backlog, dead_after: PEER_DEAD_AFTER };
     let open = if shard.id == CONTROLLER_SHARD { Listener::bind } else { Listener::join };
     let mut bound = Vec::with_capacity(addresses.len());
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
         let listener = open(*address, options).map_err(|error| refusal(*address, error))?;
-        bound.push(listener.local_addr()?);
+        bound.push(listener.local_addr().map_err(|error| refusal(*address, error))?);
         listeners.push(listener);
     }
     shard.set_ports(bound.iter().map(SocketAddr::port).collect());
@@ -406,7 +429,8 @@ fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Vec<Soc
 }
 
 /// Why there is no listener, and what to do about it.
-fn refusal(address: SocketAddr, error: std::io::Error) -> anyhow::Error {
+fn refusal(address: SocketAddr, error: std::io::Error) -> NotListening {
+    let is_taken = error.kind() == std::io::ErrorKind::AddrInUse;
     let remedy = match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             let port = address.port();
@@ -423,7 +447,7 @@ fn refusal(address: SocketAddr, error: std::io::Error) -> anyhow::Error {
         }
         _ => "choose another address with --listen HOST:PORT".to_owned(),
     };
-    anyhow::anyhow!("cannot listen on {address}: {error}; {remedy}")
+    NotListening { is_taken, why: anyhow::anyhow!("cannot listen on {address}: {error}; {remedy}") }
 }
 
 async fn serve_control(shard: &Rc<Shard>, mut control: RemoteReceiver<Control>) {

@@ -4,11 +4,20 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-/// A port on loopback that nobody listens on now.
+/// A port on loopback that nobody listens on now, nor will soon: the kernel takes those of clients from above.
 fn free() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let offset =
+            (std::process::id() * 50) as u16 % 11_000 + TAKEN.fetch_add(1, Ordering::Relaxed) % 1_000;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 20_000 + offset));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// An empty directory of this test's.
