@@ -318,18 +318,15 @@ impl Start {
         spawn(Queue::Background, crate::disk::run(shard.clone())).detach();
         shard.admission.tell();
         // Shard 0 binds first: with port 0 it is the one that finds out which port.
-        let bound = take_ports(shard, &self.addresses).await?;
-        // Nobody is served before: topics are placed over brokers that are registered.
+        let addresses = take_ports(shard, &self.addresses).await?;
         register(shard).await;
-        let addresses = bound.accept(shard);
         let bound = addresses.clone();
         for listening in shard
             .on_all(move |shard| async move {
-                if shard.id != CONTROLLER_SHARD {
-                    let joined = bind(&shard, &bound).map_err(|refused| format!("{:#}", refused.why))?;
-                    joined.accept(&shard);
+                if shard.id == CONTROLLER_SHARD {
+                    return Ok(bound);
                 }
-                Ok::<_, String>(())
+                listen(&shard, &bound).map_err(|refused| format!("{:#}", refused.why))
             })
             .await?
         {
@@ -393,12 +390,12 @@ async fn exchange(
     Ok(Recovered::merge(parts))
 }
 
-/// As [`bind`], for shard 0. A process that was killed may have its port for a moment longer: what its rings had under way
+/// As [`listen`], for shard 0. A process that was killed may have its port for a moment longer: what its rings had under way
 /// the kernel ends after it.
-async fn take_ports(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Bound> {
+async fn take_ports(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Vec<SocketAddr>> {
     let until = corelog_io::now() + PORT_PATIENCE;
     loop {
-        match bind(shard, addresses) {
+        match listen(shard, addresses) {
             Err(NotListening { is_taken: true, .. }) if corelog_io::now() < until => sleep(PORT_RETRY).await,
             bound => return bound.map_err(|refused| refused.why),
         }
@@ -412,36 +409,23 @@ struct NotListening {
     why: anyhow::Error,
 }
 
-/// A shard's listeners, of which none accepts yet: who connects waits.
-struct Bound {
-    /// With the ports that they got.
-    addresses: Vec<SocketAddr>,
-    listeners: Vec<Listener>,
-}
-
-/// Binds this shard's listeners. Shard 0 comes first and takes the addresses for this process; the others join it there.
-fn bind(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> Result<Bound, NotListening> {
+/// Binds this shard's listeners and begins to accept. Returns the addresses, with the ports they got. Shard 0 comes
+/// first and takes the addresses for this process; the others join it there.
+fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>, NotListening> {
     let options = ListenOptions { backlog: shard.config().connections.backlog, dead_after: PEER_DEAD_AFTER };
     let open = if shard.id == CONTROLLER_SHARD { Listener::bind } else { Listener::join };
-    let mut bound = Bound { addresses: Vec::new(), listeners: Vec::new() };
+    let mut bound = Vec::with_capacity(addresses.len());
+    let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
-        let refused = |error| refusal(*address, error);
-        let listener = open(*address, options).map_err(refused)?;
-        bound.addresses.push(listener.local_addr().map_err(refused)?);
-        bound.listeners.push(listener);
+        let listener = open(*address, options).map_err(|error| refusal(*address, error))?;
+        bound.push(listener.local_addr().map_err(|error| refusal(*address, error))?);
+        listeners.push(listener);
     }
-    shard.set_ports(bound.addresses.iter().map(SocketAddr::port).collect());
+    shard.set_ports(bound.iter().map(SocketAddr::port).collect());
+    for (index, listener) in listeners.into_iter().enumerate() {
+        spawn(Queue::Control, accept::run(shard.clone(), listener, index)).detach();
+    }
     Ok(bound)
-}
-
-impl Bound {
-    /// Begins to serve. Returns where.
-    fn accept(self, shard: &Rc<Shard>) -> Vec<SocketAddr> {
-        for (index, listener) in self.listeners.into_iter().enumerate() {
-            spawn(Queue::Control, accept::run(shard.clone(), listener, index)).detach();
-        }
-        self.addresses
-    }
 }
 
 /// Why there is no listener, and what to do about it.
