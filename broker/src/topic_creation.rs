@@ -92,7 +92,7 @@ pub async fn ensure_offsets_topic(shard: &Rc<Shard>, asker: &Asker) -> Result<Ar
     let configs = config.offsets.configs();
     let configs: Vec<(&str, Option<&str>)> =
         configs.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
-    let there = shard.image().brokers.values().filter(|broker| !broker.fenced).count() as i32;
+    let there = shard.image().brokers_there().count() as i32;
     let replication_factor = there.clamp(1, INTERNAL_REPLICAS);
     let placement = Placement::Anywhere { partitions: config.offsets.partitions, replication_factor };
     let created = create(shard, asker, name.clone(), placement, &configs, Terms::MAKE).await;

@@ -37,7 +37,7 @@ impl Node {
 fn nodes(shard: &Shard, listener: usize) -> Vec<Node> {
     let (image, own) = (shard.image(), shard.registration());
     let name = &shard.config().listeners[listener].name;
-    let others = image.brokers.values().filter(|broker| !broker.fenced && broker.id != own.id);
+    let others = image.brokers_there().filter(|broker| broker.id != own.id);
     let reached = |broker: &BrokerImage| {
         let Endpoint { host, port } = broker.endpoints.get(name.as_str())?.clone();
         Some(Node { id: broker.id, host, port: port.into(), rack: broker.rack.clone() })

@@ -209,6 +209,11 @@ impl Image {
         self.partitions
     }
 
+    /// The brokers that are there, by their ids.
+    pub fn brokers_there(&self) -> impl Iterator<Item = &BrokerImage> {
+        self.brokers.values().filter(|broker| !broker.fenced)
+    }
+
     pub fn load(&self, broker: BrokerId) -> Load {
         self.loads.get(&broker).copied().unwrap_or_default()
     }

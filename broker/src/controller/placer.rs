@@ -25,8 +25,7 @@ pub struct Placer<'a> {
 impl<'a> Placer<'a> {
     /// Over the brokers that are there.
     pub fn new(image: &'a Image, seed: u64) -> Placer<'a> {
-        let there = image.brokers.values().filter(|broker| !broker.fenced);
-        let candidates = there.map(|broker| Candidate {
+        let candidates = image.brokers_there().map(|broker| Candidate {
             id: broker.id,
             rack: broker.rack.as_deref(),
             load: image.load(broker.id),

@@ -33,7 +33,7 @@ impl CoordinatorLog for StorageLog {
             Ok(appended) => Ok(DurableWrite(appended.durable)),
             // The storage has told of it, once.
             Err(AppendError::DiskFull { .. }) => Err(NotAppended::Refused(WriteFailure::Unavailable)),
-            Err(AppendError::StaleLeaderEpoch { .. }) => Err(NotAppended::Fenced),
+            Err(AppendError::StaleLeaderEpoch { .. } | AppendError::NotTaken(_)) => Err(NotAppended::Fenced),
             Err(error) => {
                 if let Some(left_out) = self.lines.turn("group record not appended", 0, corelog_io::now()) {
                     warn!(log = %self.log.id(), %error, left_out, "group record not appended");

@@ -64,7 +64,7 @@ use corelog_io::sync::Notify;
 use corelog_io::{Instant, Queue, sleep, spawn};
 use corelog_raft::config::{Bounds, TICK, Timing};
 use corelog_raft::frame::{Content, Frame};
-use corelog_raft::{Driver, GroupId, GroupTurn, Membership, OpenError, PeerId, ReplicaId, Role, Term, Tick};
+use corelog_raft::{Driver, GroupId, GroupTurn, Membership, OpenError, PeerId, ReplicaId, Term, Tick};
 use corelog_storage::{Leads, Log, LogId, NotTaken, RaftIndex, ShardStorage};
 use corelog_wire::records::BatchHeader;
 
@@ -434,9 +434,4 @@ impl Replicas {
             taken.map(drop).map_err(|why| NotTaken::Change(why.to_string()))
         })
     }
-}
-
-/// Whether a role is that of a leader.
-pub(crate) fn leads(role: Role) -> bool {
-    role == Role::Leader
 }

@@ -12,7 +12,7 @@ use corelog_storage::{AppendBatch, AppendError, BatchKind, HardState, Log, RaftI
 
 use crate::found::{index, term};
 use crate::work::{Work, bytes_of};
-use crate::{Opening, Owner, Replicas, entries, leads};
+use crate::{Opening, Owner, Replicas, entries};
 
 pub struct Replica {
     pub(crate) replicas: Weak<Replicas>,
@@ -247,7 +247,7 @@ impl Replica {
     pub(crate) fn follow(&self, leadership: Leadership, owner: &dyn Owner) {
         let Leadership { term, leader, role } = leadership;
         let before = self.led.get();
-        let led = Led { term, leader, serves: leads(role) && before.serves && before.term == term };
+        let led = Led { term, leader, serves: role == Role::Leader && before.serves && before.term == term };
         if before == led {
             return;
         }
@@ -279,7 +279,7 @@ impl Replica {
 
     pub(crate) fn leads_in(&self, term: Term) -> bool {
         let leadership = self.of_group(|group| group.leadership());
-        leadership.is_some_and(|leadership| leads(leadership.role) && leadership.term == term)
+        leadership.is_some_and(|leadership| leadership.role == Role::Leader && leadership.term == term)
     }
 
     fn give_up_waits(&self) {

@@ -27,5 +27,5 @@ fn a_commit_that_one_replica_counts_is_found() {
 
 #[test]
 fn a_leader_of_an_earlier_term_is_found() {
-    is_found(Fault::TermsIgnored, 110);
+    is_found(Fault::TermsIgnored, 216);
 }
