@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 use corelog_wire::Uuid;
 use serde::Deserialize;
 
+use crate::config::Endpoint;
+use crate::ids::ReplicaId;
+
 /// Version of the data directory's layout. A broker refuses a directory of a version that it does not know.
 pub const LAYOUT_VERSION: u32 = 1;
 const FILE_NAME: &str = "identity.toml";
@@ -39,6 +42,37 @@ impl IdentityFile {
 pub struct Identity {
     pub cluster_id: String,
     pub node_id: i32,
+    /// Of this life of the data directory (KIP-858): a wiped one comes back under another.
+    pub directory: Uuid,
+    pub belongs: Belongs,
+}
+
+/// How a broker came to its cluster, and so what its replica of the controller's log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Belongs {
+    /// It is the cluster: no other broker has the controller's log.
+    Alone,
+    /// It was there when the cluster was founded, with these others; the controller's group began with them.
+    Founder(Vec<Founder>),
+    /// It joined later: its replica has this id.
+    Joined(ReplicaId),
+}
+
+/// A broker that founded a cluster. Its replica of the controller's log is [`Founder::replica`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Founder {
+    pub node_id: i32,
+    pub directory: Uuid,
+    pub replica: ReplicaId,
+    /// Where other brokers reach it, as the seeds name it.
+    pub peer: Endpoint,
+}
+
+impl Identity {
+    /// Of a broker that is its cluster.
+    pub fn alone(cluster_id: String, node_id: i32, directory: Uuid) -> Identity {
+        Identity { cluster_id, node_id, directory, belongs: Belongs::Alone }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +157,7 @@ pub fn open(dir: &Path, node_id: i32) -> Result<(Identity, DirectoryLock), Ident
             if file.has_been_ready && is_empty() {
                 return Err(IdentityError::NoJournal { journal, dir: dir.to_owned() });
             }
-            Ok((Identity { cluster_id: file.cluster_id, node_id }, lock))
+            Ok((Identity::alone(file.cluster_id, node_id, Uuid::default()), lock))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             refuse_foreign(dir, node_id)?;
@@ -131,7 +165,7 @@ pub fn open(dir: &Path, node_id: i32) -> Result<(Identity, DirectoryLock), Ident
             File::open("/dev/urandom")
                 .and_then(|mut file| file.read_exact(&mut random))
                 .map_err(io("read randomness from", Path::new("/dev/urandom")))?;
-            let identity = Identity { cluster_id: Uuid(random).to_string(), node_id };
+            let identity = Identity::alone(Uuid(random).to_string(), node_id, Uuid::default());
             write_durable(dir, &identity, false).map_err(io("write", &path))?;
             Ok((identity, lock))
         }
@@ -185,7 +219,7 @@ fn refuse_foreign(dir: &Path, node_id: i32) -> Result<(), IdentityError> {
 }
 
 fn write_durable(dir: &Path, identity: &Identity, has_been_ready: bool) -> io::Result<()> {
-    let Identity { cluster_id, node_id } = identity.clone();
+    let Identity { cluster_id, node_id, .. } = identity.clone();
     let file = IdentityFile { layout_version: LAYOUT_VERSION, cluster_id, node_id, has_been_ready };
     let text =
         format!("# Written by Corelog: who this directory belongs to. Do not edit.\n{}", file.to_toml());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+pub use corelog_raft::ReplicaId;
 use corelog_wire::Uuid;
 
 /// A shard of this process: 0 to the number of shards less one.

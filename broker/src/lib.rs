@@ -5,6 +5,7 @@ pub mod admin;
 pub mod api;
 mod audit;
 mod call;
+pub mod cluster;
 pub mod config;
 mod controller;
 mod coordinator;

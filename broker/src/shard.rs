@@ -352,6 +352,10 @@ impl Shard {
             endpoints: endpoints.collect(),
             rack: config.rack.as_deref().map(Str::from),
             fenced: false,
+            directory: self.identity.directory,
+            peer: None,
+            shards: self.shards,
+            controller_replica: None,
         }
     }
 

@@ -14,7 +14,7 @@ use rpds::{RedBlackTreeMapSync, VectorSync};
 
 use super::delta::Delta;
 use crate::config::ConfigMap;
-use crate::ids::{BrokerId, LeaderEpoch};
+use crate::ids::{BrokerId, LeaderEpoch, ReplicaId};
 use crate::topic_name;
 
 /// `resource_type` of a config record, as in DescribeConfigs (KIP-133).
@@ -33,7 +33,14 @@ pub struct PartitionImage {
     pub isr: Arc<[BrokerId]>,
     /// Moves with each change of the partition.
     pub partition_epoch: i32,
+    /// Of `replicas`, each in its place: never given to another of this partition, not to one that comes back either.
+    pub replica_ids: Arc<[ReplicaId]>,
+    /// Its group began with the replicas 1 to this.
+    pub founders: i32,
 }
+
+/// Ids that one change of a partition may give out.
+const IDS_PER_CHANGE: u64 = 1 << 8;
 
 impl PartitionImage {
     fn new(record: &PartitionRecord) -> PartitionImage {
@@ -45,7 +52,17 @@ impl PartitionImage {
             isr: if is_whole { replicas.clone() } else { BrokerId::of_numbers(&record.isr) },
             replicas,
             partition_epoch: record.partition_epoch,
+            replica_ids: match &record.replica_ids[..] {
+                [] => founding_ids(record.replicas.len()),
+                ids => ids.iter().map(|id| ReplicaId(*id as u64)).collect(),
+            },
+            founders: if record.founders == 0 { record.replicas.len() as i32 } else { record.founders },
         }
+    }
+
+    /// Its replicas with their ids.
+    pub fn replicas_with_ids(&self) -> impl Iterator<Item = (ReplicaId, BrokerId)> + use<'_> {
+        self.replica_ids.iter().copied().zip(self.replicas.iter().copied())
     }
 
     /// The record that creates it as it is.
@@ -58,24 +75,54 @@ impl PartitionImage {
             leader: BrokerId::number(self.leader),
             leader_epoch: self.leader_epoch.0,
             partition_epoch: self.partition_epoch,
+            replica_ids: match self.has_founding_ids() {
+                true => Vec::new(),
+                false => self.replica_ids.iter().map(|id| id.0 as i64).collect(),
+            },
+            founders: if self.has_founding_ids() { 0 } else { self.founders },
             ..Default::default()
         })
     }
 
-    /// As Kafka does it: a leader that is named begins an epoch.
+    fn has_founding_ids(&self) -> bool {
+        self.founders as usize == self.replicas.len() && self.replica_ids == founding_ids(self.replicas.len())
+    }
+
+    /// Which id a broker's replica has from this change on: the one it had, or one that nobody has had.
+    fn next_id(&self, place: usize, broker: BrokerId) -> ReplicaId {
+        let kept = self.replicas_with_ids().find(|(_, known)| *known == broker);
+        let new = ReplicaId((self.partition_epoch as u64 + 1) * IDS_PER_CHANGE + place as u64);
+        kept.map_or(new, |(id, _)| id)
+    }
+
+    /// As Kafka does it: a leader that is named begins an epoch, the next one unless the record says which.
     fn change(&mut self, record: &PartitionChangeRecord) {
         if let Some(replicas) = &record.replicas {
-            self.replicas = BrokerId::of_numbers(replicas);
+            let replicas = BrokerId::of_numbers(replicas);
+            let next_ids = replicas.iter().enumerate().map(|(place, broker)| self.next_id(place, *broker));
+            self.replica_ids = match &record.replica_ids[..] {
+                ids if ids.len() == replicas.len() => ids.iter().map(|id| ReplicaId(*id as u64)).collect(),
+                _ => next_ids.collect(),
+            };
+            self.replicas = replicas;
         }
         if let Some(isr) = &record.isr {
             self.isr = BrokerId::of_numbers(isr);
         }
         if record.leader != NO_LEADER_CHANGE {
             self.leader = BrokerId::known(record.leader);
-            self.leader_epoch.0 += 1;
+            self.leader_epoch.0 = match record.leader_epoch {
+                -1 => self.leader_epoch.0 + 1,
+                epoch => epoch,
+            };
         }
         self.partition_epoch += 1;
     }
+}
+
+/// Those of a partition that begins.
+fn founding_ids(replicas: usize) -> Arc<[ReplicaId]> {
+    (1..=replicas as u64).map(ReplicaId).collect()
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -113,6 +160,14 @@ pub struct BrokerImage {
     pub rack: Option<Str>,
     /// It is not to serve: it is gone, or not ready.
     pub fenced: bool,
+    /// Another one for each life of its disk (KIP-858); zero where it is not known.
+    pub directory: Uuid,
+    /// Where other brokers reach it.
+    pub peer: Option<Endpoint>,
+    /// How many it runs; 0 where it is not known.
+    pub shards: usize,
+    /// Its replica of the controller's log; `None`: it has none, or is alone with it.
+    pub controller_replica: Option<ReplicaId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +197,10 @@ impl BrokerImage {
             endpoints: endpoints.map(|found| (found.name.clone(), endpoint(found))).collect(),
             rack: record.rack.clone(),
             fenced: record.fenced,
+            directory: record.log_dirs.first().copied().unwrap_or_default(),
+            peer: record.peer_host.clone().map(|host| Endpoint { host, port: record.peer_port }),
+            shards: usize::try_from(record.shards).unwrap_or(0),
+            controller_replica: Some(ReplicaId(record.controller_replica as u64)).filter(|id| id.0 > 0),
         }
     }
 
@@ -159,6 +218,11 @@ impl BrokerImage {
             end_points: endpoints.collect(),
             rack: self.rack.clone(),
             fenced: self.fenced,
+            log_dirs: if self.directory == Uuid::default() { Vec::new() } else { vec![self.directory] },
+            peer_host: self.peer.as_ref().map(|peer| peer.host.clone()),
+            peer_port: self.peer.as_ref().map_or(0, |peer| peer.port),
+            shards: self.shards as i32,
+            controller_replica: self.controller_replica.map_or(0, |id| id.0 as i64),
             ..Default::default()
         })
     }
@@ -395,6 +459,10 @@ pub mod tests {
                 endpoints: [(Str::from("PLAINTEXT"), endpoint)].into(),
                 rack: rack.map(Str::from),
                 fenced: false,
+                directory: Uuid([id as u8; 16]),
+                peer: None,
+                shards: 1,
+                controller_replica: None,
             };
             image.apply(&broker.record(), &mut Delta::default()).expect("it fits");
         }

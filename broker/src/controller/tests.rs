@@ -68,7 +68,19 @@ fn register(dice: &mut Dice, image: &Image) -> Change {
     let id = BrokerId(id);
     let endpoint = Endpoint { host: "host".into(), port: 9092 + dice.below(3) as u16 };
     let endpoints = [(Str::from("PLAINTEXT"), endpoint)].into();
-    Change::RegisterBroker(BrokerImage { id, epoch: -1, endpoints, rack: None, fenced: false })
+    let directory = Uuid([id.0 as u8; 16]);
+    let (peer, controller_replica) = (None, None);
+    Change::RegisterBroker(BrokerImage {
+        id,
+        epoch: -1,
+        endpoints,
+        rack: None,
+        fenced: false,
+        directory,
+        peer,
+        shards: 1,
+        controller_replica,
+    })
 }
 
 fn alter(dice: &mut Dice, resource: ResourceKey, config: &str) -> Change {

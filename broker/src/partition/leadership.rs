@@ -59,7 +59,16 @@ mod tests {
         use ErrorCode as Code;
         let replicas = BrokerId::of_numbers(&[1, 2]);
         let (leader, leader_epoch, isr) = (Some(BrokerId(1)), LeaderEpoch(5), replicas.clone());
-        let partition = PartitionImage { leader, leader_epoch, replicas, isr, partition_epoch: 0 };
+        let replica_ids = [1, 2].map(crate::ids::ReplicaId).into();
+        let partition = PartitionImage {
+            leader,
+            leader_epoch,
+            replicas,
+            isr,
+            partition_epoch: 0,
+            replica_ids,
+            founders: 2,
+        };
         let of = |broker| Leadership::of(&partition, BrokerId(broker));
         assert_eq!([1, 2, 3].map(|broker| of(broker).role), [Role::Leader, Role::Follower, Role::None]);
         assert_eq!(of(2).leader, Some(BrokerId(1)));

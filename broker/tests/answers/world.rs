@@ -14,6 +14,7 @@ use corelog_broker::identity::Identity;
 use corelog_broker::server::{self, Report, Seed, ShardControl};
 use corelog_broker::settings::Settings;
 use corelog_io::sim::{Process, Sim};
+use corelog_wire::Uuid;
 
 use crate::connection::Connection;
 
@@ -113,7 +114,7 @@ impl World {
         };
         let settings = Settings { fixed: StaticConfig::of(all).expect("these are configs"), machine };
         let config = settings.broker(&Default::default(), &Default::default()).expect("sound configs");
-        let identity = Identity { cluster_id: "simulated-cluster-aaaa".into(), node_id: config.node_id };
+        let identity = Identity::alone("simulated-cluster-aaaa".into(), config.node_id, Uuid([7; 16]));
         let cores = config.cores.len();
         let (report, reports) = mpsc::channel();
         let (seeds, controls) =

@@ -12,6 +12,7 @@ use corelog_broker::identity::Identity;
 use corelog_broker::server::{self, Report, Seed, ShardControl};
 use corelog_io::sim::{Process, Sim};
 use corelog_io::{now, sleep};
+use corelog_wire::Uuid;
 
 use crate::plan::{PORT, Plan};
 
@@ -70,7 +71,7 @@ impl Broker {
         if let Some(more) = plan.descriptors {
             self.machine.set_descriptor_limit(32 + 60 * cores + more);
         }
-        let identity = Identity { cluster_id: "simulated-cluster-aaaa".into(), node_id: config.node_id };
+        let identity = Identity::alone("simulated-cluster-aaaa".into(), config.node_id, Uuid([7; 16]));
         let (report, reports) = mpsc::channel();
         let (seeds, controls) = Seed::for_cores(settings, config, identity, move |message| {
             let _ = report.send(message);

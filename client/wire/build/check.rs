@@ -2,6 +2,9 @@
 
 use crate::schema::{Message, Struct, Type};
 
+/// Tagged fields of Corelog's own in Kafka's messages begin here.
+const OWN_TAGS: u32 = 10_000;
+
 pub fn message(file: &str, message: &Message) {
     let fail = |what: String| -> ! { panic!("{file}: {}: {what}", message.name) };
     for (at, item) in message.structs.iter().enumerate() {
@@ -13,8 +16,10 @@ pub fn message(file: &str, message: &Message) {
         }
         let mut tags: Vec<u32> = item.fields.iter().filter_map(|field| field.tag).collect();
         tags.sort_unstable();
-        if tags.iter().enumerate().any(|(at, tag)| at as u32 != *tag) {
-            fail(format!("the tags of {} do not run from 0 without gaps", item.name));
+        let (kafkas, own): (Vec<u32>, Vec<u32>) = tags.iter().partition(|tag| **tag < OWN_TAGS);
+        let has_gaps = |tags: &[u32], from| tags.iter().enumerate().any(|(at, tag)| at as u32 + from != *tag);
+        if has_gaps(&kafkas, 0) || has_gaps(&own, OWN_TAGS) {
+            fail(format!("the tags of {} do not run from 0, or from {OWN_TAGS}, without gaps", item.name));
         }
         for field in &item.fields {
             let versions = field.versions.and(item.versions);
