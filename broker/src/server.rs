@@ -14,6 +14,7 @@ use corelog_storage::{LogId, Recovered, Replayed, ShardStorage, StorageConfig};
 use futures_util::future::{Either, select};
 
 use crate::call::{self, CallSeats, Calls, ShardGone};
+use crate::cluster::{self, Member, MemberPlan, MemberSeed};
 use crate::config::BrokerConfig;
 use crate::config::describe::{self, Entry, Wanted};
 use crate::controller::{
@@ -55,6 +56,8 @@ const WAITS_FOR_CONTROLLER: &str = "waits for the controller";
 /// What a shard is given at its start. Made for all shards of a process at once ([`Seed::for_cores`]), then each is
 /// carried to its core and consumed by [`run`].
 pub struct Seed {
+    /// Of a broker of a cluster.
+    member: Option<MemberSeed>,
     config: Arc<BrokerConfig>,
     settings: Arc<Settings>,
     identity: Arc<Identity>,
@@ -78,19 +81,22 @@ impl Seed {
         settings: Arc<Settings>,
         config: Arc<BrokerConfig>,
         identity: Identity,
+        member: Option<MemberPlan>,
         report: impl Fn(Report) + Send + Sync + 'static,
     ) -> anyhow::Result<(Vec<Seed>, Vec<ShardControl>)> {
         let addresses = config.listeners.iter().map(|listener| listener.bind.resolve());
         let addresses: Arc<[SocketAddr]> = addresses.collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
         let cores = config.cores.len();
+        let members = cluster::member_seeds(member, &config, &identity, cores);
         let (identity, report) = (Arc::new(identity), Arc::new(report));
         let (recovery, end) = (corelog_io::mesh(cores, 1), corelog_io::mesh(cores, 1));
-        let seats = call::meshes(cores).into_iter().zip(recovery).zip(end);
+        let seats = call::meshes(cores).into_iter().zip(recovery).zip(end).zip(members);
         Ok(seats
-            .map(|((calls, recovery), end)| {
+            .map(|(((calls, recovery), end), member)| {
                 let (orders, control) = corelog_io::remote(CONTROL_CAPACITY);
                 let (stop_sender, stop) = corelog_io::remote(1);
                 let seed = Seed {
+                    member,
                     config: config.clone(),
                     settings: settings.clone(),
                     identity: identity.clone(),
@@ -200,6 +206,7 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
     let _listening = spawn(Queue::Control, hear_stop(seed.stop, stopping.clone()));
     let all_drained = Barrier::join(seed.end, core.core, core.cores).await;
     let start = Start {
+        member: seed.member,
         id: ShardId(core.core),
         shards: core.cores,
         config: seed.config,
@@ -239,6 +246,7 @@ async fn hear_stop(mut stop: RemoteReceiver<()>, stopping: Rc<Stopping>) {
 
 /// A shard that starts. It may be given up at any point.
 struct Start {
+    member: Option<MemberSeed>,
     id: ShardId,
     shards: usize,
     config: Arc<BrokerConfig>,
@@ -252,7 +260,7 @@ struct Start {
 impl Start {
     /// The shard, and the tasks by which the others reach it.
     async fn run(
-        self,
+        mut self,
         calls: CallSeats,
         recovery: Seat<Recovered>,
     ) -> anyhow::Result<(Rc<Shard>, [Task<()>; 2])> {
@@ -270,7 +278,14 @@ impl Start {
         let (config, settings, identity) =
             (self.config.clone(), self.settings.clone(), self.identity.clone());
         let stopping = self.stopping.clone();
-        let shard = Shard::new(id, config, settings, identity, storage, calls, stopping);
+        let member = match self.member.take() {
+            Some(seed) => Some(Member::start(seed, storage.clone()).await.context("the port for brokers")?),
+            None => None,
+        };
+        let shard = Shard::new(id, config, settings, identity, storage, member, calls, stopping);
+        if let Some(member) = &shard.member {
+            member.serve(&shard);
+        }
         let serving = call::start(&shard, call_receiver, reply_senders, reply_receiver);
         if id == CONTROLLER_SHARD {
             self.tell(LOADS_CONTROLLER);

@@ -2,6 +2,12 @@
 //!
 //! Calls between brokers ([`crate::peer::Links::call`]) say in their first byte what they are: [`CallKind`].
 
+mod member;
+pub mod steward;
+
+pub use steward::Steward;
+pub use member::{Member, MemberPlan, MemberSeed, member_seeds};
+
 /// What a call is for. The numbers are on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CallKind {

@@ -37,6 +37,8 @@ pub struct PartitionImage {
     pub replica_ids: Arc<[ReplicaId]>,
     /// Its group began with the replicas 1 to this.
     pub founders: i32,
+    /// It has one, since it has, or had, several replicas. What has always had one needs none.
+    pub has_group: bool,
 }
 
 /// Ids that one change of a partition may give out.
@@ -57,6 +59,7 @@ impl PartitionImage {
                 ids => ids.iter().map(|id| ReplicaId(*id as u64)).collect(),
             },
             founders: if record.founders == 0 { record.replicas.len() as i32 } else { record.founders },
+            has_group: record.founders > 0 || record.replicas.len() > 1,
         }
     }
 
@@ -84,8 +87,11 @@ impl PartitionImage {
         })
     }
 
+    /// As it was created.
     fn has_founding_ids(&self) -> bool {
-        self.founders as usize == self.replicas.len() && self.replica_ids == founding_ids(self.replicas.len())
+        self.founders as usize == self.replicas.len()
+            && self.replica_ids == founding_ids(self.replicas.len())
+            && self.has_group == (self.founders > 1)
     }
 
     /// Which id a broker's replica has from this change on: the one it had, or one that nobody has had.
@@ -104,6 +110,7 @@ impl PartitionImage {
                 ids if ids.len() == replicas.len() => ids.iter().map(|id| ReplicaId(*id as u64)).collect(),
                 _ => next_ids.collect(),
             };
+            self.has_group |= replicas.len() > 1;
             self.replicas = replicas;
         }
         if let Some(isr) = &record.isr {

@@ -73,7 +73,7 @@ impl Broker {
         }
         let identity = Identity::alone("simulated-cluster-aaaa".into(), config.node_id, Uuid([7; 16]));
         let (report, reports) = mpsc::channel();
-        let (seeds, controls) = Seed::for_cores(settings, config, identity, move |message| {
+        let (seeds, controls) = Seed::for_cores(settings, config, identity, None, move |message| {
             let _ = report.send(message);
         })
         .expect("the listeners' addresses are numbers");
