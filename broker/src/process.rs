@@ -71,9 +71,10 @@ pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
     let cores = config.cores.len();
     let (report_sender, reports) = mpsc::channel(REPORTS_PER_CORE * cores);
     let known_as = identity.clone();
-    let (seeds, controls) = Seed::for_cores(settings.clone(), config.clone(), identity, None, move |message| {
-        let _ = report_sender.try_send(message);
-    })?;
+    let (seeds, controls) =
+        Seed::for_cores(settings.clone(), config.clone(), identity, None, move |message| {
+            let _ = report_sender.try_send(message);
+        })?;
     let shards = corelog_io::run_glommio_with(RunConfig::new(config.cores.clone()), seeds, server::run)
         .context("starting the data cores")?;
     let ended = wait_for(shards);

@@ -233,7 +233,12 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
     // Until the last connection is drained its batches may be for any shard.
     all_drained.wait().await;
     match started {
-        Some((shard, _serving)) => shard.storage.close().await.context("closing the shard's storage"),
+        Some((shard, _serving)) => {
+            if let Some(member) = &shard.member {
+                member.stop();
+            }
+            shard.storage.close().await.context("closing the shard's storage")
+        }
         None => Ok(()),
     }
 }

@@ -96,7 +96,8 @@ impl Shard {
         let budgets = config.budgets(shards);
         let viewer = Viewer { settings: &settings, node_id: identity.node_id };
         let view = Rc::new(RefCell::new(Arc::new(View::new(Arc::default(), viewer))));
-        let partitions = Partitions::new(BrokerId(identity.node_id), storage.clone(), member.clone(), view.clone());
+        let partitions =
+            Partitions::new(BrokerId(identity.node_id), storage.clone(), member.clone(), view.clone());
         let topics = {
             let view = view.clone();
             TopicIds::new(move |name| view.borrow().image.topic(name).map(|topic| topic.id))

@@ -96,7 +96,8 @@ impl Member {
         let replicas = Replicas::new(storage, carrier.clone(), keeper.clone(), times);
         let broker = seed.links.broker;
         let links = Rc::new(Links::start(seed.links, seed.seat, carrier.clone()).await?);
-        carrier.join(&links, &replicas);
+        carrier.set_links(&links);
+        carrier.set_replicas(&replicas);
         for (known, address) in seed.plan.known.iter().filter(|(known, _)| *known != broker) {
             links.set_address(*known, Some(*address));
         }
@@ -108,6 +109,11 @@ impl Member {
     pub fn serve(&self, shard: &Rc<Shard>) {
         assert!(self.keeper.shard.set(Rc::downgrade(shard)).is_ok(), "one shard has them");
         self.replicas.start();
+    }
+
+    /// Nothing is said to other brokers any more.
+    pub fn stop(&self) {
+        self.replicas.stop();
     }
 
     /// Where brokers are reached, as the image says. `which`: those of which something has changed.

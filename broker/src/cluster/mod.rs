@@ -5,8 +5,8 @@
 mod member;
 pub mod steward;
 
-pub use steward::Steward;
 pub use member::{Member, MemberPlan, MemberSeed, member_seeds};
+pub use steward::Steward;
 
 /// What a call is for. The numbers are on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

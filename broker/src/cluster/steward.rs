@@ -225,8 +225,7 @@ mod tests {
     }
 
     fn next(voters: &[u64], learners: &[u64], wanted: &[u64], caught_up: &[u64]) -> Option<GroupChange> {
-        let membership =
-            Membership { voters: ids(voters), learners: ids(learners), ..Membership::default() };
+        let membership = Membership { voters: ids(voters), learners: ids(learners), ..Membership::default() };
         step(&membership, ids(wanted), |id| caught_up.contains(&id.0))
     }
 
@@ -243,7 +242,11 @@ mod tests {
         assert_eq!(next(&[1, 2, 3], &[], &[1, 2, 512], &[]), to(&[1, 2, 3], &[512]));
         assert_eq!(next(&[1, 2, 3], &[512], &[1, 2, 512], &[512]), to(&[1, 2, 512], &[]));
         assert_eq!(next(&[1, 2, 3], &[], &[1], &[]), to(&[1], &[]));
-        assert_eq!(next(&[1, 2, 3], &[512], &[1, 2, 3], &[]), to(&[1, 2, 3], &[]), "it was thought better of");
+        assert_eq!(
+            next(&[1, 2, 3], &[512], &[1, 2, 3], &[]),
+            to(&[1, 2, 3], &[]),
+            "it was thought better of"
+        );
         let joint = Membership { voters: ids(&[1, 2]), outgoing: ids(&[1]), ..Membership::default() };
         assert_eq!(step(&joint, ids(&[1, 2]), |_| true), None);
     }

@@ -151,7 +151,8 @@ impl Partitions {
     /// Takes a partition of a deleted topic out, here and now; what is returned removes its files.
     pub fn delete(&self, id: LogId) -> impl Future<Output = Result<(), StorageError>> + use<> {
         let opened = self.open.borrow_mut().remove(&id);
-        if let Some(member) = self.member.as_ref().filter(|_| opened.is_some_and(|opened| opened.has_group())) {
+        if let Some(member) = self.member.as_ref().filter(|_| opened.is_some_and(|opened| opened.has_group()))
+        {
             member.replicas.close(id);
         }
         self.storage.delete(id)

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,7 +22,8 @@ const SHARED_CONNECTIONS: usize = 2;
 pub struct Shared {
     pub plan: Plan,
     pub truth: RefCell<Truth>,
-    pub address: SocketAddr,
+    /// Where the brokers are.
+    pub bootstrap: String,
     /// Nothing strikes any more, and programs behave.
     pub calm: Cell<bool>,
     pub stop: Cell<bool>,
@@ -91,7 +91,7 @@ impl App {
     }
 
     pub async fn connect(&self) -> Option<Client> {
-        let connecting = Client::connect(client_config(self.shared.address, self.plan().request_timeout));
+        let connecting = Client::connect(client_config(&self.shared.bootstrap, self.plan().request_timeout));
         match self.within(API_TIMEOUT, "connect", connecting).await {
             Ok(client) => Some(client),
             Err(error) => {
