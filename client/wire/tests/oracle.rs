@@ -86,6 +86,11 @@ fn oracles() -> Vec<Oracle> {
     ListConfigResourcesRequest ListConfigResourcesResponse
     ConsumerGroupHeartbeatRequest ConsumerGroupHeartbeatResponse
     DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse
+    AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse
+    ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse
+    ElectLeadersRequest ElectLeadersResponse
+    DescribeQuorumRequest DescribeQuorumResponse
+    UnregisterBrokerRequest UnregisterBrokerResponse
     ConsumerProtocolSubscription ConsumerProtocolAssignment
     }
 }
