@@ -16,6 +16,7 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 use crate::call::Calls;
 use crate::cluster::{Member, Steward};
 use crate::config::BrokerConfig;
+use crate::controller::image::PartitionImage;
 use crate::controller::{
     BrokerImage, CONTROLLER_SHARD, Change, ChangeError, ControllerHandle, Delta, Endpoint, Image,
     OFFSETS_TOPIC, RecentChanges, Terms, TopicImage, Update, View, Viewer,
@@ -322,6 +323,13 @@ impl Shard {
 
     fn follow_partition(&self, view: &View, topic: &TopicImage, id: LogId) {
         if let Some(now) = topic.partition(id.partition) {
+            if self.member.is_some() && !now.replicas.contains(&self.broker()) {
+                // The metadata say so once its group has gone on without it.
+                if self.partitions.opened(id).is_some() {
+                    self.remove_replica(id);
+                }
+                return;
+            }
             self.partitions.follow(id, &view.image, now);
             if now.has_group && self.member.is_some() {
                 self.steward.note(id);
@@ -348,9 +356,15 @@ impl Shard {
     pub fn replica_is_removed(self: &Rc<Self>, id: LogId) {
         let image = self.image();
         let found = image.topic_by_id(id.topic).and_then(|topic| topic.partition(id.partition));
-        if found.is_some_and(|found| found.replicas.contains(&self.broker())) {
+        let broker = self.broker();
+        let is_wanted = |found: &PartitionImage| found.wanted().any(|(_, wanted)| wanted == broker);
+        if found.is_some_and(is_wanted) {
             return;
         }
+        self.remove_replica(id);
+    }
+
+    fn remove_replica(&self, id: LogId) {
         let removal = self.partitions.delete(id);
         spawn(Queue::Background, async move {
             if let Err(error) = removal.await {

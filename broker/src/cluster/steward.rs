@@ -180,7 +180,7 @@ fn report(
 /// The next change on the way from the replicas that a group has to those that the metadata want.
 fn next_change(found: &PartitionImage, replica: &Replica) -> Option<GroupChange> {
     let membership = replica.membership()?;
-    let wanted: Vec<ReplicaId> = found.replica_ids.to_vec();
+    let wanted: Vec<ReplicaId> = found.wanted().map(|(id, _)| id).collect();
     let committed = replica.log().commit_index().0;
     let has_all = |wanted: &ReplicaId| {
         let followers = replica.followers();

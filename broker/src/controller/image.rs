@@ -31,6 +31,9 @@ pub struct PartitionImage {
     pub leader_epoch: LeaderEpoch,
     pub replicas: Arc<[BrokerId]>,
     pub isr: Arc<[BrokerId]>,
+    /// Those of `replicas` that are to become one, and those that are to be none any more (KIP-455): until their group says so.
+    pub adding: Arc<[BrokerId]>,
+    pub removing: Arc<[BrokerId]>,
     /// Moves with each change of the partition.
     pub partition_epoch: i32,
     /// Of `replicas`, each in its place: never given to another of this partition, not to one that comes back either.
@@ -53,6 +56,8 @@ impl PartitionImage {
             leader_epoch: LeaderEpoch(record.leader_epoch),
             isr: if is_whole { replicas.clone() } else { BrokerId::of_numbers(&record.isr) },
             replicas,
+            adding: BrokerId::of_numbers(&record.adding_replicas),
+            removing: BrokerId::of_numbers(&record.removing_replicas),
             partition_epoch: record.partition_epoch,
             replica_ids: match &record.replica_ids[..] {
                 [] => founding_ids(record.replicas.len()),
@@ -68,6 +73,15 @@ impl PartitionImage {
         self.replica_ids.iter().copied().zip(self.replicas.iter().copied())
     }
 
+    /// Those that its group is to have.
+    pub fn wanted(&self) -> impl Iterator<Item = (ReplicaId, BrokerId)> + use<'_> {
+        self.replicas_with_ids().filter(|(_, broker)| !self.removing.contains(broker))
+    }
+
+    pub fn is_moving(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
+
     /// The record that creates it as it is.
     pub fn record(&self, topic_id: Uuid, partition_id: i32) -> MetadataRecord {
         MetadataRecord::PartitionRecord(PartitionRecord {
@@ -75,6 +89,8 @@ impl PartitionImage {
             topic_id,
             replicas: BrokerId::numbers(&self.replicas),
             isr: BrokerId::numbers(&self.isr),
+            adding_replicas: BrokerId::numbers(&self.adding),
+            removing_replicas: BrokerId::numbers(&self.removing),
             leader: BrokerId::number(self.leader),
             leader_epoch: self.leader_epoch.0,
             partition_epoch: self.partition_epoch,
@@ -112,6 +128,12 @@ impl PartitionImage {
             };
             self.has_group |= replicas.len() > 1;
             self.replicas = replicas;
+        }
+        if let Some(adding) = &record.adding_replicas {
+            self.adding = BrokerId::of_numbers(adding);
+        }
+        if let Some(removing) = &record.removing_replicas {
+            self.removing = BrokerId::of_numbers(removing);
         }
         if let Some(isr) = &record.isr {
             self.isr = BrokerId::of_numbers(isr);

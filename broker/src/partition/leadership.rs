@@ -65,6 +65,8 @@ mod tests {
             leader_epoch,
             replicas,
             isr,
+            adding: [].into(),
+            removing: [].into(),
             partition_epoch: 0,
             replica_ids,
             founders: 2,
