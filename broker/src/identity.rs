@@ -73,6 +73,26 @@ impl Identity {
     pub fn alone(cluster_id: String, node_id: i32, directory: Uuid) -> Identity {
         Identity { cluster_id, node_id, directory, belongs: Belongs::Alone }
     }
+
+    /// This broker's replica of the controller's log.
+    pub fn controller_replica(&self) -> ReplicaId {
+        match &self.belongs {
+            Belongs::Alone => ReplicaId(1),
+            Belongs::Founder(founders) => {
+                let own = founders.iter().find(|founder| founder.node_id == self.node_id);
+                own.expect("a founder is among the founders").replica
+            }
+            Belongs::Joined(replica) => *replica,
+        }
+    }
+
+    /// Those that founded its cluster.
+    pub fn founders(&self) -> &[Founder] {
+        match &self.belongs {
+            Belongs::Founder(founders) => founders,
+            Belongs::Alone | Belongs::Joined(_) => &[],
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,9 @@ use corelog_io::{
     CoreCtx, Instant, ListenOptions, Listener, Queue, Received, RemoteReceiver, RemoteSender, Seat, Task,
     sleep, spawn,
 };
-use corelog_storage::{LogId, Recovered, Replayed, ShardStorage, StorageConfig};
+use corelog_storage::{
+    CommitMode, LogConfig, LogId, Recovered, Replayed, ShardStorage, StorageConfig,
+};
 use futures_util::future::{Either, select};
 
 use crate::call::{self, CallSeats, Calls, ShardGone};
@@ -22,7 +24,7 @@ use crate::controller::{
 };
 use crate::identity::Identity;
 use crate::ids::ShardId;
-use crate::leftovers::{self, KEEP_ALL};
+use crate::leftovers::{self, Deleted, KEEP_ALL};
 use crate::lifecycle::{Barrier, Stopping};
 use crate::metrics::{Snapshot, families};
 use crate::net::accept;
@@ -43,6 +45,7 @@ const PORT_RETRY: Duration = Duration::from_millis(20);
 
 /// How long it is waited before a broker that could not be registered is again.
 const REGISTER_RETRY: Duration = Duration::from_secs(10);
+const REGISTER_IN_CLUSTER_RETRY: Duration = Duration::from_millis(200);
 
 /// Control messages that a shard takes before who sends them waits.
 const CONTROL_CAPACITY: usize = 16;
@@ -51,6 +54,7 @@ const CONTROL_CAPACITY: usize = 16;
 const READS_JOURNALS: &str = "reads the journals";
 const OPENS_STORAGE: &str = "recovers what it read and waits for the other shards' part";
 const LOADS_CONTROLLER: &str = "loads the controller's log";
+const WAITS_FOR_CLUSTER: &str = "waits until its cluster knows it: for a majority of the controller's group";
 const WAITS_FOR_CONTROLLER: &str = "waits for the controller";
 
 /// What a shard is given at its start. Made for all shards of a process at once ([`Seed::for_cores`]), then each is
@@ -309,19 +313,70 @@ impl Start {
     /// Shard 0's part: what the others need of the controller, then the listeners of all. Returns where they are.
     async fn lead(&self, shard: &Rc<Shard>, found: Found, begun: Instant) -> anyhow::Result<Vec<SocketAddr>> {
         let log_id = LogId { topic: CONTROLLER_TOPIC, partition: 0 };
-        let log = shard.storage.log(log_id, CONTROLLER_TOPIC_NAME, KEEP_ALL);
+        let commit = if shard.member.is_some() { CommitMode::Quorum } else { CommitMode::Alone };
+        let log = shard.storage.log(log_id, CONTROLLER_TOPIC_NAME, LogConfig { commit, ..KEEP_ALL });
+        let group = match &shard.member {
+            Some(member) => Some(member.open_controller(&shard.identity, log.clone()).await?),
+            None => None,
+        };
         let (controller, deleted) =
-            Controller::load(log, shard.settings.clone(), shard.identity.node_id, &shard.config())
+            Controller::load(log, group, shard.settings.clone(), shard.identity.node_id, &shard.config())
                 .await
                 .context("loading the controller's log")?;
         let update = Arc::new(controller.update());
         let loaded = update.view.image.clone();
-        if loaded.end_offset == 0 {
-            leftovers::expect_no_logs(shard).await.context("the controller's log")?;
+        if shard.member.is_none() {
+            if loaded.end_offset == 0 {
+                leftovers::expect_no_logs(shard).await.context("the controller's log")?;
+            }
+            leftovers::expect_own_partitions(&loaded, shard.broker()).context("the controller's log")?;
         }
-        leftovers::expect_own_partitions(&loaded, shard.broker()).context("the controller's log")?;
         shard.set_controller(controller.start(shard));
         shard.on_all(move |shard| async move { shard.install(&update).await }).await?;
+        if shard.member.is_none() {
+            self.claim(shard, found, begun, &deleted).await?;
+        }
+        // Shard 0 binds first: with port 0 it is the one that finds out which port.
+        let (bound, listeners) = take_ports(shard, &self.addresses).await?;
+        let mut waiting = Some(listeners);
+        if shard.member.is_some() {
+            // What it knows of the metadata may be old, and so whom its partitions belong to.
+            self.tell(WAITS_FOR_CLUSTER);
+            register_in_cluster(shard).await;
+            self.claim(shard, found, begun, &deleted).await?;
+        } else {
+            accept_all(shard, waiting.take());
+            register(shard).await;
+        }
+        spawn(Queue::Background, leftovers::sweep(shard.clone(), loaded, deleted)).detach();
+        spawn(Queue::Background, crate::disk::run(shard.clone())).detach();
+        shard.admission.tell();
+        accept_all(shard, waiting);
+        let addresses = bound.clone();
+        for listening in shard
+            .on_all(move |shard| async move {
+                if shard.id == CONTROLLER_SHARD {
+                    return Ok(());
+                }
+                let (_, listeners) = listen(&shard, &bound).map_err(|refused| format!("{:#}", refused.why))?;
+                accept_all(&shard, Some(listeners));
+                Ok(())
+            })
+            .await?
+        {
+            listening.map_err(anyhow::Error::msg)?;
+        }
+        Ok(addresses)
+    }
+
+    /// Every shard takes over what it recovered.
+    async fn claim(
+        &self,
+        shard: &Rc<Shard>,
+        found: Found,
+        begun: Instant,
+        deleted: &Deleted,
+    ) -> anyhow::Result<()> {
         let claimed = deleted.clone();
         shard.on_all(move |shard| async move { leftovers::claim(&shard, &claimed).await }).await?;
         if let Found::Recovered(Replayed { journal_files, entries, bytes }) = found {
@@ -334,25 +389,18 @@ impl Start {
                 "recovered: the last stop was not in good order"
             );
         }
-        spawn(Queue::Background, leftovers::sweep(shard.clone(), loaded, deleted)).detach();
-        spawn(Queue::Background, crate::disk::run(shard.clone())).detach();
-        shard.admission.tell();
-        // Shard 0 binds first: with port 0 it is the one that finds out which port.
-        let addresses = take_ports(shard, &self.addresses).await?;
-        register(shard).await;
-        let bound = addresses.clone();
-        for listening in shard
-            .on_all(move |shard| async move {
-                if shard.id == CONTROLLER_SHARD {
-                    return Ok(bound);
-                }
-                listen(&shard, &bound).map_err(|refused| format!("{:#}", refused.why))
-            })
-            .await?
-        {
-            listening.map_err(anyhow::Error::msg)?;
-        }
-        Ok(addresses)
+        Ok(())
+    }
+}
+
+/// Has the cluster know this broker, however long it takes until somebody leads the controller's group. Then what the metadata
+/// say is known here as far as that.
+async fn register_in_cluster(shard: &Rc<Shard>) {
+    while let Err(error) = shard.change(Change::RegisterBroker(shard.registration()), Terms::MAKE).await {
+        shard.sparingly("registering", move |left_out| {
+            tracing::warn!(%error, left_out, "the cluster does not know this broker yet: it goes on trying");
+        });
+        sleep(REGISTER_IN_CLUSTER_RETRY).await;
     }
 }
 
@@ -412,7 +460,10 @@ async fn exchange(
 
 /// As [`listen`], for shard 0. A process that was killed may have its port for a moment longer: what its rings had under way
 /// the kernel ends after it.
-async fn take_ports(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Vec<SocketAddr>> {
+async fn take_ports(
+    shard: &Rc<Shard>,
+    addresses: &[SocketAddr],
+) -> anyhow::Result<(Vec<SocketAddr>, Vec<Listener>)> {
     let until = corelog_io::now() + PORT_PATIENCE;
     loop {
         match listen(shard, addresses) {
@@ -429,9 +480,12 @@ struct NotListening {
     why: anyhow::Error,
 }
 
-/// Binds this shard's listeners and begins to accept. Returns the addresses, with the ports they got. Shard 0 comes
-/// first and takes the addresses for this process; the others join it there.
-fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>, NotListening> {
+/// Binds this shard's listeners. Beside them the addresses, with the ports they got. Shard 0 comes first and takes the addresses
+/// for this process; the others join it there.
+fn listen(
+    shard: &Rc<Shard>,
+    addresses: &[SocketAddr],
+) -> Result<(Vec<SocketAddr>, Vec<Listener>), NotListening> {
     let options = ListenOptions { backlog: shard.config().connections.backlog, dead_after: PEER_DEAD_AFTER };
     let open = if shard.id == CONTROLLER_SHARD { Listener::bind } else { Listener::join };
     let mut bound = Vec::with_capacity(addresses.len());
@@ -442,10 +496,14 @@ fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>
         listeners.push(listener);
     }
     shard.set_ports(bound.iter().map(SocketAddr::port).collect());
-    for (index, listener) in listeners.into_iter().enumerate() {
+    Ok((bound, listeners))
+}
+
+/// From now on clients are served.
+fn accept_all(shard: &Rc<Shard>, listeners: Option<Vec<Listener>>) {
+    for (index, listener) in listeners.into_iter().flatten().enumerate() {
         spawn(Queue::Control, accept::run(shard.clone(), listener, index)).detach();
     }
-    Ok(bound)
 }
 
 /// Why there is no listener, and what to do about it.

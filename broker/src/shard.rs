@@ -350,7 +350,11 @@ impl Shard {
     }
 
     /// The same of the controller's group.
-    pub fn controller_is_led(self: &Rc<Self>, _led: Led) {}
+    pub fn controller_is_led(&self) {
+        if let Ok(controller) = self.controller() {
+            controller.led();
+        }
+    }
 
     /// A partition's group goes on without this replica: its data may go, unless the metadata say that it is one again.
     pub fn replica_is_removed(self: &Rc<Self>, id: LogId) {
@@ -451,9 +455,9 @@ impl Shard {
             rack: config.rack.as_deref().map(Str::from),
             fenced: false,
             directory: self.identity.directory,
-            peer: None,
+            peer: self.member.as_ref().map(|member| member.endpoint()),
             shards: self.shards,
-            controller_replica: None,
+            controller_replica: self.member.as_ref().map(|_| self.identity.controller_replica()),
         }
     }
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use corelog_io::{Queue, sleep, spawn};
 use corelog_raft::Membership;
 use corelog_raft::config::{Bounds, Timing};
@@ -14,9 +15,9 @@ use corelog_replicas::{Led, Opening, Owner, Replica, Replicas};
 use corelog_storage::{Log, LogId, ShardStorage};
 
 use crate::config::BrokerConfig;
-use crate::controller::Image;
+use crate::controller::{Endpoint, Group, Image};
 use crate::controller::image::PartitionImage;
-use crate::identity::Identity;
+use crate::identity::{Founder, Identity};
 use crate::ids::{BrokerId, CONTROLLER_TOPIC, ReplicaId, ShardId};
 use crate::partition::placement;
 use crate::peer::{self, Incarnation, LinkSeat, Links, LinksConfig, PeerId};
@@ -168,6 +169,30 @@ impl Member {
         self.want(PeerId { broker, shard: ShardId(0) });
     }
 
+    /// Where it is reached by others.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { host: self.plan.peer.ip().to_string().into(), port: self.plan.peer.port() }
+    }
+
+    /// Opens the replica that this broker has of the controller's log.
+    pub async fn open_controller(&self, identity: &Identity, log: Rc<Log>) -> anyhow::Result<Group> {
+        let founders = identity.founders().to_vec();
+        let place = |founder: &Founder| {
+            let peer = PeerId { broker: BrokerId(founder.node_id), shard: ShardId(0) };
+            self.want(peer);
+            (founder.replica, raft_peer(peer))
+        };
+        let ids: Vec<ReplicaId> = founders.iter().map(|founder| founder.replica).collect();
+        let opening = Opening {
+            id: identity.controller_replica(),
+            places: founders.iter().map(place).collect(),
+            founders: Membership::of_voters(&ids),
+        };
+        let replica = self.replicas.open(log, opening).await.context("the controller's log")?;
+        let (replicas, carrier) = (self.replicas.clone(), self.carrier.clone());
+        Ok(Group { replica, replicas, carrier, founders })
+    }
+
     /// What a replica of a partition is opened with; `None`: this broker has none, or what is known of it is of another life.
     pub fn opening(&self, image: &Image, log: LogId, partition: &PartitionImage) -> Option<Opening> {
         let (id, _) = partition.replicas_with_ids().find(|(_, broker)| *broker == self.broker)?;
@@ -216,7 +241,7 @@ impl Owner for Keeper {
     fn led(&self, log: LogId, led: Led) {
         let Some(shard) = self.shard() else { return };
         if log.topic == CONTROLLER_TOPIC {
-            shard.controller_is_led(led);
+            shard.controller_is_led();
         } else {
             shard.partition_is_led(log, led);
         }

@@ -16,7 +16,7 @@ use corelog_replicas::Replica;
 use corelog_storage::LogId;
 
 use crate::controller::image::PartitionImage;
-use crate::controller::{Change, Image, LedPartition, Terms};
+use crate::controller::{Change, Image, Led, Terms};
 use crate::ids::{BrokerId, ReplicaId};
 use crate::partition::{Partition, Role};
 use crate::shard::Shard;
@@ -154,7 +154,7 @@ fn report(
     found: &PartitionImage,
     partition: &Partition,
     replica: &Replica,
-) -> Option<LedPartition> {
+) -> Option<Led> {
     let (id, epoch) = (partition.id(), partition.leadership().epoch);
     let followers = replica.followers();
     let committed = replica.log().commit_index().0;
@@ -173,7 +173,7 @@ fn report(
         .collect();
     let is_told =
         found.leader == Some(shard.broker()) && found.leader_epoch == epoch && *found.isr == isr[..];
-    let led = LedPartition { topic: id.topic, partition: id.partition, leader: shard.broker(), epoch, isr };
+    let led = Led { topic: id.topic, partition: id.partition, leader: shard.broker(), epoch, isr };
     (!is_told).then_some(led)
 }
 
