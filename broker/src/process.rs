@@ -13,8 +13,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Health, Scraper};
+use crate::cluster::MemberPlan;
 use crate::config::{self, Args, Endpoint};
-use crate::identity::Identity;
+use crate::identity::{Identity, Life, Wanted};
 use crate::server::{self, Found, Report, Seed, ShardControl};
 use crate::settings::Settings;
 use crate::version::version;
@@ -43,8 +44,8 @@ fn heed(problems: &[Problem]) -> anyhow::Result<()> {
 
 /// Runs the broker until it is told to stop.
 pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
-    let settings = Arc::new(Settings::load(args, std::env::vars_os())?);
-    let config = Arc::new(settings.broker(&Default::default(), &Default::default())?);
+    let mut settings = Settings::load(args, std::env::vars_os())?;
+    let mut config = settings.broker(&Default::default(), &Default::default())?;
     let _logging = logging::init(&config.log_levels, config.log_json)?;
     if let Some(file) = &settings.fixed.file {
         tracing::info!(file = %file.display(), "configuration");
@@ -61,18 +62,33 @@ pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
             connections.request_bytes_max
         );
     }
-    let (identity, _lock) = identity::open(&config.data_dir, config.node_id)?;
+    let wanted = Wanted {
+        node_id: config.node_id_is_given.then_some(config.node_id),
+        peer: config.peer.as_ref(),
+        has_seeds: !config.seeds.is_empty(),
+    };
+    let (life, _lock) = identity::open(&config.data_dir, wanted)?;
     if let Err(problems) = corelog_io::preflight(&config.data_dir, config.cores.len()) {
         heed(&problems)?;
     }
     // Listened for from here on: whatever the broker is about, it ends in good order.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = runtime.block_on(async { Signals::listen() })?;
+    let identity = match life {
+        Life::Member(identity) => identity,
+        Life::Forming(_) => bail!("several brokers found no cluster yet: leave --seeds away"),
+    };
+    if identity.node_id != config.node_id {
+        settings.fixed.put_node_id(identity.node_id, &config.data_dir);
+        config = settings.broker(&Default::default(), &Default::default())?;
+    }
+    let (settings, config) = (Arc::new(settings), Arc::new(config));
     let cores = config.cores.len();
     let (report_sender, reports) = mpsc::channel(REPORTS_PER_CORE * cores);
     let known_as = identity.clone();
+    let member = MemberPlan::of(&config, &identity, identity::draw()?)?;
     let (seeds, controls) =
-        Seed::for_cores(settings.clone(), config.clone(), identity, None, move |message| {
+        Seed::for_cores(settings.clone(), config.clone(), identity, member, move |message| {
             let _ = report_sender.try_send(message);
         })?;
     let shards = corelog_io::run_glommio_with(RunConfig::new(config.cores.clone()), seeds, server::run)

@@ -78,7 +78,7 @@ impl BrokerConfig {
     pub fn budgets(&self, shards: usize) -> Budgets {
         let shard = self.memory_bytes / shards as u64;
         let received = shard / RECEIVE_SHARE;
-        let peers_bytes = if false { received / 2 } else { 0 };
+        let peers_bytes = if self.peer.is_some() { received / 2 } else { 0 };
         Budgets {
             receive_bytes: received - peers_bytes,
             peers_bytes,

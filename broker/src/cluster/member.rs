@@ -13,11 +13,12 @@ use corelog_raft::Membership;
 use corelog_raft::config::{Bounds, Timing};
 use corelog_replicas::{Led, Opening, Owner, Replica, Replicas};
 use corelog_storage::{Log, LogId, ShardStorage};
+use corelog_wire::Uuid;
 
 use crate::config::BrokerConfig;
 use crate::controller::{Endpoint, Group, Image};
 use crate::controller::image::PartitionImage;
-use crate::identity::{Founder, Identity};
+use crate::identity::{Belongs, Founder, Identity};
 use crate::ids::{BrokerId, CONTROLLER_TOPIC, ReplicaId, ShardId};
 use crate::partition::placement;
 use crate::peer::{self, Incarnation, LinkSeat, Links, LinksConfig, PeerId};
@@ -41,6 +42,30 @@ pub struct MemberPlan {
     pub known: Vec<(BrokerId, SocketAddr)>,
     /// Where brokers are whose ids are not known.
     pub seeds: Vec<SocketAddr>,
+}
+
+impl MemberPlan {
+    /// Of a broker that others reach. `life`: of this process, another one for each. Looks names up, which may block.
+    pub fn of(
+        config: &BrokerConfig,
+        identity: &Identity,
+        life: Uuid,
+    ) -> anyhow::Result<Option<MemberPlan>> {
+        let Some(peer) = config.peer.as_ref().filter(|_| identity.belongs != Belongs::Alone) else {
+            return Ok(None);
+        };
+        let peer = peer.resolve().map_err(anyhow::Error::msg)?;
+        // Names of others may come to be known later: who registers is reached by address.
+        let known = identity.founders().iter();
+        let known = known.filter_map(|one| Some((BrokerId(one.node_id), one.peer.resolve().ok()?)));
+        let seeds = config.seeds.iter().filter_map(|seed| seed.resolve().ok());
+        Ok(Some(MemberPlan {
+            peer,
+            incarnation: Incarnation(u128::from_be_bytes(life.0) as u64),
+            known: known.collect(),
+            seeds: seeds.filter(|seed| *seed != peer).collect(),
+        }))
+    }
 }
 
 /// What a shard is given for it at its start.
