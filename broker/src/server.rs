@@ -356,7 +356,7 @@ impl Start {
         for listening in shard
             .on_all(move |shard| async move {
                 if shard.id == CONTROLLER_SHARD {
-                    return Ok(());
+                    return Ok::<(), String>(());
                 }
                 let (_, listeners) = listen(&shard, &bound).map_err(|refused| format!("{:#}", refused.why))?;
                 accept_all(&shard, Some(listeners));

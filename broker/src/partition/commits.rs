@@ -28,50 +28,58 @@ impl Acks {
     }
 }
 
-/// Who decides what is committed.
-pub enum Commits {
-    /// There is one replica: what is on its stable storage is. What [`Acks`] ask for makes no difference.
-    Alone,
-    /// A group's majority.
-    Group { replicas: Rc<Replicas>, replica: OnceCell<Rc<Replica>> },
+/// Who decides what is committed: the one replica that there is, with what is on its stable storage, which makes no difference
+/// between [`Acks`]; or a group's majority.
+#[derive(Default)]
+pub struct Commits {
+    /// Unset: there is no group.
+    replicas: OnceCell<Rc<Replicas>>,
+    /// Set when it is open.
+    replica: OnceCell<Rc<Replica>>,
 }
 
 impl Commits {
+    pub fn in_group(replicas: Rc<Replicas>) -> Commits {
+        Commits { replicas: replicas.into(), replica: OnceCell::new() }
+    }
+
+    /// From now on a group decides.
+    pub fn join_group(&self, replicas: Rc<Replicas>) {
+        assert!(self.replicas.set(replicas).is_ok(), "it had none");
+    }
+
+    pub fn has_group(&self) -> bool {
+        self.replicas.get().is_some()
+    }
+
     /// Whether what is committed here is all that the partition's leader may tell.
     pub fn may_lead(&self, log: LogId) -> bool {
-        match self {
-            Commits::Alone => true,
-            Commits::Group { replicas, .. } => replicas.may_lead(log),
-        }
+        self.replicas.get().is_none_or(|replicas| replicas.may_lead(log))
     }
 
     pub fn replica(&self) -> Option<&Rc<Replica>> {
-        match self {
-            Commits::Alone => None,
-            Commits::Group { replica, .. } => replica.get(),
-        }
+        self.replica.get()
     }
 
     pub fn set_replica(&self, opened: Rc<Replica>) {
-        let Commits::Group { replica, .. } = self else { panic!("it has no group") };
-        assert!(replica.set(opened).is_ok(), "a replica is opened once");
+        assert!(self.replica.set(opened).is_ok(), "a replica is opened once");
     }
 
     /// When a batch that its log has taken in `epoch` may be acknowledged.
     pub fn of(&self, appended: corelog_storage::Appended, epoch: LeaderEpoch, acks: Acks) -> Committed {
-        match self {
-            Commits::Alone if appended.cached => Committed::Now,
-            Commits::Group { replica, .. } if acks == Acks::All => {
-                let Some(replica) = replica.get() else {
-                    return Committed::ByGroup(Box::pin(async { Err(NotCommitted) }));
-                };
-                match appended.index {
-                    Some(index) => Committed::ByGroup(Box::pin(replica.committed(index, epoch.0))),
-                    // A retry: what it repeats is somewhere before.
-                    None => Committed::ByGroup(Box::pin(replica.all_committed())),
-                }
-            }
-            _ => Committed::Durable(appended.durable),
+        if !self.has_group() && appended.cached {
+            return Committed::Now;
+        }
+        if !self.has_group() || acks == Acks::Leader {
+            return Committed::Durable(appended.durable);
+        }
+        let Some(replica) = self.replica() else {
+            return Committed::ByGroup(Box::pin(async { Err(NotCommitted) }));
+        };
+        match appended.index {
+            Some(index) => Committed::ByGroup(Box::pin(replica.committed(index, epoch.0))),
+            // A retry: what it repeats is somewhere before.
+            None => Committed::ByGroup(Box::pin(replica.all_committed())),
         }
     }
 }

@@ -100,7 +100,7 @@ impl Partition {
     #[cfg(test)]
     pub fn alone(log: Rc<Log>, epoch: i32) -> Rc<Partition> {
         let leadership = Leadership { role: Role::Leader, epoch: LeaderEpoch(epoch), leader: None };
-        Partition::new(log, leadership, Commits::Alone)
+        Partition::new(log, leadership, Commits::default())
     }
 
     pub fn id(&self) -> LogId {
@@ -137,7 +137,7 @@ impl Partition {
 
     /// Whether it is one of several replicas, or was.
     pub fn has_group(&self) -> bool {
-        matches!(self.commits, Commits::Group { .. })
+        self.commits.has_group()
     }
 
     /// Its replica, if it is one of a group and open.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use corelog_io::{Queue, spawn};
-use corelog_replicas::Led;
+use corelog_replicas::{Led, Opening};
 use corelog_storage::{CommitMode, HashLogId, LogConfig, LogId, ShardStorage, StorageError};
 use corelog_wire::ErrorCode;
 
@@ -55,7 +55,7 @@ impl Partitions {
             Some(member) if found.has_group => self.open_in_group(member, &view, topic, id, found)?,
             _ => {
                 let log = self.storage.log(id, &topic.name, log_config(&view, topic, id, CommitMode::Alone));
-                Partition::new(log, leadership, Commits::Alone)
+                Partition::new(log, leadership, Commits::default())
             }
         };
         self.open.borrow_mut().insert(id, partition.clone());
@@ -73,14 +73,40 @@ impl Partitions {
     ) -> Result<Rc<Partition>, ErrorCode> {
         let opening = member.opening(&view.image, id, found).ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
         let log = self.storage.log(id, &topic.name, log_config(view, topic, id, CommitMode::Quorum));
-        let commits = Commits::Group { replicas: member.replicas.clone(), replica: Default::default() };
+        let partition =
+            Partition::new(log, self.at_first(found), Commits::in_group(member.replicas.clone()));
+        self.open_replica(member, &partition, opening, found);
+        Ok(partition)
+    }
+
+    /// What is known of who leads before the group has said anything.
+    fn at_first(&self, found: &PartitionImage) -> Leadership {
         let leader = found.leader.filter(|leader| *leader != self.broker);
-        let leadership = Leadership { role: Role::Follower, epoch: found.leader_epoch, leader };
-        let partition = Partition::new(log.clone(), leadership, commits);
+        Leadership { role: Role::Follower, epoch: found.leader_epoch, leader }
+    }
+
+    /// A partition that had one replica is to have several.
+    fn join_group(&self, member: &Rc<Member>, partition: &Rc<Partition>, image: &Image, found: &PartitionImage) {
+        let Some(opening) = member.opening(image, partition.id(), found) else { return };
+        let config = LogConfig { commit: CommitMode::Quorum, ..partition.log.config() };
+        partition.log.set_config(config);
+        partition.commits.join_group(member.replicas.clone());
+        partition.set_leadership(self.at_first(found));
+        self.open_replica(member, partition, opening, found);
+    }
+
+    fn open_replica(
+        &self,
+        member: &Rc<Member>,
+        partition: &Rc<Partition>,
+        opening: Opening,
+        found: &PartitionImage,
+    ) {
         let is_preferred = found.replicas.first() == Some(&self.broker);
         let (member, opened, view) = (member.clone(), partition.clone(), self.view.clone());
         spawn(Queue::Control, async move {
-            let Some(replica) = member.open(log, opening, is_preferred).await else { return };
+            let id = opened.id();
+            let Some(replica) = member.open(opened.log.clone(), opening, is_preferred).await else { return };
             opened.set_replica(replica);
             if opened.is_deleted() {
                 return member.replicas.close(id);
@@ -93,7 +119,6 @@ impl Partitions {
             }
         })
         .detach();
-        Ok(partition)
     }
 
     /// Who leads a partition's group has changed. True: this replica leads from now on, or no more.
@@ -133,8 +158,11 @@ impl Partitions {
             }
             return;
         };
-        match (&self.member, partition.has_group()) {
-            (Some(member), true) => member.replicas.set_places(id, member.places(image, id, found)),
+        match &self.member {
+            Some(member) if partition.has_group() => {
+                member.replicas.set_places(id, member.places(image, id, found));
+            }
+            Some(member) if found.has_group => self.join_group(member, &partition, image, found),
             _ => partition.set_leadership(Leadership::of(found, self.broker)),
         }
     }

@@ -32,7 +32,7 @@ async fn open() -> (Rc<ShardStorage>, Rc<Partition>) {
     let storage = ShardStorage::open(config, Recovered::merge([recovered])).await.unwrap();
     storage.settle_recovery();
     let log = storage.log(LogId { topic: Uuid([7; 16]), partition: 0 }, "t", LogConfig::default());
-    (storage, Partition::new(log, led_by(1, 5), Commits::Alone))
+    (storage, Partition::new(log, led_by(1, 5), Commits::default()))
 }
 
 async fn appended(partition: &Partition) -> Result<i64, ErrorCode> {
