@@ -2,6 +2,7 @@
 //!
 //! Calls between brokers ([`crate::peer::Links::call`]) say in their first byte what they are: [`CallKind`].
 
+pub mod handover;
 mod member;
 pub mod steward;
 
@@ -19,10 +20,21 @@ pub enum CallKind {
     Join = 3,
     /// A change of the metadata. Shard 0 of whoever leads the controller's group.
     Change = 4,
+    /// That a partition be led by another replica. The shard that has the leader.
+    Handover = 5,
+    /// What the controller's group is like. Shard 0 of whoever leads it.
+    Quorum = 6,
 }
 
 impl CallKind {
-    pub const ALL: [CallKind; 4] = [CallKind::Segments, CallKind::Status, CallKind::Join, CallKind::Change];
+    pub const ALL: [CallKind; 6] = [
+        CallKind::Segments,
+        CallKind::Status,
+        CallKind::Join,
+        CallKind::Change,
+        CallKind::Handover,
+        CallKind::Quorum,
+    ];
 
     pub fn of(byte: u8) -> Option<CallKind> {
         CallKind::ALL.into_iter().find(|kind| *kind as u8 == byte)
