@@ -11,6 +11,8 @@
 
 mod brokers;
 mod change;
+#[cfg(test)]
+mod cluster_tests;
 mod delta;
 mod follow;
 mod forward;
@@ -36,7 +38,7 @@ pub use change::{
     TOPIC_PARTITIONS_MAX, too_many_partitions,
 };
 pub use delta::Delta;
-pub use handle::Terms;
+pub use handle::{Made, Terms};
 pub use image::{BrokerImage, Endpoint, Image, TopicImage};
 pub use leaders::{LEADERS_MAX, Led};
 pub use member::Group;
