@@ -15,6 +15,7 @@ use corelog_storage::{
 };
 use futures_util::future::{Either, select};
 
+use crate::api;
 use crate::call::{self, CallSeats, Calls, ShardGone};
 use crate::cluster::{self, Member, MemberPlan, MemberSeed};
 use crate::config::BrokerConfig;
@@ -294,6 +295,11 @@ impl Start {
         let shard = Shard::new(id, config, settings, identity, storage, member, calls, stopping);
         if let Some(member) = &shard.member {
             member.serve(&shard);
+            cluster::handover::serve(&shard);
+            spawn(Queue::Control, cluster::steward::run(shard.clone())).detach();
+            if id == CONTROLLER_SHARD {
+                api::describe_quorum::serve(&shard);
+            }
         }
         let serving = call::start(&shard, call_receiver, reply_senders, reply_receiver);
         if id == CONTROLLER_SHARD {

@@ -10,7 +10,8 @@ use corelog_wire::messages::describe_quorum_response::{
     Listener, Node, PartitionData, ReplicaState, TopicData,
 };
 use corelog_wire::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
-use corelog_wire::{ErrorCode, Reader, Response, Uuid};
+use corelog_wire::messages::Message as _;
+use corelog_wire::{ErrorCode, Reader, Uuid};
 use futures_util::FutureExt;
 
 use super::context::Context;
@@ -87,12 +88,12 @@ async fn ask(shard: &Rc<Shard>) -> DescribeQuorumResponse {
         let mut reader = Reader::new(answer.head.clone());
         DescribeQuorumResponse::decode(&mut reader, TOLD_VERSION).map_err(|error| error.to_string())
     });
-    told.unwrap_or_else(|error| refused(ErrorCode::NOT_LEADER_OR_FOLLOWER, &error))
+    told.unwrap_or_else(|error: String| refused(ErrorCode::NOT_LEADER_OR_FOLLOWER, &error))
 }
 
 /// What this broker knows as the leader; or as the only one that there is.
 fn known(shard: &Shard) -> Option<DescribeQuorumResponse> {
-    let (image, controller) = (shard.image(), shard.controller().ok()?);
+    let (image, controller) = (shard.image(), shard.controller().ok().filter(|it| it.decides())?);
     let now_ms = corelog_io::wall_clock_ms();
     let (epoch, end, voters, observers) = match controller.group() {
         None => {
@@ -100,7 +101,6 @@ fn known(shard: &Shard) -> Option<DescribeQuorumResponse> {
             (0, image.end_offset, vec![own], Vec::new())
         }
         Some(group) => {
-            controller.leads()?;
             let (voters, observers) = states(shard, &image, group, now_ms)?;
             let end = group.replica.log().high_watermark();
             (group.replica.led().term.0, end, voters, observers)

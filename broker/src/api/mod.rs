@@ -22,7 +22,7 @@ mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_log_dirs;
-mod describe_quorum;
+pub mod describe_quorum;
 mod describe_topic_partitions;
 mod elect_leaders;
 mod fetch;

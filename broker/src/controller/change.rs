@@ -12,6 +12,7 @@ use super::image::{BrokerImage, Image, RESOURCE_BROKER, RESOURCE_TOPIC};
 use super::is_internal;
 use super::leaders::{self, Led};
 use super::placer::Placer;
+use super::reassign;
 use crate::config::alter::{self, Alteration, Owner, Refusal};
 use crate::config::{ConfigMap, Layers};
 use crate::ids::BrokerId;
@@ -38,6 +39,12 @@ pub struct ChangeError {
 impl From<Refusal> for ChangeError {
     fn from(refusal: Refusal) -> ChangeError {
         ChangeError::new(ErrorCode(refusal.code()), refusal.to_string())
+    }
+}
+
+impl From<ErrorCode> for ChangeError {
+    fn from(code: ErrorCode) -> ChangeError {
+        ChangeError::new(code, code.message())
     }
 }
 
@@ -148,6 +155,12 @@ pub enum Change {
         epoch: i64,
     },
     Unregister(BrokerId),
+    /// The replicas of a partition are to be on these brokers; `None`: as before a reassignment that is under way.
+    Reassign {
+        topic: Str,
+        partition: i32,
+        target: Option<Vec<BrokerId>>,
+    },
     /// Groups of partitions are led so.
     Leaders(Vec<Led>),
     /// [`PRODUCER_ID_BLOCK`] ids that nobody has had, up to the resulting image's `next_producer_id`.
@@ -172,6 +185,9 @@ impl Change {
             Change::CreatePartitions { topic, count, assigned } => {
                 Change::CreatePartitions { topic: topic.detach(), count, assigned }
             }
+            Change::Reassign { topic, partition, target } => {
+                Change::Reassign { topic: topic.detach(), partition, target }
+            }
             // Configs are as large as their request, which is waited for; brokers have few.
             change => change,
         }
@@ -193,6 +209,9 @@ impl Change {
             Change::Fence { broker, epoch } => brokers::fence(image, broker, epoch, true),
             Change::Unfence { broker, epoch } => brokers::fence(image, broker, epoch, false),
             Change::Unregister(broker) => brokers::unregister(image, broker),
+            Change::Reassign { topic, partition, target } => {
+                reassign::reassign(image, &topic, partition, target.as_deref())
+            }
             Change::Leaders(reports) => leaders::leaders(image, reports),
             Change::AlterConfigs { resource, change } => alter_configs(image, rules, resource, &change),
             Change::TakeProducerIds => Ok(vec![MetadataRecord::ProducerIdsRecord(ProducerIdsRecord {
@@ -388,8 +407,7 @@ pub fn partition_record(topic_id: Uuid, partition_id: i32, replicas: Vec<BrokerI
 }
 
 fn unknown_topic() -> ChangeError {
-    let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
-    ChangeError::new(code, code.message())
+    ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.into()
 }
 
 pub fn too_many_partitions(count: i32) -> ChangeError {

@@ -221,7 +221,7 @@ pub struct Load {
 const PLAINTEXT: i16 = 0;
 
 impl BrokerImage {
-    fn new(record: &RegisterBrokerRecord) -> BrokerImage {
+    pub fn new(record: &RegisterBrokerRecord) -> BrokerImage {
         let endpoints = record.end_points.iter();
         let endpoint = |found: &BrokerEndpoint| Endpoint { host: found.host.clone(), port: found.port };
         BrokerImage {

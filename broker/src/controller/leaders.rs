@@ -7,6 +7,7 @@ use corelog_wire::{ErrorCode, Uuid};
 
 use super::change::ChangeError;
 use super::image::{Image, PartitionImage};
+use super::reassign::settled;
 use crate::ids::{BrokerId, LeaderEpoch};
 
 /// Reports in one change, so that it fits one batch of the controller's log.
@@ -20,6 +21,8 @@ pub struct Led {
     pub leader: BrokerId,
     pub epoch: LeaderEpoch,
     pub isr: Vec<BrokerId>,
+    /// Its group has the replicas that are wanted, and no others.
+    pub settled: bool,
 }
 
 /// What is news of the reports. Those of partitions that are gone, of former leaders, and what is known is none.
@@ -48,10 +51,15 @@ fn news(known: &PartitionImage, led: &Led) -> Option<MetadataRecord> {
         led.epoch > known.leader_epoch,
         led.epoch == known.leader_epoch && Some(led.leader) == known.leader && !same_isr,
     );
-    if !is_newer && !is_same {
+    // Of the leader that is known, or of a later one.
+    let settles = led.settled
+        && known.is_moving()
+        && (is_newer || (led.epoch == known.leader_epoch && Some(led.leader) == known.leader));
+    if !is_newer && !is_same && !settles {
         return None;
     }
     let unchanged = PartitionChangeRecord::default();
+    let unchanged = if settles { settled(known, unchanged) } else { unchanged };
     Some(MetadataRecord::PartitionChangeRecord(PartitionChangeRecord {
         partition_id: led.partition,
         topic_id: led.topic,

@@ -11,6 +11,8 @@
 
 mod brokers;
 mod change;
+#[cfg(test)]
+mod cluster_tests;
 mod delta;
 mod follow;
 mod forward;
@@ -21,6 +23,7 @@ mod log;
 mod member;
 mod membership;
 mod placer;
+mod reassign;
 mod recent;
 pub mod records;
 mod replay;
@@ -36,10 +39,10 @@ pub use change::{
     TOPIC_PARTITIONS_MAX, too_many_partitions,
 };
 pub use delta::Delta;
-pub use handle::Terms;
+pub use handle::{Made, Terms};
 pub use image::{BrokerImage, Endpoint, Image, TopicImage};
 pub use leaders::{LEADERS_MAX, Led};
-pub use member::Group;
+pub use member::{Group, Leader};
 pub use recent::{Changed, RecentChanges};
 pub use task::{Controller, ControllerHandle, Update};
 pub use view::{View, Viewer};
