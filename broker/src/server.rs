@@ -299,6 +299,7 @@ impl Start {
             spawn(Queue::Control, cluster::steward::run(shard.clone())).detach();
             if id == CONTROLLER_SHARD {
                 api::describe_quorum::serve(&shard);
+                cluster::changes::serve(&shard);
             }
         }
         let serving = call::start(&shard, call_receiver, reply_senders, reply_receiver);

@@ -1,5 +1,7 @@
 //! Changes of the metadata, and what they came to, as brokers hand them to each other ([`super::CallKind::Change`]).
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use corelog_wire::cluster_changes::alter_configs_change::AlteredConfig;
 use corelog_wire::cluster_changes::create_partitions_change::AddedPartition;
@@ -13,13 +15,27 @@ use corelog_wire::cluster_changes::{
 use corelog_wire::coordinator_records::{value_from_bytes, value_to_bytes};
 use corelog_wire::metadata_records::MetadataRecord;
 use corelog_wire::{EncodeError, ErrorCode, Message, Str};
+use futures_util::FutureExt;
 
+use super::CallKind;
 use crate::controller::image::{RESOURCE_BROKER, RESOURCE_TOPIC};
 use crate::controller::{
     BrokerImage, Change, ChangeError, ConfigChange, Endpoint, JoinRequest, Led, NewTopic, Placement,
     ResourceKey,
 };
 use crate::ids::{BrokerId, LeaderEpoch};
+use crate::shard::Shard;
+
+/// From now on other brokers may ask this one for changes, on shard 0.
+pub fn serve(shard: &Rc<Shard>) {
+    let Some(member) = &shard.member else { return };
+    let shard = Rc::downgrade(shard);
+    member.carrier.serve(CallKind::Change, move |call| {
+        let shard = shard.upgrade();
+        let changed = async { shard.ok_or("this broker is shutting down")?.serve_change(call).await };
+        changed.boxed_local()
+    });
+}
 
 /// As it is called for.
 pub fn encode(change: &Change) -> Result<Bytes, EncodeError> {

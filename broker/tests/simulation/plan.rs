@@ -238,7 +238,9 @@ impl Plan {
         let none = Default::default();
         let mut config = settings.broker(&none, &none).expect("the settings are sound");
         config.data_dir = PathBuf::from(DATA_DIR);
-        config.memory_bytes = self.memory_bytes;
+        // What others send takes room of its own.
+        let for_peers = if peer.is_some() { (64 << 20) * cores as u64 } else { 0 };
+        config.memory_bytes = self.memory_bytes.max(for_peers);
         config.peer = peer.map(|peer| Endpoint { host: peer.ip().to_string(), port: peer.port() });
         config.fetch_sessions_max = self.fetch_sessions_max;
         config.metadata_bytes_between_snapshots = self.metadata_bytes;

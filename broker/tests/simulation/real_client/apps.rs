@@ -16,8 +16,6 @@ use super::plan::{
 use super::truth::{Awake, SLACK, Truth};
 use crate::shared::below;
 
-/// A client whose producers and consumers are gone keeps its shared connections: to the bootstrap address, and to the broker by its id.
-const SHARED_CONNECTIONS: usize = 2;
 
 pub struct Shared {
     pub plan: Plan,
@@ -106,8 +104,10 @@ impl App {
     pub async fn check_leftovers(&self) {
         sleep(CLOSE_TIMEOUT.max(DELIVERY_TIMEOUT) + SLACK).await;
         let open = self.process.descriptors();
+        // A client keeps its shared connections: to each bootstrap address, and to each broker by its id.
+        let shared = 2 * self.plan().brokers;
         assert!(
-            open <= SHARED_CONNECTIONS,
+            open <= shared,
             "{open} connections are left of producers and consumers that are gone"
         );
     }

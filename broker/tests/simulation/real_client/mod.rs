@@ -22,18 +22,11 @@ mod story;
 mod truth;
 mod world;
 
-use crate::setting;
+use crate::{Name, setting};
 use plan::Plan;
 
 fn run_seed(name: &str, plan: Plan) -> u64 {
-    struct Name(String);
-    impl Drop for Name {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                eprintln!("FAILED: {}", self.0);
-            }
-        }
-    }
+    crate::show_log();
     let _name = Name(format!("real_client::{name}, seed {}", plan.seed));
     story::run(&plan)
 }

@@ -123,7 +123,7 @@ impl Story {
             let (client, plan) = (connect(&shared.bootstrap).await, &shared.plan);
             for (topic, partitions) in plan.topics.iter().enumerate() {
                 let topic = NewTopic::new(topic_name(topic)).partitions(*partitions);
-                let topic = topic.replication_factor(plan.brokers as i16);
+                let topic = topic.replication(plan.brokers as i16);
                 // Asked again when an answer was lost.
                 match client.admin().create_topic(topic).await {
                     Err(error) if error.code() == Some(ErrorCode::TOPIC_ALREADY_EXISTS) => {}
