@@ -179,8 +179,14 @@ impl Links {
     }
 
     /// Asks a peer, and awaits its answer for so long. Whatever the error: what was asked for may have been done.
-    pub async fn call(&self, callee: Callee, request: Frame, limit: Duration) -> Result<Answer, CallError> {
-        calls::call(&self.local, callee, request, limit).await
+    pub fn call(
+        &self,
+        callee: Callee,
+        request: Frame,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Answer, CallError>> + use<> {
+        let local = self.local.clone();
+        async move { calls::call(&local, callee, request, limit).await }
     }
 
     /// Adds what was counted.
@@ -212,6 +218,10 @@ impl Drop for Links {
 }
 
 impl Local {
+    pub fn is_over(&self) -> bool {
+        self.is_over.get()
+    }
+
     pub fn introduction(&self) -> Introduction {
         self.introduction.borrow().clone()
     }
