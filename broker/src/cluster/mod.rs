@@ -2,6 +2,14 @@
 //!
 //! Calls between brokers ([`crate::peer::Links::call`]) say in their first byte what they are: [`CallKind`].
 
+pub mod forming;
+pub mod founding;
+pub mod join;
+pub mod status;
+
+/// What this build can do of what brokers must agree on.
+pub const FEATURE_LEVEL: u16 = 1;
+
 /// What a call is for. The numbers are on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CallKind {

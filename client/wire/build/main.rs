@@ -1,4 +1,4 @@
-//! Turns `schema/*.txt` into Rust: `OUT_DIR/{messages,coordinator_records,consumer_protocol,metadata_records,apis,cases}.rs`.
+//! Turns `schema/*.txt` into Rust: `OUT_DIR/{messages,broker_calls,coordinator_records,consumer_protocol,metadata_records,apis,cases}.rs`.
 //! The language is described in `schema/README.md`.
 
 mod check;

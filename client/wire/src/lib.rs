@@ -37,6 +37,7 @@ mod string;
 mod uuid;
 mod writer;
 
+pub mod broker_calls;
 pub mod consumer_protocol;
 pub mod coordinator_records;
 pub mod fetch;
