@@ -50,8 +50,8 @@ pub enum Belongs {
     Alone,
     /// It was there when the cluster was founded, with these others; the controller's group began with them.
     Founder(Vec<Founder>),
-    /// It joined later: its replica has this id.
-    Joined(ReplicaId),
+    /// It joined later. The group began with the replicas 1 to `founders`, of which it has none.
+    Joined { replica: ReplicaId, founders: u32 },
 }
 
 /// A broker that founded a cluster. Its replica of the controller's log is [`Founder::replica`].
@@ -78,15 +78,24 @@ impl Identity {
                 let own = founders.iter().find(|founder| founder.node_id == self.node_id);
                 own.expect("a founder is among the founders").replica
             }
-            Belongs::Joined(replica) => *replica,
+            Belongs::Joined { replica, .. } => *replica,
         }
     }
 
-    /// Those that founded its cluster.
+    /// The replicas that the group of the controller's log began with.
+    pub fn founding_replicas(&self) -> Vec<ReplicaId> {
+        match &self.belongs {
+            Belongs::Alone => vec![ReplicaId(1)],
+            Belongs::Founder(founders) => founders.iter().map(|founder| founder.replica).collect(),
+            Belongs::Joined { founders, .. } => (1..=u64::from(*founders)).map(ReplicaId).collect(),
+        }
+    }
+
+    /// Those that founded its cluster, if it knows them: it was one.
     pub fn founders(&self) -> &[Founder] {
         match &self.belongs {
             Belongs::Founder(founders) => founders,
-            Belongs::Alone | Belongs::Joined(_) => &[],
+            Belongs::Alone | Belongs::Joined { .. } => &[],
         }
     }
 
@@ -296,7 +305,7 @@ fn follow(mut kept: Kept, wanted: Wanted<'_>, dir: &Path, path: &Path) -> Result
     }
     kept.life = Life::Member(match (&identity.belongs, wanted.peer) {
         (Belongs::Alone, Some(peer)) => identity.opened(peer),
-        (Belongs::Founder(_) | Belongs::Joined(_), None) => {
+        (Belongs::Founder(_) | Belongs::Joined { .. }, None) => {
             return Err(IdentityError::NoPeer { path, cluster_id: identity.cluster_id });
         }
         _ => identity,

@@ -10,9 +10,7 @@ use corelog_io::{
     CoreCtx, Instant, ListenOptions, Listener, Queue, Received, RemoteReceiver, RemoteSender, Seat, Task,
     sleep, spawn,
 };
-use corelog_storage::{
-    CommitMode, LogConfig, LogId, Recovered, Replayed, ShardStorage, StorageConfig,
-};
+use corelog_storage::{CommitMode, LogConfig, LogId, Recovered, Replayed, ShardStorage, StorageConfig};
 use futures_util::future::{Either, select};
 
 use crate::api;
@@ -300,6 +298,7 @@ impl Start {
             if id == CONTROLLER_SHARD {
                 api::describe_quorum::serve(&shard);
                 cluster::changes::serve(&shard);
+                cluster::reception::serve(&shard);
             }
         }
         let serving = call::start(&shard, call_receiver, reply_senders, reply_receiver);
@@ -365,7 +364,8 @@ impl Start {
                 if shard.id == CONTROLLER_SHARD {
                     return Ok::<(), String>(());
                 }
-                let (_, listeners) = listen(&shard, &bound).map_err(|refused| format!("{:#}", refused.why))?;
+                let (_, listeners) =
+                    listen(&shard, &bound).map_err(|refused| format!("{:#}", refused.why))?;
                 accept_all(&shard, Some(listeners));
                 Ok(())
             })

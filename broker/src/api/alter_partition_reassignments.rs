@@ -28,7 +28,9 @@ pub async fn handle(
         for asked in topic.partitions {
             let target = asked.replicas.map(|ids| ids.into_iter().map(BrokerId).collect::<Vec<_>>());
             let result = match &target {
-                Some(target) if !may_resize => keeps_size(&context, &topic.name, asked.partition_index, target),
+                Some(target) if !may_resize => {
+                    keeps_size(&context, &topic.name, asked.partition_index, target)
+                }
                 _ => Ok(()),
             };
             let (name, partition) = (topic.name.clone(), asked.partition_index);
@@ -39,7 +41,8 @@ pub async fn handle(
                 }
                 Err(error) => Err(error),
             };
-            let mut answer = ReassignablePartitionResponse { partition_index: partition, ..Default::default() };
+            let mut answer =
+                ReassignablePartitionResponse { partition_index: partition, ..Default::default() };
             if let Err(error) = made {
                 failed = error.code;
                 (answer.error_code, answer.error_message) = (error.code.0, told(error.message));
@@ -57,7 +60,12 @@ pub async fn handle(
 }
 
 /// Of requests that would not change how many replicas there are (KIP-860).
-fn keeps_size(context: &Context, topic: &str, partition: i32, target: &[BrokerId]) -> Result<(), ChangeError> {
+fn keeps_size(
+    context: &Context,
+    topic: &str,
+    partition: i32,
+    target: &[BrokerId],
+) -> Result<(), ChangeError> {
     let image = context.shard.image();
     let found = image.topic(topic).and_then(|topic| topic.partition(partition));
     match found.map(|found| found.replicas.len() - found.adding.len()) {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corelog_raft::Progress;
+use corelog_wire::messages::Message as _;
 use corelog_wire::messages::describe_quorum_response::{
     Listener, Node, PartitionData, ReplicaState, TopicData,
 };
 use corelog_wire::messages::{DescribeQuorumRequest, DescribeQuorumResponse};
-use corelog_wire::messages::Message as _;
 use corelog_wire::{ErrorCode, Reader, Uuid};
 use futures_util::FutureExt;
 
@@ -50,11 +50,7 @@ pub async fn handle(context: Context, request: DescribeQuorumRequest) -> Describ
 }
 
 fn refused(code: ErrorCode, message: &str) -> DescribeQuorumResponse {
-    DescribeQuorumResponse {
-        error_code: code.0,
-        error_message: Some(message.into()),
-        ..Default::default()
-    }
+    DescribeQuorumResponse { error_code: code.0, error_message: Some(message.into()), ..Default::default() }
 }
 
 /// From now on other brokers may ask this one, on shard 0.

@@ -27,7 +27,8 @@ pub async fn handle(context: Context, request: ElectLeadersRequest) -> ElectLead
     }
     let is_for_all = request.topic_partitions.is_none();
     let named = named(&context, request).await;
-    let details = audit::list(named.partitions.iter().map(|(topic, partition)| format!("{topic}-{partition}")));
+    let details =
+        audit::list(named.partitions.iter().map(|(topic, partition)| format!("{topic}-{partition}")));
     let change = context.change("elect leaders", "", if is_for_all { "all".into() } else { details });
     let mut asked = Vec::with_capacity(named.partitions.len());
     for (topic, partition) in named.partitions {
@@ -73,7 +74,8 @@ async fn named(context: &Context, request: ElectLeadersRequest) -> Named {
     match request.topic_partitions {
         Some(topics) => {
             for topic in topics {
-                partitions.extend(topic.partitions.into_iter().map(|partition| (topic.topic.clone(), partition)));
+                partitions
+                    .extend(topic.partitions.into_iter().map(|partition| (topic.topic.clone(), partition)));
             }
         }
         None => {

@@ -9,8 +9,8 @@ use corelog_wire::cluster_changes::create_topic_change::{AssignedPartition, Topi
 use corelog_wire::cluster_changes::leaders_change::PartitionLeader;
 use corelog_wire::cluster_changes::{
     AlterConfigsChange, ChangeAnswer, ClusterChange, CreatePartitionsChange, CreateTopicChange,
-    DeleteTopicChange, FenceChange, JoinChange, LeadersChange, ReassignChange, RegisterBrokerChange, TakeProducerIdsChange,
-    UnregisterChange,
+    DeleteTopicChange, FenceChange, JoinChange, LeadersChange, ReassignChange, RegisterBrokerChange,
+    TakeProducerIdsChange, UnregisterChange,
 };
 use corelog_wire::coordinator_records::{value_from_bytes, value_to_bytes};
 use corelog_wire::metadata_records::MetadataRecord;

@@ -15,9 +15,10 @@ use corelog_replicas::{Led, Opening, Owner, Replica, Replicas};
 use corelog_storage::{Log, LogId, ShardStorage};
 use corelog_wire::Uuid;
 
+use super::FEATURE_LEVEL;
 use crate::config::BrokerConfig;
-use crate::controller::{Endpoint, Group, Image};
 use crate::controller::image::PartitionImage;
+use crate::controller::{Endpoint, Group, Image};
 use crate::identity::{Belongs, Founder, Identity};
 use crate::ids::{BrokerId, CONTROLLER_TOPIC, ReplicaId, ShardId};
 use crate::partition::placement;
@@ -25,8 +26,6 @@ use crate::peer::{self, Incarnation, LinkSeat, Links, LinksConfig, PeerId};
 use crate::replication::{Carrier, raft_peer};
 use crate::shard::Shard;
 
-/// What this build can do together with others; it needs as much of them.
-const FEATURE_LEVEL: u16 = 1;
 /// A new group's first replica tries this often to lead it at once, before the others' patience ends.
 const CAMPAIGN_TRIES: usize = 20;
 const CAMPAIGN_PAUSE: Duration = Duration::from_millis(40);
@@ -46,11 +45,7 @@ pub struct MemberPlan {
 
 impl MemberPlan {
     /// Of a broker that others reach. `life`: of this process, another one for each. Looks names up, which may block.
-    pub fn of(
-        config: &BrokerConfig,
-        identity: &Identity,
-        life: Uuid,
-    ) -> anyhow::Result<Option<MemberPlan>> {
+    pub fn of(config: &BrokerConfig, identity: &Identity, life: Uuid) -> anyhow::Result<Option<MemberPlan>> {
         let Some(peer) = config.peer.as_ref().filter(|_| identity.belongs != Belongs::Alone) else {
             return Ok(None);
         };
@@ -207,11 +202,10 @@ impl Member {
             self.want(peer);
             (founder.replica, raft_peer(peer))
         };
-        let ids: Vec<ReplicaId> = founders.iter().map(|founder| founder.replica).collect();
         let opening = Opening {
             id: identity.controller_replica(),
             places: founders.iter().map(place).collect(),
-            founders: Membership::of_voters(&ids),
+            founders: Membership::of_voters(&identity.founding_replicas()),
         };
         let replica = self.replicas.open(log, opening).await.context("the controller's log")?;
         let (replicas, carrier) = (self.replicas.clone(), self.carrier.clone());

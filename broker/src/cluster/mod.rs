@@ -3,12 +3,20 @@
 //! Calls between brokers ([`crate::peer::Links::call`]) say in their first byte what they are: [`CallKind`].
 
 pub mod changes;
+pub mod forming;
+pub mod founding;
 pub mod handover;
+pub mod join;
 mod member;
+pub mod reception;
+pub mod status;
 pub mod steward;
 
 pub use member::{Member, MemberPlan, MemberSeed, member_seeds};
 pub use steward::Steward;
+
+/// What this build can do of what brokers must agree on.
+pub const FEATURE_LEVEL: u16 = 1;
 
 /// What a call is for. The numbers are on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -173,7 +173,9 @@ fn report(
         .collect();
     let settled = is_settled(found, replica);
     let is_told = (!found.is_moving() || !settled)
-        && found.leader == Some(shard.broker()) && found.leader_epoch == epoch && *found.isr == isr[..];
+        && found.leader == Some(shard.broker())
+        && found.leader_epoch == epoch
+        && *found.isr == isr[..];
     let led = Led { topic: id.topic, partition: id.partition, leader: shard.broker(), epoch, isr, settled };
     (!is_told).then_some(led)
 }
@@ -181,9 +183,10 @@ fn report(
 /// Whether the group has the replicas that are wanted, and that is committed.
 fn is_settled(found: &PartitionImage, replica: &Replica) -> bool {
     let Some(membership) = replica.membership() else { return false };
-    let is_held = replica.log().membership().is_some_and(|held| {
-        Membership::decode(&held.bytes).is_some_and(|held| held == membership)
-    });
+    let is_held = replica
+        .log()
+        .membership()
+        .is_some_and(|held| Membership::decode(&held.bytes).is_some_and(|held| held == membership));
     let mut voters = membership.voters.clone();
     let mut wanted: Vec<ReplicaId> = found.wanted().map(|(id, _)| id).collect();
     voters.sort_unstable();

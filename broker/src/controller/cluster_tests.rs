@@ -15,9 +15,7 @@ use corelog_io::{CoreCtx, Queue, random_u64, sleep, spawn};
 use corelog_raft::config::{Bounds, Timing};
 use corelog_raft::{Membership, ReplicaId};
 use corelog_replicas::{Led as GroupLed, Opening, Owner, Replicas};
-use corelog_storage::{
-    CommitMode, LogConfig, LogId, Recovered, ShardStorage, StorageConfig, read_journals,
-};
+use corelog_storage::{CommitMode, LogConfig, LogId, Recovered, ShardStorage, StorageConfig, read_journals};
 use corelog_wire::Uuid;
 use futures_util::FutureExt;
 
@@ -157,7 +155,7 @@ async fn run(world: Rc<World>, broker: usize, core: CoreCtx, (links, calls): (Li
     config.metadata_bytes_between_snapshots = 3_000;
     let (config, identity) = (Arc::new(config), Arc::new(world.identity(broker)));
     let (id, stopping) = (ShardId(core.core), Rc::new(Stopping::default()));
-    let shard = Shard::new(id, config, settings, identity, storage.clone(), calls, stopping);
+    let shard = Shard::new(id, config, settings, identity, storage.clone(), None, calls, stopping);
     let _serving = call::start(&shard, call_receiver, reply_senders, reply_receiver);
     let carrier = Carrier::new();
     let keeper = Rc::new(Keeper::default());
@@ -339,7 +337,7 @@ async fn report(world: &World, shard: &Rc<Shard>, terms: Terms, topic: Uuid, bro
     let epoch = LeaderEpoch(world.number() as i32);
     let leader = shard.image().topic_by_id(topic).map(|topic| topic.partitions[0].replicas[0]);
     let leader = leader.unwrap_or(id_of(broker));
-    let led = Led { topic, partition: 0, leader, epoch, isr: vec![leader] };
+    let led = Led { topic, partition: 0, leader, epoch, isr: vec![leader], settled: false };
     let made = shard.change(Change::Leaders(vec![led]), terms).await;
     if outcome(world, &made) == Some(true) {
         let known = shard.image().topic_by_id(topic).expect("it is there").partitions[0].leader_epoch;
@@ -410,7 +408,10 @@ fn check(world: &World, image: &Image) {
     let blocks: BTreeSet<i64> = answers.blocks.iter().copied().collect();
     assert_eq!(blocks.len(), answers.blocks.len(), "each block once");
     let taken = (image.next_producer_id / PRODUCER_ID_BLOCK) as usize;
-    assert!((blocks.len()..=blocks.len() + answers.blocks_open).contains(&taken), "{taken} blocks were taken");
+    assert!(
+        (blocks.len()..=blocks.len() + answers.blocks_open).contains(&taken),
+        "{taken} blocks were taken"
+    );
 }
 
 fn run_seed(seed: u64) -> Rc<World> {

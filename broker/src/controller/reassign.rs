@@ -75,7 +75,10 @@ fn check(image: &Image, target: &[BrokerId]) -> Result<(), ChangeError> {
     }
     for (at, id) in target.iter().enumerate() {
         if target[..at].contains(id) {
-            return wrong(format!("The manual partition assignment includes the broker {} more than once.", id.0));
+            return wrong(format!(
+                "The manual partition assignment includes the broker {} more than once.",
+                id.0
+            ));
         }
         if !image.brokers.contains_key(id) {
             return wrong(format!(

@@ -73,8 +73,7 @@ impl Partitions {
     ) -> Result<Rc<Partition>, ErrorCode> {
         let opening = member.opening(&view.image, id, found).ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
         let log = self.storage.log(id, &topic.name, log_config(view, topic, id, CommitMode::Quorum));
-        let partition =
-            Partition::new(log, self.at_first(found), Commits::in_group(member.replicas.clone()));
+        let partition = Partition::new(log, self.at_first(found), Commits::in_group(member.replicas.clone()));
         self.open_replica(member, &partition, opening, found);
         Ok(partition)
     }
@@ -86,7 +85,13 @@ impl Partitions {
     }
 
     /// A partition that had one replica is to have several.
-    fn join_group(&self, member: &Rc<Member>, partition: &Rc<Partition>, image: &Image, found: &PartitionImage) {
+    fn join_group(
+        &self,
+        member: &Rc<Member>,
+        partition: &Rc<Partition>,
+        image: &Image,
+        found: &PartitionImage,
+    ) {
         let Some(opening) = member.opening(image, partition.id(), found) else { return };
         let config = LogConfig { commit: CommitMode::Quorum, ..partition.log.config() };
         partition.log.set_config(config);

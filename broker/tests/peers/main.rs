@@ -6,6 +6,7 @@
 
 mod calls;
 mod faults;
+mod forming;
 mod kinds;
 mod memory;
 #[cfg(debug_assertions)]

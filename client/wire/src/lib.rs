@@ -38,6 +38,7 @@ mod string;
 mod uuid;
 mod writer;
 
+pub mod broker_calls;
 pub mod cluster_changes;
 pub mod consumer_protocol;
 pub mod coordinator_records;

@@ -16,7 +16,6 @@ use super::plan::{
 use super::truth::{Awake, SLACK, Truth};
 use crate::shared::below;
 
-
 pub struct Shared {
     pub plan: Plan,
     pub truth: RefCell<Truth>,
@@ -106,10 +105,7 @@ impl App {
         let open = self.process.descriptors();
         // A client keeps its shared connections: to each bootstrap address, and to each broker by its id.
         let shared = 2 * self.plan().brokers;
-        assert!(
-            open <= shared,
-            "{open} connections are left of producers and consumers that are gone"
-        );
+        assert!(open <= shared, "{open} connections are left of producers and consumers that are gone");
     }
 }
 

@@ -95,7 +95,11 @@ impl Story {
         let shared = Rc::new(Shared {
             plan: plan.clone(),
             truth: RefCell::new(Truth::new(BELIEVES_MAX)),
-            bootstrap: brokers.iter().map(|broker| broker.address().to_string()).collect::<Vec<_>>().join(","),
+            bootstrap: brokers
+                .iter()
+                .map(|broker| broker.address().to_string())
+                .collect::<Vec<_>>()
+                .join(","),
             calm: Cell::default(),
             stop: Cell::default(),
             working: Cell::default(),
