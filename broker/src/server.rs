@@ -231,6 +231,7 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
         spawn(Queue::Background, crate::retention::run(shard.clone())).detach();
         let orders = std::pin::pin!(serve_control(shard, seed.control));
         select(std::pin::pin!(stopping.begun()), orders).await;
+        cluster::drain::hand_over(shard).await;
         drain(shard).await;
     }
     // Until the last connection is drained its batches may be for any shard.
@@ -299,6 +300,7 @@ impl Start {
                 api::describe_quorum::serve(&shard);
                 cluster::changes::serve(&shard);
                 cluster::reception::serve(&shard);
+                spawn(Queue::Background, cluster::liveness::run(shard.clone())).detach();
             }
         }
         let serving = call::start(&shard, call_receiver, reply_senders, reply_receiver);

@@ -454,6 +454,7 @@ impl Shard {
             endpoints: endpoints.collect(),
             rack: config.rack.as_deref().map(Str::from),
             fenced: false,
+            incarnation: self.member.as_ref().map_or(0, |member| member.plan.incarnation.0),
             directory: self.identity.directory,
             peer: self.member.as_ref().map(|member| member.endpoint()),
             shards: self.shards,

@@ -27,6 +27,10 @@ const RETRY: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(1);
 /// Who has not had for so long what was committed before is not in sync (Kafka's replica.lag.time.max.ms, less patient).
 const LAG_MAX: Duration = Duration::from_secs(10);
+/// A partition that is led by another than the preferred replica goes back to it when that has been in sync for so long.
+const PREFERRED_AFTER: Duration = Duration::from_secs(10);
+/// So many of a shard go back in one look.
+const HANDED_OVER_MAX: usize = 16;
 /// Partitions of one report: it fits a batch of the controller's log.
 const REPORT_MAX: usize = 2_000;
 
@@ -36,6 +40,8 @@ pub struct Steward {
     noted: RefCell<BTreeSet<LogId>>,
     news: Notify,
     behind: RefCell<BTreeMap<(LogId, ReplicaId), Behind>>,
+    /// Partitions that the preferred replica could lead, and since when.
+    astray: RefCell<BTreeMap<LogId, Instant>>,
 }
 
 /// A follower that lacks something.
@@ -79,6 +85,7 @@ impl Steward {
 
     fn forget(&self, id: LogId) {
         self.behind.borrow_mut().retain(|(known, _), _| *known != id);
+        self.astray.borrow_mut().remove(&id);
     }
 }
 
@@ -90,6 +97,7 @@ pub async fn run(shard: Rc<Shard>) {
         if looked.elapsed() >= LOOK {
             looked = now();
             note_all(&shard).await;
+            lead_as_preferred(&shard).await;
         }
         let noted = shard.steward.take();
         if noted.is_empty() {
@@ -110,6 +118,27 @@ async fn note_all(shard: &Shard) {
     }
 }
 
+/// Hands partitions back to the replicas that are preferred to lead them, a few at a time.
+async fn lead_as_preferred(shard: &Shard) {
+    let (Some(member), image) = (&shard.member, shard.image()) else { return };
+    let due = {
+        let astray = shard.steward.astray.borrow();
+        let due = astray.iter().filter(|(_, since)| since.elapsed() >= PREFERRED_AFTER);
+        due.map(|(id, _)| *id).take(HANDED_OVER_MAX).collect::<Vec<_>>()
+    };
+    for id in due {
+        yield_if_needed().await;
+        let preferred = found(&image, id).and_then(|found| found.wanted().next());
+        if let Some((to, broker)) = preferred
+            && let Err(error) = member.replicas.transfer(id, to)
+        {
+            tracing::debug!(log = %id, broker = broker.0, %error, "not handed over to the preferred replica");
+        }
+        // Should it come to nothing, it is tried again after a while.
+        shard.steward.astray.borrow_mut().remove(&id);
+    }
+}
+
 /// Sees to these partitions. False: something is not as it should be, and was noted again.
 async fn tend(shard: &Rc<Shard>, noted: BTreeSet<LogId>) -> bool {
     let (image, mut reports, mut settled) = (shard.image(), Vec::new(), true);
@@ -127,6 +156,7 @@ async fn tend(shard: &Rc<Shard>, noted: BTreeSet<LogId>) -> bool {
                 tracing::debug!(log = %id, %error, ?change, "the group's replicas do not change yet");
             }
         }
+        note_astray(shard, found, id);
         if let Some(report) = report(shard, &image, found, &partition, replica) {
             reports.push(report);
         }
@@ -141,6 +171,20 @@ async fn tend(shard: &Rc<Shard>, noted: BTreeSet<LogId>) -> bool {
         }
     }
     settled
+}
+
+/// Whether the preferred replica could lead a partition that is led here.
+fn note_astray(shard: &Shard, found: &PartitionImage, id: LogId) {
+    let preferred = found.wanted().next().map(|(_, broker)| broker);
+    let could = preferred.is_some_and(|preferred| {
+        preferred != shard.broker() && found.isr.contains(&preferred) && !found.is_moving()
+    });
+    let mut astray = shard.steward.astray.borrow_mut();
+    if could {
+        astray.entry(id).or_insert_with(now);
+    } else {
+        astray.remove(&id);
+    }
 }
 
 fn found(image: &Image, id: LogId) -> Option<&PartitionImage> {

@@ -193,6 +193,8 @@ pub struct BrokerImage {
     pub rack: Option<Str>,
     /// It is not to serve: it is gone, or not ready.
     pub fenced: bool,
+    /// Another one for each life of its process; 0 of one that is alone.
+    pub incarnation: u64,
     /// Another one for each life of its disk (KIP-858); zero where it is not known.
     pub directory: Uuid,
     /// Where other brokers reach it.
@@ -230,6 +232,7 @@ impl BrokerImage {
             endpoints: endpoints.map(|found| (found.name.clone(), endpoint(found))).collect(),
             rack: record.rack.clone(),
             fenced: record.fenced,
+            incarnation: u128::from_be_bytes(record.incarnation_id.0) as u64,
             directory: record.log_dirs.first().copied().unwrap_or_default(),
             peer: record.peer_host.clone().map(|host| Endpoint { host, port: record.peer_port }),
             shards: usize::try_from(record.shards).unwrap_or(0),
@@ -251,6 +254,7 @@ impl BrokerImage {
             end_points: endpoints.collect(),
             rack: self.rack.clone(),
             fenced: self.fenced,
+            incarnation_id: Uuid(u128::from(self.incarnation).to_be_bytes()),
             log_dirs: if self.directory == Uuid::default() { Vec::new() } else { vec![self.directory] },
             peer_host: self.peer.as_ref().map(|peer| peer.host.clone()),
             peer_port: self.peer.as_ref().map_or(0, |peer| peer.port),
@@ -492,6 +496,7 @@ pub mod tests {
                 endpoints: [(Str::from("PLAINTEXT"), endpoint)].into(),
                 rack: rack.map(Str::from),
                 fenced: false,
+                incarnation: 0,
                 directory: Uuid([id as u8; 16]),
                 peer: None,
                 shards: 1,

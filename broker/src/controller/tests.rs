@@ -76,6 +76,7 @@ fn register(dice: &mut Dice, image: &Image) -> Change {
         endpoints,
         rack: None,
         fenced: false,
+        incarnation: 0,
         directory,
         peer,
         shards: 1,
