@@ -32,6 +32,8 @@ use crate::shard::Shard;
 
 /// First version whose answer says who leads the partitions that it refuses (KIP-951).
 const LEADER_HINTS_FROM: i16 = 10;
+/// `acks` that wants all replicas in sync to have a batch.
+const ALL: i16 = -1;
 /// The client id of Kafka's own administration, which alone may write internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
@@ -156,7 +158,7 @@ async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, 
                         }
                         None => validate_long(records, *rules).await,
                     };
-                    admit(context, topic, index, checked)
+                    admit(context, topic, index, request.acks, checked)
                 }
             };
             let mut answer = not_stored(index);
@@ -244,6 +246,7 @@ fn admit(
     context: &Context,
     topic: &TopicImage,
     partition: i32,
+    acks: i16,
     checked: Result<Validated, ProduceError>,
 ) -> Result<(Route, Validated), Refused> {
     let route = context.shard.with_router(|router| router.route_in(topic, partition))?;
@@ -251,6 +254,7 @@ fn admit(
         return Err(ErrorCode::INVALID_TOPIC_EXCEPTION.into());
     }
     let checked = checked?;
+    check_in_sync(context, topic, partition, acks)?;
     if checked.header.is_transactional() {
         Unbuilt::Transactions.tell(context);
         let message = Unbuilt::Transactions.message().into();
@@ -259,6 +263,15 @@ fn admit(
     }
     context.shard.metrics.produced(checked.header.records_count as u64, checked.batch.len() as u64);
     Ok((route, checked))
+}
+
+/// Whether as many replicas are in sync as the topic wants for `acks=all`. Of a topic that wants more than it has, all of them.
+fn check_in_sync(context: &Context, topic: &TopicImage, partition: i32, acks: i16) -> Result<(), ErrorCode> {
+    let Some(found) = topic.partition(partition).filter(|found| acks == ALL && found.has_group) else {
+        return Ok(());
+    };
+    let wanted = context.shard.view().config(topic).min_insync_replicas.min(found.replicas.len());
+    if found.isr.len() < wanted { Err(ErrorCode::NOT_ENOUGH_REPLICAS) } else { Ok(()) }
 }
 
 /// The second stage of one shard's batches.

@@ -97,7 +97,9 @@ pub async fn run(shard: Rc<Shard>) {
         if looked.elapsed() >= LOOK {
             looked = now();
             note_all(&shard).await;
-            lead_as_preferred(&shard).await;
+            if shard.config().auto_leader_rebalance {
+                lead_as_preferred(&shard).await;
+            }
         }
         let noted = shard.steward.take();
         if noted.is_empty() {
