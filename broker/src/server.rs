@@ -291,7 +291,7 @@ impl Start {
         let log_id = LogId { topic: CONTROLLER_TOPIC, partition: 0 };
         let log = shard.storage.log(log_id, CONTROLLER_TOPIC_NAME, KEEP_ALL);
         let (controller, deleted) =
-            Controller::load(log, shard.settings.clone(), shard.identity.node_id, &shard.config())
+            Controller::load(log, None, shard.settings.clone(), shard.identity.node_id, &shard.config())
                 .await
                 .context("loading the controller's log")?;
         let update = Arc::new(controller.update());

@@ -334,7 +334,7 @@ impl Shard {
     /// A producer id that was never given out.
     pub async fn next_producer_id(self: &Rc<Self>) -> Result<i64, ChangeError> {
         let take_block =
-            async || Ok(self.change(Change::TakeProducerIds, Terms::MAKE).await?.image.next_producer_id);
+            async || Ok(self.change(Change::TakeProducerIds, Terms::MAKE).await?.next_producer_id);
         self.producer_ids.next(take_block).await
     }
 

@@ -8,9 +8,8 @@ use super::image::{BrokerImage, Endpoint, Image, PartitionImage, TopicImage};
 use crate::identity::Founder;
 use crate::ids::{BrokerId, ReplicaId};
 
-/// Replicas of the controller's log have ids from here on, but for the founders'.
+/// Replicas of the controller's log have ids from here on, but for the founders', who are few.
 const JOINED_REPLICAS_FROM: u64 = 1 << 8;
-const _: () = assert!(crate::identity::FOUNDERS_MAX < JOINED_REPLICAS_FROM as usize);
 
 /// A data directory that is to be a broker's of the cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +94,12 @@ pub fn join(image: &Image, request: JoinRequest) -> Result<Vec<MetadataRecord>, 
         shards: request.shards,
         controller_replica: Some(ReplicaId(JOINED_REPLICAS_FROM + image.end_offset as u64)),
     };
+    if request.directory.is_zero() {
+        return Err(ChangeError::new(
+            ErrorCode::INVALID_REQUEST,
+            "a broker joins under the id of its data directory",
+        ));
+    }
     if let Some(known) = image.brokers.values().find(|broker| broker.directory == request.directory) {
         return again(known, &request);
     }
@@ -201,8 +206,5 @@ pub fn unregister(image: &Image, broker: BrokerId) -> Result<Vec<MetadataRecord>
 }
 
 fn unknown(broker: BrokerId) -> ChangeError {
-    ChangeError::new(
-        ErrorCode::BROKER_ID_NOT_REGISTERED,
-        format!("the cluster has no broker {}", broker.0),
-    )
+    ChangeError::new(ErrorCode::BROKER_ID_NOT_REGISTERED, format!("the cluster has no broker {}", broker.0))
 }

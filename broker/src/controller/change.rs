@@ -41,6 +41,12 @@ impl From<Refusal> for ChangeError {
     }
 }
 
+impl From<ErrorCode> for ChangeError {
+    fn from(code: ErrorCode) -> ChangeError {
+        ChangeError::new(code, code.message())
+    }
+}
+
 impl ChangeError {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> ChangeError {
         ChangeError { code, message: message.into(), in_doubt: false }
@@ -388,8 +394,7 @@ pub fn partition_record(topic_id: Uuid, partition_id: i32, replicas: Vec<BrokerI
 }
 
 fn unknown_topic() -> ChangeError {
-    let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
-    ChangeError::new(code, code.message())
+    ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.into()
 }
 
 pub fn too_many_partitions(count: i32) -> ChangeError {

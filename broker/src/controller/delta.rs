@@ -46,12 +46,15 @@ impl Delta {
 
     /// From one image to a later one, whatever has led there.
     pub async fn between(before: &Image, after: &Image) -> Delta {
-        let mut delta = Delta { producer_ids: before.next_producer_id != after.next_producer_id, ..Delta::default() };
+        let mut delta =
+            Delta { producer_ids: before.next_producer_id != after.next_producer_id, ..Delta::default() };
         for topic in before.topics() {
             pace(topic).await;
             match after.topic_by_id(topic.id) {
                 None => delta.removed.push(topic.clone()),
-                Some(now) => drop(TopicDelta::between(topic, now).map(|of| delta.topics.insert(topic.id, of))),
+                Some(now) => {
+                    drop(TopicDelta::between(topic, now).map(|of| delta.topics.insert(topic.id, of)))
+                }
             }
         }
         for topic in after.topics() {
@@ -108,7 +111,8 @@ impl TopicDelta {
         let all = 0..after.partition_count();
         let partitions = all.filter(|index| before.partition(*index) != after.partition(*index)).collect();
         let configs = before.overrides != after.overrides;
-        Some(TopicDelta { is_new: false, partitions, configs }).filter(|delta| *delta != TopicDelta::default())
+        Some(TopicDelta { is_new: false, partitions, configs })
+            .filter(|delta| *delta != TopicDelta::default())
     }
 }
 

@@ -143,7 +143,11 @@ impl Replay {
             self.snapshot = Some(Partial { first: written.first, told, image });
         }
         let Some(mut partial) = self.snapshot.take() else {
-            return if self.is_whole { Err("a snapshot goes on that has not begun".into()) } else { Ok(None) };
+            return if self.is_whole {
+                Err("a snapshot goes on that has not begun".into())
+            } else {
+                Ok(None)
+            };
         };
         for record in &records[1..] {
             pace().await;

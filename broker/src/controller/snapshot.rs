@@ -194,6 +194,9 @@ impl Controller {
     /// disk of what it does not tell.
     pub(super) fn prepare_begin(&mut self, shard: &Rc<Shard>) {
         let Some(Snapshot { first, forgotten }) = self.replay.last_snapshot.take() else { return };
+        if first <= self.log.log().log_start_offset() {
+            return;
+        }
         let shard = shard.clone();
         spawn(Queue::Background, async move {
             match gone(&shard, &forgotten).await {

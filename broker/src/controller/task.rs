@@ -25,6 +25,7 @@ use super::follow::Bell;
 use super::image::Image;
 use super::log::MetadataLog;
 use super::member::{Group, Member};
+use super::membership;
 use super::replay::{self, Replay};
 use super::view::{View, Viewer};
 use crate::config::BrokerConfig;
@@ -118,12 +119,15 @@ impl Controller {
         Update { view: self.view.clone(), delta: Delta::of_all(&self.view.image) }
     }
 
-    /// Begins to take changes, and to follow those of others. The shards have [`Controller::update`], or will have it before
-    /// anything else.
+    /// Begins to take changes, and to follow those of others.
     pub fn start(self, shard: &Rc<Shard>) -> ControllerHandle {
         let (queue, changes) = bounded(CHANGES_WAITING_MAX);
         let member = self.log.member().cloned();
-        let bell = member.is_some().then(|| Bell::new(queue.clone(), self.log.log()));
+        let bell = member.as_ref().map(|member| {
+            let keeps = membership::run(shard.clone(), member.clone(), queue.clone());
+            spawn(Queue::Background, keeps).detach();
+            Bell::new(queue.clone(), self.log.log())
+        });
         spawn(Queue::Control, self.run(shard.clone(), changes, bell)).detach();
         ControllerHandle { queue, member }
     }

@@ -238,7 +238,8 @@ fn a_delta_names_all_that_changed_and_the_rest_is_shared() {
 #[test]
 fn a_replay_and_a_snapshot_with_its_tail_come_to_the_same() {
     Sim::new(1).block_on(async {
-        let rules = Rules { node_id: NODE, partitions_max: 10_000, settings: Arc::new(settings()), is_alone: true };
+        let rules =
+            Rules { node_id: NODE, partitions_max: 10_000, settings: Arc::new(settings()), is_alone: true };
         for seed in 1..=SEEDS {
             let history = history(seed, &rules);
             let last = history.images.last().expect("the first").clone();
