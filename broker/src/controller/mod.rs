@@ -34,13 +34,15 @@ mod view;
 
 pub use brokers::JoinRequest;
 pub use change::{
-    CHANGE_BYTES_MAX, Change, ChangeError, ConfigChange, NewTopic, PRODUCER_ID_BLOCK, Placement, ResourceKey,
+    Change, ChangeError, ConfigChange, NewTopic, PRODUCER_ID_BLOCK, Placement, ResourceKey,
     TOPIC_PARTITIONS_MAX, too_many_partitions,
 };
 pub use delta::Delta;
-pub use handle::{Made, Terms};
+pub use handle::Terms;
 pub use image::{BrokerImage, Endpoint, Image, TopicImage};
-pub use leaders::{LEADERS_MAX, Led};
+pub use leaders::Led;
+// Until the server opens the log of one of several brokers.
+#[allow(unused_imports)]
 pub use member::Group;
 pub use recent::{Changed, RecentChanges};
 pub use task::{Controller, ControllerHandle, Update};
