@@ -113,12 +113,12 @@ impl PartitionImage {
     /// Which id a broker's replica has from this change on: the one it had, or one that nobody has had.
     fn next_id(&self, place: usize, broker: BrokerId) -> ReplicaId {
         let kept = self.replicas_with_ids().find(|(_, known)| *known == broker);
-        kept.map_or(self.new_id(place), |(id, _)| id)
+        kept.map_or_else(|| self.new_id(place), |(id, _)| id)
     }
 
     /// One that no replica has had, for the one that is in this place after the next change.
     pub fn new_id(&self, place: usize) -> ReplicaId {
-        ReplicaId((self.partition_epoch as u64 + 1) * IDS_PER_CHANGE + place as u64)
+        ReplicaId((self.partition_epoch + 1) as u64 * IDS_PER_CHANGE + place as u64)
     }
 
     /// As Kafka does it: a leader that is named begins an epoch, the next one unless the record says which.

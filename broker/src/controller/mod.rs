@@ -35,13 +35,13 @@ mod view;
 
 pub use brokers::JoinRequest;
 pub use change::{
-    CHANGE_BYTES_MAX, Change, ChangeError, ConfigChange, NewTopic, PRODUCER_ID_BLOCK, Placement, ResourceKey,
+    Change, ChangeError, ConfigChange, NewTopic, PRODUCER_ID_BLOCK, Placement, ResourceKey,
     TOPIC_PARTITIONS_MAX, too_many_partitions,
 };
 pub use delta::Delta;
-pub use handle::{Made, Terms};
+pub use handle::Terms;
 pub use image::{BrokerImage, Endpoint, Image, TopicImage};
-pub use leaders::{LEADERS_MAX, Led};
+pub use leaders::Led;
 pub use member::{Group, Leader};
 pub use recent::{Changed, RecentChanges};
 pub use task::{Controller, ControllerHandle, Update};
