@@ -111,7 +111,7 @@ impl Shard {
             Rc::clone(&sparing),
         );
         let limit = corelog_io::fs::descriptors_max();
-        let descriptors = Descriptors::share(limit, shards, storage.descriptors_kept());
+        let descriptors = Descriptors::share(limit, shards, storage.descriptors_kept(), member.is_some());
         Rc::new(Shard {
             id,
             shards,

@@ -401,7 +401,13 @@ fn settle(sim: &Sim, world: &Rc<World>) -> Image {
         waited += 1;
         if waited == 20 {
             for (b, image) in &*world.images.borrow() {
-                eprintln!("{b}: {} topics {} brokers end {} {:?}", image.topic_count(), image.brokers.len(), image.end_offset, image.brokers);
+                eprintln!(
+                    "{b}: {} topics {} brokers end {} {:?}",
+                    image.topic_count(),
+                    image.brokers.len(),
+                    image.end_offset,
+                    image.brokers
+                );
             }
         }
         assert!(waited < 60, "the images do not become alike");
