@@ -301,7 +301,6 @@ impl Start {
                 api::describe_quorum::serve(&shard);
                 cluster::changes::serve(&shard);
                 cluster::reception::serve(&shard);
-                spawn(Queue::Background, cluster::liveness::run(shard.clone())).detach();
             }
         }
         let serving = call::start(&shard, call_receiver, reply_senders, reply_receiver);

@@ -2,13 +2,14 @@
 //!
 //! Calls between brokers ([`crate::peer::Links::call`]) say in their first byte what they are: [`CallKind`].
 
+mod balancer;
 pub mod changes;
 pub mod drain;
 pub mod forming;
 pub mod founding;
 pub mod handover;
 pub mod join;
-pub mod liveness;
+mod liveness;
 mod member;
 pub mod reception;
 pub mod status;
