@@ -66,7 +66,7 @@ pub fn expect_own_partitions(image: &Image, node: BrokerId) -> anyhow::Result<()
 
 /// Claims every log that journals, checkpoints or directories tell of. Those of deleted topics are forgotten; of those
 /// that the controller's log does not know, what is in the journal goes to segments, and nobody is served it.
-pub async fn claim(shard: &Shard, deleted: &Deleted) {
+pub async fn claim(shard: &Rc<Shard>, deleted: &Deleted) {
     let (mut unknown, mut moved) = (Vec::new(), Vec::new());
     for id in shard.storage.unclaimed() {
         corelog_io::yield_if_needed().await;
@@ -90,9 +90,7 @@ pub async fn claim(shard: &Shard, deleted: &Deleted) {
     shard.storage.settle_recovery();
     for (id, _log) in moved {
         tracing::info!(log = %id, "its replicas are on other brokers now: what is here goes");
-        if let Err(error) = shard.storage.delete(id).await {
-            tracing::error!(log = %id, %error, "files of a replica that is not one any more stay");
-        }
+        shard.remove_replica(id);
     }
 }
 

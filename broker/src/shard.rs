@@ -5,10 +5,11 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::Semaphore;
-use corelog_io::{Queue, spawn, yield_if_needed};
+use corelog_io::{Queue, sleep, spawn, yield_if_needed};
 use corelog_replicas::Led;
 use corelog_storage::{LogId, ReadError, ShardStorage};
 use corelog_wire::{ErrorCode, Str, Uuid};
@@ -25,7 +26,7 @@ use crate::coordinator::StorageLog;
 use crate::fetch::{Fetching, Given, Host, ListId};
 use crate::groups::{GroupConfig, GroupShard, TopicIds};
 use crate::identity::Identity;
-use crate::ids::{BrokerId, ShardId};
+use crate::ids::{BrokerId, ReplicaId, ShardId};
 use crate::lifecycle::Stopping;
 use crate::logging::sparing::Sparing;
 use crate::metrics::ShardMetrics;
@@ -36,6 +37,8 @@ use crate::partition::{Partition, Partitions, Route, Router, placement};
 use crate::producer_ids::ProducerIds;
 use crate::settings::Settings;
 
+/// How long it is waited before a damaged replica is renewed again.
+const RENEW_RETRY: Duration = Duration::from_secs(5);
 /// What other requests decode to may take this part of the receive budget, but for small ones.
 const DECODED_SHARE: u64 = 4;
 /// And what those decode to that ask the controller for changes, beside the others.
@@ -283,7 +286,7 @@ impl Shard {
 
     /// Partitions whose leaders have changed are led, or followed, from now on; their replicas are where the image says. All of
     /// them where a broker has come: it may run other numbers of shards than it did.
-    async fn follow_partitions(&self, view: &View, delta: &Delta) {
+    async fn follow_partitions(self: &Rc<Self>, view: &View, delta: &Delta) {
         let all = self.member.as_ref().is_some_and(|member| self.may_open_all(member, view, delta));
         if all {
             for topic in view.image.topics() {
@@ -321,7 +324,7 @@ impl Shard {
         member.is_known()
     }
 
-    fn follow_partition(&self, view: &View, topic: &TopicImage, id: LogId) {
+    fn follow_partition(self: &Rc<Self>, view: &View, topic: &TopicImage, id: LogId) {
         if let Some(now) = topic.partition(id.partition) {
             if self.member.is_some() && !now.replicas.contains(&self.broker()) {
                 // The metadata say so once its group has gone on without it.
@@ -329,6 +332,11 @@ impl Shard {
                     self.remove_replica(id);
                 }
                 return;
+            }
+            let own = now.replicas_with_ids().find(|(_, broker)| *broker == self.broker());
+            let opened = self.partitions.opened(id).and_then(|opened| opened.replica_id());
+            if opened.is_some() && opened != own.map(|(id, _)| id) {
+                return self.remove_replica(id);
             }
             self.partitions.follow(id, &view.image, now);
             if now.has_group && self.member.is_some() {
@@ -368,11 +376,35 @@ impl Shard {
         self.remove_replica(id);
     }
 
-    fn remove_replica(&self, id: LogId) {
-        let removal = self.partitions.delete(id);
+    /// What is here of a partition goes. Should it be a replica again, under another id, it begins anew after that.
+    pub fn remove_replica(self: &Rc<Self>, id: LogId) {
+        let (removal, shard) = (self.partitions.leave(id), self.clone());
         spawn(Queue::Background, async move {
             if let Err(error) = removal.await {
-                tracing::error!(log = %id, %error, "files of a replica that is not one any more stay");
+                return tracing::error!(log = %id, %error, "files of a replica that is not one any more stay");
+            }
+            shard.partitions.has_left(id);
+            let view = shard.view();
+            if let Some(topic) = view.image.topic_by_id(id.topic) {
+                shard.follow_partition(&view, topic, id);
+            }
+        })
+        .detach();
+    }
+
+    /// What this broker has of a partition is damaged: it is to begin anew, from what the others have.
+    pub fn renew_replica(self: &Rc<Self>, id: LogId, replica: ReplicaId) {
+        let (shard, broker) = (self.clone(), self.broker());
+        spawn(Queue::Background, async move {
+            while !shard.is_stopping() {
+                let change = Change::Renew { topic: id.topic, partition: id.partition, broker, replica };
+                match shard.change(change, Terms::MAKE).await {
+                    Ok(_) => return tracing::warn!(log = %id, "a damaged replica begins anew"),
+                    Err(error) => {
+                        tracing::warn!(log = %id, %error, "a damaged replica cannot begin anew yet");
+                        sleep(RENEW_RETRY).await;
+                    }
+                }
             }
         })
         .detach();

@@ -10,7 +10,7 @@ use corelog_wire::cluster_changes::leaders_change::PartitionLeader;
 use corelog_wire::cluster_changes::{
     AlterConfigsChange, ChangeAnswer, ClusterChange, CreatePartitionsChange, CreateTopicChange,
     DeleteTopicChange, FenceChange, JoinChange, LeadersChange, ReassignChange, RegisterBrokerChange,
-    TakeProducerIdsChange, UnregisterChange,
+    RenewChange, TakeProducerIdsChange, UnregisterChange,
 };
 use corelog_wire::coordinator_records::{value_from_bytes, value_to_bytes};
 use corelog_wire::metadata_records::MetadataRecord;
@@ -23,7 +23,7 @@ use crate::controller::{
     BrokerImage, Change, ChangeError, ConfigChange, Endpoint, JoinRequest, Led, NewTopic, Placement,
     ResourceKey,
 };
-use crate::ids::{BrokerId, LeaderEpoch};
+use crate::ids::{BrokerId, LeaderEpoch, ReplicaId};
 use crate::shard::Shard;
 
 /// From now on other brokers may ask this one for changes, on shard 0.
@@ -67,6 +67,13 @@ fn wire_form(change: &Change) -> Result<ClusterChange, EncodeError> {
             let target = target.as_ref().map(|target| BrokerId::numbers(target));
             ReassignChange { topic: topic.clone(), partition: *partition, target }.into()
         }
+        Change::Renew { topic, partition, broker, replica } => RenewChange {
+            topic_id: *topic,
+            partition: *partition,
+            broker: broker.0,
+            replica: replica.0 as i64,
+        }
+        .into(),
         Change::Leaders(reports) => {
             LeadersChange { leaders: reports.iter().map(partition_leader).collect() }.into()
         }
@@ -166,6 +173,10 @@ pub fn decode(bytes: Bytes) -> Result<Change, String> {
         }
         ClusterChange::ReassignChange(ReassignChange { topic, partition, target }) => {
             Change::Reassign { topic, partition, target: target.as_deref().map(broker_ids) }
+        }
+        ClusterChange::RenewChange(RenewChange { topic_id: topic, partition, broker, replica }) => {
+            let (broker, replica) = (BrokerId(broker), ReplicaId(replica as u64));
+            Change::Renew { topic, partition, broker, replica }
         }
         ClusterChange::UnregisterChange(unregister) => Change::Unregister(BrokerId(unregister.broker)),
     })

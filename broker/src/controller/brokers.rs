@@ -173,6 +173,33 @@ fn renewed_replica(
     })
 }
 
+/// What a broker has of a partition is damaged: it begins anew, as long as another that is there has all of it.
+pub fn renew(
+    image: &Image,
+    topic: Uuid,
+    partition: i32,
+    broker: BrokerId,
+    replica: ReplicaId,
+) -> Result<Vec<MetadataRecord>, ChangeError> {
+    let found = image.topic_by_id(topic).and_then(|topic| topic.partition(partition));
+    let Some(found) = found.filter(|found| found.replicas_with_ids().any(|own| own == (replica, broker)))
+    else {
+        // It is none any more, or was renewed before.
+        return Ok(Vec::new());
+    };
+    let is_there = |id: &BrokerId| image.brokers.get(id).is_some_and(|broker| !broker.fenced);
+    if !found.isr.iter().any(|id| *id != broker && is_there(id)) {
+        return Err(ChangeError::new(
+            ErrorCode::INELIGIBLE_REPLICA,
+            format!(
+                "no other broker that is there has all of the partition that is damaged on broker {}",
+                broker.0
+            ),
+        ));
+    }
+    Ok(vec![renewed_replica(topic, partition, found, broker)])
+}
+
 /// A broker that registered with this epoch is there no more, or again.
 pub fn fence(
     image: &Image,

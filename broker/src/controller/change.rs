@@ -15,7 +15,7 @@ use super::placer::Placer;
 use super::reassign;
 use crate::config::alter::{self, Alteration, Owner, Refusal};
 use crate::config::{ConfigMap, Layers};
-use crate::ids::BrokerId;
+use crate::ids::{BrokerId, ReplicaId};
 use crate::peer::CALL_BYTES_MAX;
 use crate::settings::Settings;
 
@@ -161,6 +161,13 @@ pub enum Change {
         partition: i32,
         target: Option<Vec<BrokerId>>,
     },
+    /// What a broker has of a partition under this id is worth nothing: it gets another in its place, and begins anew.
+    Renew {
+        topic: Uuid,
+        partition: i32,
+        broker: BrokerId,
+        replica: ReplicaId,
+    },
     /// Groups of partitions are led so.
     Leaders(Vec<Led>),
     /// [`PRODUCER_ID_BLOCK`] ids that nobody has had, up to the resulting image's `next_producer_id`.
@@ -211,6 +218,9 @@ impl Change {
             Change::Unregister(broker) => brokers::unregister(image, broker),
             Change::Reassign { topic, partition, target } => {
                 reassign::reassign(image, &topic, partition, target.as_deref())
+            }
+            Change::Renew { topic, partition, broker, replica } => {
+                brokers::renew(image, topic, partition, broker, replica)
             }
             Change::Leaders(reports) => leaders::leaders(image, reports),
             Change::AlterConfigs { resource, change } => alter_configs(image, rules, resource, &change),
