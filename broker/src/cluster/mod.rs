@@ -2,6 +2,8 @@
 //!
 //! Calls between brokers ([`crate::peer::Links::call`]) say in their first byte what they are: [`CallKind`].
 
+pub mod asks;
+
 /// What a call is for. The numbers are on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CallKind {
