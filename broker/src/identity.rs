@@ -1,7 +1,10 @@
-//! Who this broker is: cluster id and node id, kept in the data directory, and the lock that keeps a second
-//! process out of it.
+//! Who this broker is: cluster, node id, and how it came to be in its cluster, kept in the data directory, and the lock that
+//! keeps a second process out of it.
 //!
-//! Runs on the main thread before any data core starts, so plain blocking file calls are right here.
+//! Runs on the main thread before any data core starts, so plain blocking file calls are right here; but for
+//! [`Identity::keep`], by which a broker that forms a cluster enters it (`cluster::forming`).
+
+mod file;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -9,33 +12,26 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use corelog_wire::Uuid;
-use serde::Deserialize;
 
+use self::file::{Bad, Kept};
 use crate::config::Endpoint;
 use crate::ids::ReplicaId;
 
 /// Version of the data directory's layout. A broker refuses a directory of a version that it does not know.
 pub const LAYOUT_VERSION: u32 = 1;
-const FILE_NAME: &str = "identity.toml";
+/// Of a broker that is not told which.
+const NODE_ID: i32 = 1;
+pub const FILE_NAME: &str = "identity.toml";
+const CLUSTER_ID_BYTES_MAX: usize = 64;
+/// The brokers that may found a cluster together.
+pub const FOUNDERS_MAX: usize = 9;
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct IdentityFile {
-    layout_version: u32,
-    cluster_id: String,
-    node_id: i32,
-    /// The broker has been ready: there is a journal from then on.
-    #[serde(default)]
-    has_been_ready: bool,
-}
-
-impl IdentityFile {
-    fn to_toml(&self) -> String {
-        format!(
-            "layout_version = {}\ncluster_id = \"{}\"\nnode_id = {}\nhas_been_ready = {}\n",
-            self.layout_version, self.cluster_id, self.node_id, self.has_been_ready
-        )
-    }
+/// What a data directory belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Life {
+    /// To no cluster yet: it is to found one with its seeds, or to join theirs, under this directory id.
+    Forming(Uuid),
+    Member(Identity),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +50,8 @@ pub enum Belongs {
     Alone,
     /// It was there when the cluster was founded, with these others; the controller's group began with them.
     Founder(Vec<Founder>),
-    /// It joined later: its replica has this id.
-    Joined(ReplicaId),
+    /// It joined later. The group began with the replicas 1 to `founders`, of which it has none.
+    Joined { replica: ReplicaId, founders: u32 },
 }
 
 /// A broker that founded a cluster. Its replica of the controller's log is [`Founder::replica`].
@@ -73,6 +69,108 @@ impl Identity {
     pub fn alone(cluster_id: String, node_id: i32, directory: Uuid) -> Identity {
         Identity { cluster_id, node_id, directory, belongs: Belongs::Alone }
     }
+
+    /// This broker's replica of the controller's log.
+    pub fn controller_replica(&self) -> ReplicaId {
+        match &self.belongs {
+            Belongs::Alone => ReplicaId(1),
+            Belongs::Founder(founders) => {
+                let own = founders.iter().find(|founder| founder.node_id == self.node_id);
+                own.expect("a founder is among the founders").replica
+            }
+            Belongs::Joined { replica, .. } => *replica,
+        }
+    }
+
+    /// The replicas that the group of the controller's log began with.
+    pub fn founding_replicas(&self) -> Vec<ReplicaId> {
+        match &self.belongs {
+            Belongs::Alone => vec![ReplicaId(1)],
+            Belongs::Founder(founders) => founders.iter().map(|founder| founder.replica).collect(),
+            Belongs::Joined { founders, .. } => (1..=u64::from(*founders)).map(ReplicaId).collect(),
+        }
+    }
+
+    /// Those that founded its cluster, if it knows them: it was one.
+    pub fn founders(&self) -> &[Founder] {
+        match &self.belongs {
+            Belongs::Founder(founders) => founders,
+            Belongs::Alone | Belongs::Joined { .. } => &[],
+        }
+    }
+
+    /// Of a broker that was its cluster, and that others may join from now on at `peer`.
+    fn opened(mut self, peer: &Endpoint) -> Identity {
+        let Identity { node_id, directory, .. } = self;
+        let founder = Founder { node_id, directory, replica: ReplicaId(1), peer: peer.clone() };
+        self.belongs = Belongs::Founder(vec![founder]);
+        self
+    }
+
+    /// Makes it durable, in place of a directory id that belonged to no cluster. On a core.
+    pub async fn keep(&self, dir: &Path) -> io::Result<()> {
+        Life::Member(self.clone()).keep(dir).await
+    }
+}
+
+impl Life {
+    /// As it is written in a directory that has no data yet.
+    pub fn text(&self) -> String {
+        file::write(&Kept { life: self.clone(), has_been_ready: false })
+    }
+
+    /// Of the text of an identity file.
+    pub fn of(text: &str) -> Result<Life, String> {
+        match file::parse(text) {
+            Ok(kept) => Ok(kept.life),
+            Err(Bad::Damaged(what)) => Err(what),
+            Err(Bad::Version(found)) => Err(format!("layout {found}")),
+        }
+    }
+
+    /// Makes it durable. On a core.
+    pub async fn keep(&self, dir: &Path) -> io::Result<()> {
+        corelog_io::fs::write_atomic(&dir.join(FILE_NAME), self.text().as_bytes()).await
+    }
+}
+
+/// Whether a cluster can have this id: it stands in files, answers and lines of the log.
+pub fn is_cluster_id(text: &str) -> bool {
+    let fits = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
+    !text.is_empty() && text.len() <= CLUSTER_ID_BYTES_MAX && text.bytes().all(fits)
+}
+
+/// Whether these can have founded a cluster together.
+pub fn check_founders(founders: &[Founder]) -> Result<(), String> {
+    if founders.is_empty() || founders.len() > FOUNDERS_MAX {
+        return Err(format!("{} founders, there are 1 to {FOUNDERS_MAX}", founders.len()));
+    }
+    for (at, one) in founders.iter().enumerate() {
+        if one.node_id < 0 || one.directory.is_zero() || one.replica.0 == 0 {
+            return Err("a founder without a node id, a directory or a replica".to_owned());
+        }
+        for other in &founders[..at] {
+            let twice = [
+                ("node id", one.node_id == other.node_id),
+                ("directory", one.directory == other.directory),
+                ("replica", one.replica == other.replica),
+                ("peer", one.peer == other.peer),
+            ];
+            if let Some((what, _)) = twice.into_iter().find(|(_, is_twice)| *is_twice) {
+                return Err(format!("two founders have one {what}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the configs say of who the broker is to be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// None: any.
+    pub node_id: Option<i32>,
+    pub peer: Option<&'a Endpoint>,
+    pub has_seeds: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +202,18 @@ pub enum IdentityError {
     )]
     OtherNode { path: PathBuf, found: i32, wanted: i32 },
     #[error(
+        "{} was begun to found a cluster with others, or to join theirs, and has not come so far: start it with --peer and \
+         --seeds as before, or give an empty directory with --data-dir",
+        path.display()
+    )]
+    StillForming { path: PathBuf },
+    #[error(
+        "{} belongs to a broker of the cluster {cluster_id}, which other brokers must be able to reach: give it --peer \
+         HOST:PORT, as before",
+        path.display()
+    )]
+    NoPeer { path: PathBuf, cluster_id: String },
+    #[error(
         "{} has no {FILE_NAME} but is not empty (it has {entry:?}): give an empty directory or one of a broker",
         path.display()
     )]
@@ -111,7 +221,8 @@ pub enum IdentityError {
     #[error(
         "{} has no {FILE_NAME}, and a broker's data is in it ({entry:?}). Nothing was touched. Restore the file from a \
          copy of this directory; without one write it anew, three lines: layout_version = {LAYOUT_VERSION}, cluster_id = \
-         \"...\" (what clients and monitoring know the cluster by: any 22 characters), node_id = {node_id}",
+         \"...\" (what clients and monitoring know the cluster by: any 22 characters), node_id = {node_id}; but a broker of a \
+         cluster of several is to start with an empty directory, which the others fill",
         path.display()
     )]
     Lost { path: PathBuf, entry: String, node_id: i32 },
@@ -131,54 +242,107 @@ pub struct DirectoryLock {
 }
 
 /// Creates the data directory if need be, locks it and reads (or makes) its identity.
-pub fn open(dir: &Path, node_id: i32) -> Result<(Identity, DirectoryLock), IdentityError> {
-    let io = |action: &'static str, path: &Path| {
-        let path = path.to_owned();
-        move |error| IdentityError::Io { action, path, error }
-    };
+pub fn open(dir: &Path, wanted: Wanted<'_>) -> Result<(Life, DirectoryLock), IdentityError> {
     if dir.exists() && !dir.is_dir() {
         return Err(IdentityError::NoDirectory { path: dir.to_owned() });
     }
-    fs::create_dir_all(dir).map_err(io("create the data directory", dir))?;
+    fs::create_dir_all(dir).map_err(failed("create the data directory", dir))?;
     let lock = lock(dir)?;
     let path = dir.join(FILE_NAME);
-    match fs::read_to_string(&path) {
+    let (kept, is_new) = match fs::read_to_string(&path) {
         Ok(text) => {
-            let file: IdentityFile = toml::from_str(&text)
-                .map_err(|error| IdentityError::Damaged { path: path.clone(), error: error.to_string() })?;
-            if file.layout_version != LAYOUT_VERSION {
-                return Err(IdentityError::Version { path, found: file.layout_version });
-            }
-            if file.node_id != node_id {
-                return Err(IdentityError::OtherNode { path, found: file.node_id, wanted: node_id });
-            }
-            let journal = corelog_storage::paths::journal_dir(dir);
-            let is_empty = || fs::read_dir(&journal).map_or(true, |mut entries| entries.next().is_none());
-            if file.has_been_ready && is_empty() {
-                return Err(IdentityError::NoJournal { journal, dir: dir.to_owned() });
-            }
-            Ok((Identity::alone(file.cluster_id, node_id, Uuid::default()), lock))
+            let kept = file::parse(&text).map_err(|bad| bad.at(&path))?;
+            let changed = follow(kept.clone(), wanted, dir, &path)?;
+            let is_new = changed != kept;
+            (changed, is_new)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            refuse_foreign(dir, node_id)?;
-            let mut random = [0u8; 16];
-            File::open("/dev/urandom")
-                .and_then(|mut file| file.read_exact(&mut random))
-                .map_err(io("read randomness from", Path::new("/dev/urandom")))?;
-            let identity = Identity::alone(Uuid(random).to_string(), node_id, Uuid::default());
-            write_durable(dir, &identity, false).map_err(io("write", &path))?;
-            Ok((identity, lock))
+            refuse_foreign(dir, wanted.node_id.unwrap_or(NODE_ID))?;
+            (Kept { life: begin(wanted)?, has_been_ready: false }, true)
         }
-        Err(error) => Err(IdentityError::Io { action: "read", path, error }),
+        Err(error) => return Err(failed("read", &path)(error)),
+    };
+    if is_new {
+        write_durable(dir, &kept).map_err(failed("write", &path))?;
+    }
+    Ok((kept.life, lock))
+}
+
+/// The life that an empty directory begins.
+fn begin(wanted: Wanted<'_>) -> Result<Life, IdentityError> {
+    let directory = draw()?;
+    if wanted.has_seeds {
+        return Ok(Life::Forming(directory));
+    }
+    let alone = Identity::alone(draw()?.to_string(), wanted.node_id.unwrap_or(NODE_ID), directory);
+    Ok(Life::Member(match wanted.peer {
+        Some(peer) => alone.opened(peer),
+        None => alone,
+    }))
+}
+
+/// What a directory's identity becomes under these configs, if they go together.
+fn follow(mut kept: Kept, wanted: Wanted<'_>, dir: &Path, path: &Path) -> Result<Kept, IdentityError> {
+    let path = path.to_owned();
+    let identity = match kept.life {
+        Life::Forming(_) if wanted.has_seeds => return Ok(kept),
+        Life::Forming(_) => return Err(IdentityError::StillForming { path }),
+        Life::Member(identity) => identity,
+    };
+    if let Some(wanted) = wanted.node_id
+        && wanted != identity.node_id
+    {
+        return Err(IdentityError::OtherNode { path, found: identity.node_id, wanted });
+    }
+    let journal = corelog_storage::paths::journal_dir(dir);
+    let is_empty = || fs::read_dir(&journal).map_or(true, |mut entries| entries.next().is_none());
+    if kept.has_been_ready && is_empty() {
+        return Err(IdentityError::NoJournal { journal, dir: dir.to_owned() });
+    }
+    let mut identity = identity;
+    if identity.directory.is_zero() {
+        identity.directory = draw()?;
+    }
+    kept.life = Life::Member(match (&identity.belongs, wanted.peer) {
+        (Belongs::Alone, Some(peer)) => identity.opened(peer),
+        (Belongs::Founder(_) | Belongs::Joined { .. }, None) => {
+            return Err(IdentityError::NoPeer { path, cluster_id: identity.cluster_id });
+        }
+        _ => identity,
+    });
+    Ok(kept)
+}
+
+/// A random id. Blocks.
+pub fn draw() -> Result<Uuid, IdentityError> {
+    let (mut random, source) = ([0u8; 16], Path::new("/dev/urandom"));
+    File::open(source)
+        .and_then(|mut file| file.read_exact(&mut random))
+        .map_err(failed("read randomness from", source))?;
+    Ok(Uuid::from_random(u128::from_be_bytes(random)))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
+    let path = path.to_owned();
+    move |error| IdentityError::Io { action, path, error }
+}
+
+impl Bad {
+    fn at(self, path: &Path) -> IdentityError {
+        let path = path.to_owned();
+        match self {
+            Bad::Damaged(error) => IdentityError::Damaged { path, error },
+            Bad::Version(found) => IdentityError::Version { path, found },
+        }
     }
 }
 
 /// The broker is ready for the first time: that it has a journal is known from now on.
 pub fn note_ready(dir: &Path, identity: &Identity) -> io::Result<()> {
     let text = fs::read_to_string(dir.join(FILE_NAME))?;
-    match toml::from_str::<IdentityFile>(&text) {
-        Ok(file) if file.has_been_ready => Ok(()),
-        _ => write_durable(dir, identity, true),
+    match file::parse(&text) {
+        Ok(kept) if kept.has_been_ready => Ok(()),
+        _ => write_durable(dir, &Kept { life: Life::Member(identity.clone()), has_been_ready: true }),
     }
 }
 
@@ -218,14 +382,10 @@ fn refuse_foreign(dir: &Path, node_id: i32) -> Result<(), IdentityError> {
     Ok(())
 }
 
-fn write_durable(dir: &Path, identity: &Identity, has_been_ready: bool) -> io::Result<()> {
-    let Identity { cluster_id, node_id, .. } = identity.clone();
-    let file = IdentityFile { layout_version: LAYOUT_VERSION, cluster_id, node_id, has_been_ready };
-    let text =
-        format!("# Written by Corelog: who this directory belongs to. Do not edit.\n{}", file.to_toml());
+fn write_durable(dir: &Path, kept: &Kept) -> io::Result<()> {
     let temporary = dir.join(format!("{FILE_NAME}.new"));
     let mut out = File::create(&temporary)?;
-    out.write_all(text.as_bytes())?;
+    out.write_all(file::write(kept).as_bytes())?;
     out.sync_all()?;
     fs::rename(&temporary, dir.join(FILE_NAME))?;
     File::open(dir)?.sync_all()
@@ -234,6 +394,19 @@ fn write_durable(dir: &Path, identity: &Identity, has_been_ready: bool) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NODE_1: Wanted<'static> = Wanted { node_id: Some(1), peer: None, has_seeds: false };
+
+    fn member(life: Life) -> Identity {
+        match life {
+            Life::Member(identity) => identity,
+            Life::Forming(_) => panic!("it belongs to no cluster"),
+        }
+    }
+
+    fn peer() -> Endpoint {
+        Endpoint { host: "b1".into(), port: 9093 }
+    }
 
     fn scratch(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("corelog-identity-{name}-{}", std::process::id()));
@@ -244,63 +417,113 @@ mod tests {
     #[test]
     fn is_made_once_and_kept() {
         let dir = scratch("kept");
-        let (first, lock) = open(&dir, 1).unwrap();
+        let (first, lock) = open(&dir, NODE_1).unwrap();
         drop(lock);
-        let (second, _lock) = open(&dir, 1).unwrap();
+        let (second, _lock) = open(&dir, NODE_1).unwrap();
         assert_eq!(first, second);
+        let first = member(first);
         assert_eq!(first.cluster_id.len(), 22, "{}", first.cluster_id);
+        assert!(!first.directory.is_zero() && first.belongs == Belongs::Alone);
         fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
     fn a_second_process_is_refused() {
         let dir = scratch("locked");
-        let _first = open(&dir, 1).unwrap();
+        let _first = open(&dir, NODE_1).unwrap();
         // flock belongs to the open file, so a second open in this process stands for a second process.
-        assert!(matches!(open(&dir, 1), Err(IdentityError::Locked { .. })));
+        assert!(matches!(open(&dir, NODE_1), Err(IdentityError::Locked { .. })));
         fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
     fn other_versions_nodes_damage_and_strangers_are_refused() {
         let dir = scratch("refused");
-        drop(open(&dir, 1).unwrap());
-        assert!(matches!(open(&dir, 2), Err(IdentityError::OtherNode { found: 1, wanted: 2, .. })));
+        drop(open(&dir, NODE_1).unwrap());
+        assert!(matches!(
+            open(&dir, Wanted { node_id: Some(2), ..NODE_1 }),
+            Err(IdentityError::OtherNode { found: 1, wanted: 2, .. })
+        ));
         let path = dir.join(FILE_NAME);
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace("layout_version = 1", "layout_version = 99")).unwrap();
-        assert!(matches!(open(&dir, 1), Err(IdentityError::Version { found: 99, .. })));
+        assert!(matches!(open(&dir, NODE_1), Err(IdentityError::Version { found: 99, .. })));
         fs::write(&path, &text[..text.len() / 2]).unwrap();
-        assert!(matches!(open(&dir, 1), Err(IdentityError::Damaged { .. })));
+        assert!(matches!(open(&dir, NODE_1), Err(IdentityError::Damaged { .. })));
         fs::remove_file(&path).unwrap();
         fs::write(dir.join("holiday.jpg"), "").unwrap();
-        assert!(matches!(open(&dir, 1), Err(IdentityError::NotEmpty { .. })));
-        assert!(matches!(open(&dir.join("holiday.jpg"), 1), Err(IdentityError::NoDirectory { .. })));
+        assert!(matches!(open(&dir, NODE_1), Err(IdentityError::NotEmpty { .. })));
+        assert!(matches!(open(&dir.join("holiday.jpg"), NODE_1), Err(IdentityError::NoDirectory { .. })));
         fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
     fn a_half_restored_directory_is_refused() {
         let dir = scratch("halves");
-        let (identity, lock) = open(&dir, 1).unwrap();
+        let (life, lock) = open(&dir, NODE_1).unwrap();
+        let identity = member(life);
         drop(lock);
         // A start that failed before there was a journal may be tried again.
-        drop(open(&dir, 1).unwrap());
+        drop(open(&dir, NODE_1).unwrap());
         fs::create_dir(dir.join("journal")).unwrap();
         fs::write(dir.join("journal/00000001-0-0.journal"), "").unwrap();
         note_ready(&dir, &identity).unwrap();
-        assert_eq!(open(&dir, 1).unwrap().0, identity);
+        assert_eq!(member(open(&dir, NODE_1).unwrap().0), identity);
         fs::remove_file(dir.join("journal/00000001-0-0.journal")).unwrap();
         for _ in 0..2 {
-            let refused = open(&dir, 1).unwrap_err();
+            let refused = open(&dir, NODE_1).unwrap_err();
             assert!(matches!(refused, IdentityError::NoJournal { .. }), "{refused}");
             let _ = fs::remove_dir(dir.join("journal"));
         }
         fs::remove_file(dir.join(FILE_NAME)).unwrap();
         fs::create_dir(dir.join("topics")).unwrap();
-        let refused = open(&dir, 1).unwrap_err();
+        let refused = open(&dir, NODE_1).unwrap_err();
         assert!(matches!(refused, IdentityError::Lost { .. }), "{refused}");
         assert!(!dir.join(FILE_NAME).exists());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_directory_id_is_drawn_where_there_is_none() {
+        let dir = scratch("drawn");
+        let first = member(open(&dir, NODE_1).unwrap().0);
+        let text = fs::read_to_string(dir.join(FILE_NAME)).unwrap();
+        let earlier: Vec<&str> = text.lines().filter(|line| !line.starts_with("directory")).collect();
+        fs::write(dir.join(FILE_NAME), earlier.join("\n")).unwrap();
+        let drawn = member(open(&dir, NODE_1).unwrap().0);
+        assert_eq!(drawn.cluster_id, first.cluster_id);
+        assert!(!drawn.directory.is_zero() && drawn.directory != first.directory);
+        assert_eq!(member(open(&dir, NODE_1).unwrap().0), drawn, "once");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_broker_that_was_alone_can_be_joined_from_then_on() {
+        let dir = scratch("opened");
+        let alone = member(open(&dir, Wanted { node_id: Some(4), ..NODE_1 }).unwrap().0);
+        let peer = peer();
+        let wanted = Wanted { node_id: None, peer: Some(&peer), has_seeds: false };
+        for has_seeds in [false, true] {
+            let opened = member(open(&dir, Wanted { has_seeds, ..wanted }).unwrap().0);
+            let itself =
+                Founder { node_id: 4, directory: alone.directory, replica: ReplicaId(1), peer: peer.clone() };
+            assert_eq!(opened, Identity { belongs: Belongs::Founder(vec![itself]), ..alone.clone() });
+        }
+        let refused = open(&dir, Wanted { peer: None, ..wanted }).unwrap_err();
+        assert!(matches!(refused, IdentityError::NoPeer { .. }), "{refused}");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn who_is_to_found_a_cluster_does_so_with_one_directory() {
+        let (dir, peer) = (scratch("forming"), peer());
+        let wanted = Wanted { node_id: None, peer: Some(&peer), has_seeds: true };
+        let (first, lock) = open(&dir, wanted).unwrap();
+        assert!(matches!(first, Life::Forming(directory) if !directory.is_zero()));
+        drop(lock);
+        assert_eq!(open(&dir, wanted).unwrap().0, first);
+        let refused = open(&dir, Wanted { has_seeds: false, ..wanted }).unwrap_err();
+        assert!(matches!(refused, IdentityError::StillForming { .. }), "{refused}");
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -9,16 +9,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use corelog_io::{Problem, RunConfig};
+use corelog_wire::Uuid;
+use futures_util::future::{Either, select};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Health, Scraper};
+use crate::cluster::MemberPlan;
+use crate::cluster::forming::{self, Forming};
+use crate::cluster::founding::Candidate;
 use crate::config::{self, Args, Endpoint};
-use crate::identity::Identity;
+use crate::identity::{Identity, Life, Wanted};
 use crate::server::{self, Found, Report, Seed, ShardControl};
 use crate::settings::Settings;
 use crate::version::version;
-use crate::{identity, logging};
+use crate::{identity, logging, peer};
 
 /// How often it is told how a start goes on. It has no limit: a slow disk may have many journals to read.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
@@ -43,8 +48,8 @@ fn heed(problems: &[Problem]) -> anyhow::Result<()> {
 
 /// Runs the broker until it is told to stop.
 pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
-    let settings = Arc::new(Settings::load(args, std::env::vars_os())?);
-    let config = Arc::new(settings.broker(&Default::default(), &Default::default())?);
+    let mut settings = Settings::load(args, std::env::vars_os())?;
+    let mut config = settings.broker(&Default::default(), &Default::default())?;
     let _logging = logging::init(&config.log_levels, config.log_json)?;
     if let Some(file) = &settings.fixed.file {
         tracing::info!(file = %file.display(), "configuration");
@@ -61,19 +66,38 @@ pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
             connections.request_bytes_max
         );
     }
-    let (identity, _lock) = identity::open(&config.data_dir, config.node_id)?;
+    let wanted = Wanted {
+        node_id: config.node_id_is_given.then_some(config.node_id),
+        peer: config.peer.as_ref(),
+        has_seeds: !config.seeds.is_empty(),
+    };
+    let (life, _lock) = identity::open(&config.data_dir, wanted)?;
     if let Err(problems) = corelog_io::preflight(&config.data_dir, config.cores.len()) {
         heed(&problems)?;
     }
     // Listened for from here on: whatever the broker is about, it ends in good order.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let signals = runtime.block_on(async { Signals::listen() })?;
+    let mut signals = runtime.block_on(async { Signals::listen() })?;
+    let identity = match life {
+        Life::Member(identity) => identity,
+        Life::Forming(directory) => match form(&config, directory, &runtime, &mut signals)? {
+            Some(identity) => identity,
+            None => return Ok(()),
+        },
+    };
+    if identity.node_id != config.node_id {
+        settings.fixed.put_node_id(identity.node_id, &config.data_dir);
+        config = settings.broker(&Default::default(), &Default::default())?;
+    }
+    let (settings, config) = (Arc::new(settings), Arc::new(config));
     let cores = config.cores.len();
     let (report_sender, reports) = mpsc::channel(REPORTS_PER_CORE * cores);
     let known_as = identity.clone();
-    let (seeds, controls) = Seed::for_cores(settings.clone(), config.clone(), identity, move |message| {
-        let _ = report_sender.try_send(message);
-    })?;
+    let member = MemberPlan::of(&config, &identity, identity::draw()?)?;
+    let (seeds, controls) =
+        Seed::for_cores(settings.clone(), config.clone(), identity, member, move |message| {
+            let _ = report_sender.try_send(message);
+        })?;
     let shards = corelog_io::run_glommio_with(RunConfig::new(config.cores.clone()), seeds, server::run)
         .context("starting the data cores")?;
     let ended = wait_for(shards);
@@ -92,14 +116,70 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
+
+    /// The next that ends the process.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }
 
-/// Joins the data cores on a thread of its own, since joining blocks.
-fn wait_for(shards: corelog_io::Handle<anyhow::Result<()>>) -> oneshot::Receiver<anyhow::Result<()>> {
+/// Founds a cluster with the seeds, or joins theirs, and leaves the port for brokers free again. None: the process was told
+/// to stop.
+fn form(
+    config: &config::BrokerConfig,
+    directory: Uuid,
+    runtime: &tokio::runtime::Runtime,
+    signals: &mut Signals,
+) -> anyhow::Result<Option<Identity>> {
+    let peer = config.peer.clone().expect("who has seeds has an address among them");
+    let forming = Forming {
+        listen: peer.resolve().map_err(|what| anyhow::anyhow!("corelog.peer: {what}"))?,
+        candidate: Candidate {
+            directory,
+            node_id: config.node_id_is_given.then_some(config.node_id),
+            peer,
+            seeds: config.seeds.clone(),
+        },
+        data_dir: config.data_dir.clone(),
+        shards: config.cores.len(),
+        rack: config.rack.clone(),
+    };
+    let (stop, stopped) = corelog_io::remote(1);
+    let seeds = peer::seats(1).into_iter().zip([(stopped, forming)]).collect();
+    let core = RunConfig::new(config.cores[..1].to_vec());
+    let formed = corelog_io::run_glommio_with(core, seeds, async |_, (seat, (mut stopped, forming))| {
+        let forming = std::pin::pin!(forming::form(seat, forming));
+        Ok(match select(forming, std::pin::pin!(stopped.recv())).await {
+            Either::Left((identity, _)) => Some(identity?),
+            Either::Right(_) => None,
+        })
+    });
+    let mut ended = wait_for(formed.context("starting the core that forms the cluster")?);
+    let formed = runtime.block_on(async {
+        tokio::select! {
+            formed = &mut ended => formed,
+            reason = signals.next() => {
+                tracing::info!(reason, "stopping, before this broker belongs to a cluster");
+                let _ = stop.try_send(());
+                ended.await
+            }
+        }
+    });
+    let formed = formed.unwrap_or_else(|_| bail!("forming the cluster ended without a word"))?;
+    Ok(formed.into_iter().next().flatten())
+}
+
+/// Joins cores on a thread of its own, since joining blocks.
+fn wait_for<T: Send + 'static>(
+    shards: corelog_io::Handle<anyhow::Result<T>>,
+) -> oneshot::Receiver<anyhow::Result<Vec<T>>> {
     let (sender, receiver) = oneshot::channel();
     std::thread::spawn(move || {
         let result = match shards.join() {
-            Ok(results) => results.into_iter().collect::<anyhow::Result<Vec<()>>>().map(drop),
+            Ok(results) => results.into_iter().collect(),
             Err(error) => Err(error.into()),
         };
         let _ = sender.send(result);
@@ -112,8 +192,8 @@ async fn serve(
     identity: &Identity,
     controls: Vec<ShardControl>,
     mut reports: mpsc::Receiver<Report>,
-    mut ended: oneshot::Receiver<anyhow::Result<()>>,
-    Signals { mut terminate, mut interrupt }: Signals,
+    mut ended: oneshot::Receiver<anyhow::Result<Vec<()>>>,
+    mut signals: Signals,
     started: Instant,
 ) -> anyhow::Result<()> {
     let (health, health_watch) = watch::channel(Health::Starting("the shards are opening their logs".into()));
@@ -152,15 +232,14 @@ async fn serve(
             },
             result = &mut ended => {
                 admin_task.abort();
-                return result.unwrap_or_else(|_| bail!("a data core ended without a word")).and_then(|()| bail!("the data cores ended unasked"));
+                return result.unwrap_or_else(|_| bail!("a data core ended without a word")).and_then(|_| bail!("the data cores ended unasked"));
             }
             _ = tell_progress.tick(), if matches!(*health.borrow(), Health::Starting(_)) => {
                 let what = told_together(&progress);
                 tracing::info!(seconds = started.elapsed().as_secs(), "still starting: {what}");
                 health.send_replace(Health::Starting(what));
             }
-            _ = terminate.recv() => break "SIGTERM",
-            _ = interrupt.recv() => break "SIGINT",
+            reason = signals.next() => break reason,
         }
     };
     tracing::info!(reason = stopping, "stopping");
@@ -171,7 +250,7 @@ async fn serve(
             admin_task.abort();
             result.unwrap_or_else(|_| bail!("a data core ended without a word"))?;
         }
-        _ = interrupt.recv() => bail!("interrupted again while stopping: nothing acknowledged is lost, the next start replays the journal"),
+        _ = signals.interrupt.recv() => bail!("interrupted again while stopping: nothing acknowledged is lost, the next start replays the journal"),
     }
     tracing::info!("stopped");
     Ok(())

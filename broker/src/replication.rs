@@ -1,20 +1,41 @@
-//! A shard's replicas over its links: what one has to say the other carries.
+//! What a shard's links carry: frames of its replicas, and calls, each kind of which has its handler.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
+use bytes::{BufMut, Bytes, BytesMut};
 use corelog_raft::frame::{PREFIX_BYTES, Prefix, decode};
 use corelog_replicas::{Answer, Ask, Network, Replicas};
 use futures_util::future::LocalBoxFuture;
 
-use crate::peer::{BrokerId, Frame, Introduction, Links, Lost, PeerId, Received, Refusal, ShardId, Traffic};
+use crate::cluster::CallKind;
+use crate::peer::{
+    self, BrokerId, CallError, Callee, Frame, Introduction, Links, Lost, PeerId, Received, Refusal, ShardId,
+    Traffic,
+};
 
-/// Between a shard's [`Links`] and its [`Replicas`], which are made after it, and do not know each other.
+/// Between a shard's [`Links`] and those who have something to say to other brokers: they are made after it, and do not know
+/// each other.
 #[derive(Default)]
 pub struct Carrier {
     links: RefCell<Weak<Links>>,
     replicas: OnceCell<Rc<Replicas>>,
+    handlers: RefCell<BTreeMap<CallKind, Handler>>,
 }
+
+/// What another broker asks of this shard. Its memory counts until it is dropped.
+pub struct Call {
+    pub from: Introduction,
+    /// Behind the kind.
+    pub head: Bytes,
+    pub body: Bytes,
+    _received: Received,
+}
+
+/// Answers calls of one kind; an error goes to the caller, in these words. It runs to its end whether or not anybody waits.
+type Handler = Rc<dyn Fn(Call) -> LocalBoxFuture<'static, Result<Frame, String>>>;
 
 /// A driver, as Raft names it.
 pub fn raft_peer(peer: PeerId) -> corelog_raft::PeerId {
@@ -31,11 +52,58 @@ impl Carrier {
         Rc::default()
     }
 
-    /// From now on what comes is handed on, and what is said leaves.
-    pub fn join(&self, links: &Rc<Links>, replicas: &Rc<Replicas>) {
+    /// From now on what is said leaves.
+    pub fn set_links(&self, links: &Rc<Links>) {
         self.links.replace(Rc::downgrade(links));
-        let joined = self.replicas.set(replicas.clone());
-        assert!(joined.is_ok(), "a shard has one set of replicas");
+    }
+
+    /// From now on frames are these replicas'.
+    pub fn set_replicas(&self, replicas: &Rc<Replicas>) {
+        let is_first = self.replicas.set(replicas.clone()).is_ok();
+        assert!(is_first, "a shard has one set of replicas");
+    }
+
+    /// From now on calls of this kind are answered.
+    pub fn serve(
+        &self,
+        kind: CallKind,
+        handler: impl Fn(Call) -> LocalBoxFuture<'static, Result<Frame, String>> + 'static,
+    ) {
+        let former = self.handlers.borrow_mut().insert(kind, Rc::new(handler));
+        assert!(former.is_none(), "{kind:?} has one handler");
+    }
+
+    /// Asks another broker, and awaits its answer for so long. Whatever the error: what was asked for may have been done.
+    pub fn call(
+        &self,
+        callee: Callee,
+        kind: CallKind,
+        content: Frame,
+        limit: Duration,
+    ) -> impl Future<Output = Result<peer::Answer, CallError>> + use<> {
+        let mut head = BytesMut::with_capacity(1 + content.head.len());
+        head.put_u8(kind as u8);
+        head.put_slice(&content.head);
+        let request = Frame { head: head.freeze(), body: content.body };
+        let links = self.links.borrow().upgrade();
+        let called = links.map(|links| links.call(callee, request, limit));
+        async move {
+            match called {
+                Some(called) => called.await,
+                None => Err(CallError::Lost(Lost::Closed)),
+            }
+        }
+    }
+
+    fn handler_of(&self, number: Option<u8>) -> Result<Handler, String> {
+        let Some(number) = number else { return Err("a call that does not say what it is for".into()) };
+        let kind = CallKind::of(number).ok_or_else(|| {
+            format!("calls of kind {number} are not known here: this broker is of an older version")
+        })?;
+        let handler = self.handlers.borrow().get(&kind).cloned();
+        handler.ok_or_else(|| {
+            format!("this shard does not serve calls for {kind:?}, or not yet: ask again later")
+        })
     }
 }
 
@@ -88,7 +156,13 @@ impl Traffic for Carrier {
         Ok(())
     }
 
-    fn call(&self, _: Introduction, _: Received) -> LocalBoxFuture<'static, Result<Frame, String>> {
-        Box::pin(async { Err("no calls are known yet".into()) })
+    fn call(&self, from: Introduction, request: Received) -> LocalBoxFuture<'static, Result<Frame, String>> {
+        match self.handler_of(request.head.first().copied()) {
+            Ok(handler) => {
+                let (head, body) = (request.head.slice(1..), request.body.clone());
+                handler(Call { from, head, body, _received: request })
+            }
+            Err(what) => Box::pin(async move { Err(what) }),
+        }
     }
 }

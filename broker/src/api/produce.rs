@@ -2,8 +2,8 @@
 //!
 //! *Begin* runs in the connection's reader: the request is decoded in place, each partition's batch is checked on
 //! this core, and the batches are handed to the shards that own their partitions, where their order is fixed. Then
-//! the connection reads on. *Finish* runs when the answer's turn comes: it awaits that the batches are committed
-//! (`partition::Committed`), which `acks` makes no difference to yet.
+//! the connection reads on. *Finish* runs when the answer's turn comes: it awaits that the batches are where `acks` wants
+//! them (`partition::Committed`).
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -27,7 +27,7 @@ use crate::call::Reply;
 use crate::controller::{TopicImage, is_internal};
 use crate::ids::ShardId;
 use crate::net::request::{Begun, CloseReason, Outcome};
-use crate::partition::{Committed, Refusal, Route};
+use crate::partition::{Acks, Committed, Refusal, Route};
 use crate::shard::Shard;
 
 /// First version whose answer says who leads the partitions that it refuses (KIP-951).
@@ -68,7 +68,7 @@ pub async fn begin(context: Context, header: RequestHeader, mut reader: Reader) 
     };
     let acks = request.acks;
     let (mut response, batches) = check(&context, request).await;
-    let dispatched = dispatch(&context.shard, batches).await;
+    let dispatched = dispatch(&context.shard, batches, Acks::from_request(acks)).await;
     let (shard, listener) = (context.shard.clone(), context.connection.listener);
     let made_bytes = memory(&response);
     let begun = Begun::new(key, async move {
@@ -278,17 +278,17 @@ struct Ordered {
 }
 
 /// Hands batches to their owners. Their order among the requests of this connection is fixed on return.
-async fn dispatch(shard: &Rc<Shard>, by_owner: ByOwner) -> Vec<Dispatched> {
+async fn dispatch(shard: &Rc<Shard>, by_owner: ByOwner, acks: Acks) -> Vec<Dispatched> {
     let mut dispatched = Vec::with_capacity(by_owner.len());
     for (owner, batches) in by_owner {
         if owner == shard.id {
-            dispatched.push(Dispatched::Here(append(shard, batches).await));
+            dispatched.push(Dispatched::Here(append(shard, batches, acks).await));
             continue;
         }
         let slots = batches.iter().map(|batch| batch.slot).collect();
         let sent = shard
-            .send_call(owner, |shard| async move {
-                let ordered = append(&shard, batches).await;
+            .send_call(owner, move |shard| async move {
+                let ordered = append(&shard, batches, acks).await;
                 finish(ordered).await
             })
             .await;
@@ -318,13 +318,13 @@ impl Dispatched {
 
 /// On the owning shard: gives each batch its place in its log. A full journal makes appends wait in line one by one;
 /// the turn has the whole request wait, or a later request of the same connection would come in between its batches.
-async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
+async fn append(shard: &Rc<Shard>, batches: Vec<Batch>, acks: Acks) -> Vec<Ordered> {
     let _turn = shard.append_turn.acquire(1).await;
     let mut ordered = Vec::with_capacity(batches.len());
     for Batch { slot, log, bytes, log_append_time_ms } in batches {
         yield_if_needed().await;
         let result = match shard.partitions.get(log) {
-            Ok(partition) => partition.append(bytes).await,
+            Ok(partition) => partition.append(bytes, acks).await,
             Err(code) => Err(code.into()),
         };
         let result = match result {

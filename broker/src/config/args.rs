@@ -28,6 +28,12 @@ pub struct Args {
     /// The address of metrics and health over HTTP [default: 127.0.0.1:9644].
     #[arg(long, value_name = "HOST:PORT")]
     pub admin: Option<String>,
+    /// The address of this broker for other brokers [default: none, the broker is alone].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer: Option<String>,
+    /// The addresses, --peer, of the brokers that found a cluster together; the same on all.
+    #[arg(long, value_name = "LIST")]
+    pub seeds: Option<String>,
     /// The CPUs to run on, such as 0-3,6 [default: all that the process may use].
     #[arg(long, value_name = "LIST")]
     pub cores: Option<String>,
@@ -62,6 +68,8 @@ impl Args {
             ("--listen", "listeners", &self.listen),
             ("--advertise", "advertised.listeners", &self.advertise),
             ("--admin", "corelog.admin", &self.admin),
+            ("--peer", "corelog.peer", &self.peer),
+            ("--seeds", "corelog.seeds", &self.seeds),
             ("--cores", "corelog.cores", &self.cores),
             ("--memory", "corelog.memory", &self.memory),
             ("--log", "corelog.log.level", &self.log),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::cpus;
 use super::error::ConfigError;
 use super::layers::{ConfigMap, Layers, Reader};
-use super::listener::{Endpoint, Listener};
+use super::listener::{self, Endpoint, Listener};
 use super::machine::{MEMORY_PER_CORE_MIN, Machine};
 use super::quantity::format_size;
 use super::rows::forms;
@@ -28,6 +28,12 @@ pub fn request_bytes_max(receive_bytes: u64) -> usize {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerConfig {
     pub node_id: i32,
+    /// Whether it was chosen: else the cluster may give another.
+    pub node_id_is_given: bool,
+    /// Where other brokers reach this one; none: it is alone.
+    pub peer: Option<Endpoint>,
+    /// In the order that all brokers have them in.
+    pub seeds: Vec<Endpoint>,
     pub rack: Option<String>,
     pub data_dir: PathBuf,
     /// At least one, in the order given. Metadata answers with the advertised address of the listener that the
@@ -208,9 +214,26 @@ impl BrokerConfig {
                 format!("corelog.admin ({admin}) and the listener {} are on one port", listener.bind),
             );
         }
+        let peer = from.optional("corelog.peer").filter(|peer| !peer.is_empty());
+        let peer = peer.map(|peer| Endpoint::parse(&peer).expect("a checked address"));
+        let seeds = listener::parse_seeds(&from.optional("corelog.seeds").unwrap_or_default());
+        if let Some(peer) = &peer {
+            let others = listeners.iter().map(|listener| ("the listener", &listener.bind));
+            let taken = others.chain([("corelog.admin", &admin)]).find(|(_, other)| other.collides(peer));
+            if let Some((what, other)) = taken {
+                fail("corelog.peer", format!("corelog.peer ({peer}) and {what} {other} are on one port"));
+            }
+        } else if !seeds.is_empty() {
+            let what = "corelog.seeds names brokers of a cluster, and this one has no address among them: give --peer \
+                        HOST:PORT as well, or leave --seeds away";
+            fail("corelog.seeds", what.to_owned());
+        }
         let overrides = from.text("max.connections.per.ip.overrides");
         let config = BrokerConfig {
             node_id: from.number("node.id"),
+            node_id_is_given: layers.fixed.get("node.id").is_some(),
+            peer,
+            seeds,
             rack: from.optional("broker.rack").filter(|rack| !rack.is_empty()),
             data_dir: PathBuf::from(from.text("log.dirs")),
             listeners,
@@ -337,7 +360,8 @@ mod tests {
         assert_eq!(config.data_dir, PathBuf::from("./corelog-data"));
         assert_eq!(config.cores, [0, 1, 2, 3]);
         assert_eq!(config.memory_bytes, 4 << 30);
-        assert_eq!(config.node_id, 1);
+        assert_eq!((config.node_id, config.node_id_is_given), (1, false));
+        assert_eq!((config.peer, config.seeds), (None, Vec::new()));
         assert_eq!(config.rack, None);
         assert_eq!(config.connections.idle_ms_max, Some(600_000));
         assert_eq!(config.connections.request_bytes_max, 100 << 20);
@@ -356,8 +380,14 @@ mod tests {
             ("connections.max.idle.ms", "-1"),
             ("max.connections.per.ip.overrides", "10.0.0.1:5"),
             ("broker.id", "7"),
+            ("peer", "b2:9093"),
+            ("seeds", "B2:9093,b1:9093"),
         ])
         .unwrap();
+        let told = |endpoints: &[Endpoint]| endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>();
+        assert_eq!(told(config.peer.as_slice()), ["b2:9093"]);
+        assert_eq!(told(&config.seeds), ["b1:9093", "b2:9093"]);
+        assert!(config.node_id_is_given);
         assert_eq!(config.cores, [1, 3]);
         assert_eq!(config.memory_bytes, 1 << 30);
         assert_eq!(config.listeners[0].advertised(9).to_string(), "h:1");
@@ -390,6 +420,12 @@ mod tests {
             ),
             (vec![("corelog.journal.file.bytes", "4194305")], "must be a multiple of 4096"),
             (vec![("listen", "127.0.0.1:9644")], "corelog.admin (127.0.0.1:9644) and the listener"),
+            (vec![("seeds", "a:1,b:1")], "give --peer HOST:PORT as well"),
+            (
+                vec![("peer", "127.0.0.1:9092")],
+                "corelog.peer (127.0.0.1:9092) and the listener 127.0.0.1:9092 are on one port",
+            ),
+            (vec![("peer", "127.0.0.1:9644")], "and corelog.admin 127.0.0.1:9644 are on one port"),
         ] {
             let errors = resolve(&fixed).unwrap_err();
             assert!(errors.contains(part), "{errors}");

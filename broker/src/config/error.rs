@@ -11,6 +11,8 @@ pub enum Origin {
     Env(String),
     /// A line of the TOML file, counted from 1.
     File { path: String, line: usize },
+    /// What the data directory has been from its beginning.
+    Directory(String),
 }
 
 impl fmt::Display for Origin {
@@ -19,6 +21,7 @@ impl fmt::Display for Origin {
             Origin::Flag(flag) => write!(f, "{flag}"),
             Origin::Env(name) => write!(f, "environment variable {name}"),
             Origin::File { path, line } => write!(f, "{path} line {line}"),
+            Origin::Directory(path) => write!(f, "{path}"),
         }
     }
 }

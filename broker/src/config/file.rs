@@ -106,7 +106,7 @@ fn given_twice(text: &str, path: &str, offset: usize) -> Option<String> {
 fn line(entry: &Entry) -> usize {
     match entry.origin {
         Origin::File { line, .. } => line,
-        Origin::Flag(_) | Origin::Env(_) => 0,
+        Origin::Flag(_) | Origin::Env(_) | Origin::Directory(_) => 0,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Origin};
 use super::rows::{self, TopicSpec};
@@ -80,6 +80,12 @@ impl StaticConfig {
             fixed.values.insert(spec.name, (value, origin));
         }
         Ok(fixed)
+    }
+
+    /// The node id that the data directory has, where none is given.
+    pub fn put_node_id(&mut self, node_id: i32, directory: &Path) {
+        let spec = rows::broker_named("node.id").expect("a config there is");
+        self.put_below(spec, node_id.to_string(), Origin::Directory(directory.display().to_string()));
     }
 
     /// Empty, read from this file or from none.

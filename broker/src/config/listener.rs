@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use super::spec::split_list;
+use crate::identity::FOUNDERS_MAX;
 
 const PLAINTEXT: &str = "PLAINTEXT";
 
@@ -256,6 +257,51 @@ pub fn canonical_host_port(text: &str) -> Result<String, String> {
     Ok(Endpoint::parse(text)?.to_string())
 }
 
+/// `corelog.peer`: one address that other brokers can reach, or none. In lower case, since addresses are compared.
+pub fn canonical_peer(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    let endpoint = Endpoint::parse(&text.to_ascii_lowercase())?;
+    if endpoint.host.is_empty() || endpoint.is_wildcard() {
+        return Err(format!(
+            "{endpoint} is no address that other brokers can reach: name this machine as they know it"
+        ));
+    }
+    if endpoint.port == 0 {
+        return Err(format!("{endpoint} has a port that nobody can know: choose one"));
+    }
+    Ok(endpoint.to_string())
+}
+
+/// `corelog.seeds`: such addresses, in one order for all.
+pub fn canonical_seeds(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    let mut seeds = split_list(text).into_iter().map(canonical_peer).collect::<Result<Vec<_>, _>>()?;
+    seeds.sort();
+    if seeds[0].is_empty() {
+        return Err("an address is missing between two commas".to_owned());
+    }
+    if let Some(twice) = seeds.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(format!("{} stands twice", twice[0]));
+    }
+    if seeds.len() > FOUNDERS_MAX {
+        return Err(format!(
+            "{} seeds, there are {FOUNDERS_MAX} at the most: brokers that are not among them join the cluster",
+            seeds.len()
+        ));
+    }
+    Ok(seeds.join(","))
+}
+
+/// What [`canonical_seeds`] has written.
+pub fn parse_seeds(text: &str) -> Vec<Endpoint> {
+    let elements = split_list(text).into_iter().filter(|element| !element.is_empty());
+    elements.map(|element| Endpoint::parse(element).expect("checked seeds")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,6 +375,19 @@ mod tests {
             (canonical_protocol_map, "A:SSL", Err("A can't be SSL")),
             (canonical_protocol_map, "A", Err("NAME:PLAINTEXT")),
             (canonical_protocol_map, "A:PLAINTEXT,a:PLAINTEXT", Err("named twice")),
+            (canonical_peer, "", Ok("")),
+            (canonical_peer, "Broker1.example:9093", Ok("broker1.example:9093")),
+            (canonical_peer, "[::1]:9093", Ok("[::1]:9093")),
+            (canonical_peer, ":9093", Err("no address that other brokers can reach")),
+            (canonical_peer, "0.0.0.0:9093", Err("no address that other brokers can reach")),
+            (canonical_peer, "b1:0", Err("choose one")),
+            (canonical_peer, "b1", Err("has no port")),
+            (canonical_seeds, "", Ok("")),
+            (canonical_seeds, "c:1, A:1,b:2", Ok("a:1,b:2,c:1")),
+            (canonical_seeds, "a:1,A:1", Err("a:1 stands twice")),
+            (canonical_seeds, "a:1,,b:1", Err("missing between two commas")),
+            (canonical_seeds, "a:1,b", Err("has no port")),
+            (canonical_seeds, "a:1,b:1,c:1,d:1,e:1,f:1,g:1,h:1,i:1,j:1", Err("10 seeds, there are 9")),
         ];
         for (form, text, expected) in table {
             match (form(text), expected) {

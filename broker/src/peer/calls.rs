@@ -14,7 +14,7 @@ use corelog_io::sync::{Event, Permit, Semaphore};
 use corelog_io::{Queue, Task, spawn, timeout};
 
 use super::carry::{Batch, Cargo, Connection, Lost};
-use super::envelope::{BadFrame, Frame, Kind};
+use super::envelope::{BadFrame, Frame, HEAD_BYTES_MAX, Kind};
 use super::handshake::{self, Failed};
 use super::hello::{Greeting, Introduction, Refusal, RefusalKind};
 use super::links::{Arrival, Local};
@@ -70,6 +70,8 @@ pub enum CallError {
     Busy(usize),
     #[error("a request of {0} bytes, the limit is {CALL_BYTES_MAX}")]
     TooLarge(usize),
+    #[error("a request whose head has {0} bytes, the limit is {HEAD_BYTES_MAX}")]
+    HeadTooLarge(usize),
     /// The callee's own words.
     #[error("{0}")]
     Failed(String),
@@ -92,6 +94,12 @@ pub(super) async fn call(
 ) -> Result<Answer, CallError> {
     if request.bytes() > CALL_BYTES_MAX {
         return Err(CallError::TooLarge(request.bytes()));
+    }
+    if request.head.len() > HEAD_BYTES_MAX {
+        return Err(CallError::HeadTooLarge(request.head.len()));
+    }
+    if local.is_over() {
+        return Err(CallError::Lost(Lost::Closed));
     }
     local.metrics.calls.add(1);
     let called = timeout(limit, local.lines.call(local, callee, request)).await;
@@ -207,13 +215,7 @@ impl Cargo for Served {
         while !batch.is_full()
             && let Some(Finished { number, result, _places }) = self.done.answers.borrow_mut().pop_front()
         {
-            let result = match result {
-                Ok(frame) if frame.bytes() > CALL_BYTES_MAX => {
-                    Err(format!("the answer has {} bytes, the limit is {CALL_BYTES_MAX}", frame.bytes()))
-                }
-                result => result,
-            };
-            let (kind, frame) = match result {
+            let (kind, frame) = match result.and_then(check_answer) {
                 Ok(frame) => (Kind::Answer, frame),
                 Err(what) => (Kind::Failure, Frame { head: start_of(what).into(), body: Vec::new() }),
             };
@@ -248,6 +250,17 @@ impl Cargo for Served {
         .detach();
         Ok(())
     }
+}
+
+fn check_answer(frame: Frame) -> Result<Frame, String> {
+    let (bytes, head) = (frame.bytes(), frame.head.len());
+    if bytes > CALL_BYTES_MAX {
+        return Err(format!("the answer has {bytes} bytes, the limit is {CALL_BYTES_MAX}"));
+    }
+    if head > HEAD_BYTES_MAX {
+        return Err(format!("the answer's head has {head} bytes, the limit is {HEAD_BYTES_MAX}"));
+    }
+    Ok(frame)
 }
 
 /// What is said of a failure.

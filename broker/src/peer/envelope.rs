@@ -39,6 +39,12 @@ pub struct Frame {
     pub body: Vec<Bytes>,
 }
 
+impl From<Bytes> for Frame {
+    fn from(head: Bytes) -> Frame {
+        Frame { head, body: Vec::new() }
+    }
+}
+
 impl Frame {
     pub fn bytes(&self) -> usize {
         self.head.len() + self.body_bytes()

@@ -163,6 +163,11 @@ impl Links {
         links.entry(peer).or_insert_with(|| link::start(&self.local, peer));
     }
 
+    /// The incarnation of this peer that there is a link with.
+    pub fn stands_with(&self, peer: PeerId) -> Option<Incarnation> {
+        self.local.links.borrow().get(&peer)?.incarnation()
+    }
+
     /// There is nothing more to say to it. Nothing more of it is told, its disconnection neither.
     pub fn forget(&self, peer: PeerId) {
         let link = self.local.links.borrow_mut().remove(&peer);
@@ -179,8 +184,14 @@ impl Links {
     }
 
     /// Asks a peer, and awaits its answer for so long. Whatever the error: what was asked for may have been done.
-    pub async fn call(&self, callee: Callee, request: Frame, limit: Duration) -> Result<Answer, CallError> {
-        calls::call(&self.local, callee, request, limit).await
+    pub fn call(
+        &self,
+        callee: Callee,
+        request: Frame,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Answer, CallError>> + use<> {
+        let local = self.local.clone();
+        async move { calls::call(&local, callee, request, limit).await }
     }
 
     /// Adds what was counted.
@@ -212,6 +223,10 @@ impl Drop for Links {
 }
 
 impl Local {
+    pub fn is_over(&self) -> bool {
+        self.is_over.get()
+    }
+
     pub fn introduction(&self) -> Introduction {
         self.introduction.borrow().clone()
     }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use corelog_broker::peer::envelope::HEAD_BYTES_MAX;
 use corelog_broker::peer::{
     BrokerId, CALL_BYTES_MAX, CallError, Callee, Frame, PeerId, RefusalKind, ShardId,
 };
@@ -33,6 +34,9 @@ fn a_call_that_cannot_be_says_why_and_in_time() {
                 let large = Frame { head: Bytes::new(), body: vec![vec![0; CALL_BYTES_MAX + 1].into()] };
                 let error = links.call(Callee::Peer(there), large, SECOND).await.err();
                 assert_eq!(error, Some(CallError::TooLarge(CALL_BYTES_MAX + 1)));
+                let head = Bytes::from(vec![0; HEAD_BYTES_MAX + 1]);
+                let error = links.call(Callee::Peer(there), head.into(), SECOND).await.err();
+                assert_eq!(error, Some(CallError::HeadTooLarge(HEAD_BYTES_MAX + 1)));
                 let nobody = PeerId { broker: BrokerId(9), shard: ShardId(0) };
                 let error = links.call(Callee::Peer(nobody), Frame::default(), SECOND).await.err();
                 assert_eq!(error, Some(CallError::NoAddress(BrokerId(9))));

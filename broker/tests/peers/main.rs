@@ -6,6 +6,8 @@
 
 mod calls;
 mod faults;
+mod forming;
+mod kinds;
 mod memory;
 #[cfg(debug_assertions)]
 mod planted;

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use corelog_io::planted::{Fault, Planting};
 
-use crate::{refusals, silence};
+use crate::{forming, refusals, silence};
 
 fn is_found(fault: Fault, run: impl Fn(), signs: &[&str]) {
     let found = {
@@ -25,4 +25,23 @@ fn silent_peers_that_are_kept_are_found() {
 #[test]
 fn two_brokers_of_one_id_are_found() {
     is_found(Fault::AnyIncarnationIsTaken, || refusals::two_of_one_id(1, true), &["Welcome"]);
+}
+
+#[test]
+fn clusters_founded_by_a_majority_are_found() {
+    is_found(Fault::FoundedByAMajority, || forming::together(1, 3), &["founded by all seeds"]);
+}
+
+#[test]
+fn founders_that_are_taken_by_their_address_are_found() {
+    is_found(
+        Fault::AnyDirectoryIsAFounder,
+        || forming::counted_and_away(1, true),
+        &["it is whole", "place of another"],
+    );
+}
+
+#[test]
+fn news_that_is_believed_at_once_is_found() {
+    is_found(Fault::NewsIsBelievedAtOnce, || forming::until_found(300), &["two clusters of one list"]);
 }

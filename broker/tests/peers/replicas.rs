@@ -139,7 +139,8 @@ async fn run(shared: Rc<Shared>, broker: usize, seat: LinkSeat) {
     };
     let links = Links::start(config, seat, carrier.clone()).await.expect("the port is free");
     let links = Rc::new(links);
-    carrier.join(&links, &replicas);
+    carrier.set_replicas(&replicas);
+    carrier.set_links(&links);
     for other in (0..BROKERS).filter(|other| *other != broker) {
         links.set_address(BrokerId(other as i32 + 1), Some(shared.address(other)));
     }

@@ -45,6 +45,12 @@ pub enum Fault {
     SilentPeersAreKept,
     /// Whichever process says last that it is a broker counts as it.
     AnyIncarnationIsTaken,
+    /// A cluster is founded when a majority of the seeds would.
+    FoundedByAMajority,
+    /// What is said of a cluster, or that there is none, is acted on without being asked for again.
+    NewsIsBelievedAtOnce,
+    /// Whoever is at a founder's address is that founder.
+    AnyDirectoryIsAFounder,
 }
 
 #[cfg(debug_assertions)]

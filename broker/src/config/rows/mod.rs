@@ -79,6 +79,8 @@ pub const ALIASES: &[(&str, &str)] = &[
     ("listen", "listeners"),
     ("advertise", "advertised.listeners"),
     ("admin", "corelog.admin"),
+    ("peer", "corelog.peer"),
+    ("seeds", "corelog.seeds"),
     ("cores", "corelog.cores"),
     ("memory", "corelog.memory"),
     ("log", "corelog.log.level"),

@@ -11,6 +11,21 @@ pub(super) static ROWS: &[Spec] = &[
         "The address of the HTTP service: Prometheus metrics at /metrics, health at /health/live and /health/ready, configs at /config.",
     ),
     string(
+        "corelog.peer",
+        "",
+        Check::Form("HOST:PORT, as the other brokers reach it", listener::canonical_peer),
+        "The address of this broker for the other brokers of its cluster; without one it is alone.",
+    )
+    .unset(),
+    string(
+        "corelog.seeds",
+        "",
+        Check::Form("HOST:PORT of up to 9 brokers, separated by commas", listener::canonical_seeds),
+        "The addresses for brokers, corelog.peer, of those that found the cluster together, the same on all of them; a broker \
+         that comes later is told them too. Only a data directory that belongs to no cluster yet looks at them.",
+    )
+    .unset(),
+    string(
         "corelog.cores",
         "auto",
         Check::Form("auto, or CPU numbers such as 0-3,6", cpus::canonical),

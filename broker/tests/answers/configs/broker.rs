@@ -321,6 +321,8 @@ const CASES: &[(&str, Show)] = &[
         }),
     ),
     ("corelog.admin", Elsewhere),
+    ("corelog.peer", Elsewhere),
+    ("corelog.seeds", Elsewhere),
     ("corelog.log.level", Elsewhere),
     ("corelog.log.format", Elsewhere),
     (
