@@ -60,7 +60,7 @@ impl ChangeError {
 }
 
 /// A topic to create, already checked for what the request alone can tell.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NewTopic {
     pub name: Str,
     /// Drawn by who asks: a decision has nothing of chance.
@@ -70,7 +70,7 @@ pub struct NewTopic {
 }
 
 /// Where the partitions of a new topic are to be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Placement {
     /// Wherever there is room.
     Anywhere { partitions: i32, replication_factor: i32 },
@@ -96,7 +96,7 @@ pub enum ResourceKey {
 }
 
 /// What is to change of a resource's configs.
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ConfigChange {
     /// Name, operation and value of each (KIP-339).
     Incremental(Vec<(Str, i8, Option<Str>)>),
@@ -124,7 +124,7 @@ impl ConfigChange {
 }
 
 /// One change. It is whole or not there, and is carried out whether or not anybody waits for it.
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     CreateTopic(NewTopic),
     DeleteTopic {
@@ -195,7 +195,9 @@ impl Change {
             Change::Reassign { topic, partition, target } => {
                 Change::Reassign { topic: topic.detach(), partition, target }
             }
-            // Configs are as large as their request, which is waited for; brokers have few.
+            Change::RegisterBroker(broker) => Change::RegisterBroker(broker.detached()),
+            Change::Join(request) => Change::Join(request.detached()),
+            // Configs are as large as their request, which is waited for.
             change => change,
         }
     }
