@@ -501,6 +501,7 @@ impl Shard {
             directory: self.identity.directory,
             peer: self.member.as_ref().map(|member| member.endpoint()),
             shards: self.shards,
+            batch_bytes_max: self.member.as_ref().map(|member| member.links.batch_bytes_max()),
             controller_replica: self.member.as_ref().map(|_| self.identity.controller_replica()),
         }
     }
