@@ -6,6 +6,8 @@ pub mod forming;
 pub mod founding;
 pub mod join;
 pub mod status;
+#[cfg(test)]
+mod tests;
 
 /// What this build can do of what brokers must agree on.
 pub const FEATURE_LEVEL: u16 = 1;
