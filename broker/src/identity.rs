@@ -50,8 +50,8 @@ pub enum Belongs {
     Alone,
     /// It was there when the cluster was founded, with these others; the controller's group began with them.
     Founder(Vec<Founder>),
-    /// It joined later: its replica has this id.
-    Joined(ReplicaId),
+    /// It joined later. The group began with the replicas 1 to `founders`, of which it has none.
+    Joined { replica: ReplicaId, founders: u32 },
 }
 
 /// A broker that founded a cluster. Its replica of the controller's log is [`Founder::replica`].
@@ -68,6 +68,35 @@ impl Identity {
     /// Of a broker that is its cluster.
     pub fn alone(cluster_id: String, node_id: i32, directory: Uuid) -> Identity {
         Identity { cluster_id, node_id, directory, belongs: Belongs::Alone }
+    }
+
+    /// This broker's replica of the controller's log.
+    pub fn controller_replica(&self) -> ReplicaId {
+        match &self.belongs {
+            Belongs::Alone => ReplicaId(1),
+            Belongs::Founder(founders) => {
+                let own = founders.iter().find(|founder| founder.node_id == self.node_id);
+                own.expect("a founder is among the founders").replica
+            }
+            Belongs::Joined { replica, .. } => *replica,
+        }
+    }
+
+    /// The replicas that the group of the controller's log began with.
+    pub fn founding_replicas(&self) -> Vec<ReplicaId> {
+        match &self.belongs {
+            Belongs::Alone => vec![ReplicaId(1)],
+            Belongs::Founder(founders) => founders.iter().map(|founder| founder.replica).collect(),
+            Belongs::Joined { founders, .. } => (1..=u64::from(*founders)).map(ReplicaId).collect(),
+        }
+    }
+
+    /// Those that founded its cluster, if it knows them: it was one.
+    pub fn founders(&self) -> &[Founder] {
+        match &self.belongs {
+            Belongs::Founder(founders) => founders,
+            Belongs::Alone | Belongs::Joined { .. } => &[],
+        }
     }
 
     /// Of a broker that was its cluster, and that others may join from now on at `peer`.
@@ -276,7 +305,7 @@ fn follow(mut kept: Kept, wanted: Wanted<'_>, dir: &Path, path: &Path) -> Result
     }
     kept.life = Life::Member(match (&identity.belongs, wanted.peer) {
         (Belongs::Alone, Some(peer)) => identity.opened(peer),
-        (Belongs::Founder(_) | Belongs::Joined(_), None) => {
+        (Belongs::Founder(_) | Belongs::Joined { .. }, None) => {
             return Err(IdentityError::NoPeer { path, cluster_id: identity.cluster_id });
         }
         _ => identity,
@@ -284,7 +313,8 @@ fn follow(mut kept: Kept, wanted: Wanted<'_>, dir: &Path, path: &Path) -> Result
     Ok(kept)
 }
 
-fn draw() -> Result<Uuid, IdentityError> {
+/// A random id. Blocks.
+pub fn draw() -> Result<Uuid, IdentityError> {
     let (mut random, source) = ([0u8; 16], Path::new("/dev/urandom"));
     File::open(source)
         .and_then(|mut file| file.read_exact(&mut random))

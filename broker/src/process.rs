@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Health, Scraper};
+use crate::cluster::MemberPlan;
 use crate::cluster::forming::{self, Forming};
 use crate::cluster::founding::Candidate;
 use crate::config::{self, Args, Endpoint};
@@ -92,9 +93,11 @@ pub fn run(args: &Args, started: Instant) -> anyhow::Result<()> {
     let cores = config.cores.len();
     let (report_sender, reports) = mpsc::channel(REPORTS_PER_CORE * cores);
     let known_as = identity.clone();
-    let (seeds, controls) = Seed::for_cores(settings.clone(), config.clone(), identity, move |message| {
-        let _ = report_sender.try_send(message);
-    })?;
+    let member = MemberPlan::of(&config, &identity, identity::draw()?)?;
+    let (seeds, controls) =
+        Seed::for_cores(settings.clone(), config.clone(), identity, member, move |message| {
+            let _ = report_sender.try_send(message);
+        })?;
     let shards = corelog_io::run_glommio_with(RunConfig::new(config.cores.clone()), seeds, server::run)
         .context("starting the data cores")?;
     let ended = wait_for(shards);

@@ -10,10 +10,12 @@ use corelog_io::{
     CoreCtx, Instant, ListenOptions, Listener, Queue, Received, RemoteReceiver, RemoteSender, Seat, Task,
     sleep, spawn,
 };
-use corelog_storage::{LogId, Recovered, Replayed, ShardStorage, StorageConfig};
+use corelog_storage::{CommitMode, LogConfig, LogId, Recovered, Replayed, ShardStorage, StorageConfig};
 use futures_util::future::{Either, select};
 
+use crate::api;
 use crate::call::{self, CallSeats, Calls, ShardGone};
+use crate::cluster::{self, Member, MemberPlan, MemberSeed};
 use crate::config::BrokerConfig;
 use crate::config::describe::{self, Entry, Wanted};
 use crate::controller::{
@@ -21,7 +23,7 @@ use crate::controller::{
 };
 use crate::identity::Identity;
 use crate::ids::ShardId;
-use crate::leftovers::{self, KEEP_ALL};
+use crate::leftovers::{self, Deleted, KEEP_ALL};
 use crate::lifecycle::{Barrier, Stopping};
 use crate::metrics::{Snapshot, families};
 use crate::net::accept;
@@ -42,6 +44,7 @@ const PORT_RETRY: Duration = Duration::from_millis(20);
 
 /// How long it is waited before a broker that could not be registered is again.
 const REGISTER_RETRY: Duration = Duration::from_secs(10);
+const REGISTER_IN_CLUSTER_RETRY: Duration = Duration::from_millis(200);
 
 /// Control messages that a shard takes before who sends them waits.
 const CONTROL_CAPACITY: usize = 16;
@@ -50,11 +53,14 @@ const CONTROL_CAPACITY: usize = 16;
 const READS_JOURNALS: &str = "reads the journals";
 const OPENS_STORAGE: &str = "recovers what it read and waits for the other shards' part";
 const LOADS_CONTROLLER: &str = "loads the controller's log";
+const WAITS_FOR_CLUSTER: &str = "waits until its cluster knows it: for a majority of the controller's group";
 const WAITS_FOR_CONTROLLER: &str = "waits for the controller";
 
 /// What a shard is given at its start. Made for all shards of a process at once ([`Seed::for_cores`]), then each is
 /// carried to its core and consumed by [`run`].
 pub struct Seed {
+    /// Of a broker of a cluster.
+    member: Option<MemberSeed>,
     config: Arc<BrokerConfig>,
     settings: Arc<Settings>,
     identity: Arc<Identity>,
@@ -78,19 +84,22 @@ impl Seed {
         settings: Arc<Settings>,
         config: Arc<BrokerConfig>,
         identity: Identity,
+        member: Option<MemberPlan>,
         report: impl Fn(Report) + Send + Sync + 'static,
     ) -> anyhow::Result<(Vec<Seed>, Vec<ShardControl>)> {
         let addresses = config.listeners.iter().map(|listener| listener.bind.resolve());
         let addresses: Arc<[SocketAddr]> = addresses.collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
         let cores = config.cores.len();
+        let members = cluster::member_seeds(member, &config, &identity, cores);
         let (identity, report) = (Arc::new(identity), Arc::new(report));
         let (recovery, end) = (corelog_io::mesh(cores, 1), corelog_io::mesh(cores, 1));
-        let seats = call::meshes(cores).into_iter().zip(recovery).zip(end);
+        let seats = call::meshes(cores).into_iter().zip(recovery).zip(end).zip(members);
         Ok(seats
-            .map(|((calls, recovery), end)| {
+            .map(|(((calls, recovery), end), member)| {
                 let (orders, control) = corelog_io::remote(CONTROL_CAPACITY);
                 let (stop_sender, stop) = corelog_io::remote(1);
                 let seed = Seed {
+                    member,
                     config: config.clone(),
                     settings: settings.clone(),
                     identity: identity.clone(),
@@ -200,6 +209,7 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
     let _listening = spawn(Queue::Control, hear_stop(seed.stop, stopping.clone()));
     let all_drained = Barrier::join(seed.end, core.core, core.cores).await;
     let start = Start {
+        member: seed.member,
         id: ShardId(core.core),
         shards: core.cores,
         config: seed.config,
@@ -221,12 +231,18 @@ async fn live(core: CoreCtx, seed: Seed) -> anyhow::Result<()> {
         spawn(Queue::Background, crate::retention::run(shard.clone())).detach();
         let orders = std::pin::pin!(serve_control(shard, seed.control));
         select(std::pin::pin!(stopping.begun()), orders).await;
+        cluster::drain::hand_over(shard).await;
         drain(shard).await;
     }
     // Until the last connection is drained its batches may be for any shard.
     all_drained.wait().await;
     match started {
-        Some((shard, _serving)) => shard.storage.close().await.context("closing the shard's storage"),
+        Some((shard, _serving)) => {
+            if let Some(member) = &shard.member {
+                member.stop();
+            }
+            shard.storage.close().await.context("closing the shard's storage")
+        }
         None => Ok(()),
     }
 }
@@ -239,6 +255,7 @@ async fn hear_stop(mut stop: RemoteReceiver<()>, stopping: Rc<Stopping>) {
 
 /// A shard that starts. It may be given up at any point.
 struct Start {
+    member: Option<MemberSeed>,
     id: ShardId,
     shards: usize,
     config: Arc<BrokerConfig>,
@@ -252,7 +269,7 @@ struct Start {
 impl Start {
     /// The shard, and the tasks by which the others reach it.
     async fn run(
-        self,
+        mut self,
         calls: CallSeats,
         recovery: Seat<Recovered>,
     ) -> anyhow::Result<(Rc<Shard>, [Task<()>; 2])> {
@@ -270,7 +287,22 @@ impl Start {
         let (config, settings, identity) =
             (self.config.clone(), self.settings.clone(), self.identity.clone());
         let stopping = self.stopping.clone();
-        let shard = Shard::new(id, config, settings, identity, storage, calls, stopping);
+        let member = match self.member.take() {
+            Some(seed) => Some(Member::start(seed, storage.clone()).await.context("the port for brokers")?),
+            None => None,
+        };
+        let shard = Shard::new(id, config, settings, identity, storage, member, calls, stopping);
+        if let Some(member) = &shard.member {
+            member.serve(&shard);
+            cluster::handover::serve(&shard);
+            spawn(Queue::Control, cluster::steward::run(shard.clone())).detach();
+            if id == CONTROLLER_SHARD {
+                api::describe_quorum::serve(&shard);
+                cluster::changes::serve(&shard);
+                cluster::reception::serve(&shard);
+                spawn(Queue::Background, cluster::liveness::run(shard.clone())).detach();
+            }
+        }
         let serving = call::start(&shard, call_receiver, reply_senders, reply_receiver);
         if id == CONTROLLER_SHARD {
             self.tell(LOADS_CONTROLLER);
@@ -289,19 +321,71 @@ impl Start {
     /// Shard 0's part: what the others need of the controller, then the listeners of all. Returns where they are.
     async fn lead(&self, shard: &Rc<Shard>, found: Found, begun: Instant) -> anyhow::Result<Vec<SocketAddr>> {
         let log_id = LogId { topic: CONTROLLER_TOPIC, partition: 0 };
-        let log = shard.storage.log(log_id, CONTROLLER_TOPIC_NAME, KEEP_ALL);
+        let commit = if shard.member.is_some() { CommitMode::Quorum } else { CommitMode::Alone };
+        let log = shard.storage.log(log_id, CONTROLLER_TOPIC_NAME, LogConfig { commit, ..KEEP_ALL });
+        let group = match &shard.member {
+            Some(member) => Some(member.open_controller(&shard.identity, log.clone()).await?),
+            None => None,
+        };
         let (controller, deleted) =
-            Controller::load(log, shard.settings.clone(), shard.identity.node_id, &shard.config())
+            Controller::load(log, group, shard.settings.clone(), shard.identity.node_id, &shard.config())
                 .await
                 .context("loading the controller's log")?;
         let update = Arc::new(controller.update());
         let loaded = update.view.image.clone();
-        if loaded.end_offset == 0 {
-            leftovers::expect_no_logs(shard).await.context("the controller's log")?;
+        if shard.member.is_none() {
+            if loaded.end_offset == 0 {
+                leftovers::expect_no_logs(shard).await.context("the controller's log")?;
+            }
+            leftovers::expect_own_partitions(&loaded, shard.broker()).context("the controller's log")?;
         }
-        leftovers::expect_own_partitions(&loaded, shard.broker()).context("the controller's log")?;
         shard.set_controller(controller.start(shard));
         shard.on_all(move |shard| async move { shard.install(&update).await }).await?;
+        if shard.member.is_none() {
+            self.claim(shard, found, begun, &deleted).await?;
+        }
+        // Shard 0 binds first: with port 0 it is the one that finds out which port.
+        let (bound, listeners) = take_ports(shard, &self.addresses).await?;
+        let mut waiting = Some(listeners);
+        if shard.member.is_some() {
+            // What it knows of the metadata may be old, and so whom its partitions belong to.
+            self.tell(WAITS_FOR_CLUSTER);
+            register_in_cluster(shard).await;
+            self.claim(shard, found, begun, &deleted).await?;
+        } else {
+            accept_all(shard, waiting.take());
+            register(shard).await;
+        }
+        spawn(Queue::Background, leftovers::sweep(shard.clone(), loaded, deleted)).detach();
+        spawn(Queue::Background, crate::disk::run(shard.clone())).detach();
+        shard.admission.tell();
+        accept_all(shard, waiting);
+        let addresses = bound.clone();
+        for listening in shard
+            .on_all(move |shard| async move {
+                if shard.id == CONTROLLER_SHARD {
+                    return Ok::<(), String>(());
+                }
+                let (_, listeners) =
+                    listen(&shard, &bound).map_err(|refused| format!("{:#}", refused.why))?;
+                accept_all(&shard, Some(listeners));
+                Ok(())
+            })
+            .await?
+        {
+            listening.map_err(anyhow::Error::msg)?;
+        }
+        Ok(addresses)
+    }
+
+    /// Every shard takes over what it recovered.
+    async fn claim(
+        &self,
+        shard: &Rc<Shard>,
+        found: Found,
+        begun: Instant,
+        deleted: &Deleted,
+    ) -> anyhow::Result<()> {
         let claimed = deleted.clone();
         shard.on_all(move |shard| async move { leftovers::claim(&shard, &claimed).await }).await?;
         if let Found::Recovered(Replayed { journal_files, entries, bytes }) = found {
@@ -314,25 +398,18 @@ impl Start {
                 "recovered: the last stop was not in good order"
             );
         }
-        spawn(Queue::Background, leftovers::sweep(shard.clone(), loaded, deleted)).detach();
-        spawn(Queue::Background, crate::disk::run(shard.clone())).detach();
-        shard.admission.tell();
-        // Shard 0 binds first: with port 0 it is the one that finds out which port.
-        let addresses = take_ports(shard, &self.addresses).await?;
-        register(shard).await;
-        let bound = addresses.clone();
-        for listening in shard
-            .on_all(move |shard| async move {
-                if shard.id == CONTROLLER_SHARD {
-                    return Ok(bound);
-                }
-                listen(&shard, &bound).map_err(|refused| format!("{:#}", refused.why))
-            })
-            .await?
-        {
-            listening.map_err(anyhow::Error::msg)?;
-        }
-        Ok(addresses)
+        Ok(())
+    }
+}
+
+/// Has the cluster know this broker, however long it takes until somebody leads the controller's group. Then what the metadata
+/// say is known here as far as that.
+async fn register_in_cluster(shard: &Rc<Shard>) {
+    while let Err(error) = shard.change(Change::RegisterBroker(shard.registration()), Terms::MAKE).await {
+        shard.sparingly("registering", move |left_out| {
+            tracing::warn!(%error, left_out, "the cluster does not know this broker yet: it goes on trying");
+        });
+        sleep(REGISTER_IN_CLUSTER_RETRY).await;
     }
 }
 
@@ -392,7 +469,10 @@ async fn exchange(
 
 /// As [`listen`], for shard 0. A process that was killed may have its port for a moment longer: what its rings had under way
 /// the kernel ends after it.
-async fn take_ports(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> anyhow::Result<Vec<SocketAddr>> {
+async fn take_ports(
+    shard: &Rc<Shard>,
+    addresses: &[SocketAddr],
+) -> anyhow::Result<(Vec<SocketAddr>, Vec<Listener>)> {
     let until = corelog_io::now() + PORT_PATIENCE;
     loop {
         match listen(shard, addresses) {
@@ -409,9 +489,12 @@ struct NotListening {
     why: anyhow::Error,
 }
 
-/// Binds this shard's listeners and begins to accept. Returns the addresses, with the ports they got. Shard 0 comes
-/// first and takes the addresses for this process; the others join it there.
-fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>, NotListening> {
+/// Binds this shard's listeners. Beside them the addresses, with the ports they got. Shard 0 comes first and takes the addresses
+/// for this process; the others join it there.
+fn listen(
+    shard: &Rc<Shard>,
+    addresses: &[SocketAddr],
+) -> Result<(Vec<SocketAddr>, Vec<Listener>), NotListening> {
     let options = ListenOptions { backlog: shard.config().connections.backlog, dead_after: PEER_DEAD_AFTER };
     let open = if shard.id == CONTROLLER_SHARD { Listener::bind } else { Listener::join };
     let mut bound = Vec::with_capacity(addresses.len());
@@ -422,10 +505,14 @@ fn listen(shard: &Rc<Shard>, addresses: &[SocketAddr]) -> Result<Vec<SocketAddr>
         listeners.push(listener);
     }
     shard.set_ports(bound.iter().map(SocketAddr::port).collect());
-    for (index, listener) in listeners.into_iter().enumerate() {
+    Ok((bound, listeners))
+}
+
+/// From now on clients are served.
+fn accept_all(shard: &Rc<Shard>, listeners: Option<Vec<Listener>>) {
+    for (index, listener) in listeners.into_iter().flatten().enumerate() {
         spawn(Queue::Control, accept::run(shard.clone(), listener, index)).detach();
     }
-    Ok(bound)
 }
 
 /// Why there is no listener, and what to do about it.

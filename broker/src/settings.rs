@@ -45,6 +45,8 @@ pub struct Budgets {
     pub groups_bytes: u64,
     pub sessions_bytes: u64,
     pub answers_bytes: u64,
+    /// For what other brokers send.
+    pub peers_bytes: u64,
 }
 
 impl Settings {
@@ -75,8 +77,11 @@ fn told(errors: Vec<config::ConfigError>) -> anyhow::Error {
 impl BrokerConfig {
     pub fn budgets(&self, shards: usize) -> Budgets {
         let shard = self.memory_bytes / shards as u64;
+        let received = shard / RECEIVE_SHARE;
+        let peers_bytes = if self.peer.is_some() { received / 2 } else { 0 };
         Budgets {
-            receive_bytes: shard / RECEIVE_SHARE,
+            receive_bytes: received - peers_bytes,
+            peers_bytes,
             fetch_bytes: shard / FETCH_SHARE,
             tail_bytes: shard / 100 * TAIL_PERCENT,
             groups_bytes: shard / GROUPS_SHARE,

@@ -9,11 +9,14 @@ use std::sync::Arc;
 use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::Semaphore;
 use corelog_io::{Queue, spawn, yield_if_needed};
+use corelog_replicas::Led;
 use corelog_storage::{LogId, ReadError, ShardStorage};
 use corelog_wire::{ErrorCode, Str, Uuid};
 
 use crate::call::Calls;
+use crate::cluster::{Member, Steward};
 use crate::config::BrokerConfig;
+use crate::controller::image::PartitionImage;
 use crate::controller::{
     BrokerImage, CONTROLLER_SHARD, Change, ChangeError, ControllerHandle, Delta, Endpoint, Image,
     OFFSETS_TOPIC, RecentChanges, Terms, TopicImage, Update, View, Viewer,
@@ -45,6 +48,9 @@ pub struct Shard {
     pub identity: Arc<Identity>,
     pub storage: Rc<ShardStorage>,
     pub partitions: Partitions,
+    /// Of a broker of a cluster.
+    pub member: Option<Rc<Member>>,
+    pub steward: Steward,
     pub calls: Calls,
     pub metrics: ShardMetrics,
     /// Bytes of requests that are being received or processed.
@@ -83,6 +89,7 @@ impl Shard {
         settings: Arc<Settings>,
         identity: Arc<Identity>,
         storage: Rc<ShardStorage>,
+        member: Option<Rc<Member>>,
         calls: Calls,
         stopping: Rc<Stopping>,
     ) -> Rc<Shard> {
@@ -90,7 +97,8 @@ impl Shard {
         let budgets = config.budgets(shards);
         let viewer = Viewer { settings: &settings, node_id: identity.node_id };
         let view = Rc::new(RefCell::new(Arc::new(View::new(Arc::default(), viewer))));
-        let partitions = Partitions::new(BrokerId(identity.node_id), storage.clone(), view.clone());
+        let partitions =
+            Partitions::new(BrokerId(identity.node_id), storage.clone(), member.clone(), view.clone());
         let topics = {
             let view = view.clone();
             TopicIds::new(move |name| view.borrow().image.topic(name).map(|topic| topic.id))
@@ -113,6 +121,8 @@ impl Shard {
             identity,
             storage,
             partitions,
+            member,
+            steward: Steward::default(),
             calls,
             metrics: ShardMetrics::new(),
             receive_budget: Rc::new(ReceiveBudget::new(
@@ -181,7 +191,8 @@ impl Shard {
                 Err(error) => tracing::error!(%error, "dynamic broker configs do not take effect"),
             }
         }
-        self.follow_leaders(view, delta);
+        self.follow_brokers(view, delta);
+        self.follow_partitions(view, delta).await;
         self.follow_groups(view, delta);
         for topic in &delta.removed {
             self.remove_logs(topic);
@@ -263,17 +274,108 @@ impl Shard {
         }
     }
 
-    /// Partitions whose leaders have changed are led, or followed, from now on.
-    fn follow_leaders(&self, view: &View, delta: &Delta) {
+    /// Where brokers are reached from now on.
+    fn follow_brokers(&self, view: &View, delta: &Delta) {
+        if let Some(member) = self.member.as_ref().filter(|_| !delta.registered.is_empty()) {
+            member.follow_brokers(&view.image, &delta.registered);
+        }
+    }
+
+    /// Partitions whose leaders have changed are led, or followed, from now on; their replicas are where the image says. All of
+    /// them where a broker has come: it may run other numbers of shards than it did.
+    async fn follow_partitions(&self, view: &View, delta: &Delta) {
+        let all = self.member.as_ref().is_some_and(|member| self.may_open_all(member, view, delta));
+        if all {
+            for topic in view.image.topics() {
+                for id in self.owned(topic) {
+                    yield_if_needed().await;
+                    self.follow_partition(view, topic, id);
+                }
+            }
+            return;
+        }
         for (topic, changed) in &delta.topics {
             let Some(image) = view.image.topic_by_id(*topic) else { continue };
+            if changed.is_new && self.member.is_some() {
+                self.owned(image).for_each(|id| self.follow_partition(view, image, id));
+            }
             for partition in &changed.partitions {
                 let id = LogId { topic: *topic, partition: *partition };
-                if let Some(now) = image.partition(*partition).filter(|_| self.owner(id) == self.id) {
-                    self.partitions.follow_leadership(id, now);
+                if self.owner(id) == self.id {
+                    self.follow_partition(view, image, id);
                 }
             }
         }
+    }
+
+    /// Whether any of its replicas may be elsewhere than before, or may be opened now.
+    fn may_open_all(&self, member: &Member, view: &View, delta: &Delta) -> bool {
+        if delta.registered.is_empty() {
+            return false;
+        }
+        // What was said of it before was said of another life of its disk.
+        let own = view.image.brokers.get(&self.broker());
+        if own.is_some_and(|own| own.directory == self.identity.directory) {
+            member.set_known();
+        }
+        member.is_known()
+    }
+
+    fn follow_partition(&self, view: &View, topic: &TopicImage, id: LogId) {
+        if let Some(now) = topic.partition(id.partition) {
+            if self.member.is_some() && !now.replicas.contains(&self.broker()) {
+                // The metadata say so once its group has gone on without it.
+                if self.partitions.opened(id).is_some() {
+                    self.remove_replica(id);
+                }
+                return;
+            }
+            self.partitions.follow(id, &view.image, now);
+            if now.has_group && self.member.is_some() {
+                self.steward.note(id);
+            }
+        }
+    }
+
+    /// Who leads a partition's group has changed, as its replica here knows it.
+    pub fn partition_is_led(self: &Rc<Self>, id: LogId, led: Led) {
+        if !self.partitions.led_in_group(id, led) {
+            return;
+        }
+        self.steward.note(id);
+        let is_of_groups = self.image().topic(OFFSETS_TOPIC).is_some_and(|topic| topic.id == id.topic);
+        if is_of_groups {
+            self.groups.follow(id.partition, self.group_log(id.partition));
+        }
+    }
+
+    /// The same of the controller's group.
+    pub fn controller_is_led(&self) {
+        if let Ok(controller) = self.controller() {
+            controller.led();
+        }
+    }
+
+    /// A partition's group goes on without this replica: its data may go, unless the metadata say that it is one again.
+    pub fn replica_is_removed(self: &Rc<Self>, id: LogId) {
+        let image = self.image();
+        let found = image.topic_by_id(id.topic).and_then(|topic| topic.partition(id.partition));
+        let broker = self.broker();
+        let is_wanted = |found: &PartitionImage| found.wanted().any(|(_, wanted)| wanted == broker);
+        if found.is_some_and(is_wanted) {
+            return;
+        }
+        self.remove_replica(id);
+    }
+
+    fn remove_replica(&self, id: LogId) {
+        let removal = self.partitions.delete(id);
+        spawn(Queue::Background, async move {
+            if let Err(error) = removal.await {
+                tracing::error!(log = %id, %error, "files of a replica that is not one any more stay");
+            }
+        })
+        .detach();
     }
 
     /// The partitions of a topic that are this shard's.
@@ -289,8 +391,8 @@ impl Shard {
         if self.owner(id) != self.id {
             return None;
         }
-        let (log, epoch) = self.partitions.get(id).ok()?.coordinators()?;
-        Some(StorageLog::new(log, epoch.0, Rc::clone(&self.sparing)))
+        let (partition, epoch) = self.partitions.get(id).ok()?.coordinators()?;
+        Some(StorageLog::new(partition, epoch, Rc::clone(&self.sparing)))
     }
 
     pub fn owner(&self, log: LogId) -> ShardId {
@@ -334,7 +436,7 @@ impl Shard {
     /// A producer id that was never given out.
     pub async fn next_producer_id(self: &Rc<Self>) -> Result<i64, ChangeError> {
         let take_block =
-            async || Ok(self.change(Change::TakeProducerIds, Terms::MAKE).await?.image.next_producer_id);
+            async || Ok(self.change(Change::TakeProducerIds, Terms::MAKE).await?.next_producer_id);
         self.producer_ids.next(take_block).await
     }
 
@@ -352,10 +454,11 @@ impl Shard {
             endpoints: endpoints.collect(),
             rack: config.rack.as_deref().map(Str::from),
             fenced: false,
+            incarnation: self.member.as_ref().map_or(0, |member| member.plan.incarnation.0),
             directory: self.identity.directory,
-            peer: None,
+            peer: self.member.as_ref().map(|member| member.endpoint()),
             shards: self.shards,
-            controller_replica: None,
+            controller_replica: self.member.as_ref().map(|_| self.identity.controller_replica()),
         }
     }
 

@@ -59,8 +59,11 @@ async fn checked_and_created(
         alter::new_topic(&shard.settings.layers(own, cluster), configs)?
     };
     let id = Uuid::from_random((corelog_io::random_u64() as u128) << 64 | corelog_io::random_u64() as u128);
-    let view = shard.change(Change::CreateTopic(NewTopic { name, id, placement, overrides }), terms).await?;
-    Ok(view.image.topic_by_id(id).expect("it is in the view that came of its creation").clone())
+    let change = Change::CreateTopic(NewTopic { name, id, placement, overrides });
+    let view = shard.change(change, terms).await?.view;
+    // It may have been deleted by the time that this broker heard of it.
+    let created = view.image.topic_by_id(id).cloned();
+    created.ok_or_else(|| ChangeError::from(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))
 }
 
 /// `auto.create.topics.enable`: a topic with the broker's defaults. One that came into being meanwhile will do.

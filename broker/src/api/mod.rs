@@ -11,6 +11,7 @@ use crate::shard::Shard;
 use context::{Context, decode, encode};
 
 mod alter_configs;
+mod alter_partition_reassignments;
 mod api_versions;
 mod brokers;
 mod context;
@@ -21,17 +22,21 @@ mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_log_dirs;
+pub mod describe_quorum;
 mod describe_topic_partitions;
+mod elect_leaders;
 mod fetch;
 mod find_coordinator;
 mod group;
 mod init_producer_id;
 mod list_config_resources;
 mod list_offsets;
+mod list_partition_reassignments;
 mod metadata;
 mod offset_for_leader_epoch;
 mod produce;
 mod unbuilt;
+mod unregister_broker;
 
 /// One request may decode to this part of the shard's receive budget, beside the bytes it came in.
 const DECODED_SHARE: u64 = 8;
@@ -123,9 +128,14 @@ apis! {
     SaslAuthenticate 0 - 2 [] => unbuilt::sasl_authenticate;
     CreatePartitions 0 - 3 [Alter Topic] => create_partitions::handle;
     DeleteGroups 0 - 2 [Delete Group] => group::delete;
+    ElectLeaders 0 - 2 [Alter Cluster] => elect_leaders::handle;
     IncrementalAlterConfigs 0 - 1 [AlterConfigs Cluster, AlterConfigs Topic] => alter_configs::handle_incremental;
+    AlterPartitionReassignments 0 - 1 [Alter Cluster] => alter_partition_reassignments::handle;
+    ListPartitionReassignments 0 - 0 [Describe Cluster] => list_partition_reassignments::handle;
     OffsetDelete 0 - 0 [Delete Group, Read Topic] => group::offset_delete;
+    DescribeQuorum 0 - 2 [Describe Cluster] => describe_quorum::handle;
     DescribeCluster 0 - 2 [Describe Cluster] => describe_cluster::handle;
+    UnregisterBroker 0 - 0 [Alter Cluster] => unregister_broker::handle;
     ListConfigResources 0 - 1 [DescribeConfigs Cluster] => list_config_resources::handle;
     ConsumerGroupHeartbeat 0 - 1 [Read Group, Describe Topic] => unbuilt::consumer_group_heartbeat;
     DescribeTopicPartitions 0 - 0 [Describe Topic] => describe_topic_partitions::handle;
@@ -147,6 +157,9 @@ fn waits_for_changes(api_key: ApiKey) -> bool {
             | ApiKey::CreatePartitions
             | ApiKey::AlterConfigs
             | ApiKey::IncrementalAlterConfigs
+            | ApiKey::AlterPartitionReassignments
+            | ApiKey::ElectLeaders
+            | ApiKey::UnregisterBroker
     )
 }
 

@@ -2,8 +2,8 @@
 //!
 //! *Begin* runs in the connection's reader: the request is decoded in place, each partition's batch is checked on
 //! this core, and the batches are handed to the shards that own their partitions, where their order is fixed. Then
-//! the connection reads on. *Finish* runs when the answer's turn comes: it awaits that the batches are committed
-//! (`partition::Committed`), which `acks` makes no difference to yet.
+//! the connection reads on. *Finish* runs when the answer's turn comes: it awaits that the batches are where `acks` wants
+//! them (`partition::Committed`).
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -27,11 +27,13 @@ use crate::call::Reply;
 use crate::controller::{TopicImage, is_internal};
 use crate::ids::ShardId;
 use crate::net::request::{Begun, CloseReason, Outcome};
-use crate::partition::{Committed, Refusal, Route};
+use crate::partition::{Acks, Committed, Refusal, Route};
 use crate::shard::Shard;
 
 /// First version whose answer says who leads the partitions that it refuses (KIP-951).
 const LEADER_HINTS_FROM: i16 = 10;
+/// `acks` that wants all replicas in sync to have a batch.
+const ALL: i16 = -1;
 /// The client id of Kafka's own administration, which alone may write internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
@@ -68,7 +70,7 @@ pub async fn begin(context: Context, header: RequestHeader, mut reader: Reader) 
     };
     let acks = request.acks;
     let (mut response, batches) = check(&context, request).await;
-    let dispatched = dispatch(&context.shard, batches).await;
+    let dispatched = dispatch(&context.shard, batches, Acks::from_request(acks)).await;
     let (shard, listener) = (context.shard.clone(), context.connection.listener);
     let made_bytes = memory(&response);
     let begun = Begun::new(key, async move {
@@ -156,7 +158,7 @@ async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, 
                         }
                         None => validate_long(records, *rules).await,
                     };
-                    admit(context, topic, index, checked)
+                    admit(context, topic, index, request.acks, checked)
                 }
             };
             let mut answer = not_stored(index);
@@ -244,6 +246,7 @@ fn admit(
     context: &Context,
     topic: &TopicImage,
     partition: i32,
+    acks: i16,
     checked: Result<Validated, ProduceError>,
 ) -> Result<(Route, Validated), Refused> {
     let route = context.shard.with_router(|router| router.route_in(topic, partition))?;
@@ -251,6 +254,7 @@ fn admit(
         return Err(ErrorCode::INVALID_TOPIC_EXCEPTION.into());
     }
     let checked = checked?;
+    check_in_sync(context, topic, partition, acks)?;
     if checked.header.is_transactional() {
         Unbuilt::Transactions.tell(context);
         let message = Unbuilt::Transactions.message().into();
@@ -259,6 +263,15 @@ fn admit(
     }
     context.shard.metrics.produced(checked.header.records_count as u64, checked.batch.len() as u64);
     Ok((route, checked))
+}
+
+/// Whether as many replicas are in sync as the topic wants for `acks=all`. Of a topic that wants more than it has, all of them.
+fn check_in_sync(context: &Context, topic: &TopicImage, partition: i32, acks: i16) -> Result<(), ErrorCode> {
+    let Some(found) = topic.partition(partition).filter(|found| acks == ALL && found.has_group) else {
+        return Ok(());
+    };
+    let wanted = context.shard.view().config(topic).min_insync_replicas.min(found.replicas.len());
+    if found.isr.len() < wanted { Err(ErrorCode::NOT_ENOUGH_REPLICAS) } else { Ok(()) }
 }
 
 /// The second stage of one shard's batches.
@@ -278,17 +291,17 @@ struct Ordered {
 }
 
 /// Hands batches to their owners. Their order among the requests of this connection is fixed on return.
-async fn dispatch(shard: &Rc<Shard>, by_owner: ByOwner) -> Vec<Dispatched> {
+async fn dispatch(shard: &Rc<Shard>, by_owner: ByOwner, acks: Acks) -> Vec<Dispatched> {
     let mut dispatched = Vec::with_capacity(by_owner.len());
     for (owner, batches) in by_owner {
         if owner == shard.id {
-            dispatched.push(Dispatched::Here(append(shard, batches).await));
+            dispatched.push(Dispatched::Here(append(shard, batches, acks).await));
             continue;
         }
         let slots = batches.iter().map(|batch| batch.slot).collect();
         let sent = shard
-            .send_call(owner, |shard| async move {
-                let ordered = append(&shard, batches).await;
+            .send_call(owner, move |shard| async move {
+                let ordered = append(&shard, batches, acks).await;
                 finish(ordered).await
             })
             .await;
@@ -318,13 +331,13 @@ impl Dispatched {
 
 /// On the owning shard: gives each batch its place in its log. A full journal makes appends wait in line one by one;
 /// the turn has the whole request wait, or a later request of the same connection would come in between its batches.
-async fn append(shard: &Rc<Shard>, batches: Vec<Batch>) -> Vec<Ordered> {
+async fn append(shard: &Rc<Shard>, batches: Vec<Batch>, acks: Acks) -> Vec<Ordered> {
     let _turn = shard.append_turn.acquire(1).await;
     let mut ordered = Vec::with_capacity(batches.len());
     for Batch { slot, log, bytes, log_append_time_ms } in batches {
         yield_if_needed().await;
         let result = match shard.partitions.get(log) {
-            Ok(partition) => partition.append(bytes).await,
+            Ok(partition) => partition.append(bytes, acks).await,
             Err(code) => Err(code.into()),
         };
         let result = match result {

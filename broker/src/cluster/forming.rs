@@ -170,7 +170,7 @@ impl Former<'_> {
         let how = match &identity.belongs {
             Belongs::Founder(founders) if founders[0].directory == identity.directory => "founded",
             Belongs::Founder(_) => "founded with others",
-            Belongs::Joined(_) | Belongs::Alone => "joined",
+            Belongs::Joined { .. } | Belongs::Alone => "joined",
         };
         tracing::info!(
             cluster = identity.cluster_id,
@@ -217,9 +217,11 @@ impl Former<'_> {
             let Some(asked) = to_ask.pop() else { break };
             let answer = self.call(&asked, CallKind::Join, request.encode(), JOIN_MAX).await;
             why = match answer.and_then(JoinAnswer::decode) {
-                Ok(JoinAnswer::Joined { cluster_id: joined, node_id, replica }) if joined == cluster_id => {
+                Ok(JoinAnswer::Joined { cluster_id: joined, node_id, replica, founders })
+                    if joined == cluster_id =>
+                {
                     candidate.check_node_id(node_id)?;
-                    let belongs = Belongs::Joined(replica);
+                    let belongs = Belongs::Joined { replica, founders };
                     return Ok(Ok(Identity {
                         cluster_id: joined,
                         node_id,

@@ -7,7 +7,7 @@ use corelog_wire::coordinator_records::{value_from_bytes, value_to_bytes};
 use corelog_wire::{Message, Uuid, broker_calls};
 
 use crate::config::Endpoint;
-use crate::identity::is_cluster_id;
+use crate::identity::{FOUNDERS_MAX, is_cluster_id};
 use crate::ids::{BrokerId, ReplicaId};
 
 /// Why not: the longest text that is told on.
@@ -30,6 +30,8 @@ pub enum JoinAnswer {
         node_id: i32,
         /// Its replica of the controller's log.
         replica: ReplicaId,
+        /// How many replicas its group began with.
+        founders: u32,
     },
     /// Who leads the controller's group is there.
     Ask(Endpoint),
@@ -71,10 +73,11 @@ impl JoinAnswer {
     pub fn encode(&self) -> Bytes {
         let mut answer = broker_calls::JoinAnswer::default();
         let (outcome, text) = match self {
-            JoinAnswer::Joined { cluster_id, node_id, replica } => {
+            JoinAnswer::Joined { cluster_id, node_id, replica, founders } => {
                 answer.cluster_id = cluster_id.as_str().into();
                 answer.node_id = *node_id;
                 answer.replica_id = replica.0 as i64;
+                answer.founders = *founders as i32;
                 (0, String::new())
             }
             JoinAnswer::Ask(leader) => (1, leader.to_string()),
@@ -94,11 +97,16 @@ impl JoinAnswer {
             start.chars().flat_map(char::escape_debug).collect()
         };
         Ok(match answer.outcome {
-            0 if is_cluster_id(&answer.cluster_id) && answer.node_id >= 0 && answer.replica_id != 0 => {
+            0 if is_cluster_id(&answer.cluster_id)
+                && answer.node_id >= 0
+                && (1..=FOUNDERS_MAX as i32).contains(&answer.founders)
+                && answer.replica_id > i64::from(answer.founders) =>
+            {
                 JoinAnswer::Joined {
                     cluster_id: answer.cluster_id.to_string(),
                     node_id: answer.node_id,
                     replica: ReplicaId(answer.replica_id as u64),
+                    founders: answer.founders as u32,
                 }
             }
             1 => JoinAnswer::Ask(Endpoint::parse(&answer.text)?),

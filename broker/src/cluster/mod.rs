@@ -2,12 +2,22 @@
 //!
 //! Calls between brokers ([`crate::peer::Links::call`]) say in their first byte what they are: [`CallKind`].
 
+pub mod changes;
+pub mod drain;
 pub mod forming;
 pub mod founding;
+pub mod handover;
 pub mod join;
+pub mod liveness;
+mod member;
+pub mod reception;
 pub mod status;
+pub mod steward;
 #[cfg(test)]
 mod tests;
+
+pub use member::{Member, MemberPlan, MemberSeed, member_seeds};
+pub use steward::Steward;
 
 /// What this build can do of what brokers must agree on.
 pub const FEATURE_LEVEL: u16 = 1;
@@ -23,10 +33,21 @@ pub enum CallKind {
     Join = 3,
     /// A change of the metadata. Shard 0 of whoever leads the controller's group.
     Change = 4,
+    /// That a partition be led by another replica. The shard that has the leader.
+    Handover = 5,
+    /// What the controller's group is like. Shard 0 of whoever leads it.
+    Quorum = 6,
 }
 
 impl CallKind {
-    pub const ALL: [CallKind; 4] = [CallKind::Segments, CallKind::Status, CallKind::Join, CallKind::Change];
+    pub const ALL: [CallKind; 6] = [
+        CallKind::Segments,
+        CallKind::Status,
+        CallKind::Join,
+        CallKind::Change,
+        CallKind::Handover,
+        CallKind::Quorum,
+    ];
 
     pub fn of(byte: u8) -> Option<CallKind> {
         CallKind::ALL.into_iter().find(|kind| *kind as u8 == byte)

@@ -37,7 +37,7 @@ pub enum Standing {
 pub fn answer(identity: &Identity, seeds: &[Endpoint]) -> Bytes {
     let founders = match &identity.belongs {
         Belongs::Founder(founders) => founders.clone(),
-        Belongs::Alone | Belongs::Joined(_) => Vec::new(),
+        Belongs::Alone | Belongs::Joined { .. } => Vec::new(),
     };
     let status = Status {
         directory: identity.directory,

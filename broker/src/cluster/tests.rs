@@ -51,7 +51,12 @@ fn requests() -> Vec<JoinRequest> {
 
 fn answers() -> Vec<JoinAnswer> {
     vec![
-        JoinAnswer::Joined { cluster_id: "c".into(), node_id: 0, replica: ReplicaId(u64::MAX) },
+        JoinAnswer::Joined {
+            cluster_id: "c".into(),
+            node_id: 0,
+            replica: ReplicaId(i64::MAX as u64),
+            founders: 3,
+        },
         JoinAnswer::Ask(endpoint(2)),
         JoinAnswer::NotNow("nobody leads".into()),
         JoinAnswer::Refused("node.id 3 is taken".into()),
@@ -78,7 +83,7 @@ fn members_say_what_they_know() {
     let told = |identity| Status::decode(answer(&identity, &[])).expect("it is whole").standing;
     let member = |founders| Standing::Member { cluster_id: "c".into(), founders };
     assert_eq!(told(identity(Belongs::Founder(founders.clone()))), member(founders));
-    assert_eq!(told(identity(Belongs::Joined(ReplicaId(9)))), member(vec![]));
+    assert_eq!(told(identity(Belongs::Joined { replica: ReplicaId(9), founders: 3 })), member(vec![]));
 }
 
 #[test]
@@ -98,8 +103,11 @@ fn senseless_words_are_refused() {
     });
     let request = JoinRequest { shards: 0, ..requests()[0].clone() };
     assert!(JoinRequest::decode(request.encode()).is_err());
-    let answer = JoinAnswer::Joined { cluster_id: "c".into(), node_id: 1, replica: ReplicaId(0) };
-    assert!(JoinAnswer::decode(answer.encode()).is_err());
+    for (replica, founders) in [(0, 3), (3, 3), (7, 0), (77, 10)] {
+        let replica = ReplicaId(replica);
+        let answer = JoinAnswer::Joined { cluster_id: "c".into(), node_id: 1, replica, founders };
+        assert!(JoinAnswer::decode(answer.encode()).is_err());
+    }
     let JoinAnswer::Refused(text) =
         JoinAnswer::decode(JoinAnswer::Refused("\n".repeat(5000)).encode()).expect("it is cut")
     else {

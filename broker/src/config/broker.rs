@@ -51,6 +51,7 @@ pub struct BrokerConfig {
     pub delete_topics: bool,
     pub num_partitions: i32,
     pub default_replication_factor: i32,
+    pub auto_leader_rebalance: bool,
     pub metadata_bytes_between_snapshots: u64,
     /// Of one fetch response.
     pub fetch_bytes_max: usize,
@@ -256,6 +257,7 @@ impl BrokerConfig {
             delete_topics: from.flag("delete.topic.enable"),
             num_partitions: from.number("num.partitions"),
             default_replication_factor: from.number("default.replication.factor"),
+            auto_leader_rebalance: from.flag("auto.leader.rebalance.enable"),
             fetch_bytes_max: from.number("fetch.max.bytes"),
             metadata_bytes_between_snapshots: from.number("metadata.log.max.record.bytes.between.snapshots"),
             fetch_sessions_max: from.number("max.incremental.fetch.session.cache.slots"),

@@ -7,16 +7,22 @@ use corelog_wire::metadata_records::{
 };
 use corelog_wire::{ErrorCode, Str, Uuid};
 
+use super::brokers::{self, JoinRequest};
 use super::image::{BrokerImage, Image, RESOURCE_BROKER, RESOURCE_TOPIC};
 use super::is_internal;
+use super::leaders::{self, Led};
 use super::placer::Placer;
+use super::reassign;
 use crate::config::alter::{self, Alteration, Owner, Refusal};
 use crate::config::{ConfigMap, Layers};
 use crate::ids::BrokerId;
+use crate::peer::CALL_BYTES_MAX;
 use crate::settings::Settings;
 
 /// Partitions that one topic may have, so that a change fits one batch of the controller's log.
 pub const TOPIC_PARTITIONS_MAX: i32 = 10_000;
+/// What a change's records, and the change on its way from broker to broker, take at the most where there are several.
+pub const CHANGE_BYTES_MAX: usize = CALL_BYTES_MAX - (4 << 10);
 /// Producer ids that a shard takes at once.
 pub const PRODUCER_ID_BLOCK: i64 = 1000;
 
@@ -33,6 +39,12 @@ pub struct ChangeError {
 impl From<Refusal> for ChangeError {
     fn from(refusal: Refusal) -> ChangeError {
         ChangeError::new(ErrorCode(refusal.code()), refusal.to_string())
+    }
+}
+
+impl From<ErrorCode> for ChangeError {
+    fn from(code: ErrorCode) -> ChangeError {
+        ChangeError::new(code, code.message())
     }
 }
 
@@ -130,6 +142,27 @@ pub enum Change {
     },
     /// A broker is there, and is reached so.
     RegisterBroker(BrokerImage),
+    /// A data directory is to be a broker's: which it is, the resulting image says.
+    Join(JoinRequest),
+    /// A broker that registered with this epoch is there no more.
+    Fence {
+        broker: BrokerId,
+        epoch: i64,
+    },
+    /// It is there after all.
+    Unfence {
+        broker: BrokerId,
+        epoch: i64,
+    },
+    Unregister(BrokerId),
+    /// The replicas of a partition are to be on these brokers; `None`: as before a reassignment that is under way.
+    Reassign {
+        topic: Str,
+        partition: i32,
+        target: Option<Vec<BrokerId>>,
+    },
+    /// Groups of partitions are led so.
+    Leaders(Vec<Led>),
     /// [`PRODUCER_ID_BLOCK`] ids that nobody has had, up to the resulting image's `next_producer_id`.
     TakeProducerIds,
 }
@@ -139,6 +172,8 @@ pub struct Rules {
     pub node_id: i32,
     pub partitions_max: usize,
     pub settings: Arc<Settings>,
+    /// The cluster is this broker, and cannot be more.
+    pub is_alone: bool,
 }
 
 impl Change {
@@ -150,11 +185,11 @@ impl Change {
             Change::CreatePartitions { topic, count, assigned } => {
                 Change::CreatePartitions { topic: topic.detach(), count, assigned }
             }
-            // Its configs are as large as its request, which is waited for.
-            change @ Change::AlterConfigs { .. } => change,
-            change @ (Change::DeleteTopic { .. } | Change::RegisterBroker(_) | Change::TakeProducerIds) => {
-                change
+            Change::Reassign { topic, partition, target } => {
+                Change::Reassign { topic: topic.detach(), partition, target }
             }
+            // Configs are as large as their request, which is waited for; brokers have few.
+            change => change,
         }
     }
 
@@ -169,13 +204,15 @@ impl Change {
             Change::CreatePartitions { topic, count, assigned } => {
                 create_partitions(image, rules, &topic, count, assigned.as_deref())
             }
-            Change::RegisterBroker(broker) => {
-                let known = image.brokers.get(&broker.id);
-                let is_known =
-                    known.is_some_and(|known| BrokerImage { epoch: broker.epoch, ..known.clone() } == broker);
-                let broker = BrokerImage { epoch: image.end_offset, ..broker };
-                Ok(if is_known { Vec::new() } else { vec![broker.record()] })
+            Change::RegisterBroker(broker) => brokers::register(image, rules, broker),
+            Change::Join(request) => brokers::join(image, request),
+            Change::Fence { broker, epoch } => brokers::fence(image, broker, epoch, true),
+            Change::Unfence { broker, epoch } => brokers::fence(image, broker, epoch, false),
+            Change::Unregister(broker) => brokers::unregister(image, broker),
+            Change::Reassign { topic, partition, target } => {
+                reassign::reassign(image, &topic, partition, target.as_deref())
             }
+            Change::Leaders(reports) => leaders::leaders(image, reports),
             Change::AlterConfigs { resource, change } => alter_configs(image, rules, resource, &change),
             Change::TakeProducerIds => Ok(vec![MetadataRecord::ProducerIdsRecord(ProducerIdsRecord {
                 broker_id: rules.node_id,
@@ -353,14 +390,15 @@ pub fn config_records(
     })
 }
 
-/// A partition that begins; the first of its replicas is to lead it.
+/// A partition that begins. One replica leads; of several their group says which does.
 pub fn partition_record(topic_id: Uuid, partition_id: i32, replicas: Vec<BrokerId>) -> MetadataRecord {
     let replicas = BrokerId::numbers(&replicas);
+    let leader = if let [only] = replicas[..] { Some(BrokerId(only)) } else { None };
     MetadataRecord::PartitionRecord(PartitionRecord {
         partition_id,
         topic_id,
         isr: replicas.clone(),
-        leader: replicas[0],
+        leader: BrokerId::number(leader),
         replicas,
         leader_epoch: 0,
         partition_epoch: 0,
@@ -369,8 +407,7 @@ pub fn partition_record(topic_id: Uuid, partition_id: i32, replicas: Vec<BrokerI
 }
 
 fn unknown_topic() -> ChangeError {
-    let code = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
-    ChangeError::new(code, code.message())
+    ErrorCode::UNKNOWN_TOPIC_OR_PARTITION.into()
 }
 
 pub fn too_many_partitions(count: i32) -> ChangeError {

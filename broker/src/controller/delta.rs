@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use corelog_io::{worked, yield_if_needed};
 use corelog_wire::Uuid;
 
-use super::image::{Image, TopicImage};
+use super::image::{Image, PartitionImage, TopicImage};
 use crate::ids::BrokerId;
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -43,6 +44,34 @@ impl Delta {
         }
     }
 
+    /// From one image to a later one, whatever has led there.
+    pub async fn between(before: &Image, after: &Image) -> Delta {
+        let mut delta =
+            Delta { producer_ids: before.next_producer_id != after.next_producer_id, ..Delta::default() };
+        for topic in before.topics() {
+            pace(topic).await;
+            match after.topic_by_id(topic.id) {
+                None => delta.removed.push(topic.clone()),
+                Some(now) => {
+                    drop(TopicDelta::between(topic, now).map(|of| delta.topics.insert(topic.id, of)))
+                }
+            }
+        }
+        for topic in after.topics() {
+            pace(topic).await;
+            if before.topic_by_id(topic.id).is_none() {
+                delta.created(topic.id);
+            }
+        }
+        delta.brokers = differing(&before.broker_overrides, &after.broker_overrides);
+        delta.registered = differing(&before.brokers, &after.brokers);
+        delta
+    }
+
+    pub fn is_empty(&self) -> bool {
+        *self == Delta::default()
+    }
+
     /// Whether what the configs of a broker, and of its topics, rest on has changed.
     pub fn touches_broker(&self, node_id: i32) -> bool {
         self.brokers.contains("") || self.brokers.contains(&node_id.to_string())
@@ -71,4 +100,30 @@ impl Delta {
             self.removed.push(topic);
         }
     }
+}
+
+impl TopicDelta {
+    /// `None`: nothing has changed.
+    fn between(before: &Arc<TopicImage>, after: &Arc<TopicImage>) -> Option<TopicDelta> {
+        if Arc::ptr_eq(before, after) {
+            return None;
+        }
+        let all = 0..after.partition_count();
+        let partitions = all.filter(|index| before.partition(*index) != after.partition(*index)).collect();
+        let configs = before.overrides != after.overrides;
+        Some(TopicDelta { is_new: false, partitions, configs })
+            .filter(|delta| *delta != TopicDelta::default())
+    }
+}
+
+/// Keys of which two maps say different things.
+fn differing<K: Ord + Clone, V: PartialEq>(before: &BTreeMap<K, V>, after: &BTreeMap<K, V>) -> BTreeSet<K> {
+    let keys = before.keys().chain(after.keys());
+    keys.filter(|key| before.get(*key) != after.get(*key)).cloned().collect()
+}
+
+/// A topic was compared.
+async fn pace(topic: &TopicImage) {
+    worked(size_of::<PartitionImage>() * (1 + topic.partitions.len()));
+    yield_if_needed().await;
 }

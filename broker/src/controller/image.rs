@@ -31,12 +31,17 @@ pub struct PartitionImage {
     pub leader_epoch: LeaderEpoch,
     pub replicas: Arc<[BrokerId]>,
     pub isr: Arc<[BrokerId]>,
+    /// Those of `replicas` that are to become one, and those that are to be none any more (KIP-455): until their group says so.
+    pub adding: Arc<[BrokerId]>,
+    pub removing: Arc<[BrokerId]>,
     /// Moves with each change of the partition.
     pub partition_epoch: i32,
     /// Of `replicas`, each in its place: never given to another of this partition, not to one that comes back either.
     pub replica_ids: Arc<[ReplicaId]>,
     /// Its group began with the replicas 1 to this.
     pub founders: i32,
+    /// It has one, since it has, or had, several replicas. What has always had one needs none.
+    pub has_group: bool,
 }
 
 /// Ids that one change of a partition may give out.
@@ -51,18 +56,30 @@ impl PartitionImage {
             leader_epoch: LeaderEpoch(record.leader_epoch),
             isr: if is_whole { replicas.clone() } else { BrokerId::of_numbers(&record.isr) },
             replicas,
+            adding: BrokerId::of_numbers(&record.adding_replicas),
+            removing: BrokerId::of_numbers(&record.removing_replicas),
             partition_epoch: record.partition_epoch,
             replica_ids: match &record.replica_ids[..] {
                 [] => founding_ids(record.replicas.len()),
                 ids => ids.iter().map(|id| ReplicaId(*id as u64)).collect(),
             },
             founders: if record.founders == 0 { record.replicas.len() as i32 } else { record.founders },
+            has_group: record.founders > 0 || record.replicas.len() > 1,
         }
     }
 
     /// Its replicas with their ids.
     pub fn replicas_with_ids(&self) -> impl Iterator<Item = (ReplicaId, BrokerId)> + use<'_> {
         self.replica_ids.iter().copied().zip(self.replicas.iter().copied())
+    }
+
+    /// Those that its group is to have.
+    pub fn wanted(&self) -> impl Iterator<Item = (ReplicaId, BrokerId)> + use<'_> {
+        self.replicas_with_ids().filter(|(_, broker)| !self.removing.contains(broker))
+    }
+
+    pub fn is_moving(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
     }
 
     /// The record that creates it as it is.
@@ -72,6 +89,8 @@ impl PartitionImage {
             topic_id,
             replicas: BrokerId::numbers(&self.replicas),
             isr: BrokerId::numbers(&self.isr),
+            adding_replicas: BrokerId::numbers(&self.adding),
+            removing_replicas: BrokerId::numbers(&self.removing),
             leader: BrokerId::number(self.leader),
             leader_epoch: self.leader_epoch.0,
             partition_epoch: self.partition_epoch,
@@ -84,15 +103,22 @@ impl PartitionImage {
         })
     }
 
+    /// As it was created.
     fn has_founding_ids(&self) -> bool {
-        self.founders as usize == self.replicas.len() && self.replica_ids == founding_ids(self.replicas.len())
+        self.founders as usize == self.replicas.len()
+            && self.replica_ids == founding_ids(self.replicas.len())
+            && self.has_group == (self.founders > 1)
     }
 
     /// Which id a broker's replica has from this change on: the one it had, or one that nobody has had.
     fn next_id(&self, place: usize, broker: BrokerId) -> ReplicaId {
         let kept = self.replicas_with_ids().find(|(_, known)| *known == broker);
-        let new = ReplicaId((self.partition_epoch as u64 + 1) * IDS_PER_CHANGE + place as u64);
-        kept.map_or(new, |(id, _)| id)
+        kept.map_or_else(|| self.new_id(place), |(id, _)| id)
+    }
+
+    /// One that no replica has had, for the one that is in this place after the next change.
+    pub fn new_id(&self, place: usize) -> ReplicaId {
+        ReplicaId((self.partition_epoch + 1) as u64 * IDS_PER_CHANGE + place as u64)
     }
 
     /// As Kafka does it: a leader that is named begins an epoch, the next one unless the record says which.
@@ -104,7 +130,14 @@ impl PartitionImage {
                 ids if ids.len() == replicas.len() => ids.iter().map(|id| ReplicaId(*id as u64)).collect(),
                 _ => next_ids.collect(),
             };
+            self.has_group |= replicas.len() > 1;
             self.replicas = replicas;
+        }
+        if let Some(adding) = &record.adding_replicas {
+            self.adding = BrokerId::of_numbers(adding);
+        }
+        if let Some(removing) = &record.removing_replicas {
+            self.removing = BrokerId::of_numbers(removing);
         }
         if let Some(isr) = &record.isr {
             self.isr = BrokerId::of_numbers(isr);
@@ -160,6 +193,8 @@ pub struct BrokerImage {
     pub rack: Option<Str>,
     /// It is not to serve: it is gone, or not ready.
     pub fenced: bool,
+    /// Another one for each life of its process; 0 of one that is alone.
+    pub incarnation: u64,
     /// Another one for each life of its disk (KIP-858); zero where it is not known.
     pub directory: Uuid,
     /// Where other brokers reach it.
@@ -188,7 +223,7 @@ pub struct Load {
 const PLAINTEXT: i16 = 0;
 
 impl BrokerImage {
-    fn new(record: &RegisterBrokerRecord) -> BrokerImage {
+    pub fn new(record: &RegisterBrokerRecord) -> BrokerImage {
         let endpoints = record.end_points.iter();
         let endpoint = |found: &BrokerEndpoint| Endpoint { host: found.host.clone(), port: found.port };
         BrokerImage {
@@ -197,6 +232,7 @@ impl BrokerImage {
             endpoints: endpoints.map(|found| (found.name.clone(), endpoint(found))).collect(),
             rack: record.rack.clone(),
             fenced: record.fenced,
+            incarnation: u128::from_be_bytes(record.incarnation_id.0) as u64,
             directory: record.log_dirs.first().copied().unwrap_or_default(),
             peer: record.peer_host.clone().map(|host| Endpoint { host, port: record.peer_port }),
             shards: usize::try_from(record.shards).unwrap_or(0),
@@ -218,6 +254,7 @@ impl BrokerImage {
             end_points: endpoints.collect(),
             rack: self.rack.clone(),
             fenced: self.fenced,
+            incarnation_id: Uuid(u128::from(self.incarnation).to_be_bytes()),
             log_dirs: if self.directory == Uuid::default() { Vec::new() } else { vec![self.directory] },
             peer_host: self.peer.as_ref().map(|peer| peer.host.clone()),
             peer_port: self.peer.as_ref().map_or(0, |peer| peer.port),
@@ -459,6 +496,7 @@ pub mod tests {
                 endpoints: [(Str::from("PLAINTEXT"), endpoint)].into(),
                 rack: rack.map(Str::from),
                 fenced: false,
+                incarnation: 0,
                 directory: Uuid([id as u8; 16]),
                 peer: None,
                 shards: 1,

@@ -9,21 +9,31 @@
 //!
 //! [`Shard::change`]: crate::shard::Shard::change
 
+mod brokers;
 mod change;
+#[cfg(test)]
+mod cluster_tests;
 mod delta;
+mod follow;
+mod forward;
 mod handle;
 pub mod image;
-mod load;
+mod leaders;
 mod log;
+mod member;
+mod membership;
 mod placer;
+mod reassign;
 mod recent;
 pub mod records;
+mod replay;
 mod snapshot;
 mod task;
 #[cfg(test)]
 mod tests;
 mod view;
 
+pub use brokers::JoinRequest;
 pub use change::{
     Change, ChangeError, ConfigChange, NewTopic, PRODUCER_ID_BLOCK, Placement, ResourceKey,
     TOPIC_PARTITIONS_MAX, too_many_partitions,
@@ -31,6 +41,8 @@ pub use change::{
 pub use delta::Delta;
 pub use handle::Terms;
 pub use image::{BrokerImage, Endpoint, Image, TopicImage};
+pub use leaders::Led;
+pub use member::{Group, Leader};
 pub use recent::{Changed, RecentChanges};
 pub use task::{Controller, ControllerHandle, Update};
 pub use view::{View, Viewer};

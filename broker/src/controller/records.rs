@@ -26,9 +26,12 @@ pub fn joined(parts: &[Bytes]) -> Bytes {
     }
 }
 
-/// One batch's records, and how many bytes it has.
+/// One batch's records, and where it is.
 pub struct Batch {
     pub records: Vec<MetadataRecord>,
+    pub first: i64,
+    /// The offset after it.
+    pub end: i64,
     pub bytes: u64,
 }
 
@@ -44,7 +47,9 @@ pub fn decode_batches(batches: &Bytes) -> Result<Vec<Batch>, String> {
             let value = Bytes::copy_from_slice(record.value.ok_or("a record without a value")?);
             records.push(MetadataRecord::from_bytes(value).map_err(|error| error.to_string())?);
         }
-        decoded.push(Batch { records, bytes: batch.header().size() as u64 });
+        let header = batch.header();
+        let (first, end) = (header.base_offset, header.next_offset());
+        decoded.push(Batch { records, first, end, bytes: header.size() as u64 });
     }
     Ok(decoded)
 }

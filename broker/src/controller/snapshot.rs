@@ -11,9 +11,10 @@ use std::iter::Peekable;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use corelog_io::fs;
-use corelog_storage::{refused_topics, topic_of_dir, topics_dir};
+use corelog_io::{Queue, TrySendError, fs, sleep, spawn};
+use corelog_storage::{BatchKind, refused_topics, topic_of_dir, topics_dir};
 use corelog_wire::Uuid;
 use corelog_wire::metadata_records::{
     FeatureLevelRecord, MetadataRecord, ProducerIdsRecord, RemoveTopicRecord, TopicRecord,
@@ -21,12 +22,17 @@ use corelog_wire::metadata_records::{
 
 use super::change::config_records;
 use super::image::{BrokerImage, Image, RESOURCE_BROKER, RESOURCE_TOPIC, TopicImage};
+use super::replay::{Replay, Snapshot};
+use super::task::{Controller, Submitted};
 use crate::shard::Shard;
 
 /// Records of one batch, beside its mark. Few without optimization, so that simulations have snapshots of several batches.
 const RECORDS_PER_BATCH: usize = if cfg!(debug_assertions) { 10 } else { 2_000 };
 /// Bytes of configs of one batch, if it is more than one of them: a batch must fit into the smallest journal.
 const CONFIG_BYTES_PER_BATCH: usize = if cfg!(debug_assertions) { 16 << 10 } else { 1 << 20 };
+
+/// How long a snapshot waits that finds no place in the queue.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(1);
 
 /// A build that does not know it refuses the log, as it does any feature that is unknown to it.
 const FEATURE: &str = "corelog.metadata.snapshot";
@@ -95,8 +101,8 @@ impl<'a> Batches<'a> {
         Batches { is_first: true, records, topics: topics.peekable() }
     }
 
-    /// The next one, with its mark; `None` after the last.
-    pub fn next(&mut self) -> Option<Vec<MetadataRecord>> {
+    /// The next one, which begins with its mark; `None` after the last.
+    pub fn next(&mut self) -> Option<(Mark, Vec<MetadataRecord>)> {
         while self.records.len() < RECORDS_PER_BATCH
             && let Some(topic) = self.topics.next()
         {
@@ -116,7 +122,7 @@ impl<'a> Batches<'a> {
         let mark = Mark { is_first: std::mem::take(&mut self.is_first), is_last };
         let mut batch = vec![mark.record()];
         batch.append(&mut std::mem::replace(&mut self.records, rest));
-        Some(batch)
+        Some((mark, batch))
     }
 }
 
@@ -130,6 +136,96 @@ fn first_batch(records: &[MetadataRecord]) -> usize {
         before == 0 || bytes <= CONFIG_BYTES_PER_BATCH
     };
     records.iter().take(RECORDS_PER_BATCH).take_while(fits).count()
+}
+
+impl Controller {
+    /// When it is time for a snapshot: finds out what it need not tell, beside the changes that go on, and puts it in line.
+    pub(super) fn prepare_snapshot(&mut self, shard: &Rc<Shard>) {
+        let Replay { bytes, next, deleted, .. } = &self.replay;
+        if self.snapshot_is_due || *bytes <= self.bytes_max || self.log.check(*next).is_err() {
+            return;
+        }
+        self.snapshot_is_due = true;
+        let (shard, deleted) = (shard.clone(), deleted.clone());
+        spawn(Queue::Background, async move {
+            // What is left of a full disk is for what frees space.
+            while shard.storage.metrics().disk_full && !shard.is_stopping() {
+                sleep(SNAPSHOT_RETRY).await;
+            }
+            let gone = gone(&shard, &deleted).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "a snapshot of the metadata tells of all topics that were deleted");
+                BTreeSet::new()
+            });
+            submit(&shard, Submitted::Snapshot { gone }).await;
+        })
+        .detach();
+    }
+
+    /// Has the log begin anew with what there is. Where that fails it goes on as it is, and tries again later.
+    pub(super) async fn write_snapshot(&mut self, shard: &Shard, gone: &BTreeSet<Uuid>) {
+        self.snapshot_is_due = false;
+        let Ok(epoch) = self.log.check(self.replay.next) else { return };
+        let deleted: BTreeSet<Uuid> = self.replay.deleted.difference(gone).copied().collect();
+        let image = self.view.image.clone();
+        let mut batches = Batches::new(&image, &deleted, self.rules.node_id);
+        let (began, before) = (corelog_io::now(), self.replay.bytes);
+        let (mut bytes, mut records) = (0, 0);
+        while let Some((mark, batch)) = batches.next() {
+            let written = match self.log.replicate(&batch, BatchKind::Coordinator, epoch).await {
+                Ok(written) => written,
+                Err(error) => {
+                    self.replay.bytes = self.bytes_max / 2;
+                    return tracing::warn!(%error, "no snapshot of the metadata was made");
+                }
+            };
+            (bytes, records) = (bytes + written.bytes, records + batch.len());
+            let taken = self.replay.take_part(mark, &batch, &written).await;
+            assert!(taken.is_ok_and(|image| image.is_none()), "it says what is known, in order");
+        }
+        shard.metrics.metadata_snapshot();
+        let took_ms = (corelog_io::now() - began).as_millis() as u64;
+        tracing::info!(records, bytes, in_place_of_bytes = before, took_ms, "snapshot of the metadata");
+        if let Some(Snapshot { first, forgotten }) = self.replay.last_snapshot.take() {
+            self.begin_with(first, &forgotten).await;
+        }
+    }
+
+    /// A snapshot that another broker wrote is whole: the log here begins with it too, once nothing is left on this broker's
+    /// disk of what it does not tell.
+    pub(super) fn prepare_begin(&mut self, shard: &Rc<Shard>) {
+        let Some(Snapshot { first, forgotten }) = self.replay.last_snapshot.take() else { return };
+        if first <= self.log.log().log_start_offset() {
+            return;
+        }
+        let shard = shard.clone();
+        spawn(Queue::Background, async move {
+            match gone(&shard, &forgotten).await {
+                Ok(gone) if gone == forgotten => submit(&shard, Submitted::Begin { first, gone }).await,
+                // With the next snapshot, perhaps.
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "the controller's log keeps what is before a snapshot"),
+            }
+        })
+        .detach();
+    }
+
+    /// What is before `first` says nothing any more, and of `gone` nobody need know.
+    pub(super) async fn begin_with(&mut self, first: i64, gone: &BTreeSet<Uuid>) {
+        self.replay.deleted.retain(|id| !gone.contains(id));
+        self.log.begin_with(first).await;
+    }
+}
+
+/// Puts it in line for the controller, as soon as there is room.
+async fn submit(shard: &Rc<Shard>, mut submitted: Submitted) {
+    while !shard.is_stopping() {
+        let Ok(controller) = shard.controller() else { return };
+        match controller.queue.try_send(submitted) {
+            Err(TrySendError::Full(again)) => submitted = again,
+            _ => return,
+        }
+        sleep(SNAPSHOT_RETRY).await;
+    }
 }
 
 /// Those of `deleted`, whose deletion is durable, of which nothing is left that a start could find: no directory, and in the
@@ -213,9 +309,9 @@ pub mod tests {
             let (image, deleted) = (image(topics, partitions), BTreeSet::from([id(1 << 20)]));
             let mut batches = Batches::new(&image, &deleted, 1);
             let (mut again, mut seen, mut whole) = (Image::default(), BTreeSet::new(), false);
-            while let Some(batch) = batches.next() {
+            while let Some((mark, batch)) = batches.next() {
                 assert!(!whole && batch.len() <= RECORDS_PER_BATCH + 1);
-                let mark = Mark::of(&batch).expect("it has a mark");
+                assert_eq!(Mark::of(&batch), Some(mark));
                 assert_eq!(mark.is_first, again == Image::default() && seen.is_empty());
                 whole = mark.is_last;
                 for record in &batch[1..] {
@@ -245,7 +341,7 @@ pub mod tests {
         }
         let none = BTreeSet::new();
         let (mut batches, mut configs) = (Batches::new(&image, &none, 1), 0);
-        while let Some(batch) = batches.next() {
+        while let Some((_, batch)) = batches.next() {
             let value = |record: &MetadataRecord| match record {
                 MetadataRecord::ConfigRecord(config) => config.value.as_deref().map_or(0, str::len),
                 _ => 0,

@@ -10,7 +10,7 @@ use corelog_wire::metadata_records::{MetadataRecord, PartitionChangeRecord};
 use corelog_wire::{Str, Uuid};
 
 use super::change::Rules;
-use super::load::Loading;
+use super::replay::tests::Replayed;
 use super::snapshot::Batches;
 use super::snapshot::tests::settings;
 use super::task::applied;
@@ -76,6 +76,7 @@ fn register(dice: &mut Dice, image: &Image) -> Change {
         endpoints,
         rack: None,
         fenced: false,
+        incarnation: 0,
         directory,
         peer,
         shards: 1,
@@ -142,7 +143,7 @@ fn history(seed: u64, rules: &Rules) -> History {
 }
 
 fn rules() -> Rules {
-    Rules { node_id: NODE, partitions_max: 10_000, settings: Arc::new(settings()) }
+    Rules { node_id: NODE, partitions_max: 10_000, settings: Arc::new(settings()), is_alone: true }
 }
 
 fn each_history(check: impl Fn(&History, &Rules)) {
@@ -238,7 +239,8 @@ fn a_delta_names_all_that_changed_and_the_rest_is_shared() {
 #[test]
 fn a_replay_and_a_snapshot_with_its_tail_come_to_the_same() {
     Sim::new(1).block_on(async {
-        let rules = Rules { node_id: NODE, partitions_max: 10_000, settings: Arc::new(settings()) };
+        let rules =
+            Rules { node_id: NODE, partitions_max: 10_000, settings: Arc::new(settings()), is_alone: true };
         for seed in 1..=SEEDS {
             let history = history(seed, &rules);
             let last = history.images.last().expect("the first").clone();
@@ -246,14 +248,14 @@ fn a_replay_and_a_snapshot_with_its_tail_come_to_the_same() {
             let replay = &history.batches;
             let (image, none) = (history.images[snapshot_at].clone(), BTreeSet::new());
             let mut batches = Batches::new(&image, &none, NODE);
-            let mut with_snapshot: Vec<_> = std::iter::from_fn(|| batches.next()).collect();
+            let mut with_snapshot: Vec<_> = std::iter::from_fn(|| Some(batches.next()?.1)).collect();
             with_snapshot.extend_from_slice(&replay[snapshot_at..]);
             for batches in [replay, &with_snapshot] {
-                let mut loading = Loading::new(false);
+                let mut log = Replayed::new(0);
                 for batch in batches {
-                    loading.take(batch).await.expect("it fits");
+                    log.take(batch).await.expect("it fits");
                 }
-                let mut image = loading.loaded.image;
+                let mut image = log.image;
                 image.end_offset = last.end_offset;
                 assert!(image == *last, "seed {seed}");
             }

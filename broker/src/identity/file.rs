@@ -3,7 +3,7 @@
 use corelog_wire::Uuid;
 use serde::Deserialize;
 
-use super::{Belongs, Founder, Identity, LAYOUT_VERSION, Life, check_founders, is_cluster_id};
+use super::{Belongs, FOUNDERS_MAX, Founder, Identity, LAYOUT_VERSION, Life, check_founders, is_cluster_id};
 use crate::config::Endpoint;
 use crate::ids::ReplicaId;
 
@@ -40,6 +40,8 @@ struct File {
     has_been_ready: bool,
     /// Of a broker that joined its cluster.
     replica: Option<u64>,
+    /// Beside it: how many replicas the controller's group began with.
+    founding_replicas: Option<u32>,
     /// Of a broker that founded it.
     #[serde(default)]
     founders: Vec<FounderEntry>,
@@ -79,8 +81,14 @@ pub(super) fn parse(text: &str) -> Result<Kept, Bad> {
         (founders, None) => Belongs::Founder(
             founders.into_iter().map(FounderEntry::read).collect::<Result<Vec<_>, String>>()?,
         ),
-        (founders, Some(replica)) if founders.is_empty() && replica > 0 => {
-            Belongs::Joined(ReplicaId(replica))
+        (founders, Some(replica)) if founders.is_empty() => {
+            let founders =
+                file.founding_replicas.filter(|founders| (1..=FOUNDERS_MAX as u32).contains(founders));
+            let founders = founders.ok_or("it does not say how many founders its cluster had".to_owned())?;
+            if replica <= u64::from(founders) {
+                return Err("its broker joined later, and has a founder's replica".to_owned().into());
+            }
+            Belongs::Joined { replica: ReplicaId(replica), founders }
         }
         _ => {
             return Err("it says both that its broker founded the cluster and that it joined"
@@ -142,7 +150,9 @@ pub(super) fn write(kept: &Kept) -> String {
     );
     match &identity.belongs {
         Belongs::Alone => {}
-        Belongs::Joined(replica) => text += &format!("replica = {replica}\n"),
+        Belongs::Joined { replica, founders } => {
+            text += &format!("replica = {replica}\nfounding_replicas = {founders}\n");
+        }
         Belongs::Founder(founders) => {
             for Founder { node_id, directory, replica, peer } in founders {
                 text += &format!(
@@ -178,7 +188,7 @@ mod tests {
         for kept in [
             forming,
             member(Belongs::Alone),
-            member(Belongs::Joined(ReplicaId(7))),
+            member(Belongs::Joined { replica: ReplicaId(7), founders: 3 }),
             member(Belongs::Founder((1..4).map(founder).collect())),
         ] {
             assert_eq!(parse(&write(&kept)), Ok(kept));
@@ -196,7 +206,7 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         let founded = write(&member(Belongs::Founder((1..4).map(founder).collect())));
-        let joined = write(&member(Belongs::Joined(ReplicaId(7))));
+        let joined = write(&member(Belongs::Joined { replica: ReplicaId(7), founders: 3 }));
         let ids = [1, 2, 3].map(|number: u8| Uuid([number; 16]).to_string());
         for (from, to, part) in [
             (

@@ -65,9 +65,12 @@ mod tests {
             leader_epoch,
             replicas,
             isr,
+            adding: [].into(),
+            removing: [].into(),
             partition_epoch: 0,
             replica_ids,
             founders: 2,
+            has_group: true,
         };
         let of = |broker| Leadership::of(&partition, BrokerId(broker));
         assert_eq!([1, 2, 3].map(|broker| of(broker).role), [Role::Leader, Role::Follower, Role::None]);

@@ -10,6 +10,7 @@
 //! What a replica is to its partition (leader, follower, none) is known here alone: a handler asks for the partition to
 //! lead ([`Partitions::led`]), and is told so, or told off with Kafka's code for it. The log knows nothing of it.
 
+mod commits;
 mod error;
 mod leadership;
 mod partitions;
@@ -17,24 +18,24 @@ pub mod placement;
 mod route;
 
 use std::cell::Cell;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{self, Poll};
 
 use bytes::Bytes;
 use corelog_io::sync::Source;
+use corelog_replicas::{Led, Replica};
 use corelog_storage::{
-    AppendBatch, AppendError, BatchKind, Durable, EpochEnd, Log, LogId, LogStats, Read, ReadError,
-    StorageError,
+    AppendBatch, AppendError, BatchKind, EpochEnd, Log, LogId, LogStats, Read, ReadError, StorageError,
 };
 use corelog_wire::ErrorCode;
 
+use commits::Commits;
+pub use commits::{Acks, Committed};
 pub use error::{Refusal, append_refusal};
 pub use leadership::{Leadership, Role};
 pub use partitions::Partitions;
 pub use route::{Route, Router};
 
-use crate::ids::LeaderEpoch;
+use crate::ids::{BrokerId, LeaderEpoch};
 
 /// How much of a partition a reader sees (KIP-98).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,7 @@ impl Isolation {
 pub struct Partition {
     log: Rc<Log>,
     leadership: Cell<Leadership>,
+    commits: Commits,
 }
 
 /// Which offset is looked for.
@@ -89,14 +91,16 @@ pub struct Appended {
     pub committed: Committed,
 }
 
-/// Completes when a batch may be acknowledged: when it is committed. While a partition has one replica, that is when it is on
-/// stable storage, and what `acks` asks for makes no difference: "the leader has it" and "all have it" are one statement.
-/// Where the topic has write caching, it is at once.
-pub struct Committed(Option<Durable>);
-
 impl Partition {
-    fn new(log: Rc<Log>, leadership: Leadership) -> Rc<Partition> {
-        Rc::new(Partition { log, leadership: Cell::new(leadership) })
+    fn new(log: Rc<Log>, leadership: Leadership, commits: Commits) -> Rc<Partition> {
+        Rc::new(Partition { log, leadership: Cell::new(leadership), commits })
+    }
+
+    /// Of one replica, for who needs no more of it.
+    #[cfg(test)]
+    pub fn alone(log: Rc<Log>, epoch: i32) -> Rc<Partition> {
+        let leadership = Leadership { role: Role::Leader, epoch: LeaderEpoch(epoch), leader: None };
+        Partition::new(log, leadership, Commits::default())
     }
 
     pub fn id(&self) -> LogId {
@@ -121,9 +125,37 @@ impl Partition {
     /// Whether the partition may be asked as its leader, by a client that takes `epoch` for the leader's (-1: does not say).
     ///
     /// A log that was found damaged at the start knows less than it told clients before: nothing it says may reach them.
+    ///
+    /// A leader whose group may have another by now is not asked: what it has committed may not be all.
     pub fn check_leader(&self, epoch: i32) -> Result<(), ErrorCode> {
         self.leadership.get().check(epoch)?;
+        if !self.commits.may_lead(self.id()) {
+            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
+        }
         self.check_sound()
+    }
+
+    /// Whether it is one of several replicas, or was.
+    pub fn has_group(&self) -> bool {
+        self.commits.has_group()
+    }
+
+    /// Its replica, if it is one of a group and open.
+    pub fn replica(&self) -> Option<&Rc<Replica>> {
+        self.commits.replica()
+    }
+
+    /// Its group goes on with this replica.
+    fn set_replica(&self, replica: Rc<Replica>) {
+        self.commits.set_replica(replica);
+    }
+
+    /// Who leads its group has changed. `leader`: that one's broker. True: this replica leads from now on, or no more.
+    fn set_led(&self, led: Led, leader: Option<BrokerId>) -> bool {
+        let role = if led.serves { Role::Leader } else { Role::Follower };
+        let was = self.leadership.get();
+        self.set_leadership(Leadership { role, epoch: LeaderEpoch(led.term.0), leader });
+        was.role != role || (role == Role::Leader && was.epoch.0 != led.term.0)
     }
 
     pub fn check_sound(&self) -> Result<(), ErrorCode> {
@@ -173,16 +205,28 @@ impl Partition {
 
     /// Fixes the order of a client's batch, as the leader. In the epoch in which it is asked: should another have begun when
     /// its turn comes, the log refuses it.
-    pub async fn append(&self, batch: Bytes) -> Result<Appended, Refusal> {
+    pub async fn append(&self, batch: Bytes, acks: Acks) -> Result<Appended, Refusal> {
         self.leadership.get().check(-1)?;
-        let batch =
-            AppendBatch { bytes: batch, kind: BatchKind::Client, leader_epoch: self.leader_epoch().0 };
-        let appended = self.log.append(batch).await.map_err(|error: AppendError| append_refusal(&error))?;
+        let appended = self.append_in(self.leader_epoch(), BatchKind::Client, batch, acks).await;
+        appended.map_err(|error| append_refusal(&error))
+    }
+
+    /// As [`Partition::append`], in the epoch in which it is asked.
+    pub async fn append_in(
+        &self,
+        epoch: LeaderEpoch,
+        kind: BatchKind,
+        bytes: Bytes,
+        acks: Acks,
+    ) -> Result<Appended, AppendError> {
+        let mut appended = self.log.append(AppendBatch { bytes, kind, leader_epoch: epoch.0 }).await?;
+        // Only clients may say that they would rather not wait.
+        appended.cached &= kind == BatchKind::Client;
         Ok(Appended {
             base_offset: appended.base_offset,
             log_start_offset: appended.log_start_offset,
             duplicate_of: appended.duplicate.then_some(appended.max_timestamp),
-            committed: Committed((!appended.cached).then_some(appended.durable)),
+            committed: self.commits.of(appended, epoch, acks),
         })
     }
 
@@ -264,21 +308,13 @@ impl Partition {
     }
 
     /// For the coordinator whose state the partition holds, if this broker leads it: it reads and writes as the leader.
-    pub fn coordinators(&self) -> Option<(Rc<Log>, LeaderEpoch)> {
+    pub fn coordinators(self: &Rc<Self>) -> Option<(Rc<Partition>, LeaderEpoch)> {
         let Leadership { role, epoch, .. } = self.leadership.get();
-        (role == Role::Leader).then(|| (self.log.clone(), epoch))
+        (role == Role::Leader).then(|| (self.clone(), epoch))
     }
-}
 
-impl Future for Committed {
-    type Output = Result<(), Refusal>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let Some(durable) = &mut self.0 else { return Poll::Ready(Ok(())) };
-        Pin::new(durable).poll(cx).map_err(|error: StorageError| Refusal {
-            code: ErrorCode::KAFKA_STORAGE_ERROR,
-            message: error.to_string(),
-        })
+    pub fn log_end_offset(&self) -> i64 {
+        self.log.log_end_offset()
     }
 }
 

@@ -5,17 +5,23 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use corelog_storage::{HashLogId, LogConfig, LogId, ShardStorage, StorageError};
+use corelog_io::{Queue, spawn};
+use corelog_replicas::{Led, Opening};
+use corelog_storage::{CommitMode, HashLogId, LogConfig, LogId, ShardStorage, StorageError};
 use corelog_wire::ErrorCode;
 
+use super::commits::Commits;
 use super::{Leadership, Partition, Role};
+use crate::cluster::Member;
 use crate::controller::image::PartitionImage;
-use crate::controller::{TopicImage, View};
+use crate::controller::{Image, TopicImage, View};
 use crate::ids::BrokerId;
 
 pub struct Partitions {
     broker: BrokerId,
     storage: Rc<ShardStorage>,
+    /// Of a broker of a cluster: what groups are opened with.
+    member: Option<Rc<Member>>,
     view: Rc<RefCell<Arc<View>>>,
     /// Those that were asked for since the start.
     open: RefCell<HashMap<LogId, Rc<Partition>, HashLogId>>,
@@ -23,8 +29,13 @@ pub struct Partitions {
 
 impl Partitions {
     /// `broker`: this one; `view`: of the metadata, as they are at each moment.
-    pub fn new(broker: BrokerId, storage: Rc<ShardStorage>, view: Rc<RefCell<Arc<View>>>) -> Partitions {
-        Partitions { broker, storage, view, open: RefCell::default() }
+    pub fn new(
+        broker: BrokerId,
+        storage: Rc<ShardStorage>,
+        member: Option<Rc<Member>>,
+        view: Rc<RefCell<Arc<View>>>,
+    ) -> Partitions {
+        Partitions { broker, storage, member, view, open: RefCell::default() }
     }
 
     /// The replica that this shard has of a partition, whatever it is to it.
@@ -40,10 +51,91 @@ impl Partitions {
         if leadership.role == Role::None {
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
-        let log = self.storage.log(id, &topic.name, log_config(&view, topic, id));
-        let partition = Partition::new(log, leadership);
+        let partition = match &self.member {
+            Some(member) if found.has_group => self.open_in_group(member, &view, topic, id, found)?,
+            _ => {
+                let log = self.storage.log(id, &topic.name, log_config(&view, topic, id, CommitMode::Alone));
+                Partition::new(log, leadership, Commits::default())
+            }
+        };
         self.open.borrow_mut().insert(id, partition.clone());
         Ok(partition)
+    }
+
+    /// One of several replicas: who leads it its group says.
+    fn open_in_group(
+        &self,
+        member: &Rc<Member>,
+        view: &View,
+        topic: &TopicImage,
+        id: LogId,
+        found: &PartitionImage,
+    ) -> Result<Rc<Partition>, ErrorCode> {
+        let opening = member.opening(&view.image, id, found).ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
+        let log = self.storage.log(id, &topic.name, log_config(view, topic, id, CommitMode::Quorum));
+        let partition = Partition::new(log, self.at_first(found), Commits::in_group(member.replicas.clone()));
+        self.open_replica(member, &partition, opening, found);
+        Ok(partition)
+    }
+
+    /// What is known of who leads before the group has said anything.
+    fn at_first(&self, found: &PartitionImage) -> Leadership {
+        let leader = found.leader.filter(|leader| *leader != self.broker);
+        Leadership { role: Role::Follower, epoch: found.leader_epoch, leader }
+    }
+
+    /// A partition that had one replica is to have several.
+    fn join_group(
+        &self,
+        member: &Rc<Member>,
+        partition: &Rc<Partition>,
+        image: &Image,
+        found: &PartitionImage,
+    ) {
+        let Some(opening) = member.opening(image, partition.id(), found) else { return };
+        let config = LogConfig { commit: CommitMode::Quorum, ..partition.log.config() };
+        partition.log.set_config(config);
+        partition.commits.join_group(member.replicas.clone());
+        partition.set_leadership(self.at_first(found));
+        self.open_replica(member, partition, opening, found);
+    }
+
+    fn open_replica(
+        &self,
+        member: &Rc<Member>,
+        partition: &Rc<Partition>,
+        opening: Opening,
+        found: &PartitionImage,
+    ) {
+        let is_preferred = found.replicas.first() == Some(&self.broker);
+        let (member, opened, view) = (member.clone(), partition.clone(), self.view.clone());
+        spawn(Queue::Control, async move {
+            let id = opened.id();
+            let Some(replica) = member.open(opened.log.clone(), opening, is_preferred).await else { return };
+            opened.set_replica(replica);
+            if opened.is_deleted() {
+                return member.replicas.close(id);
+            }
+            // Meanwhile they may have moved.
+            let image = view.borrow().image.clone();
+            let topic = image.topic_by_id(id.topic);
+            if let Some(found) = topic.and_then(|topic| topic.partition(id.partition)) {
+                member.replicas.set_places(id, member.places(&image, id, found));
+            }
+        })
+        .detach();
+    }
+
+    /// Who leads a partition's group has changed. True: this replica leads from now on, or no more.
+    pub fn led_in_group(&self, id: LogId, led: Led) -> bool {
+        let Some(partition) = self.opened(id) else { return false };
+        let view = self.view.borrow();
+        let image = view.image.topic_by_id(id.topic).and_then(|topic| topic.partition(id.partition));
+        let broker = |replica| {
+            let found = image?.replicas_with_ids().find(|(id, _)| *id == replica);
+            found.map(|(_, broker)| broker)
+        };
+        partition.set_led(led, led.leader.and_then(broker))
     }
 
     /// The partition, to be asked as its leader by a client that takes `epoch` for the leader's (-1: it does not say).
@@ -62,10 +154,21 @@ impl Partitions {
         self.open.borrow().values().cloned().collect()
     }
 
-    /// Who leads a partition may have changed.
-    pub fn follow_leadership(&self, id: LogId, image: &PartitionImage) {
-        if let Some(partition) = self.opened(id) {
-            partition.set_leadership(Leadership::of(image, self.broker));
+    /// Who leads a partition may have changed, or where its replicas are.
+    pub fn follow(&self, id: LogId, image: &Image, found: &PartitionImage) {
+        let Some(partition) = self.opened(id) else {
+            if found.has_group {
+                // It has to take part, whoever asks for it or not. Where this broker has none of it, there is nothing to open.
+                let _none = self.get(id);
+            }
+            return;
+        };
+        match &self.member {
+            Some(member) if partition.has_group() => {
+                member.replicas.set_places(id, member.places(image, id, found));
+            }
+            Some(member) if found.has_group => self.join_group(member, &partition, image, found),
+            _ => partition.set_leadership(Leadership::of(found, self.broker)),
         }
     }
 
@@ -73,19 +176,24 @@ impl Partitions {
     pub fn configure(&self, partition: &Partition) {
         let (view, id) = (self.view.borrow(), partition.id());
         if let Some(topic) = view.image.topic_by_id(id.topic) {
-            partition.log.set_config(log_config(&view, topic, id));
+            let commit = partition.log.config().commit;
+            partition.log.set_config(log_config(&view, topic, id, commit));
         }
     }
 
     /// Takes a partition of a deleted topic out, here and now; what is returned removes its files.
     pub fn delete(&self, id: LogId) -> impl Future<Output = Result<(), StorageError>> + use<> {
-        self.open.borrow_mut().remove(&id);
+        let opened = self.open.borrow_mut().remove(&id);
+        if let Some(member) = self.member.as_ref().filter(|_| opened.is_some_and(|opened| opened.has_group()))
+        {
+            member.replicas.close(id);
+        }
         self.storage.delete(id)
     }
 }
 
-fn log_config(view: &View, topic: &TopicImage, id: LogId) -> LogConfig {
-    view.config(topic).log_config(seed(id))
+fn log_config(view: &View, topic: &TopicImage, id: LogId, commit: CommitMode) -> LogConfig {
+    LogConfig { commit, ..view.config(topic).log_config(seed(id)) }
 }
 
 /// Tells partitions apart where chance should.

@@ -32,11 +32,11 @@ async fn open() -> (Rc<ShardStorage>, Rc<Partition>) {
     let storage = ShardStorage::open(config, Recovered::merge([recovered])).await.unwrap();
     storage.settle_recovery();
     let log = storage.log(LogId { topic: Uuid([7; 16]), partition: 0 }, "t", LogConfig::default());
-    (storage, Partition::new(log, led_by(1, 5)))
+    (storage, Partition::new(log, led_by(1, 5), Commits::default()))
 }
 
 async fn appended(partition: &Partition) -> Result<i64, ErrorCode> {
-    let appended = partition.append(batch()).await.map_err(|refusal| refusal.code)?;
+    let appended = partition.append(batch(), Acks::All).await.map_err(|refusal| refusal.code)?;
     appended.committed.await.map_err(|refusal| refusal.code)?;
     Ok(appended.base_offset)
 }

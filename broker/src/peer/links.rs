@@ -163,6 +163,11 @@ impl Links {
         links.entry(peer).or_insert_with(|| link::start(&self.local, peer));
     }
 
+    /// The incarnation of this peer that there is a link with.
+    pub fn stands_with(&self, peer: PeerId) -> Option<Incarnation> {
+        self.local.links.borrow().get(&peer)?.incarnation()
+    }
+
     /// There is nothing more to say to it. Nothing more of it is told, its disconnection neither.
     pub fn forget(&self, peer: PeerId) {
         let link = self.local.links.borrow_mut().remove(&peer);

@@ -118,7 +118,7 @@ impl World {
         let cores = config.cores.len();
         let (report, reports) = mpsc::channel();
         let (seeds, controls) =
-            Seed::for_cores(Arc::new(settings), Arc::new(config), identity, move |message| {
+            Seed::for_cores(Arc::new(settings), Arc::new(config), identity, None, move |message| {
                 let _ = report.send(message);
             })
             .expect("the listeners' addresses are numbers");

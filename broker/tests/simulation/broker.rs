@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use corelog_broker::admin::Scraper;
+use corelog_broker::cluster::MemberPlan;
 use corelog_broker::identity::Identity;
 use corelog_broker::server::{self, Report, Seed, ShardControl};
 use corelog_io::sim::{Process, Sim};
@@ -63,17 +64,23 @@ impl Broker {
         SocketAddr::new(self.machine.ip(), PORT)
     }
 
-    /// Starts the process. The data directory and who it belongs to are the main thread's affair in production, and
-    /// given here.
+    /// Starts the process, of a broker that is alone. The data directory and who it belongs to are the main thread's affair in
+    /// production, and given here.
     pub fn start(&mut self, plan: &Plan, cores: usize) {
-        let (settings, config) = plan.config(self.machine.ip(), cores);
+        let identity = Identity::alone("simulated-cluster-aaaa".into(), 1, Uuid([7; 16]));
+        self.start_as(plan, cores, identity, None);
+    }
+
+    /// The same of a broker of a cluster, or of one.
+    pub fn start_as(&mut self, plan: &Plan, cores: usize, identity: Identity, member: Option<MemberPlan>) {
+        let peer = member.as_ref().map(|member| member.peer);
+        let (settings, config) = plan.config(self.machine.ip(), cores, identity.node_id, peer);
         self.request_bytes_max = plan.request_bytes_max(&config, cores);
         if let Some(more) = plan.descriptors {
             self.machine.set_descriptor_limit(32 + 60 * cores + more);
         }
-        let identity = Identity::alone("simulated-cluster-aaaa".into(), config.node_id, Uuid([7; 16]));
         let (report, reports) = mpsc::channel();
-        let (seeds, controls) = Seed::for_cores(settings, config, identity, move |message| {
+        let (seeds, controls) = Seed::for_cores(settings, config, identity, member, move |message| {
             let _ = report.send(message);
         })
         .expect("the listeners' addresses are numbers");

@@ -1,11 +1,11 @@
 //! What one seed does: settings, how much of what work, and which faults strike.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corelog_broker::config::{BrokerConfig, Machine, StaticConfig, request_bytes_max};
+use corelog_broker::config::{BrokerConfig, Endpoint, Machine, StaticConfig, request_bytes_max};
 use corelog_broker::settings::Settings;
 use corelog_io::Dice;
 
@@ -210,10 +210,17 @@ impl Plan {
 
     /// The broker's settings and config on `cores` cores. The journal and the budgets are made far smaller than a
     /// person may, so that a short run fills them.
-    pub fn config(&self, ip: IpAddr, cores: usize) -> (Arc<Settings>, Arc<BrokerConfig>) {
-        let listen = format!("{ip}:{PORT}");
+    pub fn config(
+        &self,
+        ip: IpAddr,
+        cores: usize,
+        node_id: i32,
+        peer: Option<SocketAddr>,
+    ) -> (Arc<Settings>, Arc<BrokerConfig>) {
+        let (listen, node_id) = (format!("{ip}:{PORT}"), node_id.to_string());
         let fixed = StaticConfig::of([
             ("listen", listen.as_str()),
+            ("node.id", node_id.as_str()),
             ("auto.create.topics.enable", if self.auto_create { "true" } else { "false" }),
             ("offsets.topic.num.partitions", "3"),
             ("group.initial.rebalance.delay.ms", "100"),
@@ -231,7 +238,10 @@ impl Plan {
         let none = Default::default();
         let mut config = settings.broker(&none, &none).expect("the settings are sound");
         config.data_dir = PathBuf::from(DATA_DIR);
-        config.memory_bytes = self.memory_bytes;
+        // What others send takes room of its own.
+        let for_peers = if peer.is_some() { (64 << 20) * cores as u64 } else { 0 };
+        config.memory_bytes = self.memory_bytes.max(for_peers);
+        config.peer = peer.map(|peer| Endpoint { host: peer.ip().to_string(), port: peer.port() });
         config.fetch_sessions_max = self.fetch_sessions_max;
         config.metadata_bytes_between_snapshots = self.metadata_bytes;
         config.storage.journal_file_bytes = self.journal_file_bytes;

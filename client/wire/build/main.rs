@@ -1,4 +1,4 @@
-//! Turns `schema/*.txt` into Rust: `OUT_DIR/{messages,broker_calls,coordinator_records,consumer_protocol,metadata_records,apis,cases}.rs`.
+//! Turns `schema/*.txt` into Rust: in `OUT_DIR` `messages.rs`, `apis.rs`, `cases.rs`, and a file for each family of records.
 //! The language is described in `schema/README.md`.
 
 mod check;

@@ -30,6 +30,7 @@
 mod api_key;
 mod error;
 mod error_code;
+mod framed;
 mod header;
 mod leader_hint;
 mod reader;
@@ -38,6 +39,7 @@ mod uuid;
 mod writer;
 
 pub mod broker_calls;
+pub mod cluster_changes;
 pub mod consumer_protocol;
 pub mod coordinator_records;
 pub mod fetch;

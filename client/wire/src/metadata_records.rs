@@ -1,79 +1,19 @@
-//! The records of the controller's log, in Kafka's own schemas and framing: variable-length integers for the version of the
-//! frame (1), the type of the record and its version, then the record.
+//! The records of the controller's log, in Kafka's own schemas and framing: `framed.rs`.
 
-use crate::messages::Message;
-use crate::{DecodeError, DecodeFault, EncodeError, Reader, Writer};
-use bytes::Bytes;
+use crate::framed::framed_records;
 
 include!(concat!(env!("OUT_DIR"), "/metadata_records.rs"));
 
-const FRAME_VERSION: u32 = 1;
-
-macro_rules! kinds {
-    ($($kind:ident)*) => {
-        #[derive(Clone, Debug, PartialEq)]
-        pub enum MetadataRecord {
-            $($kind($kind),)*
-        }
-
-        $(impl From<$kind> for MetadataRecord {
-            fn from(record: $kind) -> Self {
-                MetadataRecord::$kind(record)
-            }
-        })*
-
-        impl MetadataRecord {
-            /// Types that are not known here are [`DecodeFault::UnknownKey`].
-            pub fn from_bytes(bytes: Bytes) -> Result<Self, DecodeError> {
-                let mut r = Reader::new(bytes);
-                let (kind, version) = read_frame(&mut r)?;
-                let record = match kind {
-                    $($kind::RECORD_KEY => MetadataRecord::$kind($kind::decode(&mut r, version)?),)*
-                    _ => return Err(r.fault("MetadataRecord.kind", DecodeFault::UnknownKey(kind.into()))),
-                };
-                r.finish("MetadataRecord")?;
-                Ok(record)
-            }
-
-            /// In the newest version of the record.
-            pub fn to_bytes(&self) -> Result<Bytes, EncodeError> {
-                let mut w = Writer::new();
-                w.uvarint(FRAME_VERSION);
-                match self {
-                    $(MetadataRecord::$kind(record) => {
-                        w.uvarint($kind::RECORD_KEY as u32);
-                        w.uvarint($kind::MAX_VERSION as u32);
-                        record.encode(&mut w, $kind::MAX_VERSION)?;
-                    })*
-                }
-                Ok(w.into_bytes())
-            }
-        }
-    };
-}
-
-kinds!(
-    TopicRecord PartitionRecord PartitionChangeRecord ConfigRecord RemoveTopicRecord ProducerIdsRecord FeatureLevelRecord
-    RegisterBrokerRecord UnregisterBrokerRecord
+framed_records!(
+    MetadataRecord: TopicRecord PartitionRecord PartitionChangeRecord ConfigRecord RemoveTopicRecord ProducerIdsRecord
+    FeatureLevelRecord RegisterBrokerRecord UnregisterBrokerRecord
 );
-
-/// The record's type and version.
-fn read_frame(r: &mut Reader) -> Result<(i16, i16), DecodeError> {
-    let frame = r.uvarint("MetadataRecord.frame_version")?;
-    if frame != FRAME_VERSION {
-        return Err(r.fault("MetadataRecord.frame_version", DecodeFault::UnknownKey(frame.into())));
-    }
-    let mut small = |field| {
-        let value = r.uvarint(field)?;
-        i16::try_from(value).map_err(|_| r.fault(field, DecodeFault::UnknownKey(value.into())))
-    };
-    Ok((small("MetadataRecord.kind")?, small("MetadataRecord.version")?))
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Str, Uuid};
+    use crate::{DecodeFault, Str, Uuid};
+    use bytes::Bytes;
 
     /// The bytes are those that Kafka 4.3.1 writes for the same values.
     #[test]

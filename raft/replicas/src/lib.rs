@@ -274,6 +274,11 @@ impl Replicas {
         self.driver.borrow().may_lead(now, group_of(log))
     }
 
+    /// Has this replica stand for election, if it hears no leader.
+    pub fn campaign(&self, log: LogId) -> Result<(), corelog_raft::NotDone> {
+        self.drive(|driver, now| driver.campaign(now, group_of(log)))
+    }
+
     /// Hands the leadership to another replica, if it is one and can take it.
     pub fn transfer(&self, log: LogId, to: ReplicaId) -> Result<(), corelog_raft::NotDone> {
         self.drive(|driver, now| driver.transfer(now, group_of(log), to))

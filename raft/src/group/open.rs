@@ -61,12 +61,21 @@ impl Group {
             group.begin_change(index, &bytes)?;
         }
         group.absorb(Payloads::None)?;
+        if group.is_new() {
+            // Whatever is promised is said with a term, which is durable first.
+            group.clock.promised_until = now;
+        }
         if group.stands_alone() {
             // Nobody else could have been elected: no reason to wait.
             group.clock.election_due = now;
             group.tick(now)?;
         }
         Ok(group)
+    }
+
+    /// It has never heard of a term.
+    fn is_new(&self) -> bool {
+        self.leadership.term == Term(0) && self.next_index() == RaftIndex(0)
     }
 }
 

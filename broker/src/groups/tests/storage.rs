@@ -13,6 +13,8 @@ use corelog_wire::Uuid;
 
 use super::*;
 use crate::coordinator::StorageLog;
+use crate::ids::LeaderEpoch;
+use crate::partition::Partition;
 
 const DIR: &str = "/data";
 const GROUPS: [&str; 6] = ["g0", "g1", "g2", "g3", "g4", "g5"];
@@ -33,7 +35,14 @@ async fn open() -> (Rc<ShardStorage>, Rc<GroupPartition<StorageLog>>) {
     let log = storage.log(id, "__consumer_offsets", log_config);
     storage.settle_recovery();
     let settings = super::settings(super::config());
-    (storage, Rc::new(GroupPartition::start(3, StorageLog::new(log, 5, Rc::default()), settings)))
+    (
+        storage,
+        Rc::new(GroupPartition::start(
+            3,
+            StorageLog::new(Partition::alone(log, 5), LeaderEpoch(5), Rc::default()),
+            settings,
+        )),
+    )
 }
 
 /// What the clients know, outside of the process.

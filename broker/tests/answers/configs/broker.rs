@@ -321,6 +321,8 @@ const CASES: &[(&str, Show)] = &[
         }),
     ),
     ("corelog.admin", Elsewhere),
+    ("auto.leader.rebalance.enable", Elsewhere),
+    ("min.insync.replicas", Elsewhere),
     ("corelog.peer", Elsewhere),
     ("corelog.seeds", Elsewhere),
     ("corelog.log.level", Elsewhere),

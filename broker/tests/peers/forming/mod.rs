@@ -179,7 +179,7 @@ pub fn counted_and_away(seed: u64, is_wiped: bool) {
         story.start(away, story.seeds());
         assert!(story.all_form(HEALED_MAX).await, "they do not come together");
         let Some(Life::Member(identity)) = story.life(away) else { panic!("it is none") };
-        assert_eq!(matches!(identity.belongs, Belongs::Joined(_)), is_wiped);
+        assert_eq!(matches!(identity.belongs, Belongs::Joined { .. }), is_wiped);
     });
 }
 

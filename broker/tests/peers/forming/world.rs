@@ -44,6 +44,7 @@ pub struct Machine {
 
 /// What a controller knows.
 struct Cluster {
+    founders: u32,
     /// The directory at each address that counts for a majority.
     voters: BTreeMap<String, Uuid>,
     brokers: BTreeMap<Uuid, (i32, ReplicaId)>,
@@ -163,6 +164,7 @@ impl World {
             return;
         };
         let cluster = || Cluster {
+            founders: founders.len() as u32,
             voters: founders.iter().map(|founder| (founder.peer.to_string(), founder.directory)).collect(),
             brokers: founders
                 .iter()
@@ -194,7 +196,8 @@ impl World {
         let next = cluster.brokers.len() as u64 + 1;
         let ids = (next as i32 + 100, ReplicaId(next));
         let (node_id, replica) = *cluster.brokers.entry(request.directory).or_insert(ids);
-        JoinAnswer::Joined { cluster_id: own.cluster_id.clone(), node_id, replica }
+        let founders = cluster.founders;
+        JoinAnswer::Joined { cluster_id: own.cluster_id.clone(), node_id, replica, founders }
     }
 
     /// What is written on a machine's disk.
@@ -223,7 +226,7 @@ impl World {
                     assert!(is_own, "machine {number} has the place of another");
                     founders.iter().for_each(|founder| has(founder.replica, founder.directory));
                 }
-                Belongs::Joined(replica) => has(*replica, identity.directory),
+                Belongs::Joined { replica, .. } => has(*replica, identity.directory),
                 Belongs::Alone => panic!("nobody founds alone"),
             }
         }

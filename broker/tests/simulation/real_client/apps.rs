@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,13 +16,11 @@ use super::plan::{
 use super::truth::{Awake, SLACK, Truth};
 use crate::shared::below;
 
-/// A client whose producers and consumers are gone keeps its shared connections: to the bootstrap address, and to the broker by its id.
-const SHARED_CONNECTIONS: usize = 2;
-
 pub struct Shared {
     pub plan: Plan,
     pub truth: RefCell<Truth>,
-    pub address: SocketAddr,
+    /// Where the brokers are.
+    pub bootstrap: String,
     /// Nothing strikes any more, and programs behave.
     pub calm: Cell<bool>,
     pub stop: Cell<bool>,
@@ -91,7 +88,7 @@ impl App {
     }
 
     pub async fn connect(&self) -> Option<Client> {
-        let connecting = Client::connect(client_config(self.shared.address, self.plan().request_timeout));
+        let connecting = Client::connect(client_config(&self.shared.bootstrap, self.plan().request_timeout));
         match self.within(API_TIMEOUT, "connect", connecting).await {
             Ok(client) => Some(client),
             Err(error) => {
@@ -106,10 +103,9 @@ impl App {
     pub async fn check_leftovers(&self) {
         sleep(CLOSE_TIMEOUT.max(DELIVERY_TIMEOUT) + SLACK).await;
         let open = self.process.descriptors();
-        assert!(
-            open <= SHARED_CONNECTIONS,
-            "{open} connections are left of producers and consumers that are gone"
-        );
+        // A client keeps its shared connections: to each bootstrap address, and to each broker by its id.
+        let shared = 2 * self.plan().brokers;
+        assert!(open <= shared, "{open} connections are left of producers and consumers that are gone");
     }
 }
 

@@ -22,36 +22,41 @@ mod story;
 mod truth;
 mod world;
 
-use crate::setting;
+use crate::{Name, setting};
 use plan::Plan;
 
-fn run_seed(seed: u64) -> u64 {
-    struct Name(u64);
-    impl Drop for Name {
-        fn drop(&mut self) {
-            if std::thread::panicking() {
-                eprintln!("FAILED: real_client, seed {}", self.0);
-            }
-        }
+fn run_seed(name: &str, plan: Plan) -> u64 {
+    crate::show_log();
+    let _name = Name(format!("real_client::{name}, seed {}", plan.seed));
+    story::run(&plan)
+}
+
+fn run_seeds(name: &str, seeds: u64, plan: impl Fn(u64) -> Plan) {
+    if let Some(seed) = setting("SEED") {
+        run_seed(name, plan(seed));
+        return;
     }
-    let _name = Name(seed);
-    story::run(&Plan::from_seed(seed))
+    let first = setting("FIRST_SEED").unwrap_or(1);
+    for seed in first..first + setting("SEEDS").unwrap_or(seeds) {
+        run_seed(name, plan(seed));
+    }
 }
 
 #[test]
 fn programs() {
-    if let Some(seed) = setting("SEED") {
-        run_seed(seed);
-        return;
-    }
-    let first = setting("FIRST_SEED").unwrap_or(1);
-    for seed in first..first + setting("SEEDS").unwrap_or(20) {
-        run_seed(seed);
-    }
+    run_seeds("programs", 20, Plan::from_seed);
+}
+
+/// Three brokers, each partition on all of them.
+#[test]
+fn programs_of_a_cluster() {
+    run_seeds("programs_of_a_cluster", 10, Plan::of_cluster);
 }
 
 /// The same seed gives the same run, to the byte.
 #[test]
 fn runs_can_be_repeated() {
-    assert_eq!(run_seed(7), run_seed(7));
+    let again = |plan: fn(u64) -> Plan| run_seed("again", plan(7));
+    assert_eq!(again(Plan::from_seed), again(Plan::from_seed));
+    assert_eq!(again(Plan::of_cluster), again(Plan::of_cluster));
 }

@@ -17,6 +17,8 @@ pub const API_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
+    /// Of a cluster, if it is more than one.
+    pub brokers: usize,
     /// Partitions of each topic.
     pub topics: Vec<i32>,
     pub producers: Vec<ProducerPlan>,
@@ -82,6 +84,7 @@ impl Plan {
         let slow = Duration::from_millis(dice.pick(&[1, 1, 20]));
         Plan {
             seed,
+            brokers: 1,
             topics: (0..1 + dice.below(2)).map(|_| dice.pick(&[1, 2, 4])).collect(),
             producers: (0..1 + dice.below(2)).map(|_| producer(&mut dice)).collect(),
             groups: (0..1 + dice.below(2)).map(|_| group(&mut dice)).collect(),
@@ -92,6 +95,15 @@ impl Plan {
             pace: Duration::from_millis(dice.pick(&[20, 60, 200])),
             cores_max: 2,
         }
+    }
+
+    /// The same work, done by a cluster. What one broker has can be lost with it: nothing is promised of it.
+    pub fn of_cluster(seed: u64) -> Plan {
+        let mut plan = Plan { brokers: 3, ..Plan::from_seed(seed) };
+        for producer in plan.producers.iter_mut().filter(|one| one.promise == Promise::Delivered) {
+            producer.promise = Promise::Idempotent;
+        }
+        plan
     }
 }
 
@@ -104,7 +116,8 @@ pub fn group_name(group: usize) -> String {
 }
 
 /// Short times, so that a short life meets every limit.
-pub fn client_config(address: std::net::SocketAddr, request_timeout: Duration) -> ClientConfig {
+/// `bootstrap`: brokers to begin with.
+pub fn client_config(bootstrap: &str, request_timeout: Duration) -> ClientConfig {
     ClientConfig {
         connect_timeout: Duration::from_secs(1),
         request_timeout,
@@ -114,7 +127,7 @@ pub fn client_config(address: std::net::SocketAddr, request_timeout: Duration) -
         reconnect_backoff: Duration::from_millis(20),
         reconnect_backoff_max: Duration::from_millis(300),
         metadata_max_age: Duration::from_secs(5),
-        ..ClientConfig::new(&address.to_string())
+        ..ClientConfig::new(bootstrap)
     }
 }
 

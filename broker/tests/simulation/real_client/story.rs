@@ -5,11 +5,17 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use corelog_broker::cluster::MemberPlan;
+use corelog_broker::config::Endpoint;
+use corelog_broker::identity::{Belongs, Founder, Identity};
+use corelog_broker::peer::{BrokerId, Incarnation};
 use corelog_client::{
     Client, ConsumerConfig, ConsumerRecord, ErrorCode, NewTopic, OffsetReset, OffsetSpec, TopicPartition,
 };
 use corelog_io::Dice;
 use corelog_io::sim::{Process, Sim, SimConfig};
+use corelog_raft::ReplicaId;
+use corelog_wire::Uuid;
 
 use super::apps::{App, Shared, watch};
 use super::plan::{Plan, client_config, topic_name};
@@ -18,6 +24,8 @@ use super::{members, producers, world};
 use crate::broker::{Broker, Start};
 use crate::plan::Faults;
 
+/// Where brokers listen for each other.
+const PEER_PORT: u16 = 9192;
 /// How long a member may go on believing what is over, once nothing keeps it from hearing of it: as long as its session, and until it
 /// has asked again.
 const BELIEVES_MAX: Duration = Duration::from_secs(5);
@@ -44,7 +52,7 @@ struct Program {
 
 pub struct Story {
     sim: Sim,
-    broker: Broker,
+    brokers: Vec<Broker>,
     settings: crate::plan::Plan,
     programs: Vec<Program>,
     shared: Rc<Shared>,
@@ -75,7 +83,8 @@ impl Story {
             ..SimConfig::default()
         };
         let sim = Sim::with_config(plan.seed, config);
-        let broker = Broker::new(&sim);
+        let broker = |at| Broker::on(sim.process(&format!("broker {}", at + 1)));
+        let brokers: Vec<Broker> = (0..plan.brokers).map(broker).collect();
         let mut roles: Vec<Role> = (0..plan.producers.len()).map(Role::Producer).collect();
         for (group, it) in plan.groups.iter().enumerate() {
             roles.extend((0..it.members).map(|_| Role::Member(group)));
@@ -86,14 +95,18 @@ impl Story {
         let shared = Rc::new(Shared {
             plan: plan.clone(),
             truth: RefCell::new(Truth::new(BELIEVES_MAX)),
-            address: broker.address(),
+            bootstrap: brokers
+                .iter()
+                .map(|broker| broker.address().to_string())
+                .collect::<Vec<_>>()
+                .join(","),
             calm: Cell::default(),
             stop: Cell::default(),
             working: Cell::default(),
             heard: RefCell::default(),
         });
         let settings = crate::plan::Plan::from_seed(plan.seed, Faults::Network);
-        Story { sim, broker, settings, programs, shared, dice: Dice(plan.seed) }
+        Story { sim, brokers, settings, programs, shared, dice: Dice(plan.seed) }
     }
 
     fn note(&self, what: &str) {
@@ -107,12 +120,14 @@ impl Story {
 
     fn begin(&mut self) {
         self.note(&format!("{:?}", self.shared.plan));
-        self.start_broker();
-        let (address, plan) = (self.broker.address(), self.shared.plan.clone());
+        (0..self.brokers.len()).for_each(|at| self.start_broker(at));
+        self.await_brokers();
+        let shared = self.shared.clone();
         self.sim.block_on(async move {
-            let client = connect(address).await;
+            let (client, plan) = (connect(&shared.bootstrap).await, &shared.plan);
             for (topic, partitions) in plan.topics.iter().enumerate() {
                 let topic = NewTopic::new(topic_name(topic)).partitions(*partitions);
+                let topic = topic.replication(plan.brokers as i16);
                 // Asked again when an answer was lost.
                 match client.admin().create_topic(topic).await {
                     Err(error) if error.code() == Some(ErrorCode::TOPIC_ALREADY_EXISTS) => {}
@@ -123,11 +138,47 @@ impl Story {
         (0..self.programs.len()).for_each(|machine| self.start(machine));
     }
 
-    fn start_broker(&mut self) {
+    fn start_broker(&mut self, at: usize) {
         let cores = 1 + self.dice.below(self.shared.plan.cores_max) as usize;
-        self.note(&format!("the broker starts with {cores} cores"));
-        self.broker.start(&self.settings, cores);
-        assert_eq!(self.broker.await_ready(&self.sim), Start::Ready);
+        self.note(&format!("broker {} starts with {cores} cores", at + 1));
+        if self.brokers.len() == 1 {
+            return self.brokers[at].start(&self.settings, cores);
+        }
+        let (identity, member) = self.membership(at);
+        self.brokers[at].start_as(&self.settings, cores, identity, Some(member));
+    }
+
+    /// The brokers are as if they had founded their cluster.
+    fn membership(&self, at: usize) -> (Identity, MemberPlan) {
+        let peer = |broker: &Broker| SocketAddr::new(broker.machine.ip(), PEER_PORT);
+        let id = |at: usize| at as i32 + 1;
+        let founder = |(at, broker): (usize, &Broker)| Founder {
+            node_id: id(at),
+            directory: Uuid([id(at) as u8; 16]),
+            replica: ReplicaId(id(at) as u64),
+            peer: Endpoint { host: peer(broker).ip().to_string(), port: PEER_PORT },
+        };
+        let founders: Vec<Founder> = self.brokers.iter().enumerate().map(founder).collect();
+        let identity = Identity {
+            cluster_id: "simulated-cluster-aaaa".into(),
+            node_id: id(at),
+            directory: founders[at].directory,
+            belongs: Belongs::Founder(founders),
+        };
+        let known = self.brokers.iter().enumerate().map(|(at, broker)| (BrokerId(id(at)), peer(broker)));
+        let member = MemberPlan {
+            peer: peer(&self.brokers[at]),
+            incarnation: Incarnation(self.sim.random_u64()),
+            known: known.collect(),
+            seeds: Vec::new(),
+        };
+        (identity, member)
+    }
+
+    fn await_brokers(&self) {
+        for broker in &self.brokers {
+            assert_eq!(broker.await_ready(&self.sim), Start::Ready);
+        }
     }
 
     fn start(&self, machine: usize) {
@@ -178,52 +229,69 @@ impl Story {
     }
 
     fn strike_broker(&mut self, long: Duration) {
-        let kind = self.dice.below(6);
-        self.note(&format!("strike {kind} at the broker, for {long:?}"));
+        let at = self.dice.below(self.brokers.len() as u64) as usize;
+        let kind = self.dice.below(if self.brokers.len() == 1 { 6 } else { 8 });
+        self.note(&format!("strike {kind} at broker {}, for {long:?}", at + 1));
         match kind {
-            0 => self.broker.machine.crash(),
-            1 => self.broker.machine.kill(),
-            2 => self.broker.stop(&self.sim),
+            0 => self.brokers[at].machine.crash(),
+            1 => self.brokers[at].machine.kill(),
+            2 => self.brokers[at].stop(&self.sim),
             3 => {
-                self.broker.machine.pause();
+                self.brokers[at].machine.pause();
                 self.sim.run_for(long);
-                self.broker.machine.resume();
+                self.brokers[at].machine.resume();
             }
             4 => {
-                self.broker.machine.disk().stall(long);
+                self.brokers[at].machine.disk().stall(long);
                 self.sim.run_for(long);
             }
             // What is answered meanwhile is lost, or late.
-            _ => self.cut_all(long),
+            5 => self.cut_all(at, long),
+            _ => self.cut_from_brokers(at, long),
         }
         if kind < 3 {
             self.sim.run_for(long);
-            self.start_broker();
+            self.start_broker(at);
+            assert_eq!(self.brokers[at].await_ready(&self.sim), Start::Ready);
         }
     }
 
-    fn cut_all(&mut self, long: Duration) {
+    fn cut_all(&mut self, at: usize, long: Duration) {
+        let broker = self.brokers[at].machine.clone();
         for program in &self.programs {
-            self.sim.partition(&self.broker.machine, &program.process);
+            self.sim.partition(&broker, &program.process);
         }
         self.sim.run_for(long);
         for program in &self.programs {
             if self.dice.below(2) == 0 {
-                self.sim.reset_connections(&self.broker.machine, &program.process);
+                self.sim.reset_connections(&broker, &program.process);
             }
-            self.sim.heal(&self.broker.machine, &program.process);
+            self.sim.heal(&broker, &program.process);
         }
+    }
+
+    /// From one of them, or from all; programs reach it all the same.
+    fn cut_from_brokers(&mut self, at: usize, long: Duration) {
+        let others: Vec<usize> = (0..self.brokers.len()).filter(|other| *other != at).collect();
+        let cut = match self.dice.below(2) {
+            0 => others,
+            _ => vec![self.dice.pick(&others)],
+        };
+        let machine = |at: &usize| self.brokers[*at].machine.clone();
+        cut.iter().for_each(|other| self.sim.partition(&machine(&at), &machine(other)));
+        self.sim.run_for(long);
+        cut.iter().for_each(|other| self.sim.heal(&machine(&at), &machine(other)));
     }
 
     fn strike_program(&mut self, machine: usize, process: &Process, long: Duration) {
         let kind = self.dice.below(5);
         self.note(&format!("strike {kind} at program {machine}, for {long:?}"));
         match kind {
-            0 => self.sim.reset_connections(&self.broker.machine, process),
+            0 => self.brokers.iter().for_each(|one| self.sim.reset_connections(&one.machine, process)),
             1 | 2 => {
-                self.sim.partition(&self.broker.machine, process);
+                self.brokers.iter().for_each(|one| self.sim.partition(&one.machine, process));
                 self.sim.run_for(long);
-                self.sim.heal(&self.broker.machine, process);
+                self.brokers.iter().for_each(|one| self.sim.heal(&one.machine, process));
             }
             3 => {
                 process.pause();
@@ -320,10 +388,9 @@ impl Story {
     }
 
     fn judge(&mut self) {
-        let address = self.broker.address();
         for at in self.partitions() {
-            let of = at.clone();
-            let records = self.sim.block_on(async move { read_all(address, of).await });
+            let (bootstrap, of) = (self.shared.bootstrap.clone(), at.clone());
+            let records = self.sim.block_on(async move { read_all(&bootstrap, of).await });
             self.shared.truth.borrow_mut().judge(&at, &records);
         }
         let truth = self.shared.truth.borrow();
@@ -339,17 +406,17 @@ impl Story {
 }
 
 /// Connections may break at any time.
-async fn connect(address: SocketAddr) -> Client {
+async fn connect(bootstrap: &str) -> Client {
     loop {
-        match Client::connect(client_config(address, Duration::from_secs(2))).await {
+        match Client::connect(client_config(bootstrap, Duration::from_secs(2))).await {
             Ok(client) => return client,
             Err(error) => assert!(error.is_retriable(), "{error}"),
         }
     }
 }
 
-async fn read_all(address: SocketAddr, at: TopicPartition) -> Vec<ConsumerRecord> {
-    let client = connect(address).await;
+async fn read_all(bootstrap: &str, at: TopicPartition) -> Vec<ConsumerRecord> {
+    let client = connect(bootstrap).await;
     let config = ConsumerConfig { offset_reset: OffsetReset::Earliest, ..ConsumerConfig::default() };
     let consumer = client.consumer(config).expect("the config is sound");
     let listed = consumer.offsets(vec![(at.clone(), OffsetSpec::Latest)]).await.expect("an answer");

@@ -1,0 +1,77 @@
+//! Who leads partitions is decided by their groups, and reported: the metadata say what was heard last.
+
+use std::collections::BTreeMap;
+
+use corelog_wire::metadata_records::{MetadataRecord, PartitionChangeRecord};
+use corelog_wire::{ErrorCode, Uuid};
+
+use super::change::ChangeError;
+use super::image::{Image, PartitionImage};
+use super::reassign::settled;
+use crate::ids::{BrokerId, LeaderEpoch};
+
+/// Reports in one change, so that it fits one batch of the controller's log.
+pub const LEADERS_MAX: usize = 4096;
+
+/// Who leads a partition's group, and who is up with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Led {
+    pub topic: Uuid,
+    pub partition: i32,
+    pub leader: BrokerId,
+    pub epoch: LeaderEpoch,
+    pub isr: Vec<BrokerId>,
+    /// Its group has the replicas that are wanted, and no others.
+    pub settled: bool,
+}
+
+/// What is news of the reports. Those of partitions that are gone, of former leaders, and what is known is none.
+pub fn leaders(image: &Image, reports: Vec<Led>) -> Result<Vec<MetadataRecord>, ChangeError> {
+    if reports.len() > LEADERS_MAX {
+        return Err(ChangeError::new(
+            ErrorCode::INVALID_REQUEST,
+            format!("{} leaders in one report: there may be {LEADERS_MAX}", reports.len()),
+        ));
+    }
+    // Of several the last: who reports names each partition once.
+    let reports: BTreeMap<(Uuid, i32), Led> =
+        reports.into_iter().map(|led| ((led.topic, led.partition), led)).collect();
+    let known = |led: &Led| image.topic_by_id(led.topic)?.partition(led.partition).cloned();
+    let news = reports.into_values().filter_map(|led| news(&known(&led)?, &led));
+    Ok(news.collect())
+}
+
+fn news(known: &PartitionImage, led: &Led) -> Option<MetadataRecord> {
+    let is_replica = |broker: &BrokerId| known.replicas.contains(broker);
+    if !led.isr.iter().all(is_replica) || !led.isr.contains(&led.leader) {
+        return None;
+    }
+    let same_isr = in_order(&known.isr) == in_order(&led.isr);
+    let (is_newer, is_same) = (
+        led.epoch > known.leader_epoch,
+        led.epoch == known.leader_epoch && Some(led.leader) == known.leader && !same_isr,
+    );
+    // Of the leader that is known, or of a later one.
+    let settles = led.settled
+        && known.is_moving()
+        && (is_newer || (led.epoch == known.leader_epoch && Some(led.leader) == known.leader));
+    if !is_newer && !is_same && !settles {
+        return None;
+    }
+    let unchanged = PartitionChangeRecord::default();
+    let unchanged = if settles { settled(known, unchanged) } else { unchanged };
+    Some(MetadataRecord::PartitionChangeRecord(PartitionChangeRecord {
+        partition_id: led.partition,
+        topic_id: led.topic,
+        isr: (!same_isr).then(|| BrokerId::numbers(&led.isr)),
+        leader: if is_newer { led.leader.0 } else { unchanged.leader },
+        leader_epoch: if is_newer { led.epoch.0 } else { unchanged.leader_epoch },
+        ..unchanged
+    }))
+}
+
+fn in_order(brokers: &[BrokerId]) -> Vec<BrokerId> {
+    let mut brokers = brokers.to_vec();
+    brokers.sort_unstable();
+    brokers
+}
