@@ -111,7 +111,7 @@ impl Shard {
             Rc::clone(&sparing),
         );
         let limit = corelog_io::fs::descriptors_max();
-        let descriptors = Descriptors::share(limit, shards, storage.descriptors_kept());
+        let descriptors = Descriptors::share(limit, shards, storage.descriptors_kept(), member.is_some());
         Rc::new(Shard {
             id,
             shards,
@@ -393,6 +393,17 @@ impl Shard {
         }
         let (partition, epoch) = self.partitions.get(id).ok()?.coordinators()?;
         Some(StorageLog::new(partition, epoch, Rc::clone(&self.sparing)))
+    }
+
+    /// Whether what the coordinators of a partition of `__consumer_offsets` know is all that there is: not where another broker may
+    /// lead it by now, and coordinate.
+    pub fn may_coordinate(&self, index: i32) -> bool {
+        if self.member.is_none() {
+            return true;
+        }
+        let topic = self.view.borrow().image.topic(OFFSETS_TOPIC).map(|topic| topic.id);
+        let opened = topic.and_then(|topic| self.partitions.opened(LogId { topic, partition: index }));
+        opened.is_none_or(|partition| partition.check_leader(-1) != Err(ErrorCode::NOT_LEADER_OR_FOLLOWER))
     }
 
     pub fn owner(&self, log: LogId) -> ShardId {

@@ -109,6 +109,34 @@ impl Candidate {
         }
     }
 
+    /// What to do about a cluster that does not take this broker, where it is seen why: so many of its founders are somebody else
+    /// now that it can decide nothing.
+    pub fn lost(&self, round: &Round) -> Option<String> {
+        let (cluster_id, founders) = round.iter().find_map(|(_, said)| match said {
+            Ok(Status { standing: Standing::Member { cluster_id, founders }, .. })
+                if !founders.is_empty() =>
+            {
+                Some((cluster_id, founders))
+            }
+            _ => None,
+        })?;
+        let is_gone = |founder: &&Founder| match round.iter().find(|(seed, _)| *seed == founder.peer) {
+            // Who has entered the cluster is one of those that it has now.
+            Some((_, Ok(Status { standing: Standing::Member { .. }, .. }) | Err(_))) => false,
+            Some((_, Ok(status))) => status.directory != founder.directory,
+            None => founder.peer == self.peer && founder.directory != self.directory,
+        };
+        let gone: Vec<String> =
+            founders.iter().filter(is_gone).map(|founder| founder.peer.to_string()).collect();
+        (founders.len() - gone.len() <= founders.len() / 2).then(|| {
+            format!(
+                "cluster {cluster_id} was founded with data directories that are gone, of {}, and cannot decide anything without a \
+                 majority: put them back; or, if it has no data yet, begin all seeds with empty directories",
+                gone.join(", ")
+            )
+        })
+    }
+
     fn step_among_empty(&self, before: Option<&Round>, round: &Round) -> Step {
         let mut lines: Vec<String> =
             round.iter().filter_map(|(seed, said)| self.complaint(seed, said)).collect();

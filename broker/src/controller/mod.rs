@@ -9,6 +9,7 @@
 //!
 //! [`Shard::change`]: crate::shard::Shard::change
 
+mod balance;
 mod brokers;
 mod change;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod task;
 mod tests;
 mod view;
 
+pub use balance::{INTERNAL_REPLICAS, next_moves};
 pub use brokers::JoinRequest;
 pub use change::{
     Change, ChangeError, ConfigChange, NewTopic, PRODUCER_ID_BLOCK, Placement, ResourceKey,

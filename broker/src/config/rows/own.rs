@@ -58,6 +58,21 @@ pub(super) static ROWS: &[Spec] = &[
     )
     .bytes(),
     int(
+        "corelog.balance.moves.max",
+        "8",
+        Check::AtLeast(0),
+        "How many partitions of a cluster may have replicas on the move, so that all brokers have as much to do; 0 stops the balancing.",
+    )
+    .dynamic(),
+    long(
+        "corelog.balance.gone.after.ms",
+        "900000",
+        Check::AtLeast(-1),
+        "After how long a silent broker is gone for good, and others get replicas in its place; -1: never.",
+    )
+    .ms()
+    .dynamic(),
+    int(
         "corelog.metrics.partitions.max",
         "10000",
         Check::AtLeast(0),

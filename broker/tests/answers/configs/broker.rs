@@ -323,6 +323,8 @@ const CASES: &[(&str, Show)] = &[
     ("corelog.admin", Elsewhere),
     ("auto.leader.rebalance.enable", Elsewhere),
     ("min.insync.replicas", Elsewhere),
+    ("corelog.balance.moves.max", Elsewhere),
+    ("corelog.balance.gone.after.ms", Elsewhere),
     ("corelog.peer", Elsewhere),
     ("corelog.seeds", Elsewhere),
     ("corelog.log.level", Elsewhere),
