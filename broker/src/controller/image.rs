@@ -21,6 +21,9 @@ use crate::topic_name;
 pub const RESOURCE_TOPIC: i8 = 2;
 pub const RESOURCE_BROKER: i8 = 4;
 
+/// The config of a broker that is to be empty.
+pub(super) const DRAIN: &str = "corelog.drain";
+
 /// `leader` of a partition's change that leaves it as it is.
 const NO_LEADER_CHANGE: i32 = -2;
 
@@ -334,6 +337,13 @@ impl Image {
     /// The brokers that are there, by their ids.
     pub fn brokers_there(&self) -> impl Iterator<Item = &BrokerImage> {
         self.brokers.values().filter(|broker| !broker.fenced)
+    }
+
+    /// Whether a broker is to lead nothing and to have no replicas, as far as others can have them. It may have been told so at its
+    /// start: that others do not know.
+    pub fn is_draining(&self, broker: BrokerId) -> bool {
+        let (own, _) = self.broker_layers(broker.0);
+        own.get(DRAIN).is_some_and(|value| value == "true")
     }
 
     pub fn load(&self, broker: BrokerId) -> Load {
