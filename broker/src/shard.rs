@@ -283,7 +283,7 @@ impl Shard {
 
     /// Partitions whose leaders have changed are led, or followed, from now on; their replicas are where the image says. All of
     /// them where a broker has come: it may run other numbers of shards than it did.
-    async fn follow_partitions(&self, view: &View, delta: &Delta) {
+    async fn follow_partitions(self: &Rc<Self>, view: &View, delta: &Delta) {
         let all = self.member.as_ref().is_some_and(|member| self.may_open_all(member, view, delta));
         if all {
             for topic in view.image.topics() {
@@ -313,27 +313,36 @@ impl Shard {
         if delta.registered.is_empty() {
             return false;
         }
-        // What was said of it before was said of another life of its disk.
+        // What was said of it before may be of another life of its disk, or old: a replica that has moved away and come back since
+        // is not the one that it was.
         let own = view.image.brokers.get(&self.broker());
-        if own.is_some_and(|own| own.directory == self.identity.directory) {
+        let is_this_life = |own: &BrokerImage| {
+            own.directory == self.identity.directory && own.incarnation == member.plan.incarnation.0
+        };
+        if own.is_some_and(is_this_life) {
             member.set_known();
         }
         member.is_known()
     }
 
-    fn follow_partition(&self, view: &View, topic: &TopicImage, id: LogId) {
+    fn follow_partition(self: &Rc<Self>, view: &View, topic: &TopicImage, id: LogId) {
         if let Some(now) = topic.partition(id.partition) {
-            if self.member.is_some() && !now.replicas.contains(&self.broker()) {
-                // The metadata say so once its group has gone on without it.
-                if self.partitions.opened(id).is_some() {
-                    self.remove_replica(id);
-                }
-                return;
+            if self.member.is_some() && self.is_former(id, now) {
+                return self.remove_replica(id);
             }
             self.partitions.follow(id, &view.image, now);
             if now.has_group && self.member.is_some() {
                 self.steward.note(id);
             }
+        }
+    }
+
+    /// Whether what this broker has of a partition is not its replica. The metadata say so once its group has gone on without it.
+    fn is_former(&self, id: LogId, now: &PartitionImage) -> bool {
+        let Some(opened) = self.partitions.opened(id) else { return false };
+        match now.replicas_with_ids().find(|(_, broker)| *broker == self.broker()) {
+            Some((wanted, _)) => opened.replica().is_some_and(|replica| replica.id() != wanted),
+            None => true,
         }
     }
 
@@ -356,23 +365,20 @@ impl Shard {
         }
     }
 
-    /// A partition's group goes on without this replica: its data may go, unless the metadata say that it is one again.
-    pub fn replica_is_removed(self: &Rc<Self>, id: LogId) {
-        let image = self.image();
-        let found = image.topic_by_id(id.topic).and_then(|topic| topic.partition(id.partition));
-        let broker = self.broker();
-        let is_wanted = |found: &PartitionImage| found.wanted().any(|(_, wanted)| wanted == broker);
-        if found.is_some_and(is_wanted) {
-            return;
-        }
-        self.remove_replica(id);
-    }
-
-    fn remove_replica(&self, id: LogId) {
-        let removal = self.partitions.delete(id);
+    /// A partition's replica here is none any more, or another one under a new id: what it has goes. Not before the metadata say so:
+    /// until then its group may take it back as who it was, and it must still have what it had.
+    pub fn remove_replica(self: &Rc<Self>, id: LogId) {
+        let Some(removal) = self.partitions.remove(id) else { return };
+        let shard = self.clone();
         spawn(Queue::Background, async move {
             if let Err(error) = removal.await {
-                tracing::error!(log = %id, %error, "files of a replica that is not one any more stay");
+                return tracing::error!(log = %id, %error, "what is left of a replica that is none any more stays until the next start");
+            }
+            shard.partitions.is_removed(id);
+            // Meanwhile the metadata may have given this broker another.
+            let view = shard.view();
+            if let Some(topic) = view.image.topic_by_id(id.topic) {
+                shard.follow_partition(&view, topic, id);
             }
         })
         .detach();

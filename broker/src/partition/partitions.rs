@@ -1,13 +1,16 @@
 //! The partitions of a shard: those of which this broker has a replica, and which the shard owns.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use corelog_io::{Queue, spawn};
 use corelog_replicas::{Led, Opening};
-use corelog_storage::{CommitMode, HashLogId, LogConfig, LogId, ShardStorage, StorageError};
+use corelog_storage::{
+    AppendError, CommitMode, HashLogId, LogConfig, LogId, LogStart, NO_TERM, RaftIndex, ShardStorage,
+    StorageError,
+};
 use corelog_wire::ErrorCode;
 
 use super::commits::Commits;
@@ -25,6 +28,8 @@ pub struct Partitions {
     view: Rc<RefCell<Arc<View>>>,
     /// Those that were asked for since the start.
     open: RefCell<HashMap<LogId, Rc<Partition>, HashLogId>>,
+    /// Those whose replica here is none any more, and whose files are not gone yet.
+    going: RefCell<HashSet<LogId, HashLogId>>,
 }
 
 impl Partitions {
@@ -35,7 +40,7 @@ impl Partitions {
         member: Option<Rc<Member>>,
         view: Rc<RefCell<Arc<View>>>,
     ) -> Partitions {
-        Partitions { broker, storage, member, view, open: RefCell::default() }
+        Partitions { broker, storage, member, view, open: RefCell::default(), going: RefCell::default() }
     }
 
     /// The replica that this shard has of a partition, whatever it is to it.
@@ -43,6 +48,9 @@ impl Partitions {
         // Open are partitions that there are: a deleted topic's are taken out with it.
         if let Some(partition) = self.opened(id) {
             return Ok(partition);
+        }
+        if self.going.borrow().contains(&id) {
+            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
         let view = self.view.borrow();
         let topic = view.image.topic_by_id(id.topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
@@ -183,12 +191,37 @@ impl Partitions {
 
     /// Takes a partition of a deleted topic out, here and now; what is returned removes its files.
     pub fn delete(&self, id: LogId) -> impl Future<Output = Result<(), StorageError>> + use<> {
+        self.take_out(id);
+        self.storage.delete(id)
+    }
+
+    /// Takes a replica out that is none any more, here and now; what is returned empties its log and removes its files. The same
+    /// partition may come back: from the journal, too, nothing must come back with it. `None`: that is under way.
+    pub fn remove(&self, id: LogId) -> Option<impl Future<Output = Result<(), AppendError>> + use<>> {
+        if !self.going.borrow_mut().insert(id) {
+            return None;
+        }
+        self.take_out(id);
+        let storage = self.storage.clone();
+        Some(async move {
+            if let Some(log) = storage.opened(id) {
+                log.reset(LogStart { index: RaftIndex(0), term: NO_TERM, offset: 0 }).await?;
+            }
+            Ok(storage.delete(id).await?)
+        })
+    }
+
+    /// That is done.
+    pub fn is_removed(&self, id: LogId) {
+        self.going.borrow_mut().remove(&id);
+    }
+
+    fn take_out(&self, id: LogId) {
         let opened = self.open.borrow_mut().remove(&id);
         if let Some(member) = self.member.as_ref().filter(|_| opened.is_some_and(|opened| opened.has_group()))
         {
             member.replicas.close(id);
         }
-        self.storage.delete(id)
     }
 }
 
