@@ -66,14 +66,15 @@ pub fn expect_own_partitions(image: &Image, node: BrokerId) -> anyhow::Result<()
 
 /// Claims every log that journals, checkpoints or directories tell of. Those of deleted topics are forgotten; of those
 /// that the controller's log does not know, what is in the journal goes to segments, and nobody is served it.
-pub async fn claim(shard: &Shard, deleted: &Deleted) {
+pub async fn claim(shard: &Rc<Shard>, deleted: &Deleted) {
     let (mut unknown, mut moved) = (Vec::new(), Vec::new());
     for id in shard.storage.unclaimed() {
         corelog_io::yield_if_needed().await;
         if shard.partitions.get(id).is_ok() || deleted.contains(&id.topic) {
             continue;
         }
-        let log = shard.storage.log(id, "unknown", KEEP_ALL);
+        let name = shard.image().topic_by_id(id.topic).map_or("unknown".into(), |topic| topic.name.clone());
+        let log = shard.storage.log(id, &name, KEEP_ALL);
         if shard.member.is_some() && is_elsewhere(shard, id) {
             moved.push((id, log));
         } else {
@@ -90,9 +91,7 @@ pub async fn claim(shard: &Shard, deleted: &Deleted) {
     shard.storage.settle_recovery();
     for (id, _log) in moved {
         tracing::info!(log = %id, "its replicas are on other brokers now: what is here goes");
-        if let Err(error) = shard.storage.delete(id).await {
-            tracing::error!(log = %id, %error, "files of a replica that is not one any more stay");
-        }
+        shard.remove_replica(id);
     }
 }
 

@@ -5,10 +5,11 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::Semaphore;
-use corelog_io::{Queue, spawn, yield_if_needed};
+use corelog_io::{Queue, sleep, spawn, yield_if_needed};
 use corelog_replicas::Led;
 use corelog_storage::{LogId, ReadError, ShardStorage};
 use corelog_wire::{ErrorCode, Str, Uuid};
@@ -25,7 +26,7 @@ use crate::coordinator::StorageLog;
 use crate::fetch::{Fetching, Given, Host, ListId};
 use crate::groups::{GroupConfig, GroupShard, TopicIds};
 use crate::identity::Identity;
-use crate::ids::{BrokerId, ShardId};
+use crate::ids::{BrokerId, ReplicaId, ShardId};
 use crate::lifecycle::Stopping;
 use crate::logging::sparing::Sparing;
 use crate::metrics::ShardMetrics;
@@ -36,6 +37,8 @@ use crate::partition::{Partition, Partitions, Route, Router, placement};
 use crate::producer_ids::ProducerIds;
 use crate::settings::Settings;
 
+/// How long it is waited before a damaged replica is renewed again.
+const RENEW_RETRY: Duration = Duration::from_secs(5);
 /// What other requests decode to may take this part of the receive budget, but for small ones.
 const DECODED_SHARE: u64 = 4;
 /// And what those decode to that ask the controller for changes, beside the others.
@@ -313,8 +316,8 @@ impl Shard {
         if delta.registered.is_empty() {
             return false;
         }
-        // What was said of it before may be of another life of its disk, or old: a replica that has moved away and come back since
-        // is not the one that it was.
+        // What was said before may be of another life of its disk, or old: a replica that has moved away and come back since is not
+        // the one that it was, and what it has must not go for what the first one was told.
         let own = view.image.brokers.get(&self.broker());
         let is_this_life = |own: &BrokerImage| {
             own.directory == self.identity.directory && own.incarnation == member.plan.incarnation.0
@@ -327,22 +330,22 @@ impl Shard {
 
     fn follow_partition(self: &Rc<Self>, view: &View, topic: &TopicImage, id: LogId) {
         if let Some(now) = topic.partition(id.partition) {
-            if self.member.is_some() && self.is_former(id, now) {
+            if self.member.is_some() && !now.replicas.contains(&self.broker()) {
+                // The metadata say so once its group has gone on without it.
+                if self.partitions.opened(id).is_some() {
+                    self.remove_replica(id);
+                }
+                return;
+            }
+            let own = now.replicas_with_ids().find(|(_, broker)| *broker == self.broker());
+            let opened = self.partitions.opened(id).and_then(|opened| opened.replica_id());
+            if opened.is_some() && opened != own.map(|(id, _)| id) {
                 return self.remove_replica(id);
             }
             self.partitions.follow(id, &view.image, now);
             if now.has_group && self.member.is_some() {
                 self.steward.note(id);
             }
-        }
-    }
-
-    /// Whether what this broker has of a partition is not its replica. The metadata say so once its group has gone on without it.
-    fn is_former(&self, id: LogId, now: &PartitionImage) -> bool {
-        let Some(opened) = self.partitions.opened(id) else { return false };
-        match now.replicas_with_ids().find(|(_, broker)| *broker == self.broker()) {
-            Some((wanted, _)) => opened.replica().is_some_and(|replica| replica.id() != wanted),
-            None => true,
         }
     }
 
@@ -365,20 +368,36 @@ impl Shard {
         }
     }
 
-    /// A partition's replica here is none any more, or another one under a new id: what it has goes. Not before the metadata say so:
-    /// until then its group may take it back as who it was, and it must still have what it had.
+    /// What is here of a partition goes, once the metadata say that it is no replica any more: until then its group may take it back as
+    /// who it was, and it must still have what it had. Should it be a replica again, under another id, it begins anew after that.
     pub fn remove_replica(self: &Rc<Self>, id: LogId) {
-        let Some(removal) = self.partitions.remove(id) else { return };
-        let shard = self.clone();
+        let (removal, shard) = (self.partitions.leave(id), self.clone());
         spawn(Queue::Background, async move {
             if let Err(error) = removal.await {
-                return tracing::error!(log = %id, %error, "what is left of a replica that is none any more stays until the next start");
+                return tracing::error!(log = %id, %error, "files of a replica that is not one any more stay");
             }
-            shard.partitions.is_removed(id);
-            // Meanwhile the metadata may have given this broker another.
+            shard.partitions.has_left(id);
             let view = shard.view();
             if let Some(topic) = view.image.topic_by_id(id.topic) {
                 shard.follow_partition(&view, topic, id);
+            }
+        })
+        .detach();
+    }
+
+    /// What this broker has of a partition is damaged: it is to begin anew, from what the others have.
+    pub fn renew_replica(self: &Rc<Self>, id: LogId, replica: ReplicaId) {
+        let (shard, broker) = (self.clone(), self.broker());
+        spawn(Queue::Background, async move {
+            while !shard.is_stopping() {
+                let change = Change::Renew { topic: id.topic, partition: id.partition, broker, replica };
+                match shard.change(change, Terms::MAKE).await {
+                    Ok(_) => return tracing::warn!(log = %id, "a damaged replica begins anew"),
+                    Err(error) => {
+                        tracing::warn!(log = %id, %error, "a damaged replica cannot begin anew yet");
+                        sleep(RENEW_RETRY).await;
+                    }
+                }
             }
         })
         .detach();
@@ -399,6 +418,17 @@ impl Shard {
         }
         let (partition, epoch) = self.partitions.get(id).ok()?.coordinators()?;
         Some(StorageLog::new(partition, epoch, Rc::clone(&self.sparing)))
+    }
+
+    /// Whether what the coordinators of a partition of `__consumer_offsets` know is all that there is: not where another broker may
+    /// lead it by now, and coordinate.
+    pub fn may_coordinate(&self, index: i32) -> bool {
+        if self.member.is_none() {
+            return true;
+        }
+        let topic = self.view.borrow().image.topic(OFFSETS_TOPIC).map(|topic| topic.id);
+        let opened = topic.and_then(|topic| self.partitions.opened(LogId { topic, partition: index }));
+        opened.is_none_or(|partition| partition.check_leader(-1) != Err(ErrorCode::NOT_LEADER_OR_FOLLOWER))
     }
 
     pub fn owner(&self, log: LogId) -> ShardId {

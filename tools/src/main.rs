@@ -98,6 +98,10 @@ enum Command {
 }
 
 impl Connection {
+    fn is_given(&self) -> bool {
+        self.bootstrap.is_some() || self.timeout.is_some() || self.client_id.is_some()
+    }
+
     /// The flags also stand before the command: `corectl -b HOST:PORT topic list`.
     fn or(self, before: &Connection) -> Connection {
         Connection {
@@ -130,15 +134,15 @@ fn command_line() -> clap::Command {
 
 fn run(matches: &ArgMatches) -> Result<ExitCode> {
     let before = Connection::from_arg_matches(matches)?;
-    let typed = before.bootstrap.is_some() || before.timeout.is_some() || before.client_id.is_some();
     let cli = Cli::from_arg_matches(matches)?;
     let out = Output { json: cli.json };
-    let offline = || match typed {
+    let none = |connection: &Connection| match connection.is_given() {
         true => bail!(
-            "this command speaks with no broker: --bootstrap, --timeout and --client-id mean nothing to it"
+            "this command uses no broker there is: --bootstrap, --timeout and --client-id mean nothing to it"
         ),
         false => Ok(()),
     };
+    let offline = || none(&before);
     block_on(async {
         match cli.command {
             Command::Topic(OnlineGroup { command, connection }) => {
@@ -153,6 +157,10 @@ fn run(matches: &ArgMatches) -> Result<ExitCode> {
             }
             Command::Group(OnlineGroup { command, connection }) => {
                 group::run(&connection.or(&before).connect().await?, command, &out).await
+            }
+            Command::Cluster(OnlineGroup { command: cluster::Command::Dev(dev), connection }) => {
+                none(&connection.or(&before))?;
+                cluster::dev::run(dev, &out).await
             }
             Command::Cluster(OnlineGroup { command, connection }) => {
                 cluster::run(&connection.or(&before).connect().await?, command, &out).await

@@ -452,7 +452,7 @@ fn errors_say_what_to_do() {
         let help = corectl.ok(&[offline, &["--help"]].concat());
         assert!(!help.contains("--bootstrap") && !help.contains("--timeout"), "{help}");
     }
-    assert!(corectl.fails(&["-b", "127.0.0.1:2", "completions", "bash"]).contains("speaks with no broker"));
+    assert!(corectl.fails(&["-b", "127.0.0.1:2", "completions", "bash"]).contains("uses no broker there is"));
     for help in
         [&["--help"][..], &["topic", "--help"], &["consume", "--help"], &["produce", "-h"], &["group", "-h"]]
     {

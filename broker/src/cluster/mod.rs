@@ -2,6 +2,7 @@
 //!
 //! Calls between brokers ([`crate::peer::Links::call`]) say in their first byte what they are: [`CallKind`].
 
+pub mod asks;
 mod balancer;
 pub mod changes;
 pub mod drain;

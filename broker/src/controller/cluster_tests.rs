@@ -153,7 +153,7 @@ async fn run(world: Rc<World>, broker: usize, core: CoreCtx, (links, calls): (Li
     let (calls, call_receiver, reply_senders, reply_receiver) = Calls::join(calls, core.core).await;
     let settings = Arc::new(settings());
     let mut config = settings.broker(&ConfigMap::new(), &ConfigMap::new()).expect("the defaults");
-    config.metadata_bytes_between_snapshots = 3_000;
+    config.metadata_bytes_between_snapshots = 10_000;
     let (config, identity) = (Arc::new(config), Arc::new(world.identity(broker)));
     let (id, stopping) = (ShardId(core.core), Rc::new(Stopping::default()));
     let shard = Shard::new(id, config, settings, identity, storage.clone(), None, calls, stopping);
@@ -217,7 +217,7 @@ async fn lead(
     carrier: &Rc<Carrier>,
     replicas: &Rc<Replicas>,
 ) {
-    let config = LogConfig { commit: CommitMode::Quorum, segment_bytes: 64 << 10, ..KEEP_ALL };
+    let config = LogConfig { commit: CommitMode::Quorum, ..KEEP_ALL };
     let log = shard.storage.log(LOG, CONTROLLER_TOPIC_NAME, config);
     let founders = world.founders();
     let place = |founder: &Founder| {

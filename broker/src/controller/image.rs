@@ -222,7 +222,24 @@ pub struct Load {
 /// `SecurityProtocol` of an endpoint, as Kafka numbers them.
 const PLAINTEXT: i16 = 0;
 
+impl Endpoint {
+    pub fn detached(self) -> Endpoint {
+        Endpoint { host: self.host.detach(), ..self }
+    }
+}
+
 impl BrokerImage {
+    /// Without the frame that it came out of.
+    pub fn detached(self) -> BrokerImage {
+        let endpoints = self.endpoints.into_iter();
+        BrokerImage {
+            endpoints: endpoints.map(|(name, endpoint)| (name.detach(), endpoint.detached())).collect(),
+            rack: self.rack.as_ref().map(Str::detach),
+            peer: self.peer.map(Endpoint::detached),
+            ..self
+        }
+    }
+
     pub fn new(record: &RegisterBrokerRecord) -> BrokerImage {
         let endpoints = record.end_points.iter();
         let endpoint = |found: &BrokerEndpoint| Endpoint { host: found.host.clone(), port: found.port };

@@ -4,13 +4,11 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use corelog_io::{Queue, spawn};
+use corelog_io::{Queue, sleep, spawn};
 use corelog_replicas::{Led, Opening};
-use corelog_storage::{
-    AppendError, CommitMode, HashLogId, LogConfig, LogId, LogStart, NO_TERM, RaftIndex, ShardStorage,
-    StorageError,
-};
+use corelog_storage::{CommitMode, HashLogId, LogConfig, LogId, ShardStorage, StorageError};
 use corelog_wire::ErrorCode;
 
 use super::commits::Commits;
@@ -20,6 +18,9 @@ use crate::controller::image::PartitionImage;
 use crate::controller::{Image, TopicImage, View};
 use crate::ids::BrokerId;
 
+/// Former journals are emptied at a start, beside everything else.
+const JOURNAL_RETRY: Duration = Duration::from_millis(200);
+
 pub struct Partitions {
     broker: BrokerId,
     storage: Rc<ShardStorage>,
@@ -28,8 +29,8 @@ pub struct Partitions {
     view: Rc<RefCell<Arc<View>>>,
     /// Those that were asked for since the start.
     open: RefCell<HashMap<LogId, Rc<Partition>, HashLogId>>,
-    /// Those whose replica here is none any more, and whose files are not gone yet.
-    going: RefCell<HashSet<LogId, HashLogId>>,
+    /// Former replicas of which something is left.
+    leaving: RefCell<HashSet<LogId, HashLogId>>,
 }
 
 impl Partitions {
@@ -40,7 +41,7 @@ impl Partitions {
         member: Option<Rc<Member>>,
         view: Rc<RefCell<Arc<View>>>,
     ) -> Partitions {
-        Partitions { broker, storage, member, view, open: RefCell::default(), going: RefCell::default() }
+        Partitions { broker, storage, member, view, open: RefCell::default(), leaving: RefCell::default() }
     }
 
     /// The replica that this shard has of a partition, whatever it is to it.
@@ -49,7 +50,7 @@ impl Partitions {
         if let Some(partition) = self.opened(id) {
             return Ok(partition);
         }
-        if self.going.borrow().contains(&id) {
+        if self.leaving.borrow().contains(&id) {
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
         let view = self.view.borrow();
@@ -81,7 +82,8 @@ impl Partitions {
     ) -> Result<Rc<Partition>, ErrorCode> {
         let opening = member.opening(&view.image, id, found).ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
         let log = self.storage.log(id, &topic.name, log_config(view, topic, id, CommitMode::Quorum));
-        let partition = Partition::new(log, self.at_first(found), Commits::in_group(member.replicas.clone()));
+        let partition =
+            Partition::new(log, self.at_first(found), Commits::in_group(member.replicas.clone(), opening.id));
         self.open_replica(member, &partition, opening, found);
         Ok(partition)
     }
@@ -103,7 +105,7 @@ impl Partitions {
         let Some(opening) = member.opening(image, partition.id(), found) else { return };
         let config = LogConfig { commit: CommitMode::Quorum, ..partition.log.config() };
         partition.log.set_config(config);
-        partition.commits.join_group(member.replicas.clone());
+        partition.commits.join_group(member.replicas.clone(), opening.id);
         partition.set_leadership(self.at_first(found));
         self.open_replica(member, partition, opening, found);
     }
@@ -119,8 +121,10 @@ impl Partitions {
         let (member, opened, view) = (member.clone(), partition.clone(), self.view.clone());
         spawn(Queue::Control, async move {
             let id = opened.id();
-            let Some(replica) = member.open(opened.log.clone(), opening, is_preferred).await else { return };
-            opened.set_replica(replica);
+            match member.open(opened.log.clone(), opening, is_preferred).await {
+                Some(replica) => opened.set_replica(replica),
+                None => return,
+            }
             if opened.is_deleted() {
                 return member.replicas.close(id);
             }
@@ -189,39 +193,34 @@ impl Partitions {
         }
     }
 
+    /// Takes out a replica that is none any more: what is returned completes when nothing of it can be found by a start. Until then
+    /// there is none of its partition here, should it become one again.
+    pub fn leave(&self, id: LogId) -> impl Future<Output = Result<(), StorageError>> + use<> {
+        self.leaving.borrow_mut().insert(id);
+        let (deleted, storage) = (self.delete(id), self.storage.clone());
+        async move {
+            deleted.await?;
+            // Its entries would come back from the journal, and be taken for those of another replica under its name.
+            while !storage.empty_journal().await? {
+                sleep(JOURNAL_RETRY).await;
+            }
+            Ok(())
+        }
+    }
+
+    /// Nothing is left of it.
+    pub fn has_left(&self, id: LogId) {
+        self.leaving.borrow_mut().remove(&id);
+    }
+
     /// Takes a partition of a deleted topic out, here and now; what is returned removes its files.
     pub fn delete(&self, id: LogId) -> impl Future<Output = Result<(), StorageError>> + use<> {
-        self.take_out(id);
-        self.storage.delete(id)
-    }
-
-    /// Takes a replica out that is none any more, here and now; what is returned empties its log and removes its files. The same
-    /// partition may come back: from the journal, too, nothing must come back with it. `None`: that is under way.
-    pub fn remove(&self, id: LogId) -> Option<impl Future<Output = Result<(), AppendError>> + use<>> {
-        if !self.going.borrow_mut().insert(id) {
-            return None;
-        }
-        self.take_out(id);
-        let storage = self.storage.clone();
-        Some(async move {
-            if let Some(log) = storage.opened(id) {
-                log.reset(LogStart { index: RaftIndex(0), term: NO_TERM, offset: 0 }).await?;
-            }
-            Ok(storage.delete(id).await?)
-        })
-    }
-
-    /// That is done.
-    pub fn is_removed(&self, id: LogId) {
-        self.going.borrow_mut().remove(&id);
-    }
-
-    fn take_out(&self, id: LogId) {
         let opened = self.open.borrow_mut().remove(&id);
         if let Some(member) = self.member.as_ref().filter(|_| opened.is_some_and(|opened| opened.has_group()))
         {
             member.replicas.close(id);
         }
+        self.storage.delete(id)
     }
 }
 

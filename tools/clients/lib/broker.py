@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pathlib
+import random
 import signal
 import socket
 import struct
@@ -25,6 +26,8 @@ SETTINGS = {
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
 PR_SET_PDEATHSIG = 1
+# Of each of several brokers on one machine.
+CLUSTER_MEMORY = "256MiB"
 
 
 class BrokerError(Exception):
@@ -37,13 +40,26 @@ def free_port():
         return s.getsockname()[1]
 
 
+def lasting_port():
+    """One that stays free while its broker is down: the kernel takes those of clients from 32768 on."""
+    while True:
+        port = random.randrange(20000, 32000)
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                pass
+
+
 def die_with_parent():
     """In the child: be told when the runner dies, however it dies."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def answers_metadata(host, port):
-    """True when the broker at host:port names at least one broker (itself) in a Metadata v1 response."""
+def brokers_named(host, port):
+    """How many brokers the one at host:port names in a Metadata v1 response; none while it does not answer."""
     client = b"ready"
     body = struct.pack(">hhih", 3, 1, 7, len(client)) + client + struct.pack(">i", 0)
     try:
@@ -53,12 +69,12 @@ def answers_metadata(host, port):
             while len(answer) < 12:
                 piece = s.recv(4096)
                 if not piece:
-                    return False
+                    return 0
                 answer += piece
     except OSError:
-        return False
+        return 0
     _length, correlation, brokers = struct.unpack_from(">iii", answer)
-    return correlation == 7 and brokers >= 1
+    return brokers if correlation == 7 else 0
 
 
 class External:
@@ -71,7 +87,7 @@ class External:
 
     def __enter__(self):
         host, port = self.bootstrap.rsplit(":", 1)
-        if not answers_metadata(host, int(port)):
+        if not brokers_named(host, int(port)):
             raise BrokerError(f"no broker answers at {self.bootstrap}")
         return self
 
@@ -85,33 +101,41 @@ class External:
 class Child:
     """A broker process of ours on loopback, with a fresh data directory, its output in `log`."""
 
-    def __init__(self, directory, settings=None):
+    def __init__(self, directory, settings=None, port=None):
         self.directory = pathlib.Path(directory)
         self.settings = SETTINGS | (settings or {})
         self.log = self.directory / "broker.log"
-        self.port = free_port()
+        self.port = port or free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self.process = None
 
     def __enter__(self):
+        self.launch()
+        self.await_ready()
+        return self
+
+    def launch(self):
+        """A later start goes on in the same log."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        started = time.monotonic()
-        with open(self.log, "wb") as log:
+        self.started = time.monotonic()
+        with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 cwd=self.directory, preexec_fn=die_with_parent)
+
+    def await_ready(self, brokers=1):
+        """Until it answers, and names so many brokers."""
         try:
-            while not answers_metadata("127.0.0.1", self.port):
+            while brokers_named("127.0.0.1", self.port) < brokers:
                 if self.process.poll() is not None:
                     raise BrokerError(f"{self.kind} ended with {self.process.returncode} before it was ready:\n{self.tail()}")
-                if time.monotonic() - started > READY_TIMEOUT_S:
+                if time.monotonic() - self.started > READY_TIMEOUT_S:
                     raise BrokerError(f"{self.kind} was not ready after {READY_TIMEOUT_S} s:\n{self.tail()}")
                 time.sleep(0.02)
         except BaseException:
             self.stop()
             raise
-        self.ready_s = time.monotonic() - started
-        return self
+        self.ready_s = time.monotonic() - self.started
 
     def __exit__(self, *_):
         self.stop()
@@ -137,8 +161,8 @@ class Child:
 class Corelog(Child):
     kind = "corelog"
 
-    def __init__(self, directory, binary, settings=None):
-        super().__init__(directory, settings)
+    def __init__(self, directory, binary, settings=None, port=None):
+        super().__init__(directory, settings, port)
         self.binary = pathlib.Path(binary).resolve()
         self.admin = f"127.0.0.1:{free_port()}"
         if not os.access(self.binary, os.X_OK):
@@ -150,6 +174,54 @@ class Corelog(Child):
         for name, value in self.settings.items():
             command += ["--set", f"{name}={value}"]
         return command
+
+
+class Cluster:
+    """Several brokers of Corelog that form a cluster; a broker is named by its node id."""
+
+    kind = "corelog"
+
+    def __init__(self, directory, binary, count):
+        self.directory = pathlib.Path(directory)
+        ports = [(lasting_port(), lasting_port()) for _ in range(count)]
+        seeds = ",".join(f"127.0.0.1:{peer}" for _, peer in ports)
+        self.brokers = {}
+        for node_id, (port, peer) in enumerate(ports, 1):
+            settings = {"node.id": node_id, "corelog.peer": f"127.0.0.1:{peer}", "corelog.seeds": seeds,
+                        "corelog.memory": CLUSTER_MEMORY}
+            self.brokers[node_id] = Corelog(self.directory / f"broker-{node_id}", binary, settings, port)
+        self.bootstrap = ",".join(broker.bootstrap for broker in self.brokers.values())
+
+    def __enter__(self):
+        try:
+            # None is ready before the others are there.
+            for broker in self.brokers.values():
+                broker.launch()
+            for broker in self.brokers.values():
+                broker.await_ready(len(self.brokers))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for broker in self.brokers.values():
+            if broker.process:
+                broker.process.terminate()
+        for broker in self.brokers.values():
+            if broker.process:
+                broker.stop()
+
+    def start(self, node_id):
+        self.brokers[node_id].launch()
+        self.brokers[node_id].await_ready(len(self.brokers))
+
+    def stop(self, node_id):
+        self.brokers[node_id].stop()
+
+    def kill(self, node_id):
+        self.brokers[node_id].process.kill()
+        self.brokers[node_id].process.wait()
 
 
 class Kafka(Child):

@@ -16,7 +16,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(300);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a starting broker is asked: fine enough to measure a start of some milliseconds.
 const ASK_INTERVAL: Duration = Duration::from_millis(2);
-/// Both brokers call themselves this.
+/// What brokers call themselves where nothing else is set.
 pub const NODE_ID: i32 = 1;
 const KAFKA_CLUSTER_ID: &str = "Y29yZWxvZy1vcmFjbGUtMQ";
 
@@ -162,6 +162,20 @@ impl Broker {
         self.child.id()
     }
 
+    /// SIGSTOP: connections to it stay, and nothing is answered.
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: no memory is involved; the child has not been waited for, so its pid is still its own.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
     pub fn connect(&self) -> Result<Connection> {
         Connection::connect(self.address).with_context(|| format!("connecting to {}", self.address))
     }
@@ -185,8 +199,7 @@ impl Broker {
         if let Some(status) = self.child.try_wait()? {
             bail!("the broker ended by itself with {status}:\n{}", self.log_tail());
         }
-        // SAFETY: no memory is involved; the child has not been waited for, so its pid is still its own.
-        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        self.signal(libc::SIGTERM);
         let asked = Instant::now();
         let status: ExitStatus = loop {
             if let Some(status) = self.child.try_wait()? {
@@ -268,7 +281,10 @@ fn corelog(
     let mut command = Command::new(binary);
     command.arg("--data-dir").arg(directory.join("data"));
     command.args(["--listen", &address.to_string(), "--admin", &admin.to_string()]);
-    command.args(["--set", &format!("node.id={NODE_ID}")]).args(flags);
+    if settings.iter().all(|(name, _)| *name != "node.id") {
+        command.args(["--set", &format!("node.id={NODE_ID}")]);
+    }
+    command.args(flags);
     for (name, value) in settings {
         command.args(["--set", &format!("{name}={value}")]);
     }

@@ -1,10 +1,10 @@
-//! `conformance differential | crash | hostile`.
+//! `conformance differential | crash | cluster | hostile`.
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use corelog_conformance::broker::{Kafka, Program};
 use corelog_conformance::random::Random;
-use corelog_conformance::{crash, differential, hostile};
+use corelog_conformance::{cluster, crash, differential, hostile};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -52,6 +52,29 @@ enum Suite {
         /// No start may take longer, in milliseconds. For a quiet machine.
         #[arg(long)]
         ready_max_ms: Option<u64>,
+    },
+    /// A cluster under load, and brokers killed, paused and restarted: what clients were told holds.
+    Cluster {
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
+        brokers: u8,
+        /// Repeats what faults there are and when, though not timing [default: a new one, which is printed].
+        #[arg(long)]
+        seed: Option<u64>,
+        /// How long faults go on, such as 1h, 5m or 60s.
+        #[arg(long, default_value = "60s", value_parser = duration)]
+        duration: Duration,
+        /// Partitions of each of two topics.
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=5000))]
+        partitions: u32,
+        /// Records a second, of all producers together.
+        #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+        rate: u32,
+        /// Producers write no more than this, such as 2GiB; each replica takes as much.
+        #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
+        bytes: u64,
+        /// Only these faults, separated by commas.
+        #[arg(default_value = "", value_parser = cluster::kinds)]
+        faults: cluster::Kinds,
     },
     /// Hostile clients of many kinds, one after the other and together: others are served, and memory stays within a bound.
     Hostile {
@@ -128,6 +151,25 @@ fn run(args: Args) -> Result<bool> {
             done.with_context(|| {
                 format!("seed {}; data and log are in {}", options.seed, directory.display())
             })
+        }
+        Suite::Cluster { brokers, seed, duration, partitions, rate, bytes, faults } => {
+            let options = cluster::Options {
+                seed: seed.unwrap_or_else(Random::fresh_seed),
+                duration,
+                brokers: brokers.into(),
+                partitions,
+                rate: rate.into(),
+                bytes_max: bytes,
+                kinds: faults,
+            };
+            let directory = fresh("cluster")?;
+            let done = cluster::run(&args.binary, &directory, &options);
+            if let Ok(true) = done {
+                std::fs::remove_dir_all(&directory)?;
+            } else {
+                println!("seed {}; data and logs are in {}", options.seed, directory.display());
+            }
+            done
         }
         Suite::Crash { rounds, seed, data, ready_max_ms } => {
             let ready_max = ready_max_ms.map(Duration::from_millis);

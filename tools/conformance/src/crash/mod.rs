@@ -1,22 +1,21 @@
 //! kill -9 while producers with acks=all write as fast as they can: what was acknowledged must be there, in order, once.
 //!
 //! Half of the producers are idempotent: after a crash they send again what was under way, and all that they ever sent must be there
-//! exactly once. The others do not, and what was under way may be there or not. Every record says whose it is ([`record`]), producers
+//! exactly once. The others do not, and what was under way may be there or not. Every record says whose it is ([`crate::record`]), producers
 //! remember what they were told ([`producer`]), and a reader compares ([`verify`]).
 
 mod producer;
-mod record;
 mod verify;
 
 use crate::broker::{Broker, Program, free_address};
 use crate::connection::Connection;
 use crate::random::Random;
+use crate::record::{Pool, Target};
 use anyhow::{Context, Result, anyhow, bail};
 use corelog_wire::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
 use corelog_wire::messages::list_offsets_request::{ListOffsetsRequest, Partition, Topic};
 use corelog_wire::{ErrorCode, Str};
-use producer::{Load, Producer, Target};
-use record::Pool;
+use producer::{Load, Producer};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

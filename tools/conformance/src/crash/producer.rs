@@ -1,14 +1,14 @@
 //! Producers that write as fast as the broker takes it, and know of every record what they may expect.
 
-use super::record::{Identity, Pool, VALUE_LEN_MAX, VALUE_LEN_MIN};
 use crate::clock::now_ms;
 use crate::connection::{Connection, NoAnswer};
 use crate::random::Random;
+use crate::record::{Identity, Pool, Target, VALUE_LEN_MAX, VALUE_LEN_MIN};
 use anyhow::{Context, Result, bail};
+use corelog_wire::ErrorCode;
 use corelog_wire::messages::InitProducerIdRequest;
 use corelog_wire::produce::{PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData};
 use corelog_wire::records::{BatchBuilder, BatchOptions, Compression, Encoding, Producer as ProducerState};
-use corelog_wire::{ErrorCode, Str};
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -60,24 +60,6 @@ pub struct Producer {
     in_flight: VecDeque<(Vec<Sent>, ProduceRequest)>,
     producer_id: i64,
     random: Random,
-}
-
-/// Partitions are numbered through over all topics.
-pub struct Target<'a> {
-    pub topics: &'a [Str],
-    pub partitions_per_topic: u32,
-    pub pool: &'a Pool,
-}
-
-impl Target<'_> {
-    pub fn partitions(&self) -> u32 {
-        self.topics.len() as u32 * self.partitions_per_topic
-    }
-
-    pub fn locate(&self, partition: u32) -> (&Str, i32) {
-        let topic = &self.topics[(partition / self.partitions_per_topic) as usize];
-        (topic, (partition % self.partitions_per_topic) as i32)
-    }
 }
 
 impl Producer {

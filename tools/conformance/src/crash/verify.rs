@@ -1,8 +1,8 @@
 //! Reads a partition, and holds what is there against what its producers know.
 
-use super::producer::{Producer, Sequence, Target};
-use super::record::Identity;
+use super::producer::{Producer, Sequence};
 use crate::connection::Connection;
+use crate::record::{Identity, Target};
 use anyhow::{Context, Result, bail};
 use corelog_wire::ErrorCode;
 use corelog_wire::fetch::{FetchPartition, FetchRequest, FetchTopic};

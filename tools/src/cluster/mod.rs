@@ -1,5 +1,7 @@
 //! `corectl cluster`.
 
+pub mod dev;
+
 use crate::output::{Output, count, tell};
 use crate::table::Table;
 use crate::topic::{known, setting};
@@ -32,6 +34,8 @@ pub enum Command {
         #[arg(value_name = "ID")]
         broker: Option<i32>,
     },
+    /// Run several brokers of this machine as a cluster, to try things on
+    Dev(dev::Dev),
 }
 
 #[derive(Args)]
@@ -60,6 +64,7 @@ pub async fn run(client: &Client, command: Command, out: &Output) -> Result<Exit
         Command::Config(config) => self::config(&admin, config, out).await,
         Command::LogDirs { broker, partitions } => log_dirs(&admin, broker, partitions, out).await,
         Command::ApiVersions { broker } => api_versions(&admin, broker, out).await,
+        Command::Dev(_) => unreachable!("it starts the brokers that the others connect to"),
     }
 }
 

@@ -1,6 +1,7 @@
-//! What every record of the crash suite says about itself, so that a reader can tell whose it is, and whether it is whole.
+//! What every record of a suite says about itself, so that a reader can tell whose it is, and whether it is whole.
 
 use crate::random::Random;
+use corelog_wire::Str;
 
 /// Magic, producer, partition, number, length.
 const FRONT_LEN: usize = 4 + 4 + 4 + 8 + 4;
@@ -69,6 +70,24 @@ impl Pool {
             return Err(format!("{identity:?} has other bytes than were written"));
         }
         Ok(identity)
+    }
+}
+
+/// Partitions are numbered through over all topics.
+pub struct Target<'a> {
+    pub topics: &'a [Str],
+    pub partitions_per_topic: u32,
+    pub pool: &'a Pool,
+}
+
+impl Target<'_> {
+    pub fn partitions(&self) -> u32 {
+        self.topics.len() as u32 * self.partitions_per_topic
+    }
+
+    pub fn locate(&self, partition: u32) -> (&Str, i32) {
+        let topic = &self.topics[(partition / self.partitions_per_topic) as usize];
+        (topic, (partition % self.partitions_per_topic) as i32)
     }
 }
 
