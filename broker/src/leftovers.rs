@@ -73,7 +73,8 @@ pub async fn claim(shard: &Rc<Shard>, deleted: &Deleted) {
         if shard.partitions.get(id).is_ok() || deleted.contains(&id.topic) {
             continue;
         }
-        let log = shard.storage.log(id, "unknown", KEEP_ALL);
+        let name = shard.image().topic_by_id(id.topic).map_or("unknown".into(), |topic| topic.name.clone());
+        let log = shard.storage.log(id, &name, KEEP_ALL);
         if shard.member.is_some() && is_elsewhere(shard, id) {
             moved.push((id, log));
         } else {

@@ -316,9 +316,13 @@ impl Shard {
         if delta.registered.is_empty() {
             return false;
         }
-        // What was said of it before was said of another life of its disk.
+        // What was said before may be of another life of its disk, or old: a replica that has moved away and come back since is not
+        // the one that it was, and what it has must not go for what the first one was told.
         let own = view.image.brokers.get(&self.broker());
-        if own.is_some_and(|own| own.directory == self.identity.directory) {
+        let is_this_life = |own: &BrokerImage| {
+            own.directory == self.identity.directory && own.incarnation == member.plan.incarnation.0
+        };
+        if own.is_some_and(is_this_life) {
             member.set_known();
         }
         member.is_known()
@@ -364,19 +368,8 @@ impl Shard {
         }
     }
 
-    /// A partition's group goes on without this replica: its data may go, unless the metadata say that it is one again.
-    pub fn replica_is_removed(self: &Rc<Self>, id: LogId) {
-        let image = self.image();
-        let found = image.topic_by_id(id.topic).and_then(|topic| topic.partition(id.partition));
-        let broker = self.broker();
-        let is_wanted = |found: &PartitionImage| found.wanted().any(|(_, wanted)| wanted == broker);
-        if found.is_some_and(is_wanted) {
-            return;
-        }
-        self.remove_replica(id);
-    }
-
-    /// What is here of a partition goes. Should it be a replica again, under another id, it begins anew after that.
+    /// What is here of a partition goes, once the metadata say that it is no replica any more: until then its group may take it back as
+    /// who it was, and it must still have what it had. Should it be a replica again, under another id, it begins anew after that.
     pub fn remove_replica(self: &Rc<Self>, id: LogId) {
         let (removal, shard) = (self.partitions.leave(id), self.clone());
         spawn(Queue::Background, async move {

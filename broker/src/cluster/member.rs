@@ -270,10 +270,8 @@ impl Owner for Keeper {
     }
 
     fn removed(&self, log: LogId) {
+        // What it has goes when the metadata say so.
         tracing::info!(%log, "its group goes on without this replica");
-        if let Some(shard) = self.shard() {
-            shard.replica_is_removed(log);
-        }
     }
 
     fn stopped(&self, log: LogId) {

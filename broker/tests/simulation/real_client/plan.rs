@@ -5,6 +5,7 @@ use std::time::Duration;
 use corelog_client::{Acks, Assignor, ClientConfig, ConsumerConfig, ProducerConfig};
 use corelog_io::Dice;
 
+use super::cluster::Ordeal;
 use super::truth::Promise;
 
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,6 +22,10 @@ pub struct Plan {
     pub brokers: usize,
     /// Partitions of each topic.
     pub topics: Vec<i32>,
+    /// Replicas of each topic; of those that are not named there is one on each broker.
+    pub replication: Vec<i16>,
+    /// What strikes the brokers of a cluster, if it is more than what strikes one.
+    pub ordeal: Option<Ordeal>,
     pub producers: Vec<ProducerPlan>,
     pub groups: Vec<GroupPlan>,
     pub strikes: u64,
@@ -86,6 +91,8 @@ impl Plan {
         Plan {
             seed,
             brokers: 1,
+            replication: Vec::new(),
+            ordeal: None,
             topics: (0..1 + dice.below(2)).map(|_| dice.pick(&[1, 2, 4])).collect(),
             producers: (0..1 + dice.below(2)).map(|_| producer(&mut dice)).collect(),
             groups: (0..1 + dice.below(2)).map(|_| group(&mut dice)).collect(),
