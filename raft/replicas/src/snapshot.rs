@@ -97,6 +97,7 @@ struct Offered {
     group: GroupId,
     to: ReplicaId,
     heard: Instant,
+    is_wanted_again: bool,
 }
 
 impl Giving {
@@ -107,15 +108,19 @@ impl Giving {
     /// False: it was offered something already.
     fn begin(&self, group: GroupId, to: ReplicaId) -> bool {
         let mut offered = self.offered.borrow_mut();
-        let is_new = !offered.iter().any(|one| (one.group, one.to) == (group, to));
-        if is_new {
-            offered.push(Offered { group, to, heard: now() });
+        if let Some(one) = offered.iter_mut().find(|one| (one.group, one.to) == (group, to)) {
+            one.is_wanted_again = true;
+            return false;
         }
-        is_new
+        offered.push(Offered { group, to, heard: now(), is_wanted_again: false });
+        true
     }
 
-    fn end(&self, group: GroupId, to: ReplicaId) {
-        self.offered.borrow_mut().retain(|one| (one.group, one.to) != (group, to));
+    /// Whether more was wanted for it meanwhile: the group will not say so again.
+    fn end(&self, group: GroupId, to: ReplicaId) -> bool {
+        let mut offered = self.offered.borrow_mut();
+        let ended = offered.extract_if(.., |one| (one.group, one.to) == (group, to));
+        ended.fold(false, |wanted, one| wanted || one.is_wanted_again)
     }
 
     /// The group is led from elsewhere: whoever leads it offers anew.
@@ -199,8 +204,11 @@ impl Replicas {
             What::State { above } => replica.log.export_state(above, limits.producers).map(Told::State),
             What::Entries => {
                 let group = group_of(log);
-                self.giving.end(group, from);
+                let is_wanted_again = self.giving.end(group, from);
                 self.drive(|driver, now| driver.snapshot_unneeded(now, group, from));
+                if is_wanted_again {
+                    self.offer(&replica, vec![from]);
+                }
                 Ok(Told::Noted)
             }
         };

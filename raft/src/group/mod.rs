@@ -231,6 +231,7 @@ impl Group {
     /// The follower of an offer has what entries can follow: it is asked where.
     pub fn snapshot_unneeded(&mut self, now: Tick, follower: ReplicaId) {
         self.clock.now = now;
+        self.wake();
         self.core.snapshot_unneeded(follower);
         self.absorb_own(Payloads::None);
     }
