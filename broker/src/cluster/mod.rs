@@ -2,6 +2,7 @@
 //!
 //! Calls between brokers ([`crate::peer::Links::call`]) say in their first byte what they are: [`CallKind`].
 
+pub mod asks;
 pub mod changes;
 
 /// What a call is for. The numbers are on the wire.

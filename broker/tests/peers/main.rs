@@ -13,6 +13,7 @@ mod planted;
 mod real;
 mod refusals;
 mod replicas;
+mod segments;
 mod shard;
 mod silence;
 mod strangers;
