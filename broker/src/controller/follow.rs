@@ -43,7 +43,7 @@ impl Controller {
     pub(super) async fn follow(&mut self, shard: &Rc<Shard>, bell: Option<&Bell>) {
         let (Some(bell), Some(member)) = (bell, self.log.member().cloned()) else { return };
         bell.arm();
-        while self.log.check_sound().is_ok() && self.replay.next < self.log.log().high_watermark() {
+        while self.log.check_sound().is_ok() && self.has_news() {
             match self.step(shard).await {
                 Ok(()) => {}
                 Err(error @ ReplayError::Damaged { .. }) => self.log.fail(ChangeError::new(
@@ -63,9 +63,15 @@ impl Controller {
         self.found(shard).await;
     }
 
+    /// Whether there is something to read, from where the log begins by now.
+    fn has_news(&mut self) -> bool {
+        let log = self.log.log();
+        self.replay.follow_start(log);
+        self.replay.next < log.high_watermark()
+    }
+
     async fn step(&mut self, shard: &Rc<Shard>) -> Result<(), ReplayError> {
         let log = self.log.log().clone();
-        self.replay.follow_start(&log);
         let before = self.view.image.clone();
         let mut image = Image::clone(&before);
         let step = match self.replay.step(&log, &mut image).await {

@@ -7,6 +7,10 @@
 //! publishes view and delta to every shard before it answers: when a client hears that a topic exists, every core serves it.
 //! All changes come by [`Shard::change`]. Now and then the log begins anew with a [`snapshot`].
 //!
+//! Of several brokers each has the log, and all of them are one Raft group ([`member`], [`membership`]). The one that leads it
+//! decides; changes that others are asked for go to it ([`forward`]). What it has decided each reads from its own log when it
+//! is committed ([`follow`]), the leader itself what was decided before it led.
+//!
 //! [`Shard::change`]: crate::shard::Shard::change
 
 mod balance;

@@ -4,8 +4,11 @@
 //! What must hold: who was answered that a change is made has it in all images, in the end and in its own at once; a change is
 //! made once; one that was refused is not made; all images are alike, and are what a start reads.
 
+mod clients;
+mod wiped;
+
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +22,7 @@ use corelog_storage::{CommitMode, LogConfig, LogId, Recovered, ShardStorage, Sto
 use corelog_wire::Uuid;
 use futures_util::FutureExt;
 
+use self::clients::{Answers, ask, check};
 use super::handle::Made;
 use super::snapshot::tests::settings;
 use super::*;
@@ -42,28 +46,6 @@ fn below(n: u64) -> u64 {
     random_u64() % n.max(1)
 }
 
-/// What is known of a topic by the answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
-    There,
-    Gone,
-    /// Something was asked of it whose answer nobody knows.
-    Open,
-}
-
-/// What changes came to.
-#[derive(Debug, Default)]
-struct Answers {
-    topics: BTreeMap<Uuid, Known>,
-    /// Where blocks of producer ids end.
-    blocks: Vec<i64>,
-    blocks_open: usize,
-    /// The highest epoch that was reported of a topic's first partition, and answered.
-    epochs: BTreeMap<Uuid, i32>,
-    made: usize,
-    open: usize,
-}
-
 struct World {
     machines: Vec<Process>,
     shards: Vec<usize>,
@@ -73,8 +55,16 @@ struct World {
     answers: RefCell<Answers>,
     /// Of each broker.
     images: RefCell<BTreeMap<usize, Arc<Image>>>,
+    segment_bytes: u64,
     /// The log of a broker began anew with a snapshot.
     begun: Cell<u64>,
+    /// Segments that brokers were given in place of entries.
+    taken: Cell<u64>,
+    /// Of brokers that joined later: which directory, and which replica.
+    joined: RefCell<BTreeMap<usize, (Uuid, ReplicaId)>>,
+    /// What a broker is to have changed, and what came of it.
+    orders: RefCell<BTreeMap<usize, Change>>,
+    done: RefCell<BTreeMap<usize, Result<Made, ChangeError>>>,
 }
 
 impl World {
@@ -98,12 +88,30 @@ impl World {
 
     fn identity(&self, broker: usize) -> Identity {
         let founders = self.founders();
-        Identity {
-            cluster_id: "simulated-cluster-aaaa".into(),
-            node_id: id_of(broker).0,
-            directory: founders[broker].directory,
-            belongs: Belongs::Founder(founders),
-        }
+        let (directory, belongs) = match self.joined.borrow().get(&broker) {
+            Some((directory, replica)) => (*directory, Belongs::Joined { replica: *replica, founders: 3 }),
+            None => (founders[broker].directory, Belongs::Founder(founders)),
+        };
+        let (cluster_id, node_id) = ("simulated-cluster-aaaa".into(), id_of(broker).0);
+        Identity { cluster_id, node_id, directory, belongs }
+    }
+
+    fn new(sim: &Sim, segment_bytes: u64) -> Rc<World> {
+        Rc::new(World {
+            machines: (0..BROKERS).map(|broker| sim.process(&format!("broker{broker}"))).collect(),
+            shards: (0..BROKERS).map(|_| 1 + (sim.random_u64() % 2) as usize).collect(),
+            lives: Cell::new(0),
+            numbers: Cell::new(1),
+            settling: Cell::new(false),
+            answers: RefCell::default(),
+            images: RefCell::default(),
+            segment_bytes,
+            begun: Cell::new(0),
+            taken: Cell::new(0),
+            joined: RefCell::default(),
+            orders: RefCell::default(),
+            done: RefCell::default(),
+        })
     }
 }
 
@@ -226,7 +234,7 @@ async fn lead(
     carrier: &Rc<Carrier>,
     replicas: &Rc<Replicas>,
 ) {
-    let config = LogConfig { commit: CommitMode::Quorum, ..KEEP_ALL };
+    let config = LogConfig { commit: CommitMode::Quorum, segment_bytes: world.segment_bytes, ..KEEP_ALL };
     let log = shard.storage.log(LOG, CONTROLLER_TOPIC_NAME, config);
     let founders = world.founders();
     let place = |founder: &Founder| {
@@ -235,7 +243,7 @@ async fn lead(
     };
     let voters: Vec<ReplicaId> = founders.iter().map(|founder| founder.replica).collect();
     let opening = Opening {
-        id: founders[broker].replica,
+        id: world.joined.borrow().get(&broker).map_or(founders[broker].replica, |(_, replica)| *replica),
         founders: Membership::of_voters(&voters),
         places: founders.iter().map(place).collect(),
     };
@@ -249,124 +257,32 @@ async fn lead(
     shard.set_controller(controller.start(shard));
     let served = shard.clone();
     carrier.serve(CallKind::Change, move |call| served.clone().serve_change(call).boxed_local());
-    let (world, shard) = (world.clone(), shard.clone());
+    let (world, shard, replicas) = (world.clone(), shard.clone(), replicas.clone());
     spawn(Queue::Control, async move {
-        let mut broker = shard.registration();
-        broker.peer = Some(Endpoint { host: "peer".into(), port: PORT });
-        while shard.change(Change::RegisterBroker(broker.clone()), Terms::MAKE).await.is_err() {
-            sleep(MS * 100).await;
-        }
-        let mut start = log.log_start_offset();
+        register(&shard).await;
+        let (mut start, mut taken) = (log.log_start_offset(), 0);
         loop {
             sleep(MS * 20).await;
-            let now = log.log_start_offset();
-            world.begun.set(world.begun.get() + u64::from(now > start));
-            start = now;
+            let now = (log.log_start_offset(), replicas.taken().segments);
+            world.begun.set(world.begun.get() + u64::from(now.0 > start));
+            world.taken.set(world.taken.get() + now.1 - taken);
+            (start, taken) = now;
+            let order = world.orders.borrow_mut().remove(&broker);
+            if let Some(change) = order {
+                let done = shard.change(change, Terms::MAKE).await;
+                world.done.borrow_mut().insert(broker, done);
+            }
         }
     })
     .detach();
 }
 
-/// Asks for one change after the other.
-async fn ask(world: Rc<World>, broker: usize, shard: Rc<Shard>) {
-    let mut own: Vec<Uuid> = Vec::new();
-    loop {
-        sleep(MS * below(80) as u32).await;
-        if world.settling.get() {
-            return;
-        }
-        let terms = Terms::new(false, [None, Some(3_000), Some(500)][below(3) as usize]);
-        match below(8) {
-            0..3 => create(&world, &shard, terms, &mut own).await,
-            3 if !own.is_empty() => {
-                let id = own.swap_remove(below(own.len() as u64) as usize);
-                delete(&world, &shard, terms, id).await;
-            }
-            4 if !own.is_empty() => {
-                let topic = own[below(own.len() as u64) as usize];
-                report(&world, &shard, terms, topic, broker).await;
-            }
-            5 => {
-                let value = Some((3_600_000 + below(1_000)).to_string().as_str().into());
-                let change = ConfigChange::Incremental(vec![("log.retention.ms".into(), 0, value)]);
-                let resource = ResourceKey::Broker(String::new());
-                let _any = shard.change(Change::AlterConfigs { resource, change }, terms).await;
-            }
-            _ => take_ids(&world, &shard, terms).await,
-        }
+async fn register(shard: &Rc<Shard>) {
+    let mut broker = shard.registration();
+    broker.peer = Some(Endpoint { host: "peer".into(), port: PORT });
+    while shard.change(Change::RegisterBroker(broker.clone()), Terms::MAKE).await.is_err() {
+        sleep(MS * 100).await;
     }
-}
-
-/// Whether it is made, where that is known.
-fn outcome(world: &World, result: &Result<Made, ChangeError>) -> Option<bool> {
-    let mut answers = world.answers.borrow_mut();
-    answers.made += usize::from(result.is_ok());
-    match result {
-        Ok(_) => Some(true),
-        Err(error) if error.in_doubt => {
-            answers.open += 1;
-            None
-        }
-        Err(_) => Some(false),
-    }
-}
-
-async fn create(world: &World, shard: &Rc<Shard>, terms: Terms, own: &mut Vec<Uuid>) {
-    let number = world.number();
-    let id = Uuid((u128::from(number) << 64 | 7).to_be_bytes());
-    world.answers.borrow_mut().topics.insert(id, Known::Open);
-    let new = NewTopic {
-        name: format!("topic-{number}").as_str().into(),
-        id,
-        placement: Placement::Anywhere {
-            partitions: 1 + below(3) as i32,
-            replication_factor: 1 + below(3) as i32,
-        },
-        overrides: ConfigMap::new(),
-    };
-    let made = shard.change(Change::CreateTopic(new), terms).await;
-    let Some(is_made) = outcome(world, &made) else { return };
-    let known = if is_made { Known::There } else { Known::Gone };
-    world.answers.borrow_mut().topics.insert(id, known);
-    if is_made {
-        assert!(shard.image().topic_by_id(id).is_some(), "who is answered knows of it");
-        own.push(id);
-    }
-}
-
-async fn delete(world: &World, shard: &Rc<Shard>, terms: Terms, id: Uuid) {
-    world.answers.borrow_mut().topics.insert(id, Known::Open);
-    let made = shard.change(Change::DeleteTopic { id }, terms).await;
-    let Some(is_made) = outcome(world, &made) else { return };
-    let known = if is_made { Known::Gone } else { Known::There };
-    world.answers.borrow_mut().topics.insert(id, known);
-    assert!(!is_made || shard.image().topic_by_id(id).is_none(), "who is answered knows that it is gone");
-}
-
-async fn report(world: &World, shard: &Rc<Shard>, terms: Terms, topic: Uuid, broker: usize) {
-    let epoch = LeaderEpoch(world.number() as i32);
-    let leader = shard.image().topic_by_id(topic).map(|topic| topic.partitions[0].replicas[0]);
-    let leader = leader.unwrap_or(id_of(broker));
-    let led = Led { topic, partition: 0, leader, epoch, isr: vec![leader], settled: false };
-    let made = shard.change(Change::Leaders(vec![led]), terms).await;
-    if outcome(world, &made) == Some(true) {
-        let known = shard.image().topic_by_id(topic).expect("it is there").partitions[0].leader_epoch;
-        assert!(known >= epoch, "{known:?} is known, {epoch:?} was reported");
-        let mut answers = world.answers.borrow_mut();
-        let last = answers.epochs.entry(topic).or_default();
-        *last = epoch.0.max(*last);
-    }
-}
-
-async fn take_ids(world: &World, shard: &Rc<Shard>, terms: Terms) {
-    world.answers.borrow_mut().blocks_open += 1;
-    let made = shard.change(Change::TakeProducerIds, terms).await;
-    let is_made = outcome(world, &made);
-    let mut answers = world.answers.borrow_mut();
-    if is_made.is_some() {
-        answers.blocks_open -= 1;
-    }
-    answers.blocks.extend(made.ok().map(|made| made.next_producer_id));
 }
 
 fn start(world: &Rc<World>, broker: usize) {
@@ -408,54 +324,14 @@ fn settle(sim: &Sim, world: &Rc<World>) -> Image {
             return image;
         }
         waited += 1;
-        if waited == 20 {
-            for (b, image) in &*world.images.borrow() {
-                eprintln!(
-                    "{b}: {} topics {} brokers end {} {:?}",
-                    image.topic_count(),
-                    image.brokers.len(),
-                    image.end_offset,
-                    image.brokers
-                );
-            }
-        }
         assert!(waited < 60, "the images do not become alike");
     }
-}
-
-fn check(world: &World, image: &Image) {
-    let answers = world.answers.borrow();
-    for (id, known) in &answers.topics {
-        let is_there = image.topic_by_id(*id).is_some();
-        assert!(*known == Known::Open || is_there == (*known == Known::There), "{id}: {known:?}");
-    }
-    for topic in image.topics() {
-        assert!(answers.topics.contains_key(&topic.id), "{} was never asked for", topic.name);
-        let reported = answers.epochs.get(&topic.id).copied().unwrap_or(0);
-        assert!(topic.partitions[0].leader_epoch.0 >= reported, "{}", topic.name);
-    }
-    let blocks: BTreeSet<i64> = answers.blocks.iter().copied().collect();
-    assert_eq!(blocks.len(), answers.blocks.len(), "each block once");
-    let taken = (image.next_producer_id / PRODUCER_ID_BLOCK) as usize;
-    assert!(
-        (blocks.len()..=blocks.len() + answers.blocks_open).contains(&taken),
-        "{taken} blocks were taken"
-    );
 }
 
 fn run_seed(seed: u64) -> Rc<World> {
     let sim = Sim::new(seed);
     let dice = |n: u64| sim.random_u64() % n.max(1);
-    let world = Rc::new(World {
-        machines: (0..BROKERS).map(|broker| sim.process(&format!("broker{broker}"))).collect(),
-        shards: (0..BROKERS).map(|_| 1 + dice(2) as usize).collect(),
-        lives: Cell::new(0),
-        numbers: Cell::new(1),
-        settling: Cell::new(false),
-        answers: RefCell::default(),
-        images: RefCell::default(),
-        begun: Cell::new(0),
-    });
+    let world = World::new(&sim, [64 << 10, KEEP_ALL.segment_bytes][dice(2) as usize]);
     for _ in 0..4 + dice(4) {
         for (broker, machine) in world.machines.iter().enumerate() {
             if !machine.is_running() && dice(3) > 0 {
@@ -492,19 +368,20 @@ fn all_brokers_come_to_one_image_and_what_is_answered_is_in_it() {
         Some(seed) => (seed, 1),
         None => (1, std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(6)),
     };
-    let (mut made, mut begun) = (0, 0);
+    let (mut made, mut begun, mut taken) = (0, 0, 0);
     for seed in first..first + count {
         let result = std::panic::catch_unwind(|| {
             let world = run_seed(seed);
             let made = world.answers.borrow().made;
-            (made, world.begun.get())
+            (made, world.begun.get(), world.taken.get())
         });
         let of_seed = result.unwrap_or_else(|panic| {
             eprintln!("FAILED: seed {seed}");
             std::panic::resume_unwind(panic)
         });
-        (made, begun) = (made + of_seed.0, begun + of_seed.1);
+        (made, begun, taken) = (made + of_seed.0, begun + of_seed.1, taken + of_seed.2);
     }
-    eprintln!("{made} changes, logs began anew {begun} times");
+    eprintln!("{made} changes, logs began anew {begun} times, {taken} segments were taken in");
     assert!(made > 50 * count as usize && begun > 4 * count);
+    assert!(taken > 0 || count < 6);
 }
