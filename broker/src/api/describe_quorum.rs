@@ -99,7 +99,7 @@ fn known(shard: &Shard) -> Option<DescribeQuorumResponse> {
         Some(group) => {
             let (voters, observers) = states(shard, &image, group, now_ms)?;
             let end = group.replica.log().high_watermark();
-            (group.replica.led().term.0, end, voters, observers)
+            (group.replica.led().epoch(), end, voters, observers)
         }
     };
     let partition = PartitionData {

@@ -412,7 +412,8 @@ pub fn partition_record(topic_id: Uuid, partition_id: i32, replicas: Vec<BrokerI
         isr: replicas.clone(),
         leader: BrokerId::number(leader),
         replicas,
-        leader_epoch: 0,
+        // A group's first is 0.
+        leader_epoch: if leader.is_some() { 0 } else { -1 },
         partition_epoch: 0,
         ..Default::default()
     })

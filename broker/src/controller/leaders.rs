@@ -110,7 +110,7 @@ mod tests {
             let known = known.expect("it is there");
             (known.leader.map(|leader| leader.0), known.leader_epoch.0, BrokerId::numbers(&known.isr))
         };
-        assert_eq!(known(&image, 0), (None, 0, vec![1, 2, 3]), "its group says who leads it");
+        assert_eq!(known(&image, 0), (None, -1, vec![1, 2, 3]), "its group says who leads it");
         let none: &[Led] = &[
             led(0, 1, 2, &[2, 3]),
             led(0, 4, 9, &[4]),

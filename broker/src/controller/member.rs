@@ -53,7 +53,7 @@ impl Member {
     pub fn leads(&self) -> Option<LeaderEpoch> {
         let Group { replica, replicas, .. } = &self.group;
         let led = replica.led();
-        (led.serves && replicas.may_lead(replica.log().id())).then_some(LeaderEpoch(led.term.0))
+        (led.serves && replicas.may_lead(replica.log().id())).then_some(LeaderEpoch(led.epoch()))
     }
 
     pub fn leader(&self, image: &Image) -> Leader {

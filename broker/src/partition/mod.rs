@@ -159,8 +159,8 @@ impl Partition {
     fn set_led(&self, led: Led, leader: Option<BrokerId>) -> bool {
         let role = if led.serves { Role::Leader } else { Role::Follower };
         let was = self.leadership.get();
-        self.set_leadership(Leadership { role, epoch: LeaderEpoch(led.term.0), leader });
-        was.role != role || (role == Role::Leader && was.epoch.0 != led.term.0)
+        self.set_leadership(Leadership { role, epoch: LeaderEpoch(led.epoch()), leader });
+        was.role != role || (role == Role::Leader && was.epoch.0 != led.epoch())
     }
 
     pub fn check_sound(&self) -> Result<(), ErrorCode> {

@@ -118,7 +118,7 @@ impl Owner for Keeper {
     fn led(&self, log: LogId, led: Led) {
         if led.serves {
             let mut leaders = self.shared.leaders.borrow_mut();
-            let first = *leaders.entry((log, led.term.0)).or_insert(self.broker);
+            let first = *leaders.entry((log, led.epoch())).or_insert(self.broker);
             assert_eq!(first, self.broker, "{log}: two leaders of term {}", led.term);
         }
     }
@@ -233,14 +233,14 @@ async fn produce(shared: Rc<Shared>, replicas: Rc<Replicas>, replica: Rc<Replica
         let batch = AppendBatch {
             bytes: batch(number, shared.plan.batch_bytes),
             kind: BatchKind::Coordinator,
-            leader_epoch: led.term.0,
+            leader_epoch: led.epoch(),
         };
         let appended = match log.append(batch).await {
             Ok(appended) => appended,
             Err(AppendError::NotTaken(_) | AppendError::StaleLeaderEpoch { .. }) => continue,
             Err(error) => panic!("the disk is sound: {error}"),
         };
-        let (index, term) = (appended.index.expect("it is no retry"), led.term.0);
+        let (index, term) = (appended.index.expect("it is no retry"), led.epoch());
         let (committed, shared) = (replica.committed(index, term), shared.clone());
         spawn(Queue::Produce, async move {
             if let Ok(Ok(())) = timeout(Duration::from_secs(20), committed).await {

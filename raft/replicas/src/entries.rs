@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use corelog_raft::{Change, EntryKind, RaftIndex, Term};
+use crate::found::{epoch, term};
 use corelog_wire::records::{BATCH_HEADER_LEN, BatchHeader, internal_batch};
 
 /// What an internal batch's payload begins with.
@@ -19,7 +20,7 @@ pub fn to_log(entries: &[corelog_raft::Entry], mut offset: i64) -> Vec<corelog_s
         // What is no batch the log refuses.
         offset = BatchHeader::parse(&bytes).map_or(offset, |header| header.next_offset());
         let index = corelog_storage::RaftIndex(entry.index.0);
-        converted.push(corelog_storage::Entry { index, term: entry.term.0, bytes });
+        converted.push(corelog_storage::Entry { index, term: epoch(entry.term), bytes });
     }
     converted
 }
@@ -31,12 +32,12 @@ pub fn from_log(entry: &corelog_storage::Entry) -> Option<corelog_raft::Entry> {
         false => (EntryKind::Batch, entry.bytes.clone()),
         true => parse_internal(&entry.bytes)?,
     };
-    Some(corelog_raft::Entry { index: RaftIndex(entry.index.0), term: Term(entry.term), kind, bytes })
+    Some(corelog_raft::Entry { index: RaftIndex(entry.index.0), term: term(entry.term), kind, bytes })
 }
 
 /// The batch that a change of a group's replicas is appended as.
 pub fn change_batch(change: &Change) -> Bytes {
-    internal(EntryKind::Membership, &change.encode(), 0, Term(0))
+    internal(EntryKind::Membership, &change.encode(), 0, Term(1))
 }
 
 pub fn change(batch: &Bytes) -> Option<Change> {
@@ -49,7 +50,7 @@ fn internal(kind: EntryKind, content: &[u8], offset: i64, term: Term) -> Bytes {
     let mut payload = BytesMut::with_capacity(1 + content.len());
     payload.put_u8(if kind == EntryKind::Membership { MEMBERSHIP } else { TERM_START });
     payload.put_slice(content);
-    internal_batch(offset, term.0, 0, &payload)
+    internal_batch(offset, epoch(term), 0, &payload)
 }
 
 fn parse_internal(batch: &Bytes) -> Option<(EntryKind, Bytes)> {

@@ -21,8 +21,16 @@ pub struct Found {
     changes: Vec<(RaftIndex, Bytes)>,
 }
 
-pub fn term(term: i32) -> Term {
-    Term(if term == NO_TERM { 0 } else { term })
+/// Raft's terms begin with 1, and Kafka's leader epochs, which logs have, with 0: so a log that was written before it had a group
+/// needs none of it written anew.
+pub fn term(epoch: i32) -> Term {
+    const { assert!(NO_TERM == -1) };
+    Term(epoch + 1)
+}
+
+/// As the log has a term.
+pub fn epoch(term: Term) -> i32 {
+    term.0 - 1
 }
 
 pub fn index(index: corelog_storage::RaftIndex) -> RaftIndex {
@@ -51,17 +59,20 @@ impl Found {
             }
             None => (index(first), founders.clone()),
         };
-        let hard_state = log.hard_state();
+        let kept = log.hard_state();
+        let last = log.term_starts().last().map_or(Term(0), |last| term(last.term));
+        // What a log has that had no group yet came in a term that was nobody's vote.
+        let hard_state = match Term(kept.term) {
+            known if known >= last => HardState { term: known, vote: vote(kept.vote) },
+            _ => HardState { term: last, vote: None },
+        };
         Ok(Found {
             start: LogStart { first: index(first), term_before: term(log.term_before_first()) },
             next: index(log.next_index()),
             durable: index(log.durable_index()),
             committed: index(log.commit_index()).max(index(first)),
             terms: terms(log, first),
-            hard_state: HardState {
-                term: term(hard_state.term),
-                vote: u64::try_from(hard_state.vote).ok().filter(|vote| *vote > 0).map(ReplicaId),
-            },
+            hard_state,
             changes: changes(log, membership.0).await?,
             membership,
         })
@@ -74,6 +85,10 @@ fn terms(log: &Log, first: corelog_storage::RaftIndex) -> Vec<(RaftIndex, Term)>
     let ends = starts.iter().skip(1).map(|next| next.index).chain([log.next_index()]);
     let kept = starts.iter().zip(ends).filter(|(start, end)| start.index.max(first) < *end);
     kept.map(|(start, _)| (index(start.index.max(first)), term(start.term))).collect()
+}
+
+fn vote(kept: i64) -> Option<ReplicaId> {
+    u64::try_from(kept).ok().filter(|vote| *vote > 0).map(ReplicaId)
 }
 
 /// The changes of its replicas that a log has from `from` on.

@@ -421,7 +421,7 @@ impl Leads for Replicas {
         bytes: &Bytes,
     ) -> Result<(), NotTaken> {
         let replica = self.replica(log).ok_or(NotTaken::NotLeading)?;
-        let (index, term) = (corelog_raft::RaftIndex(index.0), Term(header.partition_leader_epoch));
+        let (index, term) = (corelog_raft::RaftIndex(index.0), found::term(header.partition_leader_epoch));
         if header.is_internal() {
             return self.take_change(&replica, index, term, bytes);
         }

@@ -11,7 +11,7 @@ use corelog_raft::{
 };
 use corelog_storage::{AppendBatch, AppendError, BatchKind, HardState, Log, RaftIndex, StorageError};
 
-use crate::found::{index, term};
+use crate::found::{epoch, index, term};
 use crate::work::{Work, bytes_of};
 use crate::{Opening, Owner, Replicas, entries};
 
@@ -58,6 +58,13 @@ pub struct Led {
 struct Room {
     last: (RaftIndex, Term),
     _room: Box<dyn Any>,
+}
+
+impl Led {
+    /// Kafka's leader epoch: of a term. -1 before the first.
+    pub fn epoch(self) -> i32 {
+        epoch(self.term)
+    }
 }
 
 /// Someone who waits until a batch is committed.
@@ -114,7 +121,7 @@ impl Replica {
         let (told, hears) = oneshot();
         if self.log.commit_index() > index {
             let _hears = told.send(self.outcome(index, term));
-        } else if self.closed.get() || self.led.get().term.0 != term {
+        } else if self.closed.get() || self.led.get().epoch() != term {
             let _hears = told.send(Err(NotCommitted));
         } else {
             let mut waits = self.waits.borrow_mut();
@@ -173,7 +180,7 @@ impl Replica {
         let batch = AppendBatch {
             bytes: entries::change_batch(change),
             kind: BatchKind::Internal,
-            leader_epoch: self.led.get().term.0,
+            leader_epoch: self.led.get().epoch(),
         };
         let appended = self.log.append(batch).await?;
         Ok(appended.index.expect("it is no retry"))
@@ -281,7 +288,7 @@ impl Replica {
         let led = self.led.get();
         let leads = self.leads_in(led.term);
         let last = committed.0.checked_sub(1).map(RaftIndex);
-        let in_own_term = last.and_then(|last| self.log.term_at(last)) == Some(led.term.0);
+        let in_own_term = last.and_then(|last| self.log.term_at(last)) == Some(led.epoch());
         if leads && !led.serves && in_own_term {
             let led = Led { serves: true, ..led };
             self.led.set(led);
@@ -327,7 +334,7 @@ impl Replica {
 
     /// What is gone was committed.
     pub(crate) fn has(&self, index: RaftIndex, term: Term) -> bool {
-        index < self.log.first_index() || self.log.term_at(index) == Some(term.0)
+        index < self.log.first_index() || self.log.term_at(index) == Some(epoch(term))
     }
 
     pub(crate) fn close(&self) {

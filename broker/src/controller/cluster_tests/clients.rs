@@ -141,7 +141,7 @@ pub fn check(world: &World, image: &Image) {
     }
     for topic in image.topics() {
         assert!(answers.topics.contains_key(&topic.id), "{} was never asked for", topic.name);
-        let reported = answers.epochs.get(&topic.id).copied().unwrap_or(0);
+        let reported = answers.epochs.get(&topic.id).copied().unwrap_or(-1);
         assert!(topic.partitions[0].leader_epoch.0 >= reported, "{}", topic.name);
     }
     let blocks: BTreeSet<i64> = answers.blocks.iter().copied().collect();

@@ -48,7 +48,7 @@ impl Owner for Keeper {
             return;
         }
         let mut leaders = broker.shared.leaders.borrow_mut();
-        let first = *leaders.entry((log, led.term.0)).or_insert(broker.node);
+        let first = *leaders.entry((log, led.epoch())).or_insert(broker.node);
         assert_eq!(first, broker.node, "{log}: two leaders of term {}", led.term);
     }
 
@@ -181,7 +181,7 @@ impl Broker {
         let Some(replica) = replica.filter(|replica| self.leads(replica)) else { return Reply::Elsewhere };
         let log = replica.log();
         self.check_serves(request.group, log);
-        let term = replica.led().term.0;
+        let term = replica.led().epoch();
         let appended = log
             .append(AppendBatch { bytes: batch(request), kind: BatchKind::Client, leader_epoch: term })
             .await;
