@@ -203,11 +203,12 @@ impl Former<'_> {
 
     /// Asks these, and whomever they name. The outer error is for ever, the inner one for now.
     async fn join(&self, cluster_id: &str, at: Vec<Endpoint>) -> Result<Result<Identity, String>, String> {
-        let Forming { candidate, shards, rack, .. } = self.forming;
+        let Forming { candidate, shards, rack, listen, .. } = self.forming;
         let request = JoinRequest {
             directory: candidate.directory,
             node_id: candidate.node_id,
-            peer: candidate.peer.clone(),
+            // Who lets it in must be able to reach it without looking up a name.
+            peer: Endpoint { host: listen.ip().to_string(), port: listen.port() },
             shards: *shards,
             rack: rack.clone(),
         };

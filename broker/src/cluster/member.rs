@@ -146,6 +146,10 @@ impl Member {
             if address.is_some() || !image.brokers.contains_key(id) {
                 self.links.set_address(*id, address);
             }
+            // The controller's group has a replica on each, and whoever decides looks whether they are there.
+            if corelog_io::core() == 0 && image.brokers.contains_key(id) {
+                self.want_first(*id);
+            }
         }
     }
 
