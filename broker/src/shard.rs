@@ -17,7 +17,6 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 use crate::call::Calls;
 use crate::cluster::{Member, Steward};
 use crate::config::BrokerConfig;
-use crate::controller::image::PartitionImage;
 use crate::controller::{
     BrokerImage, CONTROLLER_SHARD, Change, ChangeError, ControllerHandle, Delta, Endpoint, Image,
     OFFSETS_TOPIC, RecentChanges, Terms, TopicImage, Update, View, Viewer,
