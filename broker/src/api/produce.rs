@@ -228,6 +228,12 @@ impl From<ErrorCode> for Refused {
     }
 }
 
+impl From<Refusal> for Refused {
+    fn from(why: Refusal) -> Refused {
+        Refused { why, record_errors: Vec::new() }
+    }
+}
+
 impl From<ProduceError> for Refused {
     fn from(error: ProduceError) -> Refused {
         let record_errors = error.record_errors().iter().map(|record| BatchIndexAndErrorMessage {
@@ -254,7 +260,7 @@ fn admit(
         return Err(ErrorCode::INVALID_TOPIC_EXCEPTION.into());
     }
     let checked = checked?;
-    check_in_sync(context, topic, partition, acks)?;
+    check_replicas(context, topic, partition, acks, checked.batch.len())?;
     if checked.header.is_transactional() {
         Unbuilt::Transactions.tell(context);
         let message = Unbuilt::Transactions.message().into();
@@ -265,13 +271,30 @@ fn admit(
     Ok((route, checked))
 }
 
-/// Whether as many replicas are in sync as the topic wants for `acks=all`. Of a topic that wants more than it has, all of them.
-fn check_in_sync(context: &Context, topic: &TopicImage, partition: i32, acks: i16) -> Result<(), ErrorCode> {
-    let Some(found) = topic.partition(partition).filter(|found| acks == ALL && found.has_group) else {
-        return Ok(());
-    };
+/// Whether all replicas can take a batch, and as many are in sync as the topic wants for `acks=all`; of a topic that wants more than
+/// it has, all of them.
+fn check_replicas(
+    context: &Context,
+    topic: &TopicImage,
+    partition: i32,
+    acks: i16,
+    batch_bytes: usize,
+) -> Result<(), Refusal> {
+    let Some(found) = topic.partition(partition).filter(|found| found.has_group) else { return Ok(()) };
+    let image = context.shard.image();
+    for id in found.replicas.iter() {
+        let most = image.brokers.get(id).and_then(|broker| broker.batch_bytes_max);
+        if let Some(most) = most.filter(|most| *most < batch_bytes) {
+            let message = format!(
+                "a batch of {batch_bytes} bytes: broker {}, which has a replica of the partition, takes {most} at the most, by \
+                 what memory it was given (corelog.memory)",
+                id.0
+            );
+            return Err(Refusal { code: ErrorCode::MESSAGE_TOO_LARGE, message });
+        }
+    }
     let wanted = context.shard.view().config(topic).min_insync_replicas.min(found.replicas.len());
-    if found.isr.len() < wanted { Err(ErrorCode::NOT_ENOUGH_REPLICAS) } else { Ok(()) }
+    if acks == ALL && found.isr.len() < wanted { Err(ErrorCode::NOT_ENOUGH_REPLICAS.into()) } else { Ok(()) }
 }
 
 /// The second stage of one shard's batches.

@@ -303,6 +303,7 @@ mod tests {
             directory: Uuid([4; 16]),
             peer: Some(Endpoint { host: "there".into(), port: 9191 }),
             shards: 5,
+            batch_bytes_max: Some(1 << 20),
             controller_replica: Some(ReplicaId(300)),
         }
     }

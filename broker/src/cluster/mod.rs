@@ -15,6 +15,8 @@ mod member;
 pub mod reception;
 pub mod status;
 pub mod steward;
+#[cfg(test)]
+mod tests;
 pub mod trim;
 
 pub use member::{Member, MemberPlan, MemberSeed, member_seeds};

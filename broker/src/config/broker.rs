@@ -52,6 +52,7 @@ pub struct BrokerConfig {
     pub num_partitions: i32,
     pub default_replication_factor: i32,
     pub auto_leader_rebalance: bool,
+    pub drain: bool,
     pub balance_moves_max: usize,
     /// None: never.
     pub balance_gone_after_ms: Option<u64>,
@@ -261,6 +262,7 @@ impl BrokerConfig {
             num_partitions: from.number("num.partitions"),
             default_replication_factor: from.number("default.replication.factor"),
             auto_leader_rebalance: from.flag("auto.leader.rebalance.enable"),
+            drain: from.flag("corelog.drain"),
             balance_moves_max: from.number("corelog.balance.moves.max"),
             balance_gone_after_ms: u64::try_from(from.number::<i64>("corelog.balance.gone.after.ms")).ok(),
             fetch_bytes_max: from.number("fetch.max.bytes"),

@@ -1,6 +1,6 @@
 //! Which replicas are to move so that all brokers have as much to do: a pure function of the image, a few moves at a time.
 //!
-//! In this order: what is on brokers that are gone for good gets replicas elsewhere; internal topics get as many replicas as they
+//! In this order: what is on brokers that are gone for good, or are to be empty, gets replicas elsewhere; internal topics get as many replicas as they
 //! should have, now that there are brokers for them; replicas become even over brokers; then preferred leaders do, which moves no
 //! data. Two brokers that differ by one are even.
 
@@ -68,7 +68,8 @@ struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     fn new(image: &'a Image, gone: &'a BTreeSet<BrokerId>) -> Plan<'a> {
-        let there = image.brokers_there().filter(|broker| !gone.contains(&broker.id));
+        let there = image.brokers_there();
+        let there = there.filter(|broker| !gone.contains(&broker.id) && !image.is_draining(broker.id));
         let loads = there.map(|broker| (broker.id, image.load(broker.id))).collect();
         Plan { image, gone, loads }
     }
@@ -96,7 +97,8 @@ impl<'a> Plan<'a> {
 
     /// Replicas on brokers that are gone go elsewhere.
     fn replace(&mut self, _: &TopicImage, found: &PartitionImage) -> Option<Vec<BrokerId>> {
-        let at = found.replicas.iter().position(|broker| self.gone.contains(broker))?;
+        let is_to_go = |broker: &BrokerId| self.gone.contains(broker) || self.image.is_draining(*broker);
+        let at = found.replicas.iter().position(is_to_go)?;
         let mut target = found.replicas.to_vec();
         target.remove(at);
         let best = self.best(&target)?;
@@ -143,13 +145,14 @@ impl<'a> Plan<'a> {
     fn even_leaders(&mut self, found: &PartitionImage) -> Option<Vec<BrokerId>> {
         let first = *found.replicas.first()?;
         let leads = |broker: &BrokerId| self.loads.get(broker).map(|load| load.leaders);
-        let most = leads(&first)?;
+        // One that is to be empty leads nothing that another can.
+        let most = if self.image.is_draining(first) { usize::MAX } else { leads(&first)? };
         let others = found.replicas.iter().skip(1).filter_map(|id| Some((leads(id)?, *id)));
         let (least, to) = others.min()?;
         if least + 1 >= most {
             return None;
         }
-        self.loads.entry(first).or_default().leaders -= 1;
+        self.loads.entry(first).and_modify(|load| load.leaders -= 1);
         self.loads.entry(to).or_default().leaders += 1;
         let rest = found.replicas.iter().copied().filter(|id| *id != to);
         Some([to].into_iter().chain(rest).collect())
@@ -165,6 +168,7 @@ mod tests {
     use super::super::OFFSETS_TOPIC;
     use super::super::change::partition_record;
     use super::super::delta::Delta;
+    use super::super::image::DRAIN as DRAIN_CONFIG;
     use super::super::image::tests::brokers;
     use super::super::reassign::{reassign, settled};
     use super::*;
@@ -264,6 +268,22 @@ mod tests {
                 [BrokerId(1), BrokerId(3)].into()
             );
         }
+    }
+
+    #[test]
+    fn who_is_to_be_empty_gives_what_others_can_take() {
+        let mut image = brokers(&[None; 3]);
+        with_topic(&mut image, "t", &[vec![2, 1, 3], vec![1, 2, 3]]);
+        with_topic(&mut image, "two", &[vec![2, 1], vec![2]]);
+        let set = [(DRAIN_CONFIG.to_owned(), "true".to_owned())].into();
+        super::super::change::config_records(4, "2".into(), &set).for_each(|record| put(&mut image, record));
+        let none = BTreeSet::new();
+        let mut rounds = 0;
+        while move_all(&mut image, &none) > 0 {
+            rounds += 1;
+            assert!(rounds < 20, "it does not end");
+        }
+        assert_eq!(image.load(BrokerId(2)), Load { replicas: 2, leaders: 0 }, "of t there must be three");
     }
 
     #[test]

@@ -43,6 +43,7 @@ impl BrokerImage {
             directory: *directory,
             peer: Some(Endpoint { host: peer.host.as_str().into(), port: peer.port }),
             shards: 0,
+            batch_bytes_max: None,
             controller_replica: Some(*replica),
         }
     }
@@ -101,6 +102,7 @@ pub fn join(image: &Image, request: JoinRequest) -> Result<Vec<MetadataRecord>, 
         directory: request.directory,
         peer: Some(request.peer.clone()),
         shards: request.shards,
+        batch_bytes_max: None,
         controller_replica: Some(ReplicaId(JOINED_REPLICAS_FROM + image.end_offset as u64)),
     };
     if request.directory.is_zero() {

@@ -21,6 +21,9 @@ use crate::topic_name;
 pub const RESOURCE_TOPIC: i8 = 2;
 pub const RESOURCE_BROKER: i8 = 4;
 
+/// The config of a broker that is to be empty.
+pub(super) const DRAIN: &str = "corelog.drain";
+
 /// `leader` of a partition's change that leaves it as it is.
 const NO_LEADER_CHANGE: i32 = -2;
 
@@ -201,6 +204,8 @@ pub struct BrokerImage {
     pub peer: Option<Endpoint>,
     /// How many it runs; 0 where it is not known.
     pub shards: usize,
+    /// The largest record batch that it can take from another broker; `None`: it is not known.
+    pub batch_bytes_max: Option<usize>,
     /// Its replica of the controller's log; `None`: it has none, or is alone with it.
     pub controller_replica: Option<ReplicaId>,
 }
@@ -253,6 +258,7 @@ impl BrokerImage {
             directory: record.log_dirs.first().copied().unwrap_or_default(),
             peer: record.peer_host.clone().map(|host| Endpoint { host, port: record.peer_port }),
             shards: usize::try_from(record.shards).unwrap_or(0),
+            batch_bytes_max: usize::try_from(record.batch_bytes_max).ok().filter(|bytes| *bytes > 0),
             controller_replica: Some(ReplicaId(record.controller_replica as u64)).filter(|id| id.0 > 0),
         }
     }
@@ -276,6 +282,7 @@ impl BrokerImage {
             peer_host: self.peer.as_ref().map(|peer| peer.host.clone()),
             peer_port: self.peer.as_ref().map_or(0, |peer| peer.port),
             shards: self.shards as i32,
+            batch_bytes_max: self.batch_bytes_max.map_or(0, |bytes| i32::try_from(bytes).unwrap_or(i32::MAX)),
             controller_replica: self.controller_replica.map_or(0, |id| id.0 as i64),
             ..Default::default()
         })
@@ -330,6 +337,13 @@ impl Image {
     /// The brokers that are there, by their ids.
     pub fn brokers_there(&self) -> impl Iterator<Item = &BrokerImage> {
         self.brokers.values().filter(|broker| !broker.fenced)
+    }
+
+    /// Whether a broker is to lead nothing and to have no replicas, as far as others can have them. It may have been told so at its
+    /// start: that others do not know.
+    pub fn is_draining(&self, broker: BrokerId) -> bool {
+        let (own, _) = self.broker_layers(broker.0);
+        own.get(DRAIN).is_some_and(|value| value == "true")
     }
 
     pub fn load(&self, broker: BrokerId) -> Load {
@@ -517,6 +531,7 @@ pub mod tests {
                 directory: Uuid([id as u8; 16]),
                 peer: None,
                 shards: 1,
+                batch_bytes_max: None,
                 controller_replica: None,
             };
             image.apply(&broker.record(), &mut Delta::default()).expect("it fits");

@@ -80,6 +80,7 @@ fn register(dice: &mut Dice, image: &Image) -> Change {
         directory,
         peer,
         shards: 1,
+        batch_bytes_max: None,
         controller_replica,
     })
 }

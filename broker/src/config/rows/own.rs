@@ -1,6 +1,6 @@
 //! Configs that Kafka has no name for.
 
-use super::super::spec::{Check, Spec, int, long, string};
+use super::super::spec::{Check, Spec, boolean, int, long, string};
 use super::super::{cpus, listener, machine};
 
 pub(super) static ROWS: &[Spec] = &[
@@ -62,6 +62,12 @@ pub(super) static ROWS: &[Spec] = &[
         "8",
         Check::AtLeast(0),
         "How many partitions of a cluster may have replicas on the move, so that all brokers have as much to do; 0 stops the balancing.",
+    )
+    .dynamic(),
+    boolean(
+        "corelog.drain",
+        "false",
+        "Whether a broker is to lead nothing, and to give its replicas to others as far as there are any; set it on that broker alone.",
     )
     .dynamic(),
     long(

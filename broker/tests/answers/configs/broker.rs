@@ -324,6 +324,7 @@ const CASES: &[(&str, Show)] = &[
     ("auto.leader.rebalance.enable", Elsewhere),
     ("min.insync.replicas", Elsewhere),
     ("corelog.balance.moves.max", Elsewhere),
+    ("corelog.drain", Elsewhere),
     ("corelog.balance.gone.after.ms", Elsewhere),
     ("corelog.peer", Elsewhere),
     ("corelog.seeds", Elsewhere),
