@@ -99,7 +99,10 @@ impl Story {
                 };
                 let _ = out.send(ShardView {
                     broker: shard.identity.node_id,
-                    image: text(&image.brokers.values().collect::<Vec<_>>(), &image.topics().collect::<Vec<_>>()),
+                    image: text(
+                        &image.brokers.values().collect::<Vec<_>>(),
+                        &image.topics().collect::<Vec<_>>(),
+                    ),
                     fenced: image.brokers.values().filter(|one| one.fenced).map(|one| one.id.0).collect(),
                     brokers: image.brokers.keys().map(|id| id.0).collect(),
                     partitions,
