@@ -391,12 +391,18 @@ impl Shard {
 
     /// What this broker has of a partition is damaged: it is to begin anew, from what the others have.
     pub fn renew_replica(self: &Rc<Self>, id: LogId, replica: ReplicaId) {
+        if !self.steward.begin_renewal(id) {
+            return;
+        }
         let (shard, broker) = (self.clone(), self.broker());
         spawn(Queue::Background, async move {
             while !shard.is_stopping() {
                 let change = Change::Renew { topic: id.topic, partition: id.partition, broker, replica };
                 match shard.change(change, Terms::MAKE).await {
-                    Ok(_) => return tracing::warn!(log = %id, "a damaged replica begins anew"),
+                    Ok(_) => {
+                        tracing::warn!(log = %id, "a damaged replica begins anew");
+                        return shard.steward.end_renewal(id);
+                    }
                     Err(error) => {
                         tracing::warn!(log = %id, %error, "a damaged replica cannot begin anew yet");
                         sleep(RENEW_RETRY).await;

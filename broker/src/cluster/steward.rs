@@ -42,6 +42,8 @@ pub struct Steward {
     behind: RefCell<BTreeMap<(LogId, ReplicaId), Behind>>,
     /// Partitions that the preferred replica could lead, and since when.
     astray: RefCell<BTreeMap<LogId, Instant>>,
+    /// Partitions whose damaged replica is to begin anew: that is asked for.
+    renewed: RefCell<BTreeSet<LogId>>,
 }
 
 /// A follower that lacks something.
@@ -57,6 +59,15 @@ impl Steward {
     pub fn note(&self, id: LogId) {
         self.noted.borrow_mut().insert(id);
         self.news.notify_one();
+    }
+
+    /// False: it is asked for already.
+    pub fn begin_renewal(&self, id: LogId) -> bool {
+        self.renewed.borrow_mut().insert(id)
+    }
+
+    pub fn end_renewal(&self, id: LogId) {
+        self.renewed.borrow_mut().remove(&id);
     }
 
     fn take(&self) -> BTreeSet<LogId> {
@@ -111,9 +122,15 @@ pub async fn run(shard: Rc<Shard>) {
     }
 }
 
-async fn note_all(shard: &Shard) {
+async fn note_all(shard: &Rc<Shard>) {
     for partition in shard.partitions.all_opened() {
         yield_if_needed().await;
+        // Damage is met when somebody reads it, long after the start perhaps.
+        if partition.check_sound().is_err()
+            && let Some(replica) = partition.replica_id()
+        {
+            shard.renew_replica(partition.id(), replica);
+        }
         if partition.has_group() && partition.leadership().role == Role::Leader {
             shard.steward.note(partition.id());
         }

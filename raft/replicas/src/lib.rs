@@ -255,12 +255,32 @@ impl Replicas {
     /// `room` is what the content's memory counts by: it is dropped when the log has the entries, or nobody has them.
     pub fn receive<R: 'static>(&self, from: PeerId, content: Content, room: R) {
         let content = if planted(Fault::TermsIgnored) { self.as_of_now(content) } else { content };
+        match &content {
+            Content::Append(group, message) => self.learn_place(*group, message.from, from),
+            Content::Messages(messages) => {
+                messages
+                    .messages
+                    .iter()
+                    .for_each(|(group, message)| self.learn_place(*group, message.from, from));
+            }
+        }
         let counts = last_entry(&content).and_then(|(group, last)| Some((self.replica_of(group)?, last)));
         self.drive(|driver, now| driver.receive(now, from, content));
         if let Some((replica, last)) = counts
             && replica.keep_room(last, room)
         {
             self.counting.borrow_mut().push(replica);
+        }
+    }
+
+    /// Who comes to a group with nothing knows none of its replicas, and could answer nobody: where one is that is heard of first
+    /// from itself, is known by that.
+    fn learn_place(&self, group: GroupId, replica: ReplicaId, at: PeerId) {
+        let Some(own) = self.replicas.borrow().get(&group).cloned() else { return };
+        if own.peer_of(replica).is_none() {
+            let mut places = own.places.borrow().clone();
+            places.push((replica, at));
+            self.set_places(own.log.id(), places);
         }
     }
 

@@ -121,10 +121,7 @@ impl Story {
             working: Cell::default(),
             heard: RefCell::default(),
         });
-        let mut settings = crate::plan::Plan::from_seed(plan.seed, Faults::Network);
-        if plan.ordeal == Some(Ordeal::Wipes) {
-            settings.metadata_bytes = u64::MAX;
-        }
+        let settings = crate::plan::Plan::from_seed(plan.seed, Faults::Network);
         let identities = vec![None; plan.brokers];
         Story { sim, brokers, identities, settings, programs, shared, dice: Dice(plan.seed) }
     }
@@ -191,7 +188,7 @@ impl Story {
             peer: peer(&self.brokers[at]),
             incarnation: Incarnation(self.sim.random_u64()),
             known: known.collect(),
-            seeds: Vec::new(),
+            seeds: self.brokers.iter().map(peer).filter(|seed| *seed != peer(&self.brokers[at])).collect(),
         };
         (identity, member)
     }

@@ -214,6 +214,9 @@ impl Story {
         let disk = self.brokers[at].machine.disk();
         let mut files = disk.files();
         files.retain(|file| is_of_partition(file));
+        if files.is_empty() {
+            return self.bring_up(&[at]);
+        }
         let file: PathBuf = files[self.dice.below(files.len() as u64) as usize].clone();
         let contents = disk.contents(&file).expect("it is there");
         let written: Vec<usize> = (0..contents.len()).filter(|at| contents[*at] != 0).collect();

@@ -99,7 +99,10 @@ impl Story {
                 };
                 let _ = out.send(ShardView {
                     broker: shard.identity.node_id,
-                    image: format!("{image:?}"),
+                    image: text(
+                        &image.brokers.values().collect::<Vec<_>>(),
+                        &image.topics().collect::<Vec<_>>(),
+                    ),
                     fenced: image.brokers.values().filter(|one| one.fenced).map(|one| one.id.0).collect(),
                     brokers: image.brokers.keys().map(|id| id.0).collect(),
                     partitions,
@@ -146,6 +149,11 @@ impl Story {
         }
         Some(all)
     }
+}
+
+/// Two images of the same records may be built otherwise inside.
+fn text(brokers: &impl std::fmt::Debug, topics: &impl std::fmt::Debug) -> String {
+    format!("{brokers:?} {topics:?}")
 }
 
 async fn committed_of(log: &Log) -> Committed {
