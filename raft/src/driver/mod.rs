@@ -191,15 +191,14 @@ impl Driver {
         }
         match content {
             _ if heard == Heard::Late => {}
-            Content::Append(group, message) => self.deliver(from, group, message),
+            Content::Append(group, message) => self.deliver(group, message),
             Content::Messages(messages) => {
-                let messages = messages.messages.into_iter();
-                messages.for_each(|(group, message)| self.deliver(from, group, message));
+                messages.messages.into_iter().for_each(|(group, message)| self.deliver(group, message));
             }
         }
     }
 
-    fn deliver(&mut self, from: PeerId, group: GroupId, message: Message) {
+    fn deliver(&mut self, group: GroupId, message: Message) {
         let Some(&key) = self.by_id.get(&group) else {
             self.counters.strays += 1;
             return;
@@ -208,10 +207,6 @@ impl Driver {
         let slot = self.groups[key].as_mut().expect("a group of this driver");
         if slot.violation.is_some() {
             return;
-        }
-        if slot.peer_of(message.from).is_none() {
-            // Who has come to the group since is where its word comes from.
-            slot.peers.push((message.from, from));
         }
         slot.group.keep_promise(heard);
         let answered = match &message.body {
