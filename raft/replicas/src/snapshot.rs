@@ -119,8 +119,8 @@ impl Giving {
     /// Whether more was wanted for it meanwhile: the group will not say so again.
     fn end(&self, group: GroupId, to: ReplicaId) -> bool {
         let mut offered = self.offered.borrow_mut();
-        let ended = offered.extract_if(.., |one| (one.group, one.to) == (group, to));
-        ended.fold(false, |wanted, one| wanted || one.is_wanted_again)
+        let ended = offered.iter().position(|one| (one.group, one.to) == (group, to));
+        ended.is_some_and(|at| offered.swap_remove(at).is_wanted_again)
     }
 
     /// The group is led from elsewhere: whoever leads it offers anew.

@@ -100,7 +100,7 @@ fn manners(options: &Options) -> Vec<Manner> {
     let manner = |id: u32| Manner {
         id,
         // Two in three are, and of both kinds some are patient and some are not.
-        idempotent: id % 3 > 0,
+        idempotent: !id.is_multiple_of(3),
         delivery_timeout: DELIVERY_TIMEOUTS[(id / 3) as usize % 2],
         records_per_second: each,
     };
