@@ -17,8 +17,7 @@ impl Terms {
     pub fn new(start: LogStart, runs: Vec<(RaftIndex, Term)>, next: RaftIndex) -> Option<Terms> {
         let begins = runs.first().map_or(next, |&(index, _)| index) == start.first;
         let rises = runs.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
-        // A log that was its group by itself before may begin in term 0, in which no group elects.
-        let after_start = runs.first().is_none_or(|&(_, term)| term >= start.term_before && term >= Term(0));
+        let after_start = runs.first().is_none_or(|&(_, term)| term >= start.term_before && term > Term(0));
         let before_end = runs.last().is_none_or(|&(index, _)| index < next);
         (begins && rises && after_start && before_end).then_some(Terms { start, runs, next })
     }
