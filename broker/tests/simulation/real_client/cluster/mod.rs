@@ -5,8 +5,6 @@ mod judge;
 pub mod mover;
 pub mod observer;
 mod plan;
-#[cfg(debug_assertions)]
-mod planted;
 mod strikes;
 mod view;
 
