@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use corelog_io::planted::{Fault, planted};
 use corelog_replicas::{NotCommitted, Replica, Replicas};
 use corelog_storage::{Durable, LogId};
 use corelog_wire::ErrorCode;
@@ -78,7 +77,7 @@ impl Commits {
         if !self.has_group() && appended.cached {
             return Committed::Now;
         }
-        if !self.has_group() || acks == Acks::Leader || planted(Fault::LeaderIsEnough) {
+        if !self.has_group() || acks == Acks::Leader {
             return Committed::Durable(appended.durable);
         }
         let Some(replica) = self.replica() else {

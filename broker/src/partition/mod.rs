@@ -21,7 +21,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::Source;
 use corelog_replicas::{Led, Replica};
 use corelog_storage::{
@@ -129,11 +128,8 @@ impl Partition {
     ///
     /// A leader whose group may have another by now is not asked: what it has committed may not be all.
     pub fn check_leader(&self, epoch: i32) -> Result<(), ErrorCode> {
-        if planted(Fault::FollowersServe) {
-            return Ok(());
-        }
         self.leadership.get().check(epoch)?;
-        if !self.commits.may_lead(self.id()) && !planted(Fault::FormerLeadersServe) {
+        if !self.commits.may_lead(self.id()) {
             return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
         self.check_sound()

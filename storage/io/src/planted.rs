@@ -51,12 +51,6 @@ pub enum Fault {
     NewsIsBelievedAtOnce,
     /// Whoever is at a founder's address is that founder.
     AnyDirectoryIsAFounder,
-    /// A batch for all replicas is acknowledged when its leader has it.
-    LeaderIsEnough,
-    /// Followers answer as if they led.
-    FollowersServe,
-    /// Who was a leader answers on, though there may be another.
-    FormerLeadersServe,
 }
 
 #[cfg(debug_assertions)]

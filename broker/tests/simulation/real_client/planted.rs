@@ -11,11 +11,7 @@ const SEEDS_MAX: u64 = 150;
 
 /// What a seed fails with.
 fn failure(seed: u64) -> Option<String> {
-    failure_of(&Plan::from_seed(seed))
-}
-
-pub fn failure_of(plan: &Plan) -> Option<String> {
-    let run = catch_unwind(AssertUnwindSafe(|| story::run(plan)));
+    let run = catch_unwind(AssertUnwindSafe(|| story::run(&Plan::from_seed(seed))));
     let payload = run.err()?;
     let text = payload.downcast_ref::<String>().cloned();
     Some(

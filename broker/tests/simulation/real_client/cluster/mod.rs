@@ -5,8 +5,6 @@ mod judge;
 pub mod mover;
 pub mod observer;
 mod plan;
-#[cfg(debug_assertions)]
-mod planted;
 mod strikes;
 mod view;
 
@@ -58,8 +56,6 @@ fn moves() {
 #[test]
 fn found_before() {
     for (seed, ordeal) in [
-        // Records that one replica had before there was a group are of epoch 0: their log never joined one.
-        (4, Ordeal::Moves),
         // Who joined a cluster whose metadata had been snapshotted knew nobody's place, and could not fetch them.
         (1, Ordeal::Wipes),
         // Damage that was met long after the start was never mended.
