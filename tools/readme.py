@@ -38,22 +38,31 @@ def blocks(text):
 
 
 class Broker:
+    """A broker, or the cluster that `corectl cluster dev` runs."""
+
     def __init__(self, command, env, admin, log):
         self.log = log
+        log.unlink(missing_ok=True)
         with open(log, "ab") as out:
             self.process = subprocess.Popen(["bash", "-c", "exec " + command], cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
                                             stdout=out, stderr=out, start_new_session=True)
         deadline = time.monotonic() + READY_S
         while True:
-            try:
-                urllib.request.urlopen(f"http://{admin}/health/ready", timeout=2).read()
+            if self.is_ready(command, admin):
                 return
-            except OSError:
-                pass
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise AssertionError(f"no broker: {log.read_text(errors='replace')[-3000:]}")
             time.sleep(0.1)
+
+    def is_ready(self, command, admin):
+        if " cluster dev" in command:
+            return "CORECTL_BOOTSTRAP" in self.log.read_text(errors="replace")
+        try:
+            urllib.request.urlopen(f"http://{admin}/health/ready", timeout=2).read()
+            return True
+        except OSError:
+            return False
 
     def stop(self):
         try:
@@ -74,6 +83,8 @@ def main():
     instead = {
         "127.0.0.1:9092": client, "0.0.0.0:9092": client, "broker1:9092": client,
         "/nvme/corelog": str(work / "nvme"), "--cores 0-7": "--cores 0", "--memory 8GiB": "--memory 256MiB",
+        "corectl cluster dev": f"corectl cluster dev --data-dir {work}/dev --port {client.rpartition(':')[2]}",
+        "corelog-dev/": f"{work}/dev/",
         "/etc/kafka/server.properties": str(ROOT / "tools/clients/kafka/server.properties"),
         "> corelog.toml": f"> {work}/corelog.toml",
     }
@@ -97,7 +108,7 @@ def main():
                     print(f"readme  skipped: {written}: there is no {name} here", flush=True)
                     continue
                 try:
-                    if command == "cargo run --release" or re.match(r"corelog (?!--help|--print|--version)", command):
+                    if command == "cargo run --release" or re.match(r"corelog (?!--help|--print|--version)|corectl cluster dev", command):
                         if broker:
                             broker.stop()
                         # Flags say it themselves here: none is given twice.

@@ -58,13 +58,14 @@ pub fn member(name: &str, group: &str, seed: u64, world: &World) -> Result<Seen>
         let listener = move |_: &corelog_client::RebalanceEvent| {
             counted.fetch_add(1, Ordering::SeqCst);
         };
-        let assignor = if random.below(2) == 0 { Assignor::Range } else { Assignor::CooperativeSticky };
+        let all = [Assignor::CooperativeSticky, Assignor::Range];
+        let assignors = all[random.below(2) as usize..].to_vec();
         let config = ConsumerConfig {
             auto_commit: None,
             fetch_wait_max: POLL,
             session_timeout: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(1),
-            assignors: vec![assignor, Assignor::Range],
+            assignors,
             rebalance_listener: Some(RebalanceListener(Arc::new(listener))),
             ..ConsumerConfig::group(group).from_earliest()
         };
