@@ -66,12 +66,18 @@ pub fn expect_own_partitions(image: &Image, node: BrokerId) -> anyhow::Result<()
 
 /// Claims every log that journals, checkpoints or directories tell of. Those of deleted topics are forgotten; of those
 /// that the controller's log does not know, what is in the journal goes to segments, and nobody is served it.
-pub async fn claim(shard: &Shard, deleted: &Deleted) {
-    let mut unknown = Vec::new();
+pub async fn claim(shard: &Rc<Shard>, deleted: &Deleted) {
+    let (mut unknown, mut moved) = (Vec::new(), Vec::new());
     for id in shard.storage.unclaimed() {
         corelog_io::yield_if_needed().await;
-        if shard.partitions.get(id).is_err() && !deleted.contains(&id.topic) {
-            shard.storage.log(id, "unknown", KEEP_ALL);
+        if shard.partitions.get(id).is_ok() || deleted.contains(&id.topic) {
+            continue;
+        }
+        let name = shard.image().topic_by_id(id.topic).map_or("unknown".into(), |topic| topic.name.clone());
+        let log = shard.storage.log(id, &name, KEEP_ALL);
+        if shard.member.is_some() && is_elsewhere(shard, id) {
+            moved.push((id, log));
+        } else {
             unknown.push(id);
         }
     }
@@ -83,6 +89,17 @@ pub async fn claim(shard: &Shard, deleted: &Deleted) {
         );
     }
     shard.storage.settle_recovery();
+    for (id, _log) in moved {
+        tracing::info!(log = %id, "its replicas are on other brokers now: what is here goes");
+        shard.remove_replica(id);
+    }
+}
+
+/// Whether a partition has its replicas on other brokers. The metadata say so once its group has gone on without this one.
+fn is_elsewhere(shard: &Shard, id: LogId) -> bool {
+    let image = shard.image();
+    let found = image.topic_by_id(id.topic).and_then(|topic| topic.partition(id.partition));
+    found.is_some_and(|found| !found.replicas.contains(&shard.broker()))
 }
 
 /// Removes the directories of topics whose deletion a crash cut short. `at_start`: the image that was loaded.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use corelog_raft::frame::{PREFIX_BYTES, Prefix, decode};
-use corelog_replicas::{Answer, Ask, Network, Replicas};
+use corelog_replicas::{ANSWER_MAX, Answer, Ask, Network, Replicas};
 use futures_util::future::LocalBoxFuture;
 
-use crate::cluster::CallKind;
+use crate::cluster::{CallKind, asks};
 use crate::peer::{
     self, BrokerId, CallError, Callee, Frame, Introduction, Links, Lost, PeerId, Received, Refusal, ShardId,
     Traffic,
@@ -57,10 +57,20 @@ impl Carrier {
         self.links.replace(Rc::downgrade(links));
     }
 
-    /// From now on frames are these replicas'.
+    /// From now on frames, and questions of segments, are for these replicas.
     pub fn set_replicas(&self, replicas: &Rc<Replicas>) {
         let is_first = self.replicas.set(replicas.clone()).is_ok();
         assert!(is_first, "a shard has one set of replicas");
+        let replicas = replicas.clone();
+        self.serve(CallKind::Segments, move |call| {
+            let replicas = replicas.clone();
+            Box::pin(async move {
+                let ask = asks::decode_ask(&call.head).map_err(|error| error.to_string())?;
+                // It may wait for its turn.
+                drop(call);
+                Ok(asks::encode_told(replicas.answer(ask).await))
+            })
+        });
     }
 
     /// From now on calls of this kind are answered.
@@ -114,9 +124,22 @@ impl Network for Carrier {
         }
     }
 
-    /// No call carries segments yet: who needs them stays behind.
-    fn ask(&self, _: corelog_raft::PeerId, _: Ask) -> Answer {
-        Box::pin(async { None })
+    fn ask(&self, peer: corelog_raft::PeerId, ask: Ask) -> Answer {
+        let (peer, content) = (peer_of(peer), asks::encode_ask(&ask));
+        let called = self.call(Callee::Peer(peer), CallKind::Segments, content.into(), ANSWER_MAX);
+        Box::pin(async move {
+            let told = match called.await {
+                Ok(answer) => asks::decode_told(&answer.head, answer.body.clone()),
+                Err(error) => {
+                    tracing::debug!(%peer, log = %ask.log, %error, "no answer about segments");
+                    return None;
+                }
+            };
+            told.inspect_err(|error| {
+                tracing::warn!(%peer, log = %ask.log, %error, "an answer about segments is of no use");
+            })
+            .ok()
+        })
     }
 }
 

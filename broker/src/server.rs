@@ -27,7 +27,7 @@ use crate::leftovers::{self, Deleted, KEEP_ALL};
 use crate::lifecycle::{Barrier, Stopping};
 use crate::metrics::{Snapshot, families};
 use crate::net::accept;
-use crate::partition::placement;
+use crate::partition::{Role, placement};
 use crate::settings::Settings;
 use crate::shard::Shard;
 use crate::told::told;
@@ -295,12 +295,12 @@ impl Start {
         if let Some(member) = &shard.member {
             member.serve(&shard);
             cluster::handover::serve(&shard);
+            cluster::trim::serve(&shard);
             spawn(Queue::Control, cluster::steward::run(shard.clone())).detach();
             if id == CONTROLLER_SHARD {
                 api::describe_quorum::serve(&shard);
                 cluster::changes::serve(&shard);
                 cluster::reception::serve(&shard);
-                spawn(Queue::Background, cluster::liveness::run(shard.clone())).detach();
             }
         }
         let serving = call::start(&shard, call_receiver, reply_senders, reply_receiver);
@@ -579,6 +579,10 @@ pub fn snapshot(shard: &Shard) -> Snapshot {
     ] {
         snapshot.put_labelled(&families::QUEUE_LENGTH, queue, length as u64);
     }
+    if let Some(member) = &shard.member {
+        member.links.put_metrics(&mut snapshot);
+        put_replicas(shard, &mut snapshot);
+    }
     // What is of the whole process is told by one.
     if shard.id == CONTROLLER_SHARD {
         snapshot.put(&families::CONNECTIONS_LIMIT, u64::from(config.connections.max));
@@ -606,6 +610,33 @@ pub fn snapshot(shard: &Shard) -> Snapshot {
         snapshot.put(family, value);
     }
     snapshot
+}
+
+/// What groups have of replicas here.
+fn put_replicas(shard: &Shard, snapshot: &mut Snapshot) {
+    let (image, mut replicas, mut led, mut unled, mut lacking) = (shard.image(), 0, 0, 0, 0);
+    for partition in shard.partitions.all_opened().iter().filter(|partition| partition.has_group()) {
+        let (id, leadership) = (partition.id(), partition.leadership());
+        replicas += 1;
+        unled += u64::from(leadership.leader.is_none());
+        if leadership.role == Role::Leader {
+            led += 1;
+            let found = image.topic_by_id(id.topic).and_then(|topic| topic.partition(id.partition));
+            lacking += u64::from(found.is_some_and(|found| found.isr.len() < found.replicas.len()));
+        }
+    }
+    for (family, value) in [
+        (&families::REPLICAS, replicas),
+        (&families::REPLICAS_LEADING, led),
+        (&families::REPLICAS_LEADERLESS, unled),
+        (&families::REPLICAS_UNDER_REPLICATED, lacking),
+    ] {
+        snapshot.put(family, value);
+    }
+    if shard.id == CONTROLLER_SHARD {
+        let decides = shard.controller().is_ok_and(|controller| controller.decides());
+        snapshot.put(&families::CONTROLLER_LEADS, u64::from(decides));
+    }
 }
 
 /// Lets connections finish what they have begun, for a time.

@@ -5,10 +5,11 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt::Display;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use corelog_io::planted::{Fault, planted};
 use corelog_io::sync::Semaphore;
-use corelog_io::{Queue, spawn, yield_if_needed};
+use corelog_io::{Queue, sleep, spawn, yield_if_needed};
 use corelog_replicas::Led;
 use corelog_storage::{LogId, ReadError, ShardStorage};
 use corelog_wire::{ErrorCode, Str, Uuid};
@@ -16,7 +17,6 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 use crate::call::Calls;
 use crate::cluster::{Member, Steward};
 use crate::config::BrokerConfig;
-use crate::controller::image::PartitionImage;
 use crate::controller::{
     BrokerImage, CONTROLLER_SHARD, Change, ChangeError, ControllerHandle, Delta, Endpoint, Image,
     OFFSETS_TOPIC, RecentChanges, Terms, TopicImage, Update, View, Viewer,
@@ -25,7 +25,7 @@ use crate::coordinator::StorageLog;
 use crate::fetch::{Fetching, Given, Host, ListId};
 use crate::groups::{GroupConfig, GroupShard, TopicIds};
 use crate::identity::Identity;
-use crate::ids::{BrokerId, ShardId};
+use crate::ids::{BrokerId, ReplicaId, ShardId};
 use crate::lifecycle::Stopping;
 use crate::logging::sparing::Sparing;
 use crate::metrics::ShardMetrics;
@@ -36,6 +36,8 @@ use crate::partition::{Partition, Partitions, Route, Router, placement};
 use crate::producer_ids::ProducerIds;
 use crate::settings::Settings;
 
+/// How long it is waited before a damaged replica is renewed again.
+const RENEW_RETRY: Duration = Duration::from_secs(5);
 /// What other requests decode to may take this part of the receive budget, but for small ones.
 const DECODED_SHARE: u64 = 4;
 /// And what those decode to that ask the controller for changes, beside the others.
@@ -111,7 +113,7 @@ impl Shard {
             Rc::clone(&sparing),
         );
         let limit = corelog_io::fs::descriptors_max();
-        let descriptors = Descriptors::share(limit, shards, storage.descriptors_kept());
+        let descriptors = Descriptors::share(limit, shards, storage.descriptors_kept(), member.is_some());
         Rc::new(Shard {
             id,
             shards,
@@ -283,7 +285,7 @@ impl Shard {
 
     /// Partitions whose leaders have changed are led, or followed, from now on; their replicas are where the image says. All of
     /// them where a broker has come: it may run other numbers of shards than it did.
-    async fn follow_partitions(&self, view: &View, delta: &Delta) {
+    async fn follow_partitions(self: &Rc<Self>, view: &View, delta: &Delta) {
         let all = self.member.as_ref().is_some_and(|member| self.may_open_all(member, view, delta));
         if all {
             for topic in view.image.topics() {
@@ -313,15 +315,19 @@ impl Shard {
         if delta.registered.is_empty() {
             return false;
         }
-        // What was said of it before was said of another life of its disk.
+        // What was said before may be of another life of its disk, or old: a replica that has moved away and come back since is not
+        // the one that it was, and what it has must not go for what the first one was told.
         let own = view.image.brokers.get(&self.broker());
-        if own.is_some_and(|own| own.directory == self.identity.directory) {
+        let is_this_life = |own: &BrokerImage| {
+            own.directory == self.identity.directory && own.incarnation == member.plan.incarnation.0
+        };
+        if own.is_some_and(is_this_life) {
             member.set_known();
         }
         member.is_known()
     }
 
-    fn follow_partition(&self, view: &View, topic: &TopicImage, id: LogId) {
+    fn follow_partition(self: &Rc<Self>, view: &View, topic: &TopicImage, id: LogId) {
         if let Some(now) = topic.partition(id.partition) {
             if self.member.is_some() && !now.replicas.contains(&self.broker()) {
                 // The metadata say so once its group has gone on without it.
@@ -329,6 +335,11 @@ impl Shard {
                     self.remove_replica(id);
                 }
                 return;
+            }
+            let own = now.replicas_with_ids().find(|(_, broker)| *broker == self.broker());
+            let opened = self.partitions.opened(id).and_then(|opened| opened.replica_id());
+            if opened.is_some() && opened != own.map(|(id, _)| id) {
+                return self.remove_replica(id);
             }
             self.partitions.follow(id, &view.image, now);
             if now.has_group && self.member.is_some() {
@@ -356,23 +367,36 @@ impl Shard {
         }
     }
 
-    /// A partition's group goes on without this replica: its data may go, unless the metadata say that it is one again.
-    pub fn replica_is_removed(self: &Rc<Self>, id: LogId) {
-        let image = self.image();
-        let found = image.topic_by_id(id.topic).and_then(|topic| topic.partition(id.partition));
-        let broker = self.broker();
-        let is_wanted = |found: &PartitionImage| found.wanted().any(|(_, wanted)| wanted == broker);
-        if found.is_some_and(is_wanted) {
-            return;
-        }
-        self.remove_replica(id);
-    }
-
-    fn remove_replica(&self, id: LogId) {
-        let removal = self.partitions.delete(id);
+    /// What is here of a partition goes, once the metadata say that it is no replica any more: until then its group may take it back as
+    /// who it was, and it must still have what it had. Should it be a replica again, under another id, it begins anew after that.
+    pub fn remove_replica(self: &Rc<Self>, id: LogId) {
+        let (removal, shard) = (self.partitions.leave(id), self.clone());
         spawn(Queue::Background, async move {
             if let Err(error) = removal.await {
-                tracing::error!(log = %id, %error, "files of a replica that is not one any more stay");
+                return tracing::error!(log = %id, %error, "files of a replica that is not one any more stay");
+            }
+            shard.partitions.has_left(id);
+            let view = shard.view();
+            if let Some(topic) = view.image.topic_by_id(id.topic) {
+                shard.follow_partition(&view, topic, id);
+            }
+        })
+        .detach();
+    }
+
+    /// What this broker has of a partition is damaged: it is to begin anew, from what the others have.
+    pub fn renew_replica(self: &Rc<Self>, id: LogId, replica: ReplicaId) {
+        let (shard, broker) = (self.clone(), self.broker());
+        spawn(Queue::Background, async move {
+            while !shard.is_stopping() {
+                let change = Change::Renew { topic: id.topic, partition: id.partition, broker, replica };
+                match shard.change(change, Terms::MAKE).await {
+                    Ok(_) => return tracing::warn!(log = %id, "a damaged replica begins anew"),
+                    Err(error) => {
+                        tracing::warn!(log = %id, %error, "a damaged replica cannot begin anew yet");
+                        sleep(RENEW_RETRY).await;
+                    }
+                }
             }
         })
         .detach();
@@ -393,6 +417,17 @@ impl Shard {
         }
         let (partition, epoch) = self.partitions.get(id).ok()?.coordinators()?;
         Some(StorageLog::new(partition, epoch, Rc::clone(&self.sparing)))
+    }
+
+    /// Whether what the coordinators of a partition of `__consumer_offsets` know is all that there is: not where another broker may
+    /// lead it by now, and coordinate.
+    pub fn may_coordinate(&self, index: i32) -> bool {
+        if self.member.is_none() {
+            return true;
+        }
+        let topic = self.view.borrow().image.topic(OFFSETS_TOPIC).map(|topic| topic.id);
+        let opened = topic.and_then(|topic| self.partitions.opened(LogId { topic, partition: index }));
+        opened.is_none_or(|partition| partition.check_leader(-1) != Err(ErrorCode::NOT_LEADER_OR_FOLLOWER))
     }
 
     pub fn owner(&self, log: LogId) -> ShardId {
@@ -458,6 +493,7 @@ impl Shard {
             directory: self.identity.directory,
             peer: self.member.as_ref().map(|member| member.endpoint()),
             shards: self.shards,
+            batch_bytes_max: self.member.as_ref().map(|member| member.links.batch_bytes_max()),
             controller_replica: self.member.as_ref().map(|_| self.identity.controller_replica()),
         }
     }

@@ -8,14 +8,11 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 use crate::audit::{self, Asker, Audited};
 use crate::config::alter;
 use crate::controller::{
-    CONTROLLER_TOPIC_NAME, Change, ChangeError, NewTopic, OFFSETS_TOPIC, Placement, Terms, TopicImage,
-    is_internal,
+    CONTROLLER_TOPIC_NAME, Change, ChangeError, INTERNAL_REPLICAS, NewTopic, OFFSETS_TOPIC, Placement, Terms,
+    TopicImage, is_internal,
 };
 use crate::shard::Shard;
 use crate::topic_name;
-
-/// Replicas of the partitions of internal topics, where there are so many brokers.
-const INTERNAL_REPLICAS: i32 = 3;
 
 /// Checks a topic's name and configs and has the controller create it.
 pub async fn create(
@@ -96,7 +93,7 @@ pub async fn ensure_offsets_topic(shard: &Rc<Shard>, asker: &Asker) -> Result<Ar
     let configs: Vec<(&str, Option<&str>)> =
         configs.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
     let there = shard.image().brokers_there().count() as i32;
-    let replication_factor = there.clamp(1, INTERNAL_REPLICAS);
+    let replication_factor = there.clamp(1, INTERNAL_REPLICAS as i32);
     let placement = Placement::Anywhere { partitions: config.offsets.partitions, replication_factor };
     let created = create(shard, asker, name.clone(), placement, &configs, Terms::MAKE).await;
     existing(shard, &name, created)

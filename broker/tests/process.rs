@@ -1,6 +1,6 @@
 //! The broker as a process on real sockets: what it takes of the machine that others may have.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -178,4 +178,51 @@ fn the_address_of_metrics_and_the_form_of_the_log() {
         // What was given and changes nothing is told.
         assert!(log.contains("num.io.threads") && log.contains("has no effect here"), "{log}");
     }
+}
+
+/// The next line of a broker's log that says this.
+fn told(broker: &mut Broker, what: &str) -> String {
+    let mut all = String::new();
+    // Not a byte beyond the line: who comes next reads on.
+    let mut log = BufReader::with_capacity(1, broker.child.stderr.as_mut().unwrap());
+    loop {
+        let start = all.len();
+        assert!(log.read_line(&mut all).unwrap() > 0, "it ended before it said {what:?}: {all}");
+        if all[start..].contains(what) {
+            return all[start..].to_owned();
+        }
+    }
+}
+
+fn stop(broker: &mut Broker) {
+    // SAFETY: the child has not been waited for, so its pid is still its own.
+    unsafe { libc::kill(broker.child.id() as i32, libc::SIGTERM) };
+    assert!(broker.child.wait().unwrap().success());
+}
+
+/// `corelog.peer` and `corelog.seeds`.
+#[test]
+fn three_processes_found_a_cluster_when_all_are_there() {
+    let peers = [(); 3].map(|()| free().to_string());
+    let seeds = peers.join(",");
+    let spawn = |number: usize| {
+        let (address, directory) = (free(), directory(&format!("founder-{number}")));
+        let flags = ["--peer", &peers[number], "--seeds", &seeds, "--cores", "0", "--log-format", "json"];
+        let broker = Broker::spawn_with(&directory, &address.to_string(), address, free(), &flags);
+        (broker, address)
+    };
+    let (mut first, _) = spawn(0);
+    let waits = told(&mut first, "belongs to no cluster yet");
+    assert!(waits.contains(&format!("seed {} does not answer", peers[1])), "{waits}");
+    stop(&mut first);
+    drop(first);
+
+    let mut brokers = [0, 1, 2].map(spawn);
+    let clusters = brokers.each_mut().map(|(broker, _)| {
+        let line = told(broker, "belongs to a cluster");
+        assert!(line.contains("founded"), "{line}");
+        line.split("\"cluster\":\"").nth(1).expect("it says which")[..22].to_owned()
+    });
+    assert!(clusters.iter().all(|cluster| *cluster == clusters[0]), "{clusters:?}");
+    brokers.iter_mut().for_each(|(broker, address)| broker.await_ready(*address));
 }

@@ -34,8 +34,8 @@ pub use format::log_sections::{MEMBERSHIP_BYTES_MAX, Membership};
 pub use ids::{HashLogId, LogId, RaftIndex};
 pub use journal::Durable;
 pub use log::{
-    Accepted, ActiveProducer, AppendBatch, Appended, BatchKind, Entry, Leads, Log, LogStart, LogStats,
-    NotTaken, Read, SegmentInfo, SegmentList, TimestampOffset, Traffic,
+    Accepted, ActiveProducer, AppendBatch, Appended, BatchKind, Entry, Leads, Log, LogStart, LogState,
+    LogStats, NotTaken, Read, SegmentInfo, SegmentList, TimestampOffset, Traffic,
 };
 pub use paths::{topic_of_dir, topics_dir};
 pub use producers::SequenceError;

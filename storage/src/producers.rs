@@ -7,6 +7,7 @@
 use crate::ids::RaftIndex;
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::rc::Rc;
 
 /// Batches remembered per producer: the most a client has in flight on one connection.
@@ -309,6 +310,11 @@ impl Producers {
     /// What is settled, by producer id.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = (i64, &ProducerEntry)> {
         self.settled.iter().map(|(id, entry)| (*id, entry))
+    }
+
+    /// Of these, those above an id.
+    pub fn entries_above(&self, id: i64) -> impl Iterator<Item = (i64, &ProducerEntry)> {
+        self.settled.range((Bound::Excluded(id), Bound::Unbounded)).map(|(id, entry)| (*id, entry))
     }
 
     /// From a checkpoint.

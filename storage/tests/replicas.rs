@@ -213,7 +213,7 @@ async fn answer(log: &Log, request: Request) -> Reply {
                 log.seal().await.expect("the disk is sound");
             }
             let list = log.segments().await.expect("the disk is sound");
-            Reply::Segments { list, state: log.export_state().expect("it is sound") }
+            Reply::Segments { list, state: log.export_state(-1, usize::MAX).expect("it is sound").bytes }
         }
         Request::Piece { base_offset, position } => {
             let len = 4096 * (1 + below(3)) as usize;

@@ -570,7 +570,8 @@ struct Given {
 }
 
 async fn give(log: &Log) -> Given {
-    let mut given = Given { state: log.export_state().expect("it is sound"), ..Given::default() };
+    let mut given =
+        Given { state: log.export_state(-1, usize::MAX).expect("it is sound").bytes, ..Given::default() };
     let list = log.segments().await.expect("they are listed");
     assert_eq!(list.segments.first().map(start_of), Some(list.start));
     for segment in list.segments {
@@ -654,6 +655,35 @@ fn whole_segments_carry_a_log_to_another_place() {
             storage.close().await.expect("it closes");
         });
     }
+}
+
+#[test]
+fn producers_are_told_of_in_parts() {
+    let (sim, machine) = machine(54);
+    run(&sim, &machine, async move {
+        let storage = open().await;
+        let log = opened(&storage, 1);
+        for producer in 0..10 {
+            append(&log, produced(&[b"x"], 1, producer * 3, 0, 0), BatchKind::Client, 1).await;
+        }
+        log.advance_commit(log.next_index());
+        let (mut parts, mut above) = (Vec::new(), Some(-1));
+        while let Some(from) = above {
+            let part = log.export_state(from, 4).expect("it is sound");
+            above = part.more_above;
+            parts.push(part);
+        }
+        let ends: Vec<_> = parts.iter().map(|part| part.more_above).collect();
+        assert_eq!(ends, [Some(9), Some(21), None]);
+        let start = LogStart { index: log.next_index(), term: 1, offset: log.log_end_offset() };
+        log.reset(start).await.expect("it begins there");
+        let known = || log.active_producers().iter().map(|p| p.producer_id).collect::<Vec<_>>();
+        assert_eq!(known(), []);
+        for part in parts {
+            log.import_state(&storage, &part.bytes).await.expect("it is the log's");
+        }
+        assert_eq!(known(), (0..10).map(|producer| producer * 3).collect::<Vec<_>>());
+    });
 }
 
 #[test]

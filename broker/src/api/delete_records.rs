@@ -7,6 +7,7 @@ use corelog_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 use super::context::Context;
 use crate::audit;
+use crate::cluster::trim;
 use crate::controller::is_internal;
 
 /// "Up to the high watermark".
@@ -58,6 +59,9 @@ async fn delete(context: &Context, topic: &str, index: i32, offset: i64) -> Resu
                 ReadError::OffsetOutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
                 ReadError::Storage(error) => shard.storage_failed("DeleteRecords", route.log, error),
             })?;
+            if partition.has_group() && !trim::tell(&shard, route.log, log_start).await {
+                return Err(ErrorCode::REQUEST_TIMED_OUT);
+            }
             if internal {
                 tracing::warn!(
                     partition = index,

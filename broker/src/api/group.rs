@@ -107,6 +107,9 @@ async fn ask_partition(context: &Context, index: i32, request: GroupRequest) -> 
     context
         .shard
         .ask(route.owner, move |shard| async move {
+            if !shard.may_coordinate(index) {
+                return request.refuse(version, ErrorCode::NOT_COORDINATOR);
+            }
             shard.groups.ask(index, &asker, request, || shard.group_log(index)).await
         })
         .await

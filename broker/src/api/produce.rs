@@ -32,6 +32,8 @@ use crate::shard::Shard;
 
 /// First version whose answer says who leads the partitions that it refuses (KIP-951).
 const LEADER_HINTS_FROM: i16 = 10;
+/// `acks` that wants all replicas in sync to have a batch.
+const ALL: i16 = -1;
 /// The client id of Kafka's own administration, which alone may write internal topics.
 const ADMIN_CLIENT_ID: &str = "__admin_client";
 
@@ -156,7 +158,7 @@ async fn check(context: &Context, request: ProduceRequest) -> (ProduceResponse, 
                         }
                         None => validate_long(records, *rules).await,
                     };
-                    admit(context, topic, index, checked)
+                    admit(context, topic, index, request.acks, checked)
                 }
             };
             let mut answer = not_stored(index);
@@ -226,6 +228,12 @@ impl From<ErrorCode> for Refused {
     }
 }
 
+impl From<Refusal> for Refused {
+    fn from(why: Refusal) -> Refused {
+        Refused { why, record_errors: Vec::new() }
+    }
+}
+
 impl From<ProduceError> for Refused {
     fn from(error: ProduceError) -> Refused {
         let record_errors = error.record_errors().iter().map(|record| BatchIndexAndErrorMessage {
@@ -244,6 +252,7 @@ fn admit(
     context: &Context,
     topic: &TopicImage,
     partition: i32,
+    acks: i16,
     checked: Result<Validated, ProduceError>,
 ) -> Result<(Route, Validated), Refused> {
     let route = context.shard.with_router(|router| router.route_in(topic, partition))?;
@@ -251,6 +260,7 @@ fn admit(
         return Err(ErrorCode::INVALID_TOPIC_EXCEPTION.into());
     }
     let checked = checked?;
+    check_replicas(context, topic, partition, acks, checked.batch.len())?;
     if checked.header.is_transactional() {
         Unbuilt::Transactions.tell(context);
         let message = Unbuilt::Transactions.message().into();
@@ -259,6 +269,32 @@ fn admit(
     }
     context.shard.metrics.produced(checked.header.records_count as u64, checked.batch.len() as u64);
     Ok((route, checked))
+}
+
+/// Whether all replicas can take a batch, and as many are in sync as the topic wants for `acks=all`; of a topic that wants more than
+/// it has, all of them.
+fn check_replicas(
+    context: &Context,
+    topic: &TopicImage,
+    partition: i32,
+    acks: i16,
+    batch_bytes: usize,
+) -> Result<(), Refusal> {
+    let Some(found) = topic.partition(partition).filter(|found| found.has_group) else { return Ok(()) };
+    let image = context.shard.image();
+    for id in found.replicas.iter() {
+        let most = image.brokers.get(id).and_then(|broker| broker.batch_bytes_max);
+        if let Some(most) = most.filter(|most| *most < batch_bytes) {
+            let message = format!(
+                "a batch of {batch_bytes} bytes: broker {}, which has a replica of the partition, takes {most} at the most, by \
+                 what memory it was given (corelog.memory)",
+                id.0
+            );
+            return Err(Refusal { code: ErrorCode::MESSAGE_TOO_LARGE, message });
+        }
+    }
+    let wanted = context.shard.view().config(topic).min_insync_replicas.min(found.replicas.len());
+    if acks == ALL && found.isr.len() < wanted { Err(ErrorCode::NOT_ENOUGH_REPLICAS.into()) } else { Ok(()) }
 }
 
 /// The second stage of one shard's batches.

@@ -10,7 +10,7 @@ use corelog_wire::cluster_changes::leaders_change::PartitionLeader;
 use corelog_wire::cluster_changes::{
     AlterConfigsChange, ChangeAnswer, ClusterChange, CreatePartitionsChange, CreateTopicChange,
     DeleteTopicChange, FenceChange, JoinChange, LeadersChange, ReassignChange, RegisterBrokerChange,
-    TakeProducerIdsChange, UnregisterChange,
+    RenewChange, TakeProducerIdsChange, UnregisterChange,
 };
 use corelog_wire::coordinator_records::{value_from_bytes, value_to_bytes};
 use corelog_wire::metadata_records::MetadataRecord;
@@ -21,9 +21,9 @@ use super::CallKind;
 use crate::controller::image::{RESOURCE_BROKER, RESOURCE_TOPIC};
 use crate::controller::{
     BrokerImage, Change, ChangeError, ConfigChange, Endpoint, JoinRequest, Led, NewTopic, Placement,
-    ResourceKey,
+    ResourceKey, TOPIC_PARTITIONS_MAX,
 };
-use crate::ids::{BrokerId, LeaderEpoch};
+use crate::ids::{BrokerId, LeaderEpoch, ReplicaId};
 use crate::shard::Shard;
 
 /// From now on other brokers may ask this one for changes, on shard 0.
@@ -67,6 +67,13 @@ fn wire_form(change: &Change) -> Result<ClusterChange, EncodeError> {
             let target = target.as_ref().map(|target| BrokerId::numbers(target));
             ReassignChange { topic: topic.clone(), partition: *partition, target }.into()
         }
+        Change::Renew { topic, partition, broker, replica } => RenewChange {
+            topic_id: *topic,
+            partition: *partition,
+            broker: broker.0,
+            replica: replica.0 as i64,
+        }
+        .into(),
         Change::Leaders(reports) => {
             LeadersChange { leaders: reports.iter().map(partition_leader).collect() }.into()
         }
@@ -141,7 +148,7 @@ fn partition_leader(led: &Led) -> PartitionLeader {
 pub fn decode(bytes: Bytes) -> Result<Change, String> {
     let change = ClusterChange::from_bytes(bytes).map_err(|error| format!("no change: {error}"))?;
     Ok(match change {
-        ClusterChange::CreateTopicChange(new) => Change::CreateTopic(new_topic(new)),
+        ClusterChange::CreateTopicChange(new) => Change::CreateTopic(new_topic(new)?),
         ClusterChange::DeleteTopicChange(delete) => Change::DeleteTopic { id: delete.topic_id },
         ClusterChange::CreatePartitionsChange(create) => {
             let replicas = |added: &AddedPartition| broker_ids(&added.replicas);
@@ -167,6 +174,10 @@ pub fn decode(bytes: Bytes) -> Result<Change, String> {
         ClusterChange::ReassignChange(ReassignChange { topic, partition, target }) => {
             Change::Reassign { topic, partition, target: target.as_deref().map(broker_ids) }
         }
+        ClusterChange::RenewChange(RenewChange { topic_id: topic, partition, broker, replica }) => {
+            let (broker, replica) = (BrokerId(broker), ReplicaId(replica as u64));
+            Change::Renew { topic, partition, broker, replica }
+        }
         ClusterChange::UnregisterChange(unregister) => Change::Unregister(BrokerId(unregister.broker)),
     })
 }
@@ -175,15 +186,19 @@ fn broker_ids(numbers: &[i32]) -> Vec<BrokerId> {
     numbers.iter().copied().map(BrokerId).collect()
 }
 
-fn new_topic(new: CreateTopicChange) -> NewTopic {
+fn new_topic(new: CreateTopicChange) -> Result<NewTopic, String> {
     let CreateTopicChange { partitions, replication_factor, .. } = new;
     let replicas = |assigned: &AssignedPartition| broker_ids(&assigned.replicas);
     let placement = match new.assigned {
         Some(all) => Placement::Assigned(all.iter().map(replicas).collect()),
         None => Placement::Anywhere { partitions, replication_factor },
     };
+    let partitions = placement.partitions();
+    if !(1..=TOPIC_PARTITIONS_MAX).contains(&partitions) {
+        return Err(format!("a topic of {partitions} partitions"));
+    }
     let overrides = new.configs.iter().map(|config| (config.name.to_string(), config.value.to_string()));
-    NewTopic { name: new.name, id: new.topic_id, placement, overrides: overrides.collect() }
+    Ok(NewTopic { name: new.name, id: new.topic_id, placement, overrides: overrides.collect() })
 }
 
 fn altered_configs(alter: AlterConfigsChange) -> Result<Change, String> {
@@ -265,5 +280,121 @@ impl Answer {
                 Err(ChangeError { code, message, in_doubt })
             }
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use corelog_wire::Uuid;
+
+    use super::*;
+    use crate::ids::ReplicaId;
+
+    fn broker() -> BrokerImage {
+        BrokerImage {
+            id: BrokerId(3),
+            epoch: 7,
+            endpoints: [("PLAINTEXT".into(), Endpoint { host: "there".into(), port: 9092 })].into(),
+            rack: Some("a".into()),
+            fenced: true,
+            incarnation: 11,
+            directory: Uuid([4; 16]),
+            peer: Some(Endpoint { host: "there".into(), port: 9191 }),
+            shards: 5,
+            batch_bytes_max: Some(1 << 20),
+            controller_replica: Some(ReplicaId(300)),
+        }
+    }
+
+    fn topic(placement: Placement) -> Change {
+        let overrides = BTreeMap::from([("segment.bytes".to_owned(), "2000000".to_owned())]);
+        Change::CreateTopic(NewTopic { name: "t".into(), id: Uuid([1; 16]), placement, overrides })
+    }
+
+    /// One of each kind, and of each form that it has.
+    fn all() -> Vec<Change> {
+        let (id, assigned) =
+            (Uuid([1; 16]), vec![vec![BrokerId(1), BrokerId(2)], vec![BrokerId(2), BrokerId(3)]]);
+        let name = || Str::from("segment.bytes");
+        let alter = |resource, change| Change::AlterConfigs { resource, change };
+        let incremental = vec![(name(), 0, Some("7".into())), (name(), 1, None)];
+        let led = Led {
+            topic: id,
+            partition: 2,
+            leader: BrokerId(1),
+            epoch: LeaderEpoch(9),
+            isr: vec![BrokerId(1), BrokerId(3)],
+            settled: true,
+        };
+        let target = Some(vec![BrokerId(3), BrokerId(1)]);
+        let reassign = |target| Change::Reassign { topic: "t".into(), partition: 3, target };
+        let (peer, rack) = (Endpoint { host: "there".into(), port: 9191 }, Some("b".into()));
+        let join = JoinRequest { directory: Uuid([5; 16]), wanted: None, peer, shards: 2, rack };
+        vec![
+            topic(Placement::Anywhere { partitions: 3, replication_factor: -1 }),
+            topic(Placement::Assigned(assigned.clone())),
+            Change::DeleteTopic { id },
+            Change::CreatePartitions { topic: "t".into(), count: 4, assigned: None },
+            Change::CreatePartitions { topic: "t".into(), count: 4, assigned: Some(assigned) },
+            alter(ResourceKey::Topic("t".into()), ConfigChange::Incremental(incremental)),
+            alter(ResourceKey::Broker(String::new()), ConfigChange::Replace(vec![(name(), None)])),
+            Change::RegisterBroker(broker()),
+            Change::Join(JoinRequest { wanted: Some(BrokerId(8)), rack: None, ..join.clone() }),
+            Change::Join(join),
+            Change::Fence { broker: BrokerId(3), epoch: 7 },
+            Change::Unfence { broker: BrokerId(3), epoch: 7 },
+            Change::Unregister(BrokerId(3)),
+            reassign(target),
+            reassign(None),
+            Change::Renew { topic: id, partition: 1, broker: BrokerId(2), replica: ReplicaId(1 << 40) },
+            Change::Leaders(vec![led.clone(), Led { partition: 1, ..led }]),
+            Change::TakeProducerIds,
+        ]
+    }
+
+    #[test]
+    fn every_change_comes_back_as_it_was() {
+        for change in all() {
+            let bytes = encode(&change).expect("it can be said");
+            let again = decode(bytes.clone()).expect("it is a change");
+            assert_eq!(again, change);
+            assert_eq!(encode(&again).expect("it can be said"), bytes);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_change_are_refused() {
+        for change in all() {
+            let bytes = encode(&change).expect("it can be said");
+            for len in 0..bytes.len() {
+                assert!(decode(bytes.slice(..len)).is_err(), "{len} bytes of {change:?}");
+            }
+            for at in 0..bytes.len() {
+                for lie in [0, 0x7f, 0x80, 0xff] {
+                    let mut bent = bytes.to_vec();
+                    bent[at] = lie;
+                    // Nothing panics; what is a change can be said again.
+                    if let Ok(change) = decode(bent.into()) {
+                        encode(&change).expect("it can be said");
+                    }
+                }
+            }
+        }
+        for partitions in [-1, 0, i32::MAX] {
+            let change = topic(Placement::Anywhere { partitions, replication_factor: 1 });
+            assert!(decode(encode(&change).expect("it can be said")).is_err());
+        }
+    }
+
+    #[test]
+    fn answers_say_what_a_change_came_to() {
+        let refused = ChangeError::in_doubt(ErrorCode::REQUEST_TIMED_OUT, "too late");
+        for answer in [Ok(Place { end_offset: 7, next_producer_id: 3_000 }), Err(refused)].map(Answer) {
+            let bytes = answer.encode().expect("it can be said");
+            assert_eq!(Answer::decode(bytes.clone()), Ok(answer));
+            assert!((0..bytes.len()).all(|len| Answer::decode(bytes.slice(..len)).is_err()));
+        }
     }
 }

@@ -109,6 +109,34 @@ impl Candidate {
         }
     }
 
+    /// What to do about a cluster that does not take this broker, where it is seen why: so many of its founders are somebody else
+    /// now that it can decide nothing.
+    pub fn lost(&self, round: &Round) -> Option<String> {
+        let (cluster_id, founders) = round.iter().find_map(|(_, said)| match said {
+            Ok(Status { standing: Standing::Member { cluster_id, founders }, .. })
+                if !founders.is_empty() =>
+            {
+                Some((cluster_id, founders))
+            }
+            _ => None,
+        })?;
+        let is_gone = |founder: &&Founder| match round.iter().find(|(seed, _)| *seed == founder.peer) {
+            // Who has entered the cluster is one of those that it has now.
+            Some((_, Ok(Status { standing: Standing::Member { .. }, .. }) | Err(_))) => false,
+            Some((_, Ok(status))) => status.directory != founder.directory,
+            None => founder.peer == self.peer && founder.directory != self.directory,
+        };
+        let gone: Vec<String> =
+            founders.iter().filter(is_gone).map(|founder| founder.peer.to_string()).collect();
+        (founders.len() - gone.len() <= founders.len() / 2).then(|| {
+            format!(
+                "cluster {cluster_id} was founded with data directories that are gone, of {}, and cannot decide anything without a \
+                 majority: put them back; or, if it has no data yet, begin all seeds with empty directories",
+                gone.join(", ")
+            )
+        })
+    }
+
     fn step_among_empty(&self, before: Option<&Round>, round: &Round) -> Step {
         let mut lines: Vec<String> =
             round.iter().filter_map(|(seed, said)| self.complaint(seed, said)).collect();
@@ -223,4 +251,111 @@ fn tell_clusters(clusters: &Clusters<'_>) -> String {
 
 fn listed(endpoints: &[Endpoint]) -> String {
     endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seed(number: u8) -> Endpoint {
+        Endpoint { host: format!("b{number}"), port: 9093 }
+    }
+
+    fn candidate(number: u8, node_id: Option<i32>) -> Candidate {
+        let seeds = (1..4).map(seed).collect();
+        Candidate { directory: Uuid([number; 16]), node_id, peer: seed(number), seeds }
+    }
+
+    fn status(number: u8, standing: Standing) -> Status {
+        let Candidate { directory, node_id, seeds, .. } = candidate(number, None);
+        Status { directory, node_id, seeds, standing }
+    }
+
+    fn member(cluster_id: &str, founders: Vec<Founder>) -> Standing {
+        Standing::Member { cluster_id: cluster_id.into(), founders }
+    }
+
+    fn round(said: Vec<(u8, Result<Status, String>)>) -> Round {
+        said.into_iter().map(|(number, said)| (seed(number), said)).collect()
+    }
+
+    fn empty(numbers: &[u8]) -> Round {
+        round(numbers.iter().map(|number| (*number, Ok(status(*number, Standing::Empty)))).collect())
+    }
+
+    fn lines(step: Step) -> String {
+        match step {
+            Step::Wait(lines) => lines.join("; "),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_first_founds_when_it_has_asked_all_twice() {
+        let (first, all) = (candidate(1, Some(7)), empty(&[2, 3]));
+        assert_eq!(first.step(false, None, &all), Step::Wait(vec![]));
+        let Step::Found(founders) = first.step(false, Some(&all), &all) else { panic!("it does not") };
+        let ids: Vec<i32> = founders.iter().map(|founder| founder.node_id).collect();
+        let replicas: Vec<u64> = founders.iter().map(|founder| founder.replica.0).collect();
+        assert_eq!((ids, replicas), (vec![7, 1, 2], vec![1, 2, 3]));
+        let second = candidate(2, None);
+        let all = empty(&[1, 3]);
+        assert!(lines(second.step(false, Some(&all), &all)).contains("seed b1:9093 founds the cluster"));
+    }
+
+    #[test]
+    fn whoever_was_wiped_between_the_two_is_asked_twice_again() {
+        let (first, all) = (candidate(1, None), empty(&[2, 3]));
+        let mut wiped = all.clone();
+        wiped[0].1.as_mut().unwrap().directory = Uuid([9; 16]);
+        assert_eq!(first.step(false, Some(&all), &wiped), Step::Wait(vec![]));
+        assert!(matches!(first.step(false, Some(&wiped), &wiped), Step::Found(_)));
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_said() {
+        let first = candidate(1, Some(2));
+        let with = |change: fn(&mut Result<Status, String>)| {
+            let mut round = empty(&[2, 3]);
+            change(&mut round[1].1);
+            lines(first.step(false, Some(&round), &round))
+        };
+        let silent = with(|said| *said = Err("gone".into()));
+        assert_eq!(silent, "seed b3:9093 does not answer: gone");
+        let other = with(|said| said.as_mut().unwrap().seeds.truncate(2));
+        assert!(other.contains("it has b1:9093,b2:9093, this broker has b1:9093,b2:9093,b3:9093"), "{other}");
+        assert!(
+            with(|said| said.as_mut().unwrap().standing = Standing::Wary).contains("has heard of a cluster")
+        );
+        let twice = with(|said| said.as_mut().unwrap().node_id = Some(2));
+        assert!(twice.contains("both b1:9093 and b3:9093 have node.id 2"), "{twice}");
+        let copied = with(|said| said.as_mut().unwrap().directory = Uuid([1; 16]));
+        assert!(copied.contains("been copied"), "{copied}");
+        let late = Candidate { peer: seed(8), ..candidate(1, None) };
+        let all = empty(&[1, 2, 3]);
+        assert!(lines(late.step(false, Some(&all), &all)).contains("b8:9093, is none of the seeds"));
+    }
+
+    #[test]
+    fn who_is_wary_enters_as_the_founder_that_was_counted() {
+        let Step::Found(founders) = candidate(1, None).step(false, Some(&empty(&[2, 3])), &empty(&[2, 3]))
+        else {
+            panic!("nobody founds")
+        };
+        let said = round(vec![
+            (1, Ok(status(1, member("c", founders.clone())))),
+            (3, Ok(status(3, Standing::Empty))),
+        ]);
+        let counted = candidate(2, None);
+        assert_eq!(counted.step(false, None, &said), Step::AskAgain);
+        let entered = counted.founder_of("c".into(), 2, founders);
+        assert_eq!(counted.step(true, None, &said), Step::Enter(entered));
+        let wiped = Candidate { directory: Uuid([9; 16]), ..candidate(2, None) };
+        let join = Step::Join { cluster_id: "c".into(), at: vec![seed(1)] };
+        assert_eq!(wiped.step(true, None, &said), join);
+        assert!(matches!(candidate(2, Some(5)).step(true, None, &said), Step::Refuse(_)));
+        let two =
+            round(vec![(1, Ok(status(1, member("c", vec![])))), (3, Ok(status(3, member("d", vec![]))))]);
+        assert!(lines(wiped.step(true, None, &two)).contains("several clusters, b1:9093 to c; b3:9093 to d"));
+    }
 }

@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn who_is_silent_for_long_is_fenced_and_comes_back_as_who_it_was() {
         let (mut image, mut seen, own) = (brokers(&[None; 3]), Seen::default(), BrokerId(1));
-        let at = |ms| Instant::from_nanos(ms * 1_000_000);
+        let at = |ms: u64| Instant::from_nanos(ms * 1_000_000);
         let all = |_| Some(Incarnation(0));
         let not_3 = |id: BrokerId| (id.0 != 3).then_some(Incarnation(0));
         assert!(seen.look(&image, own, at(1_000), all).is_empty());

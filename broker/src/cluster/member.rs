@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use corelog_io::{Queue, sleep, spawn};
 use corelog_raft::Membership;
 use corelog_raft::config::{Bounds, Timing};
-use corelog_replicas::{Led, Opening, Owner, Replica, Replicas};
+use corelog_replicas::{CannotOpen, Led, Opening, Owner, Replica, Replicas};
 use corelog_storage::{Log, LogId, ShardStorage};
 use corelog_wire::Uuid;
 
@@ -222,7 +222,7 @@ impl Member {
 
     /// Opens the replica that a log is. `leads`: of a new group, it is to lead it.
     pub async fn open(&self, log: Rc<Log>, opening: Opening, leads: bool) -> Option<Rc<Replica>> {
-        let id = log.id();
+        let (id, replica_id) = (log.id(), opening.id);
         match self.replicas.open(log.clone(), opening).await {
             Ok(replica) => {
                 if leads && log.next_index().0 == 0 {
@@ -232,6 +232,9 @@ impl Member {
             }
             Err(error) => {
                 tracing::error!(log = %id, %error, "a replica is not opened: its group goes on without it");
+                if let (CannotOpen::Refused(_), Some(shard)) = (&error, self.keeper.shard()) {
+                    shard.renew_replica(id, replica_id);
+                }
                 None
             }
         }
@@ -267,10 +270,8 @@ impl Owner for Keeper {
     }
 
     fn removed(&self, log: LogId) {
+        // What it has goes when the metadata say so.
         tracing::info!(%log, "its group goes on without this replica");
-        if let Some(shard) = self.shard() {
-            shard.replica_is_removed(log);
-        }
     }
 
     fn stopped(&self, log: LogId) {

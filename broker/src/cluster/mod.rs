@@ -2,17 +2,22 @@
 //!
 //! Calls between brokers ([`crate::peer::Links::call`]) say in their first byte what they are: [`CallKind`].
 
+pub mod asks;
+mod balancer;
 pub mod changes;
 pub mod drain;
 pub mod forming;
 pub mod founding;
 pub mod handover;
 pub mod join;
-pub mod liveness;
+mod liveness;
 mod member;
 pub mod reception;
 pub mod status;
 pub mod steward;
+#[cfg(test)]
+mod tests;
+pub mod trim;
 
 pub use member::{Member, MemberPlan, MemberSeed, member_seeds};
 pub use steward::Steward;
@@ -35,16 +40,19 @@ pub enum CallKind {
     Handover = 5,
     /// What the controller's group is like. Shard 0 of whoever leads it.
     Quorum = 6,
+    /// That a log begins later from now on. The shard that has a replica.
+    Trim = 7,
 }
 
 impl CallKind {
-    pub const ALL: [CallKind; 6] = [
+    pub const ALL: [CallKind; 7] = [
         CallKind::Segments,
         CallKind::Status,
         CallKind::Join,
         CallKind::Change,
         CallKind::Handover,
         CallKind::Quorum,
+        CallKind::Trim,
     ];
 
     pub fn of(byte: u8) -> Option<CallKind> {

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::join::{JoinAnswer, JoinRequest};
-use super::{CallKind, Member, status};
+use super::{CallKind, Member, balancer, liveness, status};
 use crate::config;
 use crate::controller::{self, CONTROLLER_SHARD, Change, ChangeError, Endpoint, Leader, Terms};
 use crate::ids::BrokerId;
@@ -43,6 +43,8 @@ pub fn serve(shard: &Rc<Shard>) {
         .boxed_local()
     });
     spawn(Queue::Background, look_for_others(shard.clone(), member.clone())).detach();
+    spawn(Queue::Background, balancer::run(shard.clone())).detach();
+    spawn(Queue::Background, liveness::run(shard.clone())).detach();
 }
 
 async fn admit(shard: &Rc<Shard>, request: JoinRequest) -> JoinAnswer {

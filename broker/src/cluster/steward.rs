@@ -97,7 +97,9 @@ pub async fn run(shard: Rc<Shard>) {
         if looked.elapsed() >= LOOK {
             looked = now();
             note_all(&shard).await;
-            lead_as_preferred(&shard).await;
+            if shard.config().auto_leader_rebalance {
+                lead_as_preferred(&shard).await;
+            }
         }
         let noted = shard.steward.take();
         if noted.is_empty() {
@@ -123,7 +125,9 @@ async fn lead_as_preferred(shard: &Shard) {
     let (Some(member), image) = (&shard.member, shard.image()) else { return };
     let due = {
         let astray = shard.steward.astray.borrow();
-        let due = astray.iter().filter(|(_, since)| since.elapsed() >= PREFERRED_AFTER);
+        // Who is to be empty does not wait.
+        let after = if shard.config().drain { Duration::ZERO } else { PREFERRED_AFTER };
+        let due = astray.iter().filter(|(_, since)| since.elapsed() >= after);
         due.map(|(id, _)| *id).take(HANDED_OVER_MAX).collect::<Vec<_>>()
     };
     for id in due {
@@ -176,9 +180,8 @@ async fn tend(shard: &Rc<Shard>, noted: BTreeSet<LogId>) -> bool {
 /// Whether the preferred replica could lead a partition that is led here.
 fn note_astray(shard: &Shard, found: &PartitionImage, id: LogId) {
     let preferred = found.wanted().next().map(|(_, broker)| broker);
-    let could = preferred.is_some_and(|preferred| {
-        preferred != shard.broker() && found.isr.contains(&preferred) && !found.is_moving()
-    });
+    let could =
+        preferred.is_some_and(|preferred| preferred != shard.broker() && found.isr.contains(&preferred));
     let mut astray = shard.steward.astray.borrow_mut();
     if could {
         astray.entry(id).or_insert_with(now);

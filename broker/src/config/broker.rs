@@ -51,6 +51,11 @@ pub struct BrokerConfig {
     pub delete_topics: bool,
     pub num_partitions: i32,
     pub default_replication_factor: i32,
+    pub auto_leader_rebalance: bool,
+    pub drain: bool,
+    pub balance_moves_max: usize,
+    /// None: never.
+    pub balance_gone_after_ms: Option<u64>,
     pub metadata_bytes_between_snapshots: u64,
     /// Of one fetch response.
     pub fetch_bytes_max: usize,
@@ -256,6 +261,10 @@ impl BrokerConfig {
             delete_topics: from.flag("delete.topic.enable"),
             num_partitions: from.number("num.partitions"),
             default_replication_factor: from.number("default.replication.factor"),
+            auto_leader_rebalance: from.flag("auto.leader.rebalance.enable"),
+            drain: from.flag("corelog.drain"),
+            balance_moves_max: from.number("corelog.balance.moves.max"),
+            balance_gone_after_ms: u64::try_from(from.number::<i64>("corelog.balance.gone.after.ms")).ok(),
             fetch_bytes_max: from.number("fetch.max.bytes"),
             metadata_bytes_between_snapshots: from.number("metadata.log.max.record.bytes.between.snapshots"),
             fetch_sessions_max: from.number("max.incremental.fetch.session.cache.slots"),

@@ -58,6 +58,8 @@ pub struct TopicConfig {
     pub segment_bytes: u64,
     pub segment_ms: i64,
     pub segment_jitter_ms: i64,
+    /// So many replicas must be in sync for `acks=all`, if there are so many.
+    pub min_insync_replicas: usize,
     /// Whether records are acknowledged before they are on stable storage.
     pub write_caching: bool,
 }
@@ -98,6 +100,7 @@ impl TopicConfig {
             segment_bytes: from.number("segment.bytes"),
             segment_ms: from.number("segment.ms"),
             segment_jitter_ms: from.number("segment.jitter.ms"),
+            min_insync_replicas: from.number("min.insync.replicas"),
             write_caching: from.flag("write.caching"),
         }
     }
@@ -139,6 +142,7 @@ mod tests {
             segment_bytes: 1 << 30,
             segment_ms: 604_800_000,
             segment_jitter_ms: 0,
+            min_insync_replicas: 1,
             write_caching: false,
         };
         assert_eq!(resolve(&[], &[]), expected);

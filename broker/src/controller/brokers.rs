@@ -22,6 +22,13 @@ pub struct JoinRequest {
     pub rack: Option<Str>,
 }
 
+impl JoinRequest {
+    /// Without the frame that it came out of.
+    pub fn detached(self) -> JoinRequest {
+        JoinRequest { peer: self.peer.detached(), rack: self.rack.as_ref().map(Str::detach), ..self }
+    }
+}
+
 impl BrokerImage {
     /// As the cluster begins: it is not there before it registers.
     pub fn of_founder(founder: &Founder) -> BrokerImage {
@@ -36,6 +43,7 @@ impl BrokerImage {
             directory: *directory,
             peer: Some(Endpoint { host: peer.host.as_str().into(), port: peer.port }),
             shards: 0,
+            batch_bytes_max: None,
             controller_replica: Some(*replica),
         }
     }
@@ -94,6 +102,7 @@ pub fn join(image: &Image, request: JoinRequest) -> Result<Vec<MetadataRecord>, 
         directory: request.directory,
         peer: Some(request.peer.clone()),
         shards: request.shards,
+        batch_bytes_max: None,
         controller_replica: Some(ReplicaId(JOINED_REPLICAS_FROM + image.end_offset as u64)),
     };
     if request.directory.is_zero() {
@@ -173,6 +182,33 @@ fn renewed_replica(
     })
 }
 
+/// What a broker has of a partition is damaged: it begins anew, as long as another that is there has all of it.
+pub fn renew(
+    image: &Image,
+    topic: Uuid,
+    partition: i32,
+    broker: BrokerId,
+    replica: ReplicaId,
+) -> Result<Vec<MetadataRecord>, ChangeError> {
+    let found = image.topic_by_id(topic).and_then(|topic| topic.partition(partition));
+    let Some(found) = found.filter(|found| found.replicas_with_ids().any(|own| own == (replica, broker)))
+    else {
+        // It is none any more, or was renewed before.
+        return Ok(Vec::new());
+    };
+    let is_there = |id: &BrokerId| image.brokers.get(id).is_some_and(|broker| !broker.fenced);
+    if !found.isr.iter().any(|id| *id != broker && is_there(id)) {
+        return Err(ChangeError::new(
+            ErrorCode::INELIGIBLE_REPLICA,
+            format!(
+                "no other broker that is there has all of the partition that is damaged on broker {}",
+                broker.0
+            ),
+        ));
+    }
+    Ok(vec![renewed_replica(topic, partition, found, broker)])
+}
+
 /// A broker that registered with this epoch is there no more, or again.
 pub fn fence(
     image: &Image,
@@ -209,4 +245,139 @@ pub fn unregister(image: &Image, broker: BrokerId) -> Result<Vec<MetadataRecord>
 
 fn unknown(broker: BrokerId) -> ChangeError {
     ChangeError::new(ErrorCode::BROKER_ID_NOT_REGISTERED, format!("the cluster has no broker {}", broker.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use corelog_wire::metadata_records::TopicRecord;
+
+    use super::super::change::partition_record;
+    use super::super::image::tests::brokers;
+    use super::super::snapshot::tests::settings;
+    use super::super::task::applied;
+    use super::*;
+
+    const TOPIC: Uuid = Uuid([9; 16]);
+
+    fn rules() -> Rules {
+        Rules { node_id: 1, partitions_max: 100, settings: Arc::new(settings()), is_alone: false }
+    }
+
+    fn request(directory: u8, wanted: Option<i32>) -> JoinRequest {
+        JoinRequest {
+            directory: Uuid([directory; 16]),
+            wanted: wanted.map(BrokerId),
+            peer: Endpoint { host: "there".into(), port: 9191 },
+            shards: 4,
+            rack: None,
+        }
+    }
+
+    fn make(image: &mut Image, records: &[MetadataRecord]) {
+        let (mut next, _) = applied(image, records).expect("what is decided fits");
+        next.end_offset += records.len() as i64;
+        *image = next;
+    }
+
+    fn joined(image: &mut Image, request: JoinRequest) -> BrokerImage {
+        let directory = request.directory;
+        let records = join(image, request).expect("it may join");
+        make(image, &records);
+        let found = image.brokers.values().find(|broker| broker.directory == directory);
+        found.expect("it is there").clone()
+    }
+
+    /// Three brokers, and a topic that all of them have.
+    fn cluster() -> Image {
+        let mut image = brokers(&[None, None, None]);
+        let topic = MetadataRecord::TopicRecord(TopicRecord { name: "t".into(), topic_id: TOPIC });
+        let partition = partition_record(TOPIC, 0, [1, 2, 3].map(BrokerId).to_vec());
+        make(&mut image, &[topic, partition]);
+        image
+    }
+
+    #[test]
+    fn who_joins_has_an_id_for_good_and_asks_again_as_often_as_it_likes() {
+        let mut image = cluster();
+        let first = joined(&mut image, request(40, None));
+        let second = joined(&mut image, request(50, Some(9)));
+        assert_eq!((first.id, second.id), (BrokerId(4), BrokerId(9)));
+        assert_ne!(first.controller_replica, second.controller_replica);
+        assert!(first.fenced && first.controller_replica.is_some_and(|id| id.0 >= JOINED_REPLICAS_FROM));
+        assert_eq!(join(&image, request(40, None)), Ok(Vec::new()));
+        assert_eq!(joined(&mut image, request(40, Some(4))), first);
+        let moved = JoinRequest { shards: 8, ..request(40, None) };
+        let now = joined(&mut image, moved);
+        assert_eq!((now.id, now.shards, now.controller_replica), (first.id, 8, first.controller_replica));
+        let other = join(&image, request(40, Some(9))).expect_err("it is broker 4");
+        assert!(other.message.contains("is broker 4's, and it asks to be 9"), "{other}");
+        assert_eq!(joined(&mut image, request(60, None)).id, BrokerId(10));
+        assert!(join(&image, request(0, None)).is_err());
+    }
+
+    #[test]
+    fn a_wiped_disk_comes_back_with_new_replicas_once_the_former_process_is_gone() {
+        let mut image = cluster();
+        let refused = join(&image, request(40, Some(2))).expect_err("it is there");
+        assert_eq!(refused.code, ErrorCode::DUPLICATE_BROKER_REGISTRATION);
+        let (id, former) = (BrokerId(2), image.brokers[&BrokerId(2)].epoch);
+        assert_eq!(fence(&image, id, former - 1, true), Ok(Vec::new()), "it has registered since");
+        let records = fence(&image, id, former, true).expect("it is known");
+        make(&mut image, &records);
+        assert_eq!(fence(&image, id, former, true), Ok(Vec::new()), "it is fenced");
+        let before = image.topic_by_id(TOPIC).expect("it is there").partitions[0].clone();
+        let back = joined(&mut image, request(40, Some(2)));
+        assert_eq!((back.id, back.directory, back.fenced), (id, Uuid([40; 16]), true));
+        let after = &image.topic_by_id(TOPIC).expect("it is there").partitions[0];
+        assert_eq!((&after.replicas, after.leader_epoch), (&before.replicas, before.leader_epoch));
+        let kept = |place: usize| after.replica_ids[place] == before.replica_ids[place];
+        assert_eq!([0, 1, 2].map(kept), [true, false, true]);
+        assert!(!before.replica_ids.contains(&after.replica_ids[1]));
+        // The former disk is found after all.
+        let former = BrokerImage { directory: Uuid([2; 16]), fenced: false, ..back.clone() };
+        let refused = register(&image, &rules(), former).expect_err("its data is out of date");
+        assert!(refused.message.contains("another broker has taken the id"), "{refused}");
+        let itself = BrokerImage { fenced: false, controller_replica: None, ..back.clone() };
+        let records = register(&image, &rules(), itself).expect("it is the one that joined");
+        make(&mut image, &records);
+        let now = &image.brokers[&id];
+        assert_eq!((now.fenced, now.controller_replica), (false, back.controller_replica));
+    }
+
+    #[test]
+    fn brokers_register_under_what_they_joined_as() {
+        let image = cluster();
+        let stranger = BrokerImage { id: BrokerId(7), ..image.brokers[&BrokerId(1)].clone() };
+        let refused = register(&image, &rules(), stranger.clone()).expect_err("it has not joined");
+        assert_eq!(refused.code, ErrorCode::BROKER_ID_NOT_REGISTERED);
+        let alone = Rules { is_alone: true, ..rules() };
+        assert_eq!(register(&image, &alone, stranger).expect("a cluster of one").len(), 1);
+        let known = image.brokers[&BrokerId(1)].clone();
+        assert_eq!(register(&image, &rules(), known.clone()), Ok(Vec::new()));
+        // One that was alone, and is to be joined by others.
+        let mut image = image;
+        make(&mut image, &[BrokerImage { directory: Uuid::default(), ..known.clone() }.record()]);
+        let opened = BrokerImage { controller_replica: Some(ReplicaId(1)), ..known };
+        let records = register(&image, &rules(), opened.clone()).expect("its directory has an id now");
+        make(&mut image, &records);
+        assert_eq!(image.brokers[&BrokerId(1)].controller_replica, opened.controller_replica);
+    }
+
+    #[test]
+    fn who_has_replicas_or_is_there_stays_a_broker() {
+        let mut image = cluster();
+        let told = |image: &Image, id| unregister(image, BrokerId(id)).map_err(|error| error.message);
+        assert!(told(&image, 2).is_err_and(|what| what.contains("stop it before")));
+        assert!(told(&image, 8).is_err());
+        let epoch = image.brokers[&BrokerId(2)].epoch;
+        let records = fence(&image, BrokerId(2), epoch, true).expect("it is known");
+        make(&mut image, &records);
+        assert!(told(&image, 2).is_err_and(|what| what.contains("has replicas of 1 partitions")));
+        joined(&mut image, request(40, None));
+        let records = told(&image, 4).expect("it has nothing");
+        make(&mut image, &records);
+        assert!(!image.brokers.contains_key(&BrokerId(4)));
+    }
 }

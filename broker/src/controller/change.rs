@@ -15,7 +15,7 @@ use super::placer::Placer;
 use super::reassign;
 use crate::config::alter::{self, Alteration, Owner, Refusal};
 use crate::config::{ConfigMap, Layers};
-use crate::ids::BrokerId;
+use crate::ids::{BrokerId, ReplicaId};
 use crate::peer::CALL_BYTES_MAX;
 use crate::settings::Settings;
 
@@ -60,7 +60,7 @@ impl ChangeError {
 }
 
 /// A topic to create, already checked for what the request alone can tell.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NewTopic {
     pub name: Str,
     /// Drawn by who asks: a decision has nothing of chance.
@@ -70,7 +70,7 @@ pub struct NewTopic {
 }
 
 /// Where the partitions of a new topic are to be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Placement {
     /// Wherever there is room.
     Anywhere { partitions: i32, replication_factor: i32 },
@@ -96,7 +96,7 @@ pub enum ResourceKey {
 }
 
 /// What is to change of a resource's configs.
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ConfigChange {
     /// Name, operation and value of each (KIP-339).
     Incremental(Vec<(Str, i8, Option<Str>)>),
@@ -124,7 +124,7 @@ impl ConfigChange {
 }
 
 /// One change. It is whole or not there, and is carried out whether or not anybody waits for it.
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     CreateTopic(NewTopic),
     DeleteTopic {
@@ -161,6 +161,13 @@ pub enum Change {
         partition: i32,
         target: Option<Vec<BrokerId>>,
     },
+    /// What a broker has of a partition under this id is worth nothing: it gets another in its place, and begins anew.
+    Renew {
+        topic: Uuid,
+        partition: i32,
+        broker: BrokerId,
+        replica: ReplicaId,
+    },
     /// Groups of partitions are led so.
     Leaders(Vec<Led>),
     /// [`PRODUCER_ID_BLOCK`] ids that nobody has had, up to the resulting image's `next_producer_id`.
@@ -188,7 +195,9 @@ impl Change {
             Change::Reassign { topic, partition, target } => {
                 Change::Reassign { topic: topic.detach(), partition, target }
             }
-            // Configs are as large as their request, which is waited for; brokers have few.
+            Change::RegisterBroker(broker) => Change::RegisterBroker(broker.detached()),
+            Change::Join(request) => Change::Join(request.detached()),
+            // Configs are as large as their request, which is waited for.
             change => change,
         }
     }
@@ -211,6 +220,9 @@ impl Change {
             Change::Unregister(broker) => brokers::unregister(image, broker),
             Change::Reassign { topic, partition, target } => {
                 reassign::reassign(image, &topic, partition, target.as_deref())
+            }
+            Change::Renew { topic, partition, broker, replica } => {
+                brokers::renew(image, topic, partition, broker, replica)
             }
             Change::Leaders(reports) => leaders::leaders(image, reports),
             Change::AlterConfigs { resource, change } => alter_configs(image, rules, resource, &change),

@@ -86,10 +86,12 @@ impl Controller {
 
     /// The first that leads a cluster's group writes down who founded it.
     async fn found(&mut self, shard: &Rc<Shard>) {
-        if !self.view.image.brokers.is_empty() || !self.replay.is_whole() {
+        if !self.view.image.brokers.is_empty() {
             return;
         }
-        let (Some(member), Ok(epoch)) = (self.log.member(), self.log.check(self.replay.next)) else { return };
+        let (Some(member), Ok(epoch)) = (self.log.member(), self.log.check(self.replay.whole_to())) else {
+            return;
+        };
         let founders = member.group.founders.iter().map(|founder| BrokerImage::of_founder(founder).record());
         let records: Vec<MetadataRecord> = founders.collect();
         if let Err(error) = self.make(shard, &records, epoch, || false).await {

@@ -21,6 +21,9 @@ use crate::topic_name;
 pub const RESOURCE_TOPIC: i8 = 2;
 pub const RESOURCE_BROKER: i8 = 4;
 
+/// The config of a broker that is to be empty.
+pub(super) const DRAIN: &str = "corelog.drain";
+
 /// `leader` of a partition's change that leaves it as it is.
 const NO_LEADER_CHANGE: i32 = -2;
 
@@ -113,12 +116,12 @@ impl PartitionImage {
     /// Which id a broker's replica has from this change on: the one it had, or one that nobody has had.
     fn next_id(&self, place: usize, broker: BrokerId) -> ReplicaId {
         let kept = self.replicas_with_ids().find(|(_, known)| *known == broker);
-        kept.map_or(self.new_id(place), |(id, _)| id)
+        kept.map_or_else(|| self.new_id(place), |(id, _)| id)
     }
 
     /// One that no replica has had, for the one that is in this place after the next change.
     pub fn new_id(&self, place: usize) -> ReplicaId {
-        ReplicaId((self.partition_epoch as u64 + 1) * IDS_PER_CHANGE + place as u64)
+        ReplicaId((self.partition_epoch + 1) as u64 * IDS_PER_CHANGE + place as u64)
     }
 
     /// As Kafka does it: a leader that is named begins an epoch, the next one unless the record says which.
@@ -201,6 +204,8 @@ pub struct BrokerImage {
     pub peer: Option<Endpoint>,
     /// How many it runs; 0 where it is not known.
     pub shards: usize,
+    /// The largest record batch that it can take from another broker; `None`: it is not known.
+    pub batch_bytes_max: Option<usize>,
     /// Its replica of the controller's log; `None`: it has none, or is alone with it.
     pub controller_replica: Option<ReplicaId>,
 }
@@ -222,7 +227,24 @@ pub struct Load {
 /// `SecurityProtocol` of an endpoint, as Kafka numbers them.
 const PLAINTEXT: i16 = 0;
 
+impl Endpoint {
+    pub fn detached(self) -> Endpoint {
+        Endpoint { host: self.host.detach(), ..self }
+    }
+}
+
 impl BrokerImage {
+    /// Without the frame that it came out of.
+    pub fn detached(self) -> BrokerImage {
+        let endpoints = self.endpoints.into_iter();
+        BrokerImage {
+            endpoints: endpoints.map(|(name, endpoint)| (name.detach(), endpoint.detached())).collect(),
+            rack: self.rack.as_ref().map(Str::detach),
+            peer: self.peer.map(Endpoint::detached),
+            ..self
+        }
+    }
+
     pub fn new(record: &RegisterBrokerRecord) -> BrokerImage {
         let endpoints = record.end_points.iter();
         let endpoint = |found: &BrokerEndpoint| Endpoint { host: found.host.clone(), port: found.port };
@@ -236,6 +258,7 @@ impl BrokerImage {
             directory: record.log_dirs.first().copied().unwrap_or_default(),
             peer: record.peer_host.clone().map(|host| Endpoint { host, port: record.peer_port }),
             shards: usize::try_from(record.shards).unwrap_or(0),
+            batch_bytes_max: usize::try_from(record.batch_bytes_max).ok().filter(|bytes| *bytes > 0),
             controller_replica: Some(ReplicaId(record.controller_replica as u64)).filter(|id| id.0 > 0),
         }
     }
@@ -259,6 +282,7 @@ impl BrokerImage {
             peer_host: self.peer.as_ref().map(|peer| peer.host.clone()),
             peer_port: self.peer.as_ref().map_or(0, |peer| peer.port),
             shards: self.shards as i32,
+            batch_bytes_max: self.batch_bytes_max.map_or(0, |bytes| i32::try_from(bytes).unwrap_or(i32::MAX)),
             controller_replica: self.controller_replica.map_or(0, |id| id.0 as i64),
             ..Default::default()
         })
@@ -313,6 +337,13 @@ impl Image {
     /// The brokers that are there, by their ids.
     pub fn brokers_there(&self) -> impl Iterator<Item = &BrokerImage> {
         self.brokers.values().filter(|broker| !broker.fenced)
+    }
+
+    /// Whether a broker is to lead nothing and to have no replicas, as far as others can have them. It may have been told so at its
+    /// start: that others do not know.
+    pub fn is_draining(&self, broker: BrokerId) -> bool {
+        let (own, _) = self.broker_layers(broker.0);
+        own.get(DRAIN).is_some_and(|value| value == "true")
     }
 
     pub fn load(&self, broker: BrokerId) -> Load {
@@ -500,6 +531,7 @@ pub mod tests {
                 directory: Uuid([id as u8; 16]),
                 peer: None,
                 shards: 1,
+                batch_bytes_max: None,
                 controller_replica: None,
             };
             image.apply(&broker.record(), &mut Delta::default()).expect("it fits");

@@ -75,3 +75,63 @@ fn in_order(brokers: &[BrokerId]) -> Vec<BrokerId> {
     brokers.sort_unstable();
     brokers
 }
+
+#[cfg(test)]
+mod tests {
+    use corelog_wire::metadata_records::TopicRecord;
+
+    use super::super::change::partition_record;
+    use super::super::image::tests::brokers;
+    use super::super::task::applied;
+    use super::*;
+
+    const TOPIC: Uuid = Uuid([9; 16]);
+
+    fn led(partition: i32, leader: i32, epoch: i32, isr: &[i32]) -> Led {
+        let isr = isr.iter().copied().map(BrokerId).collect();
+        Led {
+            topic: TOPIC,
+            partition,
+            leader: BrokerId(leader),
+            epoch: LeaderEpoch(epoch),
+            isr,
+            settled: false,
+        }
+    }
+
+    #[test]
+    fn the_latest_leader_counts_and_former_ones_are_passed_over() {
+        let topic = MetadataRecord::TopicRecord(TopicRecord { name: "t".into(), topic_id: TOPIC });
+        let partition = |index| partition_record(TOPIC, index, [1, 2, 3].map(BrokerId).to_vec());
+        let records = [topic, partition(0), partition(1)];
+        let (mut image, _) = applied(&brokers(&[None; 4]), &records).expect("they fit");
+        let known = |image: &Image, index: i32| {
+            let known = image.topic_by_id(TOPIC).and_then(|topic| topic.partition(index).cloned());
+            let known = known.expect("it is there");
+            (known.leader.map(|leader| leader.0), known.leader_epoch.0, BrokerId::numbers(&known.isr))
+        };
+        assert_eq!(known(&image, 0), (None, 0, vec![1, 2, 3]), "its group says who leads it");
+        let none: &[Led] = &[
+            led(0, 1, 2, &[2, 3]),
+            led(0, 4, 9, &[4]),
+            led(0, 2, 9, &[2, 4]),
+            led(7, 2, 9, &[2]),
+            Led { topic: Uuid([8; 16]), ..led(0, 1, 9, &[1]) },
+        ];
+        assert_eq!(leaders(&image, none.to_vec()), Ok(Vec::new()));
+        for (reports, expected) in [
+            (vec![led(0, 2, 3, &[2, 3, 1]), led(1, 1, 1, &[1])], (Some(2), 3, vec![1, 2, 3])),
+            (vec![led(0, 1, 2, &[1])], (Some(2), 3, vec![1, 2, 3])),
+            (vec![led(0, 1, 3, &[1])], (Some(2), 3, vec![1, 2, 3])),
+            (vec![led(0, 2, 3, &[2])], (Some(2), 3, vec![2])),
+            (vec![led(0, 2, 4, &[2])], (Some(2), 4, vec![2])),
+            (vec![led(0, 3, 6, &[3, 2])], (Some(3), 6, vec![3, 2])),
+        ] {
+            let records = leaders(&image, reports).expect("they are few");
+            image = applied(&image, &records).expect("they fit").0;
+            assert_eq!(known(&image, 0), expected);
+        }
+        assert_eq!(known(&image, 1), (Some(1), 1, vec![1]));
+        assert!(leaders(&image, vec![led(0, 1, 9, &[1]); LEADERS_MAX + 1]).is_err());
+    }
+}

@@ -45,14 +45,15 @@ impl MetadataLog {
         self.failed.clone().map_or(Ok(()), Err)
     }
 
-    /// In which epoch it takes records, with `applied` being what is known of it.
-    pub fn check(&self, applied: i64) -> Result<LeaderEpoch, ChangeError> {
+    /// In which epoch it takes records of who knows what it says up to `applied`.
+    pub fn check(&self, applied: Option<i64>) -> Result<LeaderEpoch, ChangeError> {
         self.check_sound()?;
         match &self.member {
             None => Ok(LeaderEpoch(0)),
-            Some(member) => {
-                member.leads().filter(|_| applied == self.log.log_end_offset()).ok_or_else(not_controller)
-            }
+            Some(member) => member
+                .leads()
+                .filter(|_| applied == Some(self.log.log_end_offset()))
+                .ok_or_else(not_controller),
         }
     }
 

@@ -116,3 +116,74 @@ fn next_membership(
     known.learners.sort_unstable();
     (next != known).then_some(next)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::image::tests::brokers;
+    use super::*;
+
+    fn ids(numbers: &[u64]) -> Vec<ReplicaId> {
+        numbers.iter().copied().map(ReplicaId).collect()
+    }
+
+    /// Brokers with these replicas; those of them that are fenced.
+    fn image(replicas: &[u64], fenced: &[u64]) -> Image {
+        let mut image = brokers(&vec![None; replicas.len()]);
+        for (broker, replica) in Arc::make_mut(&mut image.brokers).values_mut().zip(replicas) {
+            (broker.controller_replica, broker.fenced) =
+                (Some(ReplicaId(*replica)), fenced.contains(replica));
+        }
+        image
+    }
+
+    fn membership(voters: &[u64], learners: &[u64]) -> Membership {
+        Membership { voters: ids(voters), learners: ids(learners), ..Membership::default() }
+    }
+
+    /// All steps, until the group is as it should be.
+    fn steps(image: &Image, mut now: Membership, caught_up: &[u64]) -> Vec<(Vec<u64>, Vec<u64>)> {
+        let mut steps = Vec::new();
+        while let Some(next) = next_membership(image, &now, |id| caught_up.contains(&id.0)) {
+            let numbers = |ids: &[ReplicaId]| ids.iter().map(|id| id.0).collect();
+            steps.push((numbers(&next.voters), numbers(&next.learners)));
+            assert!(steps.len() < 9, "{steps:?}");
+            now = next;
+        }
+        steps
+    }
+
+    #[test]
+    fn the_first_brokers_vote_and_the_others_learn() {
+        let all = [1, 2, 3, 300, 400, 500];
+        let founded = || membership(&[1, 2, 3], &[]);
+        assert!(steps(&image(&all[..3], &[]), founded(), &all).is_empty());
+        let four = steps(&image(&all[..4], &[]), founded(), &all);
+        assert_eq!(four, [(vec![1, 2, 3], vec![300])]);
+        let six = steps(&image(&all, &[]), founded(), &all);
+        let expected = [(vec![1, 2, 3], vec![300, 400, 500]), (vec![1, 2, 3, 300, 400], vec![500])];
+        assert_eq!(six, expected);
+        // From one.
+        let grown = steps(&image(&[1, 300, 400], &[]), membership(&[1], &[]), &all);
+        assert_eq!(grown, [(vec![1], vec![300, 400]), (vec![1, 300, 400], vec![])]);
+        // Who has not caught up, or is gone, does not vote.
+        let slow = steps(&image(&[1, 300, 400], &[400]), membership(&[1], &[]), &[1, 400]);
+        assert_eq!(slow, [(vec![1], vec![300, 400])]);
+    }
+
+    #[test]
+    fn a_replica_goes_when_another_is_in_its_place() {
+        // Broker 3 was wiped, and joined anew.
+        let wiped = image(&[1, 2, 300], &[]);
+        let now = || membership(&[1, 2, 3], &[]);
+        assert_eq!(steps(&wiped, now(), &[1, 2]), [(vec![1, 2, 3], vec![300])]);
+        let expected = [(vec![1, 2, 3], vec![300]), (vec![1, 2, 300], vec![])];
+        assert_eq!(steps(&wiped, now(), &[1, 2, 300]), expected);
+        // It was unregistered.
+        assert_eq!(steps(&image(&[1, 2], &[]), now(), &[1, 2]), [(vec![1, 2], vec![])]);
+        let joint = Membership { outgoing: ids(&[1, 2]), ..now() };
+        assert!(steps(&wiped, joint, &[1, 2, 300]).is_empty());
+        assert!(steps(&Image::default(), now(), &[1, 2, 3]).is_empty());
+    }
+}

@@ -9,6 +9,7 @@
 //!
 //! [`Shard::change`]: crate::shard::Shard::change
 
+mod balance;
 mod brokers;
 mod change;
 #[cfg(test)]
@@ -33,15 +34,16 @@ mod task;
 mod tests;
 mod view;
 
+pub use balance::{INTERNAL_REPLICAS, next_moves};
 pub use brokers::JoinRequest;
 pub use change::{
-    CHANGE_BYTES_MAX, Change, ChangeError, ConfigChange, NewTopic, PRODUCER_ID_BLOCK, Placement, ResourceKey,
+    Change, ChangeError, ConfigChange, NewTopic, PRODUCER_ID_BLOCK, Placement, ResourceKey,
     TOPIC_PARTITIONS_MAX, too_many_partitions,
 };
 pub use delta::Delta;
-pub use handle::{Made, Terms};
+pub use handle::Terms;
 pub use image::{BrokerImage, Endpoint, Image, TopicImage};
-pub use leaders::{LEADERS_MAX, Led};
+pub use leaders::Led;
 pub use member::{Group, Leader};
 pub use recent::{Changed, RecentChanges};
 pub use task::{Controller, ControllerHandle, Update};

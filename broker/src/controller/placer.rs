@@ -25,7 +25,8 @@ pub struct Placer<'a> {
 impl<'a> Placer<'a> {
     /// Over the brokers that are there.
     pub fn new(image: &'a Image, seed: u64) -> Placer<'a> {
-        let candidates = image.brokers_there().map(|broker| Candidate {
+        let candidates = image.brokers_there().filter(|broker| !image.is_draining(broker.id));
+        let candidates = candidates.map(|broker| Candidate {
             id: broker.id,
             rack: broker.rack.as_deref(),
             load: image.load(broker.id),

@@ -77,6 +77,11 @@ impl Replay {
         self.is_whole || self.next == 0
     }
 
+    /// Up to where (exclusive) the image is what the log says.
+    pub fn whole_to(&self) -> Option<i64> {
+        self.is_whole().then_some(self.next)
+    }
+
     /// Where the log does not have any more what would be next, it is read anew from where it begins now.
     pub fn follow_start(&mut self, log: &Log) {
         let start = log.log_start_offset();

@@ -141,8 +141,9 @@ fn first_batch(records: &[MetadataRecord]) -> usize {
 impl Controller {
     /// When it is time for a snapshot: finds out what it need not tell, beside the changes that go on, and puts it in line.
     pub(super) fn prepare_snapshot(&mut self, shard: &Rc<Shard>) {
-        let Replay { bytes, next, deleted, .. } = &self.replay;
-        if self.snapshot_is_due || *bytes <= self.bytes_max || self.log.check(*next).is_err() {
+        let Replay { bytes, deleted, .. } = &self.replay;
+        if self.snapshot_is_due || *bytes <= self.bytes_max || self.log.check(self.replay.whole_to()).is_err()
+        {
             return;
         }
         self.snapshot_is_due = true;
@@ -164,7 +165,7 @@ impl Controller {
     /// Has the log begin anew with what there is. Where that fails it goes on as it is, and tries again later.
     pub(super) async fn write_snapshot(&mut self, shard: &Shard, gone: &BTreeSet<Uuid>) {
         self.snapshot_is_due = false;
-        let Ok(epoch) = self.log.check(self.replay.next) else { return };
+        let Ok(epoch) = self.log.check(self.replay.whole_to()) else { return };
         let deleted: BTreeSet<Uuid> = self.replay.deleted.difference(gone).copied().collect();
         let image = self.view.image.clone();
         let mut batches = Batches::new(&image, &deleted, self.rules.node_id);

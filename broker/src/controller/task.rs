@@ -166,7 +166,7 @@ impl Controller {
             let (image, delta) = applied(&self.view.image, &records)?;
             return Ok(Arc::new(self.view.follow(Arc::new(image), &delta, self.rules.viewer()).await));
         }
-        let epoch = self.log.check(self.replay.next)?;
+        let epoch = self.log.check(self.replay.whole_to())?;
         let records = change.decide(&self.view.image, &self.rules)?;
         self.make(shard, &records, epoch, || answer.is_closed()).await?;
         Ok(self.view.clone())

@@ -80,6 +80,7 @@ fn register(dice: &mut Dice, image: &Image) -> Change {
         directory,
         peer,
         shards: 1,
+        batch_bytes_max: None,
         controller_replica,
     })
 }
@@ -234,6 +235,37 @@ fn a_delta_names_all_that_changed_and_the_rest_is_shared() {
             assert_eq!(after.partition_count(), partitions);
         }
     });
+}
+
+/// Who was given another log than it had follows the difference.
+#[test]
+fn the_delta_between_two_images_leads_from_one_to_the_other() {
+    for seed in 1..=SEEDS {
+        Sim::new(seed).block_on(async move {
+            let rules = rules();
+            let images = history(seed, &rules).images;
+            let before = &images[Dice(seed).below(images.len() as u64) as usize];
+            let after = images.last().expect("the first");
+            let delta = Delta::between(before, after).await;
+            let view = View::new(before.clone(), rules.viewer());
+            let followed = view.follow(after.clone(), &delta, rules.viewer()).await;
+            assert!(followed == View::new(after.clone(), rules.viewer()), "{delta:?}");
+            for topic in after.topics() {
+                let was = before.topic_by_id(topic.id);
+                let told = delta.topics.get(&topic.id);
+                assert_eq!(told.is_some_and(|told| told.is_new), was.is_none());
+                let same = |index| was.and_then(|was| was.partition(index)) == topic.partition(index);
+                let of = told.map(|told| told.partitions.clone()).unwrap_or_default();
+                let named = |index| was.is_none() || of.contains(&index);
+                assert!((0..topic.partition_count()).all(|index| same(index) != named(index)));
+            }
+            let gone = before.topics().filter(|topic| after.topic_by_id(topic.id).is_none());
+            assert!(gone.eq(&delta.removed));
+            assert_eq!(delta.brokers.is_empty(), before.broker_overrides == after.broker_overrides);
+            assert_eq!(delta.registered.is_empty(), before.brokers == after.brokers);
+            assert!(Delta::between(after, after).await.is_empty());
+        });
+    }
 }
 
 #[test]

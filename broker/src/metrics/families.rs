@@ -98,6 +98,11 @@ families! {
 
     QUEUE_LENGTH "corelog_queue_length" Gauge ["queue"]: "What waits: for memory to receive or to answer fetches, for its turn to append, for room to commit offsets, for another core's answer.";
 
+    REPLICAS "corelog_replicas" Gauge / core: "Replicas of partitions with several replicas, in whatever role.";
+    REPLICAS_LEADING "corelog_replicas_leading" Gauge / core: "Those of them that lead.";
+    REPLICAS_LEADERLESS "corelog_replicas_leaderless" Gauge / core: "Those of them that know no leader: as long as nobody has a majority.";
+    REPLICAS_UNDER_REPLICATED "corelog_partitions_under_replicated" Gauge / core: "Partitions led here of which a replica is not in sync.";
+    CONTROLLER_LEADS "corelog_controller_leads" Gauge: "1 on the broker that decides on the cluster's metadata.";
     PEER_LINKS_WANTED "corelog_peer_links_wanted" Gauge / core: "Shards of other brokers that the core replicates with.";
     PEER_LINKS "corelog_peer_links" Gauge / core: "Those of them that it is connected to.";
     PEER_CONNECTS "corelog_peer_connects_total" Counter: "Connections for replication that came about.";

@@ -50,11 +50,14 @@ pub struct Descriptors {
 /// connections that are accepted and not counted yet).
 const OF_PROCESS: u64 = 32;
 const OF_CORE: u64 = 24;
+/// Of each core of a broker of a cluster: its links and lines to other brokers' cores, and theirs to it.
+const OF_MEMBER_CORE: u64 = 128;
 
 impl Descriptors {
     /// `of_storage`: what the storage of each of `cores` comes to use.
-    pub fn share(limit: u64, cores: usize, of_storage: u64) -> Descriptors {
-        let kept = OF_PROCESS.saturating_add((OF_CORE + of_storage).saturating_mul(cores as u64));
+    pub fn share(limit: u64, cores: usize, of_storage: u64, is_member: bool) -> Descriptors {
+        let of_links = if is_member { OF_MEMBER_CORE } else { 0 };
+        let kept = OF_PROCESS.saturating_add((OF_CORE + of_links + of_storage).saturating_mul(cores as u64));
         let connections = u32::try_from(limit.saturating_sub(kept)).unwrap_or(u32::MAX).max(1);
         Descriptors { limit, connections }
     }
@@ -126,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_the_log_needs_of_the_open_files_is_kept_back() {
-        let descriptors = Descriptors::share(300, 2, 51);
+        let descriptors = Descriptors::share(300, 2, 51, false);
         assert_eq!(descriptors, Descriptors { limit: 300, connections: 300 - 32 - 2 * (24 + 51) });
         let admission = Admission::new(descriptors);
         let ip = IpAddr::from([10, 0, 0, 1]);
@@ -136,12 +139,12 @@ mod tests {
         }
         let refusal = admission.enter(ip, &limits).expect_err("the rest is the log's");
         assert!(refusal.to_string().contains("limit of 300 open files"), "{refusal}");
-        assert_eq!(Descriptors::share(64, 8, 10).connections, 1, "one at the least, to look at it");
+        assert_eq!(Descriptors::share(64, 8, 10, false).connections, 1, "one at the least, to look at it");
     }
 
     #[test]
     fn limits_hold_and_what_leaves_makes_room() {
-        let admission = Admission::new(Descriptors::share(u64::MAX, 2, 100));
+        let admission = Admission::new(Descriptors::share(u64::MAX, 2, 100, false));
         let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let limits = limits(3, 2);
         assert_eq!(admission.enter(a, &limits), Ok(()));

@@ -1,6 +1,6 @@
 //! When a batch may be acknowledged.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -10,7 +10,7 @@ use corelog_storage::{Durable, LogId};
 use corelog_wire::ErrorCode;
 
 use super::Refusal;
-use crate::ids::LeaderEpoch;
+use crate::ids::{LeaderEpoch, ReplicaId};
 
 /// Who is to have a batch before its producer is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,22 +34,29 @@ impl Acks {
 pub struct Commits {
     /// Unset: there is no group.
     replicas: OnceCell<Rc<Replicas>>,
+    /// Which replica of the group it is.
+    id: Cell<Option<ReplicaId>>,
     /// Set when it is open.
     replica: OnceCell<Rc<Replica>>,
 }
 
 impl Commits {
-    pub fn in_group(replicas: Rc<Replicas>) -> Commits {
-        Commits { replicas: replicas.into(), replica: OnceCell::new() }
+    pub fn in_group(replicas: Rc<Replicas>, id: ReplicaId) -> Commits {
+        Commits { replicas: replicas.into(), id: Cell::new(Some(id)), replica: OnceCell::new() }
     }
 
     /// From now on a group decides.
-    pub fn join_group(&self, replicas: Rc<Replicas>) {
+    pub fn join_group(&self, replicas: Rc<Replicas>, id: ReplicaId) {
+        self.id.set(Some(id));
         assert!(self.replicas.set(replicas).is_ok(), "it had none");
     }
 
     pub fn has_group(&self) -> bool {
         self.replicas.get().is_some()
+    }
+
+    pub fn id(&self) -> Option<ReplicaId> {
+        self.id.get()
     }
 
     /// Whether what is committed here is all that the partition's leader may tell.

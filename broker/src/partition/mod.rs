@@ -35,7 +35,7 @@ pub use leadership::{Leadership, Role};
 pub use partitions::Partitions;
 pub use route::{Route, Router};
 
-use crate::ids::{BrokerId, LeaderEpoch};
+use crate::ids::{BrokerId, LeaderEpoch, ReplicaId};
 
 /// How much of a partition a reader sees (KIP-98).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +143,11 @@ impl Partition {
     /// Its replica, if it is one of a group and open.
     pub fn replica(&self) -> Option<&Rc<Replica>> {
         self.commits.replica()
+    }
+
+    /// Which replica of its group it is; `None`: it has none.
+    pub fn replica_id(&self) -> Option<ReplicaId> {
+        self.commits.id()
     }
 
     /// Its group goes on with this replica.

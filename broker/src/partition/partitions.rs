@@ -1,11 +1,12 @@
 //! The partitions of a shard: those of which this broker has a replica, and which the shard owns.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use corelog_io::{Queue, spawn};
+use corelog_io::{Queue, sleep, spawn};
 use corelog_replicas::{Led, Opening};
 use corelog_storage::{CommitMode, HashLogId, LogConfig, LogId, ShardStorage, StorageError};
 use corelog_wire::ErrorCode;
@@ -17,6 +18,9 @@ use crate::controller::image::PartitionImage;
 use crate::controller::{Image, TopicImage, View};
 use crate::ids::BrokerId;
 
+/// Former journals are emptied at a start, beside everything else.
+const JOURNAL_RETRY: Duration = Duration::from_millis(200);
+
 pub struct Partitions {
     broker: BrokerId,
     storage: Rc<ShardStorage>,
@@ -25,6 +29,8 @@ pub struct Partitions {
     view: Rc<RefCell<Arc<View>>>,
     /// Those that were asked for since the start.
     open: RefCell<HashMap<LogId, Rc<Partition>, HashLogId>>,
+    /// Former replicas of which something is left.
+    leaving: RefCell<HashSet<LogId, HashLogId>>,
 }
 
 impl Partitions {
@@ -35,7 +41,7 @@ impl Partitions {
         member: Option<Rc<Member>>,
         view: Rc<RefCell<Arc<View>>>,
     ) -> Partitions {
-        Partitions { broker, storage, member, view, open: RefCell::default() }
+        Partitions { broker, storage, member, view, open: RefCell::default(), leaving: RefCell::default() }
     }
 
     /// The replica that this shard has of a partition, whatever it is to it.
@@ -43,6 +49,9 @@ impl Partitions {
         // Open are partitions that there are: a deleted topic's are taken out with it.
         if let Some(partition) = self.opened(id) {
             return Ok(partition);
+        }
+        if self.leaving.borrow().contains(&id) {
+            return Err(ErrorCode::NOT_LEADER_OR_FOLLOWER);
         }
         let view = self.view.borrow();
         let topic = view.image.topic_by_id(id.topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
@@ -73,7 +82,8 @@ impl Partitions {
     ) -> Result<Rc<Partition>, ErrorCode> {
         let opening = member.opening(&view.image, id, found).ok_or(ErrorCode::NOT_LEADER_OR_FOLLOWER)?;
         let log = self.storage.log(id, &topic.name, log_config(view, topic, id, CommitMode::Quorum));
-        let partition = Partition::new(log, self.at_first(found), Commits::in_group(member.replicas.clone()));
+        let partition =
+            Partition::new(log, self.at_first(found), Commits::in_group(member.replicas.clone(), opening.id));
         self.open_replica(member, &partition, opening, found);
         Ok(partition)
     }
@@ -95,7 +105,7 @@ impl Partitions {
         let Some(opening) = member.opening(image, partition.id(), found) else { return };
         let config = LogConfig { commit: CommitMode::Quorum, ..partition.log.config() };
         partition.log.set_config(config);
-        partition.commits.join_group(member.replicas.clone());
+        partition.commits.join_group(member.replicas.clone(), opening.id);
         partition.set_leadership(self.at_first(found));
         self.open_replica(member, partition, opening, found);
     }
@@ -111,8 +121,10 @@ impl Partitions {
         let (member, opened, view) = (member.clone(), partition.clone(), self.view.clone());
         spawn(Queue::Control, async move {
             let id = opened.id();
-            let Some(replica) = member.open(opened.log.clone(), opening, is_preferred).await else { return };
-            opened.set_replica(replica);
+            match member.open(opened.log.clone(), opening, is_preferred).await {
+                Some(replica) => opened.set_replica(replica),
+                None => return,
+            }
             if opened.is_deleted() {
                 return member.replicas.close(id);
             }
@@ -179,6 +191,26 @@ impl Partitions {
             let commit = partition.log.config().commit;
             partition.log.set_config(log_config(&view, topic, id, commit));
         }
+    }
+
+    /// Takes out a replica that is none any more: what is returned completes when nothing of it can be found by a start. Until then
+    /// there is none of its partition here, should it become one again.
+    pub fn leave(&self, id: LogId) -> impl Future<Output = Result<(), StorageError>> + use<> {
+        self.leaving.borrow_mut().insert(id);
+        let (deleted, storage) = (self.delete(id), self.storage.clone());
+        async move {
+            deleted.await?;
+            // Its entries would come back from the journal, and be taken for those of another replica under its name.
+            while !storage.empty_journal().await? {
+                sleep(JOURNAL_RETRY).await;
+            }
+            Ok(())
+        }
+    }
+
+    /// Nothing is left of it.
+    pub fn has_left(&self, id: LogId) {
+        self.leaving.borrow_mut().remove(&id);
     }
 
     /// Takes a partition of a deleted topic out, here and now; what is returned removes its files.

@@ -31,6 +31,8 @@ const ARRIVALS_MAX: usize = 64;
 /// Knocks that are answered at once.
 const KNOCKS_MAX: u64 = 64;
 const BACKLOG: i32 = 1024;
+/// Bytes of a frame beside one batch: more than there are.
+const BESIDE_A_BATCH: usize = 16 << 10;
 /// Brokers that have log lines of their own: who calls may say that it is any.
 const TOLD_MAX: usize = 1024;
 
@@ -161,6 +163,11 @@ impl Links {
         assert_ne!(peer.broker, self.local.introduction.borrow().broker, "a broker has no link to itself");
         let mut links = self.local.links.borrow_mut();
         links.entry(peer).or_insert_with(|| link::start(&self.local, peer));
+    }
+
+    /// The largest record batch that fits a frame here, with what is said of it.
+    pub fn batch_bytes_max(&self) -> usize {
+        self.local.budget.frame_bytes_max() - BESIDE_A_BATCH
     }
 
     /// The incarnation of this peer that there is a link with.

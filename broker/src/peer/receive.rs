@@ -161,14 +161,16 @@ impl FrameReader {
             Poll::Pending => {
                 let mut since = corelog_io::now();
                 loop {
-                    if let Ok(read) = corelog_io::timeout(LOOK, read.as_mut()).await {
-                        break read;
-                    }
+                    let read = corelog_io::timeout(LOOK, read.as_mut()).await;
                     let now = corelog_io::now();
                     if !lane.is_contended() {
                         since = now;
                     } else if self.progress.is_over(&PATIENCE, had as u64, &mut since, now) {
+                        // With a byte now and then, too: what each was waited for adds up.
                         return Err(Lost::Slow);
+                    }
+                    if let Ok(read) = read {
+                        break read;
                     }
                 }
             }

@@ -16,7 +16,7 @@ use corelog_wire::messages::{
     ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, delete_records_request,
     list_offsets_request, metadata_request, offset_for_leader_epoch_request,
 };
-use corelog_wire::metadata_records::{MetadataRecord, PartitionRecord, TopicRecord};
+use corelog_wire::metadata_records::{ConfigRecord, MetadataRecord, PartitionRecord, TopicRecord};
 use corelog_wire::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
 use corelog_wire::records::{BatchBuilder, BatchOptions};
 use corelog_wire::{ErrorCode, Str, Uuid};
@@ -28,6 +28,8 @@ const TOPIC: Uuid = Uuid([0x11; 16]);
 const OFFSETS: Uuid = Uuid([0x22; 16]);
 const CONTROLLER: LogId =
     LogId { topic: Uuid([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]), partition: 0 };
+/// Of a topic that wants two replicas in sync, and has one.
+const LACKING: Uuid = Uuid([0x33; 16]);
 const EPOCH: i32 = 5;
 
 /// Of each topic, by partition: replicas and leader. This broker is 1, and knows no other.
@@ -59,6 +61,23 @@ fn metadata() -> Bytes {
             }));
         }
     }
+    add(MetadataRecord::TopicRecord(TopicRecord { name: "lacking".into(), topic_id: LACKING }));
+    add(MetadataRecord::PartitionRecord(PartitionRecord {
+        topic_id: LACKING,
+        partition_id: 0,
+        replicas: vec![1, 2],
+        isr: vec![1],
+        leader: 1,
+        leader_epoch: EPOCH,
+        partition_epoch: 0,
+        ..Default::default()
+    }));
+    add(MetadataRecord::ConfigRecord(ConfigRecord {
+        resource_type: 2,
+        resource_name: "lacking".into(),
+        name: "min.insync.replicas".into(),
+        value: Some("2".into()),
+    }));
     batch.build().unwrap()
 }
 
@@ -108,6 +127,21 @@ fn produce(acks: i16, partitions: impl Iterator<Item = i32>) -> ProduceRequest {
     let topic =
         TopicProduceData { name: "t".into(), topic_id: TOPIC, partition_data: partition_data.collect() };
     ProduceRequest { acks, timeout_ms: 1000, topic_data: vec![topic], ..Default::default() }
+}
+
+#[test]
+fn acks_all_is_refused_where_too_few_replicas_are_in_sync() {
+    world().run(|client| async move {
+        let mut connection = client.connect().await;
+        for (acks, expected) in [(-1, ErrorCode::NOT_ENOUGH_REPLICAS), (1, ErrorCode::NONE)] {
+            let partition_data = vec![PartitionProduceData { index: 0, records: Some(batch()) }];
+            let topic = TopicProduceData { name: "lacking".into(), topic_id: LACKING, partition_data };
+            let request =
+                ProduceRequest { acks, timeout_ms: 1000, topic_data: vec![topic], ..Default::default() };
+            let response = connection.call(&request, 13).await.unwrap();
+            assert_eq!(response.responses[0].partition_responses[0].error_code, expected.0, "acks {acks}");
+        }
+    });
 }
 
 #[test]
@@ -407,5 +441,5 @@ fn metrics_are_of_the_partitions_that_are_here() {
     assert_eq!(ALL.map(told).collect::<Vec<_>>(), [true, true, false, true], "{text}");
     let owned = text.lines().filter(|line| line.starts_with("corelog_partitions{"));
     let owned: u64 = owned.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
-    assert_eq!(owned, 6, "{text}");
+    assert_eq!(owned, 7, "three of each topic, and one that lacks: {text}");
 }

@@ -14,6 +14,7 @@ mod planted;
 mod real;
 mod refusals;
 mod replicas;
+mod segments;
 mod shard;
 mod silence;
 mod strangers;

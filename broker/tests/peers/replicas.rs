@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,10 +16,10 @@ use corelog_io::sim::{Process, Sim};
 use corelog_io::{Queue, random_u64, sleep, spawn, timeout};
 use corelog_raft::config::{Bounds, Timing};
 use corelog_raft::{Membership, ReplicaId};
-use corelog_replicas::{Led, Opening, Owner, Replica, Replicas};
+use corelog_replicas::{Led, Opening, Owner, Replica, Replicas, TransferLimits};
 use corelog_storage::{
-    AppendBatch, AppendError, BatchKind, CommitMode, Entry, LogConfig, LogId, RaftIndex, Recovered,
-    ShardStorage, StorageConfig, read_journals,
+    AppendBatch, AppendError, BatchKind, CommitMode, EntriesError, Entry, Log, LogConfig, LogId, RaftIndex,
+    Recovered, ShardStorage, StorageConfig, StorageError, read_journals,
 };
 use corelog_wire::Uuid;
 use corelog_wire::records::{BatchBuilder, BatchHeader, BatchOptions, Producer};
@@ -26,7 +27,34 @@ use corelog_wire::records::{BatchBuilder, BatchHeader, BatchOptions, Producer};
 use crate::for_seeds;
 use crate::world::{CLUSTER, MS, PORT};
 
-const BROKERS: usize = 3;
+pub const BROKERS: usize = 3;
+
+/// How a world is set up.
+pub struct Plan {
+    pub segment_bytes: u64,
+    /// Of the largest batch.
+    pub batch_bytes: u64,
+    /// Logs lose their beginnings, each broker's as it comes.
+    pub retains: bool,
+    pub limits: TransferLimits,
+}
+
+impl Plan {
+    fn storage(&self, shard: usize) -> StorageConfig {
+        StorageConfig {
+            journal_file_bytes: (256 << 10).max(self.batch_bytes * 4),
+            journal_files: 3,
+            tail_cache_bytes: 1 << 20,
+            group_bytes_max: 64 << 10,
+            min_free_bytes: 1 << 20,
+            ..StorageConfig::new(format!("/data{shard}"), 0, 1)
+        }
+    }
+
+    fn log(&self) -> LogConfig {
+        LogConfig { segment_bytes: self.segment_bytes, commit: CommitMode::Quorum, ..LogConfig::default() }
+    }
+}
 
 struct Acknowledged {
     index: RaftIndex,
@@ -37,8 +65,9 @@ struct Acknowledged {
 /// Where a replica's log is committed, where it ends, and whether it serves.
 type End = (RaftIndex, RaftIndex, bool);
 
-struct Shared {
-    machines: Vec<Process>,
+pub struct Shared {
+    plan: Plan,
+    pub machines: Vec<Process>,
     shards: Vec<usize>,
     partitions: i32,
     lives: Cell<u64>,
@@ -48,6 +77,8 @@ struct Shared {
     leaders: RefCell<BTreeMap<(LogId, i32), usize>>,
     /// Of each broker's partitions.
     ends: RefCell<BTreeMap<(usize, i32), End>>,
+    /// Segments that each broker has taken in, in all its lives.
+    pub taken: RefCell<[u64; BROKERS]>,
 }
 
 fn below(n: u64) -> u64 {
@@ -56,10 +87,6 @@ fn below(n: u64) -> u64 {
 
 fn log_id(partition: i32) -> LogId {
     LogId { topic: Uuid([7; 16]), partition }
-}
-
-fn log_config() -> LogConfig {
-    LogConfig { segment_bytes: 64 << 10, commit: CommitMode::Quorum, ..LogConfig::default() }
 }
 
 impl Shared {
@@ -106,15 +133,7 @@ impl Owner for Keeper {
 }
 
 /// Each shard by itself: how shards share what they find in journals is the server's matter.
-async fn storage(shard: usize) -> Rc<ShardStorage> {
-    let config = StorageConfig {
-        journal_file_bytes: 256 << 10,
-        journal_files: 3,
-        tail_cache_bytes: 1 << 20,
-        group_bytes_max: 64 << 10,
-        min_free_bytes: 1 << 20,
-        ..StorageConfig::new(format!("/data{shard}"), 0, 1)
-    };
+async fn storage(config: StorageConfig) -> Rc<ShardStorage> {
     let found = read_journals(&config.data_dir, 0, 1).await.expect("the journals can be read");
     let parts = found.split(1, |_| 0);
     ShardStorage::open(config, Recovered::merge(parts)).await.expect("the storage opens")
@@ -122,11 +141,12 @@ async fn storage(shard: usize) -> Rc<ShardStorage> {
 
 async fn run(shared: Rc<Shared>, broker: usize, seat: LinkSeat) {
     let shard = corelog_io::core();
-    let storage = storage(shard).await;
+    let storage = storage(shared.plan.storage(shard)).await;
     let carrier = Carrier::new();
     let owner = Rc::new(Keeper { shared: shared.clone(), broker });
     let timing = (Timing::default(), Bounds::default());
     let replicas = Replicas::new(storage.clone(), carrier.clone(), owner, timing);
+    replicas.limit_transfers(shared.plan.limits);
     let config = LinksConfig {
         broker: BrokerId(broker as i32 + 1),
         incarnation: Incarnation(shared.lives.get()),
@@ -146,7 +166,7 @@ async fn run(shared: Rc<Shared>, broker: usize, seat: LinkSeat) {
     }
     let mut opened = Vec::new();
     for partition in shared.partitions_of(broker, shard) {
-        let log = storage.log(log_id(partition), "topic", log_config());
+        let log = storage.log(log_id(partition), "topic", shared.plan.log());
         let places = (0..BROKERS).map(|at| (replica_id(at), raft_peer(shared.place(at, partition))));
         let opening = Opening {
             id: replica_id(broker),
@@ -164,14 +184,39 @@ async fn run(shared: Rc<Shared>, broker: usize, seat: LinkSeat) {
         let client = produce(shared.clone(), replicas.clone(), replica.clone(), *partition);
         spawn(Queue::Produce, client).detach();
     }
+    let mut taken = 0;
     loop {
         sleep(MS * 5).await;
         for (partition, replica) in &opened {
             let log = replica.log();
             let end = (log.commit_index(), log.next_index(), replica.led().serves);
             shared.ends.borrow_mut().insert((broker, *partition), end);
+            if shared.plan.retains && !shared.settling.get() && below(80) == 0 {
+                retain(log).await;
+            }
         }
+        if shared.plan.retains && below(100) == 0 {
+            settled(storage.empty_journal().await);
+        }
+        let segments = replicas.taken().segments;
+        shared.taken.borrow_mut()[broker] += segments - std::mem::replace(&mut taken, segments);
     }
+}
+
+/// Takes away what is older than some record.
+async fn retain(log: &Log) {
+    let kept = log.high_watermark() - log.log_start_offset();
+    let before = log.log_start_offset() + below(kept as u64 + 1) as i64;
+    // Of what a transfer takes from under it nothing is there.
+    if log.delete_records(before).await.is_ok() {
+        settled(log.apply_retention(0).await);
+    }
+}
+
+/// A log that begins anew is left alone until that is durable.
+fn settled<T>(outcome: Result<T, StorageError>) {
+    let later = |error: &StorageError| matches!(error, StorageError::Io { source, .. } if source.kind() == ErrorKind::WouldBlock);
+    assert!(outcome.as_ref().err().is_none_or(later), "the disk is sound: {:?}", outcome.err());
 }
 
 /// Appends where this replica leads, and notes what is acknowledged.
@@ -185,8 +230,11 @@ async fn produce(shared: Rc<Shared>, replicas: Rc<Replicas>, replica: Rc<Replica
         }
         let number = shared.batches.get();
         shared.batches.set(number + 1);
-        let batch =
-            AppendBatch { bytes: batch(number), kind: BatchKind::Coordinator, leader_epoch: led.term.0 };
+        let batch = AppendBatch {
+            bytes: batch(number, shared.plan.batch_bytes),
+            kind: BatchKind::Coordinator,
+            leader_epoch: led.term.0,
+        };
         let appended = match log.append(batch).await {
             Ok(appended) => appended,
             Err(AppendError::NotTaken(_) | AppendError::StaleLeaderEpoch { .. }) => continue,
@@ -204,33 +252,38 @@ async fn produce(shared: Rc<Shared>, replicas: Rc<Replicas>, replica: Rc<Replica
     }
 }
 
-fn batch(number: u64) -> Bytes {
+fn batch(number: u64, bytes_max: u64) -> Bytes {
     let producer = Some(Producer { id: number as i64, epoch: 0, base_sequence: 0 });
     let mut builder = BatchBuilder::new(BatchOptions { producer, ..BatchOptions::default() });
-    builder.append(5, None, Some(&vec![7; below(3_000) as usize]), &[]).expect("the record fits");
+    builder.append(5, None, Some(&vec![7; below(bytes_max) as usize]), &[]).expect("the record fits");
     builder.build().expect("the batch can be built")
 }
 
-fn start(shared: &Rc<Shared>, broker: usize) {
+pub fn start(shared: &Rc<Shared>, broker: usize) {
     shared.lives.set(shared.lives.get() + 1);
     let (shards, world) = (shared.shards[broker], shared.clone());
     shared.machines[broker].start_with(peer::seats(shards), move |_, seat| run(world.clone(), broker, seat));
 }
 
-fn entries_of(sim: &Sim, shared: &Shared, broker: usize, partition: i32) -> Vec<Entry> {
+fn entries_of(sim: &Sim, shared: &Rc<Shared>, broker: usize, partition: i32) -> Vec<Entry> {
     let shard = shared.place(broker, partition).shard.0;
     let (found, done) = (Rc::new(RefCell::new(Vec::new())), Rc::new(Cell::new(false)));
-    let (out, flag) = (found.clone(), done.clone());
+    let (out, flag, world) = (found.clone(), done.clone(), shared.clone());
     shared.machines[broker].start(1, move |_| {
-        let (out, flag) = (out.clone(), flag.clone());
+        let (out, flag, world) = (out.clone(), flag.clone(), world.clone());
         async move {
-            let storage = storage(shard).await;
-            let log = storage.log(log_id(partition), "topic", log_config());
+            let storage = storage(world.plan.storage(shard)).await;
+            let log = storage.log(log_id(partition), "topic", world.plan.log());
             let mut all: Vec<Entry> = Vec::new();
             let mut at = log.first_index();
             while at < log.next_index() {
-                all.extend(log.entries(at, log.next_index(), 50_000).await.expect("the disk is sound"));
-                at = all.last().expect("some").index.next();
+                match log.entries(at, log.next_index(), 50_000).await {
+                    Ok(read) => all.extend(read),
+                    // What is below the log's start goes while it is read.
+                    Err(EntriesError::Compacted { first, .. }) => all.retain(|entry| entry.index >= first),
+                    Err(error) => panic!("the disk is sound: {error}"),
+                }
+                at = all.last().map_or(log.first_index(), |last| last.index.next());
             }
             *out.borrow_mut() = all;
             flag.set(true);
@@ -253,33 +306,68 @@ fn alike(shared: &Shared) -> bool {
     })
 }
 
-fn check_end(sim: &Sim, shared: &Shared) {
+/// What all still have is the same, and what was acknowledged is there.
+fn check_end(sim: &Sim, shared: &Rc<Shared>) {
     shared.machines.iter().for_each(Process::kill);
     for partition in 0..shared.partitions {
-        let all: Vec<_> = (0..BROKERS).map(|broker| entries_of(sim, shared, broker, partition)).collect();
+        let mut all: Vec<_> = (0..BROKERS).map(|broker| entries_of(sim, shared, broker, partition)).collect();
+        let first_of = |entries: &Vec<Entry>| entries.first().map_or(RaftIndex(0), |first| first.index);
+        let first = all.iter().map(first_of).max().expect("there are brokers");
+        assert!(shared.plan.retains || first == RaftIndex(0), "partition {partition}: its beginning is gone");
+        all.iter_mut().for_each(|entries| entries.retain(|entry| entry.index >= first));
         assert!(all.iter().all(|entries| entries == &all[0]), "partition {partition}: replicas differ");
         for one in shared.acknowledged.borrow().get(&partition).into_iter().flatten() {
-            let entry = &all[0][one.index.0 as usize];
+            let Some(at) = one.index.0.checked_sub(first.0) else { continue };
+            let entry = &all[0][at as usize];
             let header = BatchHeader::parse(&entry.bytes).expect("a batch");
             assert_eq!((entry.term, header.producer_id), (one.term, one.number as i64), "{partition}");
         }
     }
 }
 
-fn run_seed(seed: u64) -> usize {
-    let sim = Sim::new(seed);
-    let dice = |n: u64| sim.random_u64() % n.max(1);
-    let shared = Rc::new(Shared {
+pub fn world(sim: &Sim, plan: Plan, partitions: i32) -> Rc<Shared> {
+    Rc::new(Shared {
+        plan,
         machines: (0..BROKERS).map(|broker| sim.process(&format!("broker{broker}"))).collect(),
-        shards: (0..BROKERS).map(|_| 1 + dice(3) as usize).collect(),
-        partitions: 1 + dice(5) as i32,
+        shards: (0..BROKERS).map(|_| 1 + (sim.random_u64() % 3) as usize).collect(),
+        partitions,
         lives: Cell::new(0),
         batches: Cell::new(1),
         settling: Cell::new(false),
         acknowledged: RefCell::default(),
         leaders: RefCell::default(),
         ends: RefCell::default(),
-    });
+        taken: RefCell::default(),
+    })
+}
+
+/// Nothing fails any more: all become alike. How many batches were acknowledged.
+pub fn settle(sim: &Sim, shared: &Rc<Shared>) -> usize {
+    for (broker, machine) in shared.machines.iter().enumerate() {
+        shared.machines[..broker].iter().for_each(|other| sim.heal(machine, other));
+        if !machine.is_running() {
+            start(shared, broker);
+        }
+    }
+    sim.run_for(Duration::from_secs(6));
+    shared.settling.set(true);
+    sim.run_for(Duration::from_secs(1));
+    let mut waited = 0;
+    while !alike(shared) {
+        assert!(waited < 60, "replicas don't become alike: {:?}", shared.ends.borrow());
+        sim.run_for(Duration::from_secs(1));
+        waited += 1;
+    }
+    check_end(sim, shared);
+    shared.acknowledged.borrow().values().map(Vec::len).sum()
+}
+
+fn run_seed(seed: u64) -> usize {
+    let sim = Sim::new(seed);
+    let dice = |n: u64| sim.random_u64() % n.max(1);
+    let limits = TransferLimits::default();
+    let plan = Plan { segment_bytes: 64 << 10, batch_bytes: 3_000, retains: false, limits };
+    let shared = world(&sim, plan, 1 + dice(5) as i32);
     for _ in 0..4 + dice(4) {
         for (broker, machine) in shared.machines.iter().enumerate() {
             if !machine.is_running() && dice(3) > 0 {
@@ -297,23 +385,7 @@ fn run_seed(seed: u64) -> usize {
             _ => {}
         }
     }
-    for (broker, machine) in shared.machines.iter().enumerate() {
-        shared.machines[..broker].iter().for_each(|other| sim.heal(machine, other));
-        if !machine.is_running() {
-            start(&shared, broker);
-        }
-    }
-    sim.run_for(Duration::from_secs(6));
-    shared.settling.set(true);
-    sim.run_for(Duration::from_secs(1));
-    let mut waited = 0;
-    while !alike(&shared) {
-        assert!(waited < 60, "replicas don't become alike: {:?}", shared.ends.borrow());
-        sim.run_for(Duration::from_secs(1));
-        waited += 1;
-    }
-    check_end(&sim, &shared);
-    shared.acknowledged.borrow().values().map(Vec::len).sum()
+    settle(&sim, &shared)
 }
 
 #[test]

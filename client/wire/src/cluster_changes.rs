@@ -7,5 +7,5 @@ include!(concat!(env!("OUT_DIR"), "/cluster_changes.rs"));
 
 framed_records!(
     ClusterChange: CreateTopicChange DeleteTopicChange CreatePartitionsChange AlterConfigsChange RegisterBrokerChange
-    TakeProducerIdsChange LeadersChange JoinChange FenceChange UnregisterChange ReassignChange
+    TakeProducerIdsChange LeadersChange JoinChange FenceChange UnregisterChange ReassignChange RenewChange
 );

@@ -115,7 +115,7 @@ fn same_bytes_as_kafkas_java_code() {
 }
 
 /// What Kafka does not have: brokers of Corelog say it to each other.
-const OWN: [&str; 11] = [
+const OWN: [&str; 16] = [
     "CreateTopicChange",
     "DeleteTopicChange",
     "CreatePartitionsChange",
@@ -126,7 +126,12 @@ const OWN: [&str; 11] = [
     "JoinChange",
     "FenceChange",
     "UnregisterChange",
+    "ReassignChange",
+    "RenewChange",
     "ChangeAnswer",
+    "BrokerStatus",
+    "JoinCall",
+    "JoinAnswer",
 ];
 
 #[test]

@@ -52,13 +52,12 @@ impl Found {
             None => (index(first), founders.clone()),
         };
         let hard_state = log.hard_state();
-        let starts = log.term_starts();
         Ok(Found {
             start: LogStart { first: index(first), term_before: term(log.term_before_first()) },
             next: index(log.next_index()),
             durable: index(log.durable_index()),
             committed: index(log.commit_index()).max(index(first)),
-            terms: starts.iter().map(|start| (index(start.index.max(first)), term(start.term))).collect(),
+            terms: terms(log, first),
             hard_state: HardState {
                 term: term(hard_state.term),
                 vote: u64::try_from(hard_state.vote).ok().filter(|vote| *vote > 0).map(ReplicaId),
@@ -67,6 +66,14 @@ impl Found {
             membership,
         })
     }
+}
+
+/// Where each term begins, of those that have an entry from `first` on: a log knows its last term when its entries are gone.
+fn terms(log: &Log, first: corelog_storage::RaftIndex) -> Vec<(RaftIndex, Term)> {
+    let starts = log.term_starts();
+    let ends = starts.iter().skip(1).map(|next| next.index).chain([log.next_index()]);
+    let kept = starts.iter().zip(ends).filter(|(start, end)| start.index.max(first) < *end);
+    kept.map(|(start, _)| (index(start.index.max(first)), term(start.term))).collect()
 }
 
 /// The changes of its replicas that a log has from `from` on.

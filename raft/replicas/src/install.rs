@@ -9,6 +9,8 @@
 //!   committed, and nothing that it has below is kept by the leader: it never votes for less than it had.
 //! - Each segment that is taken in ends on what is committed. The next transfer goes on there, in the middle of a file too.
 //!
+//! A log with more segments than are told of at once comes in several such transfers.
+//!
 //! One replica of a core at a time: the others wait for their turn, and are led meanwhile as before.
 
 use std::cell::{Cell, RefCell};
@@ -18,7 +20,7 @@ use std::rc::Rc;
 use corelog_io::sync::{Notify, OneshotSender, oneshot};
 use corelog_io::{Queue, sleep, spawn};
 use corelog_raft::{Leadership, PeerId, Role, SnapshotOffer, Term};
-use corelog_storage::{AppendError, LogStart, RaftIndex, SegmentInfo, SegmentList, TransferError};
+use corelog_storage::{AppendError, LogStart, LogState, RaftIndex, SegmentInfo, SegmentList, TransferError};
 
 use crate::snapshot::{Ask, Told, What};
 use crate::work::{FULL_RETRY, Work};
@@ -129,9 +131,9 @@ impl Replica {
     }
 
     async fn fetch(self: &Rc<Self>, source: PeerId, replicas: &Rc<Replicas>) {
-        let Some(Told::Segments { list, state }) = self.ask(source, What::Segments, replicas).await else {
-            return;
-        };
+        // Of what is not committed the source may have other entries.
+        let what = What::Segments { from: self.log.commit_index() };
+        let Some(Told::Segments { list, state }) = self.ask(source, what, replicas).await else { return };
         // What was said with a term, and the entries that were taken, are on stable storage before the group closes.
         if let Err(error) = self.sync().await {
             return self.fail(&error, replicas);
@@ -242,8 +244,24 @@ impl Replica {
                 replicas.installs.taken.set(Taken { segments: segments + 1, bytes: bytes + segment.bytes });
             }
         }
-        // Producers of batches that are gone.
-        Ok(self.log.import_state(storage, state).await?)
+        self.take_in_producers(source, replicas).await
+    }
+
+    /// Producers of batches that are gone.
+    async fn take_in_producers(&self, source: PeerId, replicas: &Replicas) -> Result<(), Ended> {
+        let mut above = -1;
+        loop {
+            let told = self.ask(source, What::State { above }, replicas).await;
+            if self.is_closed() {
+                return Err(Ended::Closed);
+            }
+            let Some(Told::State(LogState { bytes, more_above })) = told else { return Err(Ended::NoAnswer) };
+            self.log.import_state(&replicas.storage, &bytes).await?;
+            match more_above.filter(|more_above| *more_above > above) {
+                Some(more_above) => above = more_above,
+                None => return Ok(()),
+            }
+        }
     }
 
     async fn receive(&self, source: PeerId, segment: &SegmentInfo, replicas: &Replicas) -> Result<(), Ended> {

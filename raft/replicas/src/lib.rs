@@ -30,6 +30,7 @@
 //!
 //! It offers segments ([`snapshot`]), and the follower fetches them ([`install`]): whole files and the state beside them, past
 //! the journals, at a rate that the giver bounds. The follower's group is closed meanwhile, and opens on whatever its log is then.
+//! Nothing is told whole that may be long: a list, or producers, come in parts, each of use by itself.
 //!
 //! # What bounds memory
 //!
@@ -70,13 +71,13 @@ use corelog_wire::records::BatchHeader;
 
 pub use install::Taken;
 pub use replica::{Led, NotCommitted, Replica};
-pub use snapshot::{Answer, Ask, Told, What};
+pub use snapshot::{ANSWER_MAX, Answer, Ask, LISTED_MAX, PIECE_BYTES, Told, TransferLimits, What};
 
 /// What brings frames to other cores' drivers, and questions to those who have a log.
 pub trait Network {
     /// There may be frames for this peer: [`Replicas::take_frame`] until there is none.
     fn frames(&self, peer: PeerId);
-    /// Has [`Replicas::answer`] called there.
+    /// Has [`Replicas::answer`] called there. None, if no answer comes within [`ANSWER_MAX`].
     fn ask(&self, peer: PeerId, ask: Ask) -> Answer;
 }
 

@@ -11,17 +11,40 @@ use std::time::Duration;
 use bytes::Bytes;
 use corelog_io::{Instant, Queue, now, sleep_until, spawn};
 use corelog_raft::{GroupId, Membership, ReplicaId, SnapshotOffer};
-use corelog_storage::{LogId, LogStart, SegmentList, StorageError};
+use corelog_storage::{LogId, LogStart, LogState, RaftIndex, SegmentList, StorageError};
 
 use crate::found::{index, term};
 use crate::{Replica, Replicas, group_of};
 
 /// Bytes of one piece of a segment: what a log reads, and writes, at once.
-const PIECE_BYTES: usize = 1 << 20;
-/// What a core gives out by default, so that its disk and links have room for what clients wait for.
-const BYTES_PER_SECOND: u64 = 64 << 20;
+pub const PIECE_BYTES: usize = 1 << 20;
+/// Segments that are told of at once. A log may have more: who has taken these in asks for those behind.
+pub const LISTED_MAX: usize = 16 << 10;
+/// How long an answer is waited for, by who asks ([`crate::Network::ask`]). Whoever is gone is known to be sooner.
+pub const ANSWER_MAX: Duration = Duration::from_secs(8);
+/// Pieces that would have to wait longer for their turn are refused.
+const HELD_MAX: Duration = Duration::from_secs(3);
 /// A follower that has asked for nothing in so long does not fetch any more: it is offered anew.
 const STALLED: Duration = Duration::from_secs(10);
+// A piece has time for its way, and who waits for it is not taken for gone.
+const _: () = assert!(HELD_MAX.as_secs() < ANSWER_MAX.as_secs() && ANSWER_MAX.as_secs() < STALLED.as_secs());
+
+/// What a core gives to followers elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct TransferLimits {
+    /// Of segments, to all who fetch: so that disk and links have room for what clients wait for.
+    pub bytes_per_second: u64,
+    /// Segments that are told of at once; [`LISTED_MAX`] at the most.
+    pub listed: usize,
+    /// Producers that are told of at once; each has 180 bytes at the most.
+    pub producers: usize,
+}
+
+impl Default for TransferLimits {
+    fn default() -> TransferLimits {
+        TransferLimits { bytes_per_second: 64 << 20, listed: LISTED_MAX, producers: 4 << 10 }
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ask {
@@ -33,22 +56,27 @@ pub struct Ask {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// What there is to fetch.
-    Segments,
+    /// What there is to fetch for who has all below `from`.
+    Segments { from: RaftIndex },
     /// What the segment at this offset holds from this byte on.
     Piece { base_offset: i64, position: u64 },
+    /// What segments do not tell: producers with ids above this one.
+    State { above: i64 },
     /// Nothing more: who asks has what entries can follow.
     Entries,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// `state`: [`corelog_storage::Log::export_state`], of a membership that holds where the segments end.
+    /// Not more than [`LISTED_MAX`] segments. `state`: [`corelog_storage::Log::export_state`] without producers, of a membership
+    /// that holds where all of the log's segments end.
     Segments {
         list: SegmentList,
         state: Bytes,
     },
+    /// Not more than [`PIECE_BYTES`].
     Piece(Bytes),
+    State(LogState),
     Noted,
     /// It is gone, or can't be had now.
     Nothing,
@@ -61,7 +89,7 @@ pub type Answer = Pin<Box<dyn Future<Output = Option<Told>>>>;
 pub(crate) struct Giving {
     /// Who was offered something, and when it last asked for it.
     offered: RefCell<Vec<Offered>>,
-    bytes_per_second: Cell<u64>,
+    limits: Cell<TransferLimits>,
     next_piece: Cell<Instant>,
 }
 
@@ -73,11 +101,7 @@ struct Offered {
 
 impl Giving {
     pub fn new() -> Giving {
-        Giving {
-            offered: RefCell::default(),
-            bytes_per_second: Cell::new(BYTES_PER_SECOND),
-            next_piece: Cell::new(now()),
-        }
+        Giving { offered: RefCell::default(), limits: Cell::default(), next_piece: Cell::new(now()) }
     }
 
     /// False: it was offered something already.
@@ -111,19 +135,23 @@ impl Giving {
         stalled.map(|one| (one.group, one.to)).collect()
     }
 
+    /// What is read now would have to wait too long.
+    fn is_busy(&self) -> bool {
+        self.next_piece.get() > now() + HELD_MAX
+    }
+
     /// When so many bytes may leave.
     fn turn_for(&self, bytes: usize) -> Instant {
         let at = self.next_piece.get().max(now());
-        let takes = Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.get() as f64);
+        let takes = Duration::from_secs_f64(bytes as f64 / self.limits.get().bytes_per_second.max(1) as f64);
         self.next_piece.set(at + takes);
         at
     }
 }
 
 impl Replicas {
-    /// How much of segments this core gives out in a second, to all who fetch.
-    pub fn limit_transfers(&self, bytes_per_second: u64) {
-        self.giving.bytes_per_second.set(bytes_per_second.max(1));
+    pub fn limit_transfers(&self, limits: TransferLimits) {
+        self.giving.limits.set(limits);
     }
 
     /// These followers need what the log keeps no more.
@@ -132,7 +160,7 @@ impl Replicas {
             let (replicas, replica) = (self.clone(), replica.clone());
             spawn(Queue::Background, async move {
                 match replica.snapshot().await {
-                    Ok(Some((offer, ..))) => {
+                    Ok(Some((offer, _))) => {
                         replicas.drive(|driver, now| driver.offer_snapshot(now, replica.group, to, &offer));
                     }
                     outcome => {
@@ -157,11 +185,10 @@ impl Replicas {
         let Ask { log, replica: from, what } = ask;
         let Some(replica) = self.replica(log) else { return Told::Nothing };
         self.giving.heard(replica.group, from);
+        let limits = self.giving.limits.get();
         let told = match what {
-            What::Segments => replica
-                .snapshot()
-                .await
-                .map(|found| found.map_or(Told::Nothing, |(_, list, state)| Told::Segments { list, state })),
+            What::Segments { from } => replica.listed(from, limits.listed).await,
+            What::Piece { .. } if self.giving.is_busy() => Ok(Told::Nothing),
             What::Piece { base_offset, position } => {
                 let piece = replica.log.segment_bytes(base_offset, position, PIECE_BYTES).await;
                 if let Ok(Some(piece)) = &piece {
@@ -169,6 +196,7 @@ impl Replicas {
                 }
                 piece.map(|piece| piece.map_or(Told::Nothing, Told::Piece))
             }
+            What::State { above } => replica.log.export_state(above, limits.producers).map(Told::State),
             What::Entries => {
                 let group = group_of(log);
                 self.giving.end(group, from);
@@ -184,15 +212,24 @@ impl Replicas {
 }
 
 /// Where what can be fetched ends.
-fn end_of(list: &SegmentList) -> (corelog_storage::RaftIndex, i32) {
+fn end_of(list: &SegmentList) -> (RaftIndex, i32) {
     let last = list.segments.last().map(|last| (last.next_index, last.last_term));
     let LogStart { index, term, .. } = list.start;
     last.unwrap_or((index, term))
 }
 
 impl Replica {
-    /// What can be fetched of this log, and the state beside it. `None`: nothing yet that entries could follow.
-    async fn snapshot(&self) -> Result<Option<(SnapshotOffer, SegmentList, Bytes)>, StorageError> {
+    /// What there is to fetch for who has all below `from`, as far as it is told at once: the oldest.
+    async fn listed(&self, from: RaftIndex, max: usize) -> Result<Told, StorageError> {
+        let Some((_, mut list)) = self.snapshot().await? else { return Ok(Told::Nothing) };
+        let state = self.log.export_state(i64::MAX, 0)?.bytes;
+        list.segments.retain(|segment| segment.next_index > from);
+        list.segments.truncate(max);
+        Ok(Told::Segments { list, state })
+    }
+
+    /// What can be fetched of this log. `None`: nothing yet that entries could follow.
+    async fn snapshot(&self) -> Result<Option<(SnapshotOffer, SegmentList)>, StorageError> {
         let mut list = self.log.segments().await?;
         if !self.suffices(&list) || self.leaves_much(&list).await? {
             self.log.seal().await?;
@@ -208,7 +245,7 @@ impl Replica {
             return Ok(None);
         };
         let offer = SnapshotOffer { end: index(end), term: term(last_term), membership };
-        Ok(Some((offer, list, self.log.export_state()?)))
+        Ok(Some((offer, list)))
     }
 
     fn suffices(&self, list: &SegmentList) -> bool {

@@ -4,23 +4,49 @@
 use super::Log;
 use crate::checkpoint;
 use crate::error::{StorageError, TransferError};
-use crate::format::checkpoint::{CheckpointHeader, CheckpointWriter, LogCheckpoint, decode};
+use crate::format::checkpoint::{CheckpointHeader, CheckpointWriter, Committed, LogCheckpoint, decode};
+use crate::ids::RaftIndex;
 use crate::shard::ShardStorage;
+use crate::terms::TermHistory;
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
+/// A part of a log's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogState {
+    pub bytes: Bytes,
+    /// There are more producers: those above this id.
+    pub more_above: Option<i64>,
+}
+
 impl Log {
-    /// The log's state as of its commit index.
-    pub fn export_state(&self) -> Result<Bytes, StorageError> {
+    /// The log's state as of its commit index: the membership, and so many producers at the most, those with the lowest ids above
+    /// `above`; -1: from the first on.
+    pub fn export_state(&self, above: i64, producers_max: usize) -> Result<LogState, StorageError> {
         let state = self.state.borrow();
         state.check_writable(self.id)?;
-        let known =
-            LogCheckpoint { active: None, reset: None, incoming: None, ..state.checkpoint(self.id, 0) };
+        let all = state.checkpoint(self.id, 0);
+        let Committed { offset, index, term, .. } = all.committed;
+        let known = LogCheckpoint {
+            next_offset: offset,
+            next_index: index,
+            flushed_offset: 0,
+            flushed_index: RaftIndex(0),
+            active: None,
+            terms: TermHistory::default(),
+            reset: None,
+            incoming: None,
+            committed: Committed { offset, index, term, ..Committed::default() },
+            ..all
+        };
+        let mut rest = state.producers.entries_above(above).peekable();
+        let producers: Vec<_> = rest.by_ref().take(producers_max).collect();
+        let last = producers.last().map_or(above, |(id, _)| *id);
+        let more_above = rest.peek().is_some().then_some(last);
         let mut writer = CheckpointWriter::new(&[]);
-        let producers: Vec<_> = state.producers.entries().collect();
         writer.add(&known, producers.into_iter());
         let header = CheckpointHeader { shards: 1, replay_from: 1, ..CheckpointHeader::default() };
-        Ok(writer.finish(header).into())
+        Ok(LogState { bytes: writer.finish(header).into(), more_above })
     }
 
     /// Takes from another replica's [`Log::export_state`] what the log's own batches do not tell: producers that it has not

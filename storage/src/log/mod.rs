@@ -54,6 +54,7 @@ mod transfer;
 
 pub use append::{AppendBatch, Appended, BatchKind};
 pub use entries::Entry;
+pub use export::LogState;
 pub use follow::Accepted;
 pub use lead::{Leads, NotTaken};
 pub use lookup::TimestampOffset;

@@ -2,11 +2,10 @@
 
 use super::super::listener;
 use super::super::spec::{Check, Spec, boolean, int, list, long, short, string};
-use super::ALL_IN_SYNC;
 use super::forms;
 
 const THREAD_PER_CORE: &str = "one pinned thread per core does all the work; corelog.cores says which cores.";
-const ONE_BROKER: &str = "replication between brokers isn't built yet: this broker leads every partition.";
+const OWN_LINKS: &str = "brokers replicate over connections of their own (corelog.peer), which see to times, sizes and buffers themselves.";
 const NO_PURGATORY: &str =
     "a waiting request is woken by what it waits for; nothing is left behind to purge.";
 
@@ -58,7 +57,7 @@ pub(super) static ROWS: &[Spec] = &[
         Check::Any,
         "The listener through which brokers talk to each other.",
     )
-    .no_effect(ONE_BROKER),
+    .no_effect(OWN_LINKS),
     // Connections and requests.
     int(
         "socket.listen.backlog.size",
@@ -163,7 +162,7 @@ pub(super) static ROWS: &[Spec] = &[
     .always(Some("-1"), "the kernel sizes the buffers by itself (net.ipv4.tcp_rmem)."),
     int("request.timeout.ms", "30000", Check::AtLeast(0), "How long this broker waits for another broker.")
         .ms()
-        .no_effect(ONE_BROKER),
+        .no_effect(OWN_LINKS),
     long(
         "socket.connection.setup.timeout.ms",
         "10000",
@@ -171,7 +170,7 @@ pub(super) static ROWS: &[Spec] = &[
         "How long connecting to another broker may take.",
     )
     .ms()
-    .no_effect(ONE_BROKER),
+    .no_effect(OWN_LINKS),
     long(
         "socket.connection.setup.timeout.max.ms",
         "30000",
@@ -179,7 +178,7 @@ pub(super) static ROWS: &[Spec] = &[
         "How long connecting to another broker may take after repeated failures.",
     )
     .ms()
-    .no_effect(ONE_BROKER),
+    .no_effect(OWN_LINKS),
     // Topics.
     boolean(
         "auto.create.topics.enable",
@@ -205,9 +204,7 @@ pub(super) static ROWS: &[Spec] = &[
         Check::AtLeast(1),
         "How many replicas must have a record before acks=all is answered; with fewer in sync, produce is refused.",
     )
-    .dynamic()
-    .no_effect(ALL_IN_SYNC),
-    // Replication, which isn't there yet, and what Raft makes needless.
+    .dynamic(),
     boolean(
         "unclean.leader.election.enable",
         "false",
@@ -215,8 +212,11 @@ pub(super) static ROWS: &[Spec] = &[
     )
     .dynamic()
     .no_effect("Raft elects only leaders that have every acknowledged record."),
-    boolean("auto.leader.rebalance.enable", "true", "Whether leaders are spread evenly over brokers.")
-        .always(Some("false"), ONE_BROKER),
+    boolean(
+        "auto.leader.rebalance.enable",
+        "true",
+        "Whether partitions are led by their preferred replicas again, ten seconds after these are in sync.",
+    ),
     long(
         "leader.imbalance.check.interval.seconds",
         "300",
@@ -224,12 +224,12 @@ pub(super) static ROWS: &[Spec] = &[
         "How often the spread of leaders is looked at.",
     )
     .unit(super::super::spec::Unit::Seconds)
-    .no_effect(ONE_BROKER),
+    .no_effect("leaders are looked at all the time."),
     boolean("controlled.shutdown.enable", "true", "Whether leaders move away before the broker stops.")
-        .no_effect(ONE_BROKER),
+        .no_effect("a broker that is told to stop always hands over what it leads."),
     int("broker.heartbeat.interval.ms", "2000", Check::AtLeast(1), "How often a broker reports to the controller.")
         .ms()
-        .no_effect(ONE_BROKER),
+        .no_effect("connections between brokers tell of silence by themselves, within a second."),
     int(
         "broker.session.timeout.ms",
         "9000",
@@ -237,7 +237,7 @@ pub(super) static ROWS: &[Spec] = &[
         "After how long without a report a broker counts as gone.",
     )
     .ms()
-    .no_effect(ONE_BROKER),
+    .no_effect("who is silent for three seconds counts as gone."),
     int(
         "initial.broker.registration.timeout.ms",
         "60000",
@@ -245,10 +245,10 @@ pub(super) static ROWS: &[Spec] = &[
         "How long a starting broker tries to register with the controller.",
     )
     .ms()
-    .no_effect(ONE_BROKER),
+    .no_effect("a broker goes on trying until its cluster knows it."),
     int("num.replica.fetchers", "1", Check::AtLeast(1), "Threads that copy records from other brokers.")
         .dynamic()
-        .no_effect(ONE_BROKER),
+        .no_effect(OWN_LINKS),
     long(
         "replica.lag.time.max.ms",
         "30000",
@@ -256,25 +256,25 @@ pub(super) static ROWS: &[Spec] = &[
         "How far behind in time a replica may be and count as in sync.",
     )
     .ms()
-    .no_effect(ONE_BROKER),
+    .no_effect("who lacks for ten seconds what was committed before is not in sync."),
     int("replica.fetch.max.bytes", "1048576", Check::AtLeast(0), "Bytes a replica asks for per partition.")
         .bytes()
-        .no_effect(ONE_BROKER),
+        .no_effect(OWN_LINKS),
     int("replica.fetch.min.bytes", "1", Check::AtLeast(0), "Bytes a replica waits for.")
         .bytes()
-        .no_effect(ONE_BROKER),
+        .no_effect(OWN_LINKS),
     int("replica.fetch.response.max.bytes", "10485760", Check::AtLeast(0), "Bytes a replica asks for in all.")
         .bytes()
-        .no_effect(ONE_BROKER),
+        .no_effect(OWN_LINKS),
     int("replica.fetch.wait.max.ms", "500", Check::AtLeast(0), "How long a replica waits for bytes.")
         .ms()
-        .no_effect(ONE_BROKER),
+        .no_effect(OWN_LINKS),
     int("replica.fetch.backoff.ms", "1000", Check::AtLeast(0), "How long a replica rests after an error.")
         .ms()
-        .no_effect(ONE_BROKER),
+        .no_effect(OWN_LINKS),
     int("replica.socket.timeout.ms", "30000", Check::AtLeast(0), "How long a replica waits for its leader.")
         .ms()
-        .no_effect(ONE_BROKER),
+        .no_effect(OWN_LINKS),
     int(
         "replica.socket.receive.buffer.bytes",
         "65536",
@@ -282,7 +282,7 @@ pub(super) static ROWS: &[Spec] = &[
         "The kernel's receive buffer of a replica's connection.",
     )
     .bytes()
-    .no_effect(ONE_BROKER),
+    .no_effect(OWN_LINKS),
     long(
         "replica.high.watermark.checkpoint.interval.ms",
         "5000",
@@ -403,7 +403,7 @@ pub(super) static ROWS: &[Spec] = &[
         Check::AtLeast(1),
         "Replicas of __consumer_offsets when it is created.",
     )
-    .no_effect(ONE_BROKER),
+    .no_effect("it gets three replicas, or as many as there are brokers."),
     int(
         "offsets.topic.compression.codec",
         "0",
@@ -421,5 +421,5 @@ pub(super) static ROWS: &[Spec] = &[
         "How long a commit waits for the replicas of __consumer_offsets.",
     )
     .ms()
-    .no_effect(ONE_BROKER),
+    .no_effect("a commit is answered when a majority has it, and refused when its coordinator has none."),
 ];

@@ -29,8 +29,6 @@ const NOT_COMPACTED: &str = "compaction isn't built yet: logs are kept whole.";
 /// with whole ones: so they are made, and it is said.
 pub const UNCOMPACTED: &str = "compaction isn't built yet: with compact alone the log keeps every record, and grows until \
      its oldest are deleted (corectl topic trim) or the policy has delete too.";
-const ALL_IN_SYNC: &str =
-    "a topic has one replica yet, which is in sync; Kafka too asks for no more than a topic has.";
 const NO_TIERS: &str = "tiered storage isn't built yet.";
 const OWN_INDEX: &str = "Corelog chooses the step and the size of its sparse index itself.";
 const PREALLOCATED: &str = "space is always reserved in steps, off the latency path.";

@@ -1,6 +1,6 @@
 //! Configs that Kafka has no name for.
 
-use super::super::spec::{Check, Spec, int, long, string};
+use super::super::spec::{Check, Spec, boolean, int, long, string};
 use super::super::{cpus, listener, machine};
 
 pub(super) static ROWS: &[Spec] = &[
@@ -57,6 +57,27 @@ pub(super) static ROWS: &[Spec] = &[
         "Produce is refused while the disk has less free space than this; reads and deletion go on.",
     )
     .bytes(),
+    int(
+        "corelog.balance.moves.max",
+        "8",
+        Check::AtLeast(0),
+        "How many partitions of a cluster may have replicas on the move, so that all brokers have as much to do; 0 stops the balancing.",
+    )
+    .dynamic(),
+    boolean(
+        "corelog.drain",
+        "false",
+        "Whether a broker is to lead nothing, and to give its replicas to others as far as there are any; set it on that broker alone.",
+    )
+    .dynamic(),
+    long(
+        "corelog.balance.gone.after.ms",
+        "900000",
+        Check::AtLeast(-1),
+        "After how long a silent broker is gone for good, and others get replicas in its place; -1: never.",
+    )
+    .ms()
+    .dynamic(),
     int(
         "corelog.metrics.partitions.max",
         "10000",

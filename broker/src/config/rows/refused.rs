@@ -42,7 +42,7 @@ const BROKER: &[(&str, &str)] = &[
     ("config.providers", PLUGIN),
     ("create.topic.policy.class.name", PLUGIN),
     ("alter.config.policy.class.name", PLUGIN),
-    ("replica.selector.class", "fetching from the nearest replica needs replication, which isn't built yet"),
+    ("replica.selector.class", "fetching from the nearest replica isn't built yet"),
     ("cordoned.log.dirs", "Corelog keeps its data in one directory"),
     ("num.replica.alter.log.dirs.threads", "Corelog keeps its data in one directory"),
     ("zookeeper.", "there is no ZooKeeper"),

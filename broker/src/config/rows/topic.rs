@@ -2,8 +2,7 @@
 
 use super::super::spec::{Check, Spec, boolean, double, int, list, long, string};
 use super::{
-    ALL_IN_SYNC, NO_TIERS, NOT_COMPACTED, ONE_LZ4, OWN_INDEX, PREALLOCATED, SYNCED, UNCOMPACTED, UNLINKED,
-    forms,
+    NO_TIERS, NOT_COMPACTED, ONE_LZ4, OWN_INDEX, PREALLOCATED, SYNCED, UNCOMPACTED, UNLINKED, forms,
 };
 
 pub(super) const CLEANUP_POLICIES: &[&str] = &["compact", "delete"];
@@ -236,8 +235,7 @@ pub(super) static ROWS: &[TopicSpec] = &[
             "1",
             Check::AtLeast(1),
             "How many replicas must have a record before acks=all is answered; with fewer in sync, produce is refused.",
-        )
-        .no_effect(ALL_IN_SYNC),
+        ),
         &[("min.insync.replicas", 1)],
     ),
     topic(

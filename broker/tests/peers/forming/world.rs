@@ -44,6 +44,7 @@ pub struct Machine {
 
 /// What a controller knows.
 struct Cluster {
+    founders: u32,
     /// The directory at each address that counts for a majority.
     voters: BTreeMap<String, Uuid>,
     brokers: BTreeMap<Uuid, (i32, ReplicaId)>,
@@ -125,7 +126,7 @@ impl World {
     ) -> ! {
         // A broker that starts has other things to do first.
         sleep(MS * (random_u64() % 30) as u32).await;
-        self.learn(&identity);
+        self.learn(number, &identity);
         let config = LinksConfig {
             broker: BrokerId(identity.node_id),
             incarnation: Incarnation(random_u64()),
@@ -153,9 +154,17 @@ impl World {
         std::future::pending().await
     }
 
-    fn learn(&self, identity: &Identity) {
-        let Belongs::Founder(founders) = &identity.belongs else { return };
+    /// What a controller learns of a broker that runs.
+    fn learn(&self, number: usize, identity: &Identity) {
+        let Belongs::Founder(founders) = &identity.belongs else {
+            let mut clusters = self.clusters.borrow_mut();
+            let cluster = clusters.get_mut(&identity.cluster_id).expect("it was founded");
+            // In the place of who was there before.
+            cluster.voters.insert(self.machines[number].peer.to_string(), identity.directory);
+            return;
+        };
         let cluster = || Cluster {
+            founders: founders.len() as u32,
             voters: founders.iter().map(|founder| (founder.peer.to_string(), founder.directory)).collect(),
             brokers: founders
                 .iter()
@@ -187,9 +196,8 @@ impl World {
         let next = cluster.brokers.len() as u64 + 1;
         let ids = (next as i32 + 100, ReplicaId(next));
         let (node_id, replica) = *cluster.brokers.entry(request.directory).or_insert(ids);
-        // In the place of who was there before.
-        cluster.voters.insert(request.peer.to_string(), request.directory);
-        JoinAnswer::Joined { cluster_id: own.cluster_id.clone(), node_id, replica, founders: 3 }
+        let founders = cluster.founders;
+        JoinAnswer::Joined { cluster_id: own.cluster_id.clone(), node_id, replica, founders }
     }
 
     /// What is written on a machine's disk.

@@ -14,6 +14,7 @@
 //! `SEEDS`, `FIRST_SEED`, `SEED` and `LOG` as for the other simulations.
 
 mod apps;
+mod cluster;
 mod members;
 mod plan;
 mod planted;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use corelog_client::{Acks, Assignor, ClientConfig, ConsumerConfig, ProducerConfig};
 use corelog_io::Dice;
 
+use super::cluster::Ordeal;
 use super::truth::Promise;
 
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,6 +22,10 @@ pub struct Plan {
     pub brokers: usize,
     /// Partitions of each topic.
     pub topics: Vec<i32>,
+    /// Replicas of each topic; of those that are not named there is one on each broker.
+    pub replication: Vec<i16>,
+    /// What strikes the brokers of a cluster, if it is more than what strikes one.
+    pub ordeal: Option<Ordeal>,
     pub producers: Vec<ProducerPlan>,
     pub groups: Vec<GroupPlan>,
     pub strikes: u64,
@@ -81,10 +86,13 @@ impl Plan {
             commits: dice.pick(&[Commits::Automatic, Commits::Explicit, Commits::Background]),
             is_static: dice.below(4) == 0,
         };
+        let group = |dice: &mut Dice| group(dice).sound();
         let slow = Duration::from_millis(dice.pick(&[1, 1, 20]));
         Plan {
             seed,
             brokers: 1,
+            replication: Vec::new(),
+            ordeal: None,
             topics: (0..1 + dice.below(2)).map(|_| dice.pick(&[1, 2, 4])).collect(),
             producers: (0..1 + dice.below(2)).map(|_| producer(&mut dice)).collect(),
             groups: (0..1 + dice.below(2)).map(|_| group(&mut dice)).collect(),
@@ -150,6 +158,15 @@ impl ProducerPlan {
 }
 
 impl GroupPlan {
+    /// A static member that dies between two rounds of a cooperative rebalance comes back without a word, and what it was to give
+    /// up waits for the next round, whenever that is: so it is in Kafka too, and nothing that this world may blame anyone for.
+    fn sound(mut self) -> GroupPlan {
+        if self.is_static && self.assignors == [Assignor::CooperativeSticky] {
+            self.assignors = vec![Assignor::Range];
+        }
+        self
+    }
+
     pub fn config(&self, group: usize, machine: usize, dice: &mut Dice) -> ConsumerConfig {
         ConsumerConfig {
             instance_id: self.is_static.then(|| format!("program-{machine}")),

@@ -18,6 +18,7 @@ use corelog_raft::ReplicaId;
 use corelog_wire::Uuid;
 
 use super::apps::{App, Shared, watch};
+use super::cluster::{Ordeal, mover, observer};
 use super::plan::{Plan, client_config, topic_name};
 use super::truth::{Awake, BROKER, Truth, note};
 use super::{members, producers, world};
@@ -25,7 +26,7 @@ use crate::broker::{Broker, Start};
 use crate::plan::Faults;
 
 /// Where brokers listen for each other.
-const PEER_PORT: u16 = 9192;
+pub const PEER_PORT: u16 = 9192;
 /// How long a member may go on believing what is over, once nothing keeps it from hearing of it: as long as its session, and until it
 /// has asked again.
 const BELIEVES_MAX: Duration = Duration::from_secs(5);
@@ -42,6 +43,9 @@ enum Role {
     Producer(usize),
     Member(usize),
     Watcher,
+    /// Asks a broker where partitions end.
+    Observer(usize),
+    Operator,
 }
 
 struct Program {
@@ -51,12 +55,14 @@ struct Program {
 }
 
 pub struct Story {
-    sim: Sim,
-    brokers: Vec<Broker>,
+    pub sim: Sim,
+    pub brokers: Vec<Broker>,
+    /// Of those that are not who founded the cluster.
+    pub identities: Vec<Option<Identity>>,
     settings: crate::plan::Plan,
     programs: Vec<Program>,
     shared: Rc<Shared>,
-    dice: Dice,
+    pub dice: Dice,
 }
 
 /// Runs a plan; a hash of all that happened.
@@ -70,6 +76,10 @@ pub fn run(plan: &Plan) -> u64 {
     }
     story.recover();
     story.end();
+    if plan.ordeal.is_some() {
+        story.settle_cluster(true);
+        story.judge_cluster();
+    }
     story.judge();
     story.sim.trace_hash()
 }
@@ -90,6 +100,12 @@ impl Story {
             roles.extend((0..it.members).map(|_| Role::Member(group)));
         }
         roles.push(Role::Watcher);
+        if plan.ordeal.is_some() {
+            roles.extend((0..plan.brokers).map(Role::Observer));
+        }
+        if plan.ordeal == Some(Ordeal::Moves) {
+            roles.push(Role::Operator);
+        }
         let program = |role| Program { role, process: sim.process("program"), awake: Awake::default() };
         let programs = roles.into_iter().map(program).collect();
         let shared = Rc::new(Shared {
@@ -105,15 +121,19 @@ impl Story {
             working: Cell::default(),
             heard: RefCell::default(),
         });
-        let settings = crate::plan::Plan::from_seed(plan.seed, Faults::Network);
-        Story { sim, brokers, settings, programs, shared, dice: Dice(plan.seed) }
+        let mut settings = crate::plan::Plan::from_seed(plan.seed, Faults::Network);
+        if plan.ordeal == Some(Ordeal::Wipes) {
+            settings.metadata_bytes = u64::MAX;
+        }
+        let identities = vec![None; plan.brokers];
+        Story { sim, brokers, identities, settings, programs, shared, dice: Dice(plan.seed) }
     }
 
-    fn note(&self, what: &str) {
+    pub fn note(&self, what: &str) {
         note(|| format!("{:?}: {what}", Duration::from_millis(EPOCH_MS) + self.sim.elapsed()));
     }
 
-    fn run_below(&mut self, millis: u64) {
+    pub fn run_below(&mut self, millis: u64) {
         let time = self.dice.millis(millis);
         self.sim.run_for(time);
     }
@@ -125,9 +145,9 @@ impl Story {
         let shared = self.shared.clone();
         self.sim.block_on(async move {
             let (client, plan) = (connect(&shared.bootstrap).await, &shared.plan);
-            for (topic, partitions) in plan.topics.iter().enumerate() {
-                let topic = NewTopic::new(topic_name(topic)).partitions(*partitions);
-                let topic = topic.replication(plan.brokers as i16);
+            for (number, partitions) in plan.topics.iter().enumerate() {
+                let topic = NewTopic::new(topic_name(number)).partitions(*partitions);
+                let topic = topic.replication(plan.replication_of(number));
                 // Asked again when an answer was lost.
                 match client.admin().create_topic(topic).await {
                     Err(error) if error.code() == Some(ErrorCode::TOPIC_ALREADY_EXISTS) => {}
@@ -138,7 +158,7 @@ impl Story {
         (0..self.programs.len()).for_each(|machine| self.start(machine));
     }
 
-    fn start_broker(&mut self, at: usize) {
+    pub fn start_broker(&mut self, at: usize) {
         let cores = 1 + self.dice.below(self.shared.plan.cores_max) as usize;
         self.note(&format!("broker {} starts with {cores} cores", at + 1));
         if self.brokers.len() == 1 {
@@ -159,12 +179,13 @@ impl Story {
             peer: Endpoint { host: peer(broker).ip().to_string(), port: PEER_PORT },
         };
         let founders: Vec<Founder> = self.brokers.iter().enumerate().map(founder).collect();
-        let identity = Identity {
+        let founded = Identity {
             cluster_id: "simulated-cluster-aaaa".into(),
             node_id: id(at),
             directory: founders[at].directory,
             belongs: Belongs::Founder(founders),
         };
+        let identity = self.identities[at].clone().unwrap_or(founded);
         let known = self.brokers.iter().enumerate().map(|(at, broker)| (BrokerId(id(at)), peer(broker)));
         let member = MemberPlan {
             peer: peer(&self.brokers[at]),
@@ -185,11 +206,12 @@ impl Story {
         let Program { role, process, awake } = &self.programs[machine];
         let (shared, role) = (self.shared.clone(), role.clone());
         let app = (shared.clone(), process.clone(), awake.clone());
+        let brokers: Vec<SocketAddr> = self.brokers.iter().map(Broker::address).collect();
         shared.working.set(shared.working.get() + 1);
         process.start(1, move |_| {
             let (shared, process, awake) = app.clone();
             let app = Rc::new(App { shared: shared.clone(), machine, process, awake });
-            let role = role.clone();
+            let (role, brokers) = (role.clone(), brokers.clone());
             async move {
                 match role {
                     Role::Producer(at) => producers::produce(app, shared.plan.producers[at]).await,
@@ -198,6 +220,8 @@ impl Story {
                         members::take_part(app, group, plan).await;
                     }
                     Role::Watcher => watch(app).await,
+                    Role::Observer(at) => observer::observe(app, at + 1, brokers[at]).await,
+                    Role::Operator => mover::operate(app, brokers).await,
                 }
                 shared.working.set(shared.working.get() - 1);
             }
@@ -222,7 +246,10 @@ impl Story {
         let most = self.dice.pick(&[300, 2_000, 8_000]);
         let long = self.dice.millis(most);
         match struck {
-            BROKER => self.strike_broker(long),
+            BROKER => match self.shared.plan.ordeal.filter(|_| self.dice.below(3) > 0) {
+                Some(ordeal) => self.strike_cluster(ordeal, long),
+                None => self.strike_broker(long),
+            },
             _ => self.strike_program(machine, &process, long),
         }
         self.disturb(struck, self.sim.elapsed());
@@ -325,7 +352,7 @@ impl Story {
     }
 
     /// Drives the world until nothing is missing. Who is slow gets on, if it takes long: nobody stands still for `limit`.
-    fn run_until_none(&mut self, limit: Duration, missing: impl Fn(&Story) -> Vec<String>) {
+    pub fn run_until_none(&mut self, limit: Duration, missing: impl Fn(&Story) -> Vec<String>) {
         let last = self.sim.elapsed() + limit * 10;
         let (mut until, mut before) = (self.sim.elapsed() + limit, Vec::new());
         loop {

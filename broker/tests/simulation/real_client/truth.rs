@@ -121,6 +121,10 @@ pub struct Truth {
     pub believes_max: Duration,
     /// Of machines, until when something is wrong with them; of the broker as `usize::MAX`.
     disturbed: BTreeMap<usize, Duration>,
+    /// By partition, where brokers said that it ends.
+    ends: BTreeMap<(String, i32), i64>,
+    /// By partition and epoch, who said that it leads.
+    leaders: BTreeMap<((String, i32), i32), usize>,
     pub acknowledged: u64,
     pub polled: u64,
     pub overlaps_seen: u64,
@@ -140,6 +144,8 @@ impl Truth {
             events,
             believes_max,
             disturbed: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            leaders: BTreeMap::new(),
             acknowledged: 0,
             polled: 0,
             overlaps_seen: 0,
@@ -192,6 +198,31 @@ impl Truth {
     /// Behind the last record that is known to be there.
     pub fn known_end(&self, at: &TopicPartition) -> i64 {
         self.log.get(at).and_then(|log| log.keys().next_back()).map_or(0, |last| last + 1)
+    }
+
+    // Leaders.
+
+    /// Where partitions end at the least: behind what was acknowledged or read, and where a leader said.
+    pub fn ends_known(&self) -> BTreeMap<(String, i32), i64> {
+        let mut ends = self.ends.clone();
+        for (at, log) in &self.log {
+            let end = log.keys().next_back().map_or(0, |last| last + 1);
+            let known = ends.entry((at.topic.to_string(), at.partition)).or_default();
+            *known = (*known).max(end);
+        }
+        ends
+    }
+
+    /// A broker says, as the leader in this epoch, that the partition ends here; before it was asked, it did at `floor`.
+    pub fn ends_at(&mut self, at: (String, i32), floor: i64, end: i64, broker: usize, epoch: i32) {
+        assert!(
+            end >= floor,
+            "broker {broker} says in epoch {epoch} that {at:?} ends at {end}, and it ended at {floor} before"
+        );
+        let known = self.ends.entry(at.clone()).or_default();
+        *known = (*known).max(end);
+        let first = *self.leaders.entry((at.clone(), epoch)).or_insert(broker);
+        assert_eq!(first, broker, "two brokers lead {at:?} in epoch {epoch}");
     }
 
     // Members of groups.

@@ -43,6 +43,9 @@ pub(super) struct Membership {
     owned: BTreeSet<TopicPartition>,
     /// As leader: the partition counts that the assignment was made for.
     counts: Option<BTreeMap<Str, i32>>,
+    /// As leader: when the group should have come together again, so that partitions change hands which nobody was given yet. Who
+    /// was to give them up may be gone, and a static member comes back without a word of it.
+    next_round: Option<Instant>,
     /// The subscription that was joined with.
     joined: u64,
     /// Tries to join since it was a member.
@@ -79,6 +82,7 @@ pub(super) async fn run(core: Rc<Core>, shared: Arc<Shared>, news: Event, group:
         cooperative: config.assignors.iter().all(|assignor| assignor.is_cooperative()),
         owned: BTreeSet::new(),
         counts: None,
+        next_round: None,
         joined: 0,
         failures: 0,
         heartbeat_at: driver::now(),
@@ -156,9 +160,11 @@ impl Membership {
         self.generation = response.generation_id;
         let is_leader = response.leader == response.member_id;
         let protocol = response.protocol_name.clone().unwrap_or_default();
-        let (mut assignments, mut counts) = (Assignments::new(), None);
+        let (mut assignments, mut counts, mut has_all) = (Assignments::new(), None, true);
         if is_leader {
             (assignments, counts) = self.assign(&response, &protocol).await.map_err(Change::Failed)?;
+            let given: usize = assignments.values().map(|partitions| partitions.len()).sum();
+            has_all = counts.iter().flatten().map(|(_, count)| *count as usize).sum::<usize>() <= given;
             if response.skip_assignment {
                 // It is there already; what is left to a leader is to see topics change (KIP-814).
                 assignments.clear();
@@ -166,6 +172,9 @@ impl Membership {
         }
         let assigned = self.sync(protocol, assignments).await?;
         self.counts = counts;
+        let config = &self.shared.config;
+        let patience = config.poll_interval_max + config.session_timeout;
+        self.next_round = (!has_all).then(|| driver::now() + patience);
         self.failures = 0;
         self.heard_at = driver::now();
         self.heartbeat_at = self.heard_at + self.shared.config.heartbeat_interval;
@@ -384,6 +393,9 @@ impl Membership {
                 if *counts != self.counts(counts.keys()) {
                     return Change::Rebalance;
                 }
+            }
+            if self.next_round.is_some_and(|at| at <= driver::now()) {
+                return Change::Rebalance;
             }
             let _ = driver::timeout_at(self.next_check(), select(news, updated)).await;
             if let Err(change) = self.heartbeat().await {

@@ -7,7 +7,7 @@ use crate::world::{self, log_id, open_as};
 use corelog_io::{Queue, sleep, spawn, timeout};
 use corelog_raft::config::{Bounds, Timing};
 use corelog_raft::{Change, Membership, ReplicaId};
-use corelog_replicas::{Led, Owner, Replica, Replicas};
+use corelog_replicas::{Led, Owner, Replica, Replicas, TransferLimits};
 use corelog_storage::{
     AppendBatch, AppendError, BatchKind, CommitMode, Log, LogConfig, LogId, LogStart, NO_TERM, RaftIndex,
     ShardStorage,
@@ -70,6 +70,8 @@ pub async fn run(shared: Rc<Shared>, node: usize) {
     let keeper = Rc::new(Keeper::default());
     let replicas =
         Replicas::new(storage.clone(), wires.clone(), keeper.clone(), (Timing::default(), bounds()));
+    // So little that logs come in several parts.
+    replicas.limit_transfers(TransferLimits { listed: 3, producers: 2, ..TransferLimits::default() });
     let broker = Rc::new(Broker { shared, node, storage, replicas, opened: RefCell::default() });
     *keeper.broker.borrow_mut() = Rc::downgrade(&broker);
     for group in broker.shared.groups() {
