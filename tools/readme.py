@@ -38,31 +38,28 @@ def blocks(text):
 
 
 class Broker:
-    """A broker, or the cluster that `corectl cluster dev` runs."""
-
     def __init__(self, command, env, admin, log):
         self.log = log
-        log.unlink(missing_ok=True)
-        with open(log, "ab") as out:
+        self.start(command, env)
+        self.await_ready(lambda: urllib.request.urlopen(f"http://{admin}/health/ready", timeout=2).read())
+
+    def start(self, command, env):
+        with open(self.log, "ab") as out:
             self.process = subprocess.Popen(["bash", "-c", "exec " + command], cwd=ROOT, env=env, stdin=subprocess.DEVNULL,
                                             stdout=out, stderr=out, start_new_session=True)
+
+    def await_ready(self, ask):
         deadline = time.monotonic() + READY_S
         while True:
-            if self.is_ready(command, admin):
+            try:
+                ask()
                 return
+            except (OSError, subprocess.SubprocessError):
+                pass
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise AssertionError(f"no broker: {log.read_text(errors='replace')[-3000:]}")
+                raise AssertionError(f"no broker: {self.log.read_text(errors='replace')[-3000:]}")
             time.sleep(0.1)
-
-    def is_ready(self, command, admin):
-        if " cluster dev" in command:
-            return "CORECTL_BOOTSTRAP" in self.log.read_text(errors="replace")
-        try:
-            urllib.request.urlopen(f"http://{admin}/health/ready", timeout=2).read()
-            return True
-        except OSError:
-            return False
 
     def stop(self):
         try:
@@ -72,19 +69,31 @@ class Broker:
             pass
 
 
+class Cluster(Broker):
+    """Several brokers, started by corectl: on the client's port and those after it."""
+    def __init__(self, command, env, client, work):
+        self.log = work / "cluster-dev.log"
+        self.start(f"{command} --port {client.rpartition(':')[2]} --data-dir {work}/dev", env)
+        self.await_ready(self.all_there)
+
+    def all_there(self):
+        if "3 brokers" not in self.log.read_text(errors="replace"):
+            raise OSError("not yet")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--totals", metavar="FILE", help="write 'PASSED FAILED' here")
     args = p.parse_args()
     work = pathlib.Path(tempfile.mkdtemp(prefix="corelog-readme-"))
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
-    client, admin = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    client, admin, peer = (f"127.0.0.1:{free_port()}" for _ in range(3))
     # In place of what is written: what this machine may lack, or others use.
     instead = {
         "127.0.0.1:9092": client, "0.0.0.0:9092": client, "broker1:9092": client,
+        # This machine is one broker: its cluster has no other.
+        "10.0.0.1:9192,10.0.0.2:9192,10.0.0.3:9192": peer, "10.0.0.1:9192": peer, "/data/corelog": str(work / "cluster"),
         "/nvme/corelog": str(work / "nvme"), "--cores 0-7": "--cores 0", "--memory 8GiB": "--memory 256MiB",
-        "corectl cluster dev": f"corectl cluster dev --data-dir {work}/dev --port {client.rpartition(':')[2]}",
-        "corelog-dev/": f"{work}/dev/",
         "/etc/kafka/server.properties": str(ROOT / "tools/clients/kafka/server.properties"),
         "> corelog.toml": f"> {work}/corelog.toml",
     }
@@ -108,7 +117,11 @@ def main():
                     print(f"readme  skipped: {written}: there is no {name} here", flush=True)
                     continue
                 try:
-                    if command == "cargo run --release" or re.match(r"corelog (?!--help|--print|--version)|corectl cluster dev", command):
+                    if command.startswith("corectl cluster dev"):
+                        if broker:
+                            broker.stop()
+                        broker = Cluster(command, env, client, work)
+                    elif command == "cargo run --release" or re.match(r"corelog (?!--help|--print|--version)", command):
                         if broker:
                             broker.stop()
                         # Flags say it themselves here: none is given twice.

@@ -175,7 +175,7 @@ impl Traffic for Carrier {
             return Err("a frame of other lengths than it says".into());
         }
         let content = decode(prefix, header, frame.body.clone()).map_err(|error| error.to_string())?;
-        replicas.receive(raft_peer(peer), content);
+        replicas.receive(raft_peer(peer), content, frame);
         Ok(())
     }
 

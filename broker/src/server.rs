@@ -29,7 +29,7 @@ use crate::metrics::{Snapshot, families};
 use crate::net::accept;
 use crate::partition::{Role, placement};
 use crate::settings::Settings;
-use crate::shard::Shard;
+use crate::shard::{Parts, Shard};
 use crate::told::told;
 
 /// Connections get this long to finish what is in progress when the broker stops.
@@ -291,7 +291,7 @@ impl Start {
             Some(seed) => Some(Member::start(seed, storage.clone()).await.context("the port for brokers")?),
             None => None,
         };
-        let shard = Shard::new(id, config, settings, identity, storage, member, calls, stopping);
+        let shard = Shard::new(Parts { id, config, settings, identity, storage, member, calls, stopping });
         if let Some(member) = &shard.member {
             member.serve(&shard);
             cluster::handover::serve(&shard);

@@ -84,17 +84,22 @@ pub struct Shard {
     producer_ids: ProducerIds,
 }
 
+/// What a shard is made of.
+pub struct Parts {
+    pub id: ShardId,
+    pub config: Arc<BrokerConfig>,
+    pub settings: Arc<Settings>,
+    pub identity: Arc<Identity>,
+    pub storage: Rc<ShardStorage>,
+    /// Of a broker of a cluster.
+    pub member: Option<Rc<Member>>,
+    pub calls: Calls,
+    pub stopping: Rc<Stopping>,
+}
+
 impl Shard {
-    pub fn new(
-        id: ShardId,
-        config: Arc<BrokerConfig>,
-        settings: Arc<Settings>,
-        identity: Arc<Identity>,
-        storage: Rc<ShardStorage>,
-        member: Option<Rc<Member>>,
-        calls: Calls,
-        stopping: Rc<Stopping>,
-    ) -> Rc<Shard> {
+    pub fn new(parts: Parts) -> Rc<Shard> {
+        let Parts { id, config, settings, identity, storage, member, calls, stopping } = parts;
         let shards = corelog_io::cores();
         let budgets = config.budgets(shards);
         let viewer = Viewer { settings: &settings, node_id: identity.node_id };

@@ -31,7 +31,7 @@ use crate::leftovers::KEEP_ALL;
 use crate::lifecycle::Stopping;
 use crate::peer::{self, Incarnation, LinkSeat, Links, LinksConfig, PeerId};
 use crate::replication::{Carrier, raft_peer};
-use crate::shard::Shard;
+use crate::shard::{Parts, Shard};
 
 const BROKERS: usize = 3;
 const PORT: u16 = 9191;
@@ -156,7 +156,16 @@ async fn run(world: Rc<World>, broker: usize, core: CoreCtx, (links, calls): (Li
     config.metadata_bytes_between_snapshots = 10_000;
     let (config, identity) = (Arc::new(config), Arc::new(world.identity(broker)));
     let (id, stopping) = (ShardId(core.core), Rc::new(Stopping::default()));
-    let shard = Shard::new(id, config, settings, identity, storage.clone(), None, calls, stopping);
+    let shard = Shard::new(Parts {
+        id,
+        config,
+        settings,
+        identity,
+        storage: storage.clone(),
+        member: None,
+        calls,
+        stopping,
+    });
     let _serving = call::start(&shard, call_receiver, reply_senders, reply_receiver);
     let carrier = Carrier::new();
     let keeper = Rc::new(Keeper::default());

@@ -36,7 +36,8 @@
 //!
 //! | what waits | at most |
 //! |---|---|
-//! | entries for a log that takes them slowly | a few leaders' windows of one follower; then the replica leaves its group until they are in |
+//! | entries for a log that takes them slowly | the room that they came with ([`Replicas::receive`]), and a few leaders' windows of one follower; then the replica leaves its group until they are in |
+//! | entries for a disk that is full | the latter alone: links would stand still, and with them what makes space |
 //! | who waits for a batch ([`Replica::committed`]) | as many as batches wait for a majority, which the log bounds, and requests that are still there |
 //! | replicas that are to take in segments | each once; one at a time does |
 //! | followers that were offered segments | each once; a piece at a time, forgotten when it asks for no more |
@@ -65,7 +66,9 @@ use corelog_io::sync::Notify;
 use corelog_io::{Instant, Queue, sleep, spawn};
 use corelog_raft::config::{Bounds, TICK, Timing};
 use corelog_raft::frame::{Content, Frame};
-use corelog_raft::{Driver, GroupId, GroupTurn, Membership, OpenError, PeerId, ReplicaId, Term, Tick};
+use corelog_raft::{
+    Body, Driver, GroupId, GroupTurn, Membership, Message, OpenError, PeerId, ReplicaId, Term, Tick,
+};
 use corelog_storage::{Leads, Log, LogId, NotTaken, RaftIndex, ShardStorage};
 use corelog_wire::records::BatchHeader;
 
@@ -113,6 +116,8 @@ pub struct Replicas {
     replicas: RefCell<HashMap<GroupId, Rc<Replica>>>,
     /// Those whose logs took batches that the driver does not know yet: all of a turn are one proposal.
     proposers: RefCell<Vec<Rc<Replica>>>,
+    /// Those that were given entries since the last turn.
+    counting: RefCell<Vec<Rc<Replica>>>,
     /// Peers that are connected.
     peers: RefCell<Vec<PeerId>>,
     network: Rc<dyn Network>,
@@ -130,6 +135,13 @@ pub fn group_of(log: LogId) -> GroupId {
     GroupId { topic: u128::from_be_bytes(log.topic.0), partition: log.partition }
 }
 
+/// Of the entries in it, the last one's index and term.
+fn last_entry(content: &Content) -> Option<(GroupId, (RaftIndex, Term))> {
+    let Content::Append(group, Message { body: Body::Append(append), .. }) = content else { return None };
+    let last = append.entries.last()?;
+    Some((*group, (RaftIndex(last.index.0), last.term)))
+}
+
 impl Replicas {
     pub fn new(
         storage: Rc<ShardStorage>,
@@ -143,6 +155,7 @@ impl Replicas {
             driver: RefCell::new(Driver::new(timing, bounds, Tick(0))),
             replicas: RefCell::default(),
             proposers: RefCell::default(),
+            counting: RefCell::default(),
             peers: RefCell::default(),
             network,
             owner,
@@ -239,9 +252,16 @@ impl Replicas {
         self.drive(|driver, now| driver.peer_disconnected(now, peer));
     }
 
-    pub fn receive(&self, from: PeerId, content: Content) {
+    /// `room` is what the content's memory counts by: it is dropped when the log has the entries, or nobody has them.
+    pub fn receive<R: 'static>(&self, from: PeerId, content: Content, room: R) {
         let content = if planted(Fault::TermsIgnored) { self.as_of_now(content) } else { content };
+        let counts = last_entry(&content).and_then(|(group, last)| Some((self.replica_of(group)?, last)));
         self.drive(|driver, now| driver.receive(now, from, content));
+        if let Some((replica, last)) = counts
+            && replica.keep_room(last, room)
+        {
+            self.counting.borrow_mut().push(replica);
+        }
     }
 
     /// As if a leader's term were this replica's.
@@ -291,7 +311,11 @@ impl Replicas {
     }
 
     pub fn replica(&self, log: LogId) -> Option<Rc<Replica>> {
-        self.replicas.borrow().get(&group_of(log)).cloned()
+        self.replica_of(group_of(log))
+    }
+
+    fn replica_of(&self, group: GroupId) -> Option<Rc<Replica>> {
+        self.replicas.borrow().get(&group).cloned()
     }
 
     fn now(&self) -> Tick {
@@ -337,6 +361,8 @@ impl Replicas {
             driver.collect()
         };
         turns.into_iter().for_each(|turn| self.take(turn));
+        // Those whose entries no group took.
+        self.counting.take().into_iter().for_each(|replica| replica.give_room_back());
         let reads = {
             let replicas = self.replicas.borrow();
             let mut memory = memory::Memory::new(&replicas);
@@ -349,15 +375,14 @@ impl Replicas {
     }
 
     fn take(&self, turn: GroupTurn) {
-        let replica = self.replicas.borrow().get(&turn.group).cloned();
-        if let Some(replica) = replica {
+        if let Some(replica) = self.replica_of(turn.group) {
             replica.take(turn, &self.me.upgrade().expect("it is borrowed from an Rc"));
         }
     }
 
     /// Entries that a follower needs and are not in memory.
     fn read(&self, read: memory::ColdRead) {
-        let Some(replica) = self.replicas.borrow().get(&read.group).cloned() else { return };
+        let Some(replica) = self.replica_of(read.group) else { return };
         let replicas = self.me.clone();
         spawn(Queue::Background, async move {
             let entries = read.entries(&replica.log).await;

@@ -1,5 +1,6 @@
 //! One replica: its log, what waits to be done to it, and who waits for what is committed.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
@@ -30,6 +31,10 @@ pub struct Replica {
     pub(crate) work: RefCell<VecDeque<Work>>,
     /// Bytes of entries in it.
     pub(crate) waiting: Cell<u64>,
+    /// An append is under way.
+    pub(crate) appending: Cell<bool>,
+    /// What the memory of entries counts by that the log does not have yet, with the last of each.
+    rooms: RefCell<VecDeque<Room>>,
     /// The group is closed since its log did not keep up.
     pub(crate) behind: Cell<bool>,
     pub(crate) at_work: Cell<bool>,
@@ -48,6 +53,11 @@ pub struct Led {
     pub leader: Option<ReplicaId>,
     /// This replica leads, and has committed in its own term: it knows all that was committed before.
     pub serves: bool,
+}
+
+struct Room {
+    last: (RaftIndex, Term),
+    _room: Box<dyn Any>,
 }
 
 /// Someone who waits until a batch is committed.
@@ -76,6 +86,8 @@ impl Replica {
             proposed: Cell::new(0),
             work: RefCell::default(),
             waiting: Cell::new(0),
+            appending: Cell::new(false),
+            rooms: RefCell::default(),
             behind: Cell::new(false),
             at_work: Cell::new(false),
             led: Cell::new(Led { term: Term(0), leader: None, serves: false }),
@@ -288,11 +300,42 @@ impl Replica {
         }
     }
 
+    /// Whether it is the first.
+    pub(crate) fn keep_room<R: 'static>(&self, last: (RaftIndex, Term), room: R) -> bool {
+        let mut rooms = self.rooms.borrow_mut();
+        rooms.push_back(Room { last, _room: Box::new(room) });
+        rooms.len() == 1
+    }
+
+    /// The room of entries that the log has, or that nobody has.
+    pub(crate) fn give_room_back(&self) {
+        let waits = |work: &Work| matches!(work, Work::Append(_));
+        if !self.appending.get() && !self.work.borrow().iter().any(waits) {
+            return self.give_all_room_back();
+        }
+        let is_in_log = |room: &mut Room| self.has(room.last.0, room.last.1);
+        let next = || self.rooms.borrow_mut().pop_front_if(is_in_log);
+        while let Some(room) = next() {
+            drop(room);
+        }
+    }
+
+    pub(crate) fn give_all_room_back(&self) {
+        let rooms = self.rooms.take();
+        drop(rooms);
+    }
+
+    /// What is gone was committed.
+    pub(crate) fn has(&self, index: RaftIndex, term: Term) -> bool {
+        index < self.log.first_index() || self.log.term_at(index) == Some(term.0)
+    }
+
     pub(crate) fn close(&self) {
         self.closed.set(true);
         self.log.watch_progress(false);
         self.log.lead_by(None);
         self.clear_work();
+        self.give_all_room_back();
         self.give_up_waits();
     }
 

@@ -52,6 +52,7 @@ impl Replica {
                 replica.at_work.set(false);
                 if !replica.is_closed() {
                     replica.work(&replicas);
+                    replica.give_room_back();
                 }
             })
             .detach();
@@ -64,7 +65,7 @@ impl Replica {
         match work {
             Work::Append(mut entries) => {
                 // What was proposed here is in the log.
-                entries.retain(|entry| !self.has(entry));
+                entries.retain(|entry| !self.has_entry(entry));
                 return (!entries.is_empty()).then_some(Work::Append(entries));
             }
             Work::Membership(from, membership) => {
@@ -90,15 +91,17 @@ impl Replica {
         None
     }
 
-    /// What is gone was committed.
-    fn has(&self, entry: &Entry) -> bool {
-        let index = corelog_storage::RaftIndex(entry.index.0);
-        index < self.log.first_index() || self.log.term_at(index) == Some(entry.term.0)
+    fn has_entry(&self, entry: &Entry) -> bool {
+        self.has(corelog_storage::RaftIndex(entry.index.0), entry.term)
     }
 
     async fn do_waiting(self: &Rc<Self>, work: Work, replicas: &Rc<Replicas>) {
         match work {
-            Work::Append(entries) => self.append(&entries, replicas).await,
+            Work::Append(entries) => {
+                self.appending.set(true);
+                self.append(&entries, replicas).await;
+                self.appending.set(false);
+            }
             Work::HardState(hard_state) => self.save(hard_state, replicas).await,
             Work::LeaveJoint => {
                 // Asked for again while it is due.
@@ -121,6 +124,7 @@ impl Replica {
                 }
                 Ok(()) => return,
                 Err(FollowError::Append(AppendError::DiskFull { .. })) if !self.is_closed() => {
+                    self.give_all_room_back();
                     sleep(FULL_RETRY).await;
                 }
                 Err(error) => return self.fail(&error, replicas),
@@ -129,7 +133,7 @@ impl Replica {
     }
 
     async fn try_append(&self, entries: &[Entry]) -> Result<(), FollowError> {
-        let Some(at) = entries.iter().position(|entry| !self.has(entry)) else { return Ok(()) };
+        let Some(at) = entries.iter().position(|entry| !self.has_entry(entry)) else { return Ok(()) };
         let entries = &entries[at..];
         let first = corelog_storage::RaftIndex(entries[0].index.0);
         let term_before = self.term_before(first);

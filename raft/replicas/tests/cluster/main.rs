@@ -225,6 +225,8 @@ fn run_seed(seed: u64) -> Ran {
         world.settle(1);
         waited += 1;
     }
+    let held = shared.held.borrow().clone();
+    assert!(held.values().all(|held| *held == 0), "nothing is under way, and still counts: {held:?}");
     check::at_the_end(sim, &world.machines, shared);
     Ran {
         batches: shared.acknowledged.borrow().values().map(|all| all.len() as u64).sum(),

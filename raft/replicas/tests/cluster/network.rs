@@ -117,6 +117,8 @@ pub struct Node {
     connected: RefCell<BTreeMap<usize, u64>>,
     replicas: RefCell<Option<Rc<Replicas>>>,
     slow: Cell<u64>,
+    /// Bytes of frames that count.
+    pub held: Rc<Cell<u64>>,
     /// The first call that this node has not seen yet.
     seen: Cell<u64>,
 }
@@ -125,7 +127,8 @@ impl Node {
     pub fn new(wires: Rc<Wires>, node: usize) -> Node {
         let slow = Cell::new(random_u64() % 20);
         let seen = Cell::new(wires.called.get());
-        Node { wires, node, connected: RefCell::default(), replicas: RefCell::default(), slow, seen }
+        let (connected, replicas, held) = Default::default();
+        Node { wires, node, connected, replicas, slow, held, seen }
     }
 
     pub fn start(self: &Rc<Self>, replicas: &Rc<Replicas>) {
@@ -156,7 +159,8 @@ impl Node {
             }
         }
         while let Some(bytes) = self.arrived(other) {
-            replicas.receive(peer, parse(bytes));
+            let room = Room::of(&self.held, &bytes);
+            replicas.receive(peer, parse(bytes), room);
         }
         self.frames(peer);
     }
@@ -223,6 +227,26 @@ impl Network for Node {
             frame.body.iter().for_each(|part| bytes.extend_from_slice(part));
             line.under_way.push_back((delay, bytes.into()));
         }
+    }
+}
+
+/// What a received frame counts by.
+struct Room {
+    held: Rc<Cell<u64>>,
+    bytes: u64,
+}
+
+impl Room {
+    fn of(held: &Rc<Cell<u64>>, frame: &Bytes) -> Room {
+        let bytes = frame.len() as u64;
+        held.set(held.get() + bytes);
+        Room { held: held.clone(), bytes }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.held.set(self.held.get() - self.bytes);
     }
 }
 

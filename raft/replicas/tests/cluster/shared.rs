@@ -59,6 +59,8 @@ pub struct Shared {
     pub acknowledged: RefCell<BTreeMap<u8, Vec<Acknowledged>>>,
     pub leaders: RefCell<BTreeMap<(LogId, i32), usize>>,
     pub states: RefCell<BTreeMap<(usize, u8), State>>,
+    /// Bytes of received frames that count, on each node.
+    pub held: RefCell<BTreeMap<usize, u64>>,
     /// How often a node's replica was replaced by another of the same node.
     pub lives: RefCell<BTreeMap<(usize, u8), u64>>,
     /// A group's replicas, committed, as a leader that surely led knew them last.
@@ -82,6 +84,7 @@ impl Shared {
             acknowledged: RefCell::default(),
             leaders: RefCell::default(),
             states: RefCell::default(),
+            held: RefCell::default(),
             lives: RefCell::default(),
             memberships: RefCell::default(),
             settling: Cell::new(false),

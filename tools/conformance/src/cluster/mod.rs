@@ -60,6 +60,8 @@ pub struct Options {
     /// Of values, before replication; the load is made to fit.
     pub bytes_max: u64,
     pub kinds: Kinds,
+    /// Of the topics.
+    pub configs: Vec<(String, String)>,
 }
 
 /// Returns whether nothing was violated.
@@ -87,6 +89,7 @@ fn create_topics(world: &World, options: &Options) -> Result<()> {
         for topic in world.target.topics {
             let topic =
                 NewTopic::new(topic.as_str()).partitions(options.partitions as i32).replication(replicas);
+            let topic = options.configs.iter().fold(topic, |topic, (name, value)| topic.config(name, value));
             client.admin().create_topic(topic).await?;
         }
         anyhow::Ok(())
@@ -100,7 +103,7 @@ fn manners(options: &Options) -> Vec<Manner> {
     let manner = |id: u32| Manner {
         id,
         // Two in three are, and of both kinds some are patient and some are not.
-        idempotent: id % 3 > 0,
+        idempotent: !id.is_multiple_of(3),
         delivery_timeout: DELIVERY_TIMEOUTS[(id / 3) as usize % 2],
         records_per_second: each,
     };
