@@ -72,7 +72,7 @@ enum Suite {
         /// Producers write no more than this, such as 2GiB; each replica takes as much.
         #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
         bytes: u64,
-        /// A config of the topics, such as write.caching=true, with which kills lose records; may be given more than once.
+        /// A config of the topics, such as min.insync.replicas=2; may be given more than once.
         #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
         config: Vec<(String, String)>,
         /// Only these faults, separated by commas.

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(100);
-/// How long a consumer goes on, after the producers have stopped, while nothing comes.
-const END_IDLE: Duration = Duration::from_secs(8);
+/// How long a consumer goes on, after the producers have stopped, while nothing comes: longer than a member that left without a
+/// word keeps its partitions.
+const END_IDLE: Duration = Duration::from_secs(25);
 /// Then it ends in any case.
 const END_TIMEOUT: Duration = Duration::from_secs(90);
 /// A member stays for this long, and is away for that long.
