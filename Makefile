@@ -7,15 +7,17 @@ CARGO_FUZZ_VERSION := 0.13.2
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: help test test-rust test-instructions instructions test-crash test-differential conformance crash hostile differential corelog dist test-clients test-readme test-kcat test-python test-java test-node test-go test-kafka fetch-clients lint fmt clippy layers deny fuzz
+.PHONY: help test test-rust test-instructions instructions test-crash test-cluster test-differential conformance crash cluster hostile differential corelog dist test-clients test-readme test-kcat test-python test-java test-node test-go test-kafka fetch-clients lint fmt clippy layers deny fuzz
 
 help:
-	@echo 'make test          Rust tests, instruction counts, crash and differential suite, README, every client suite; CI=true: a missing runtime (java, node, go) or valgrind fails'
+	@echo 'make test          Rust tests, instruction counts, crash, cluster and differential suite, README, every client suite; CI=true: a missing runtime (java, node, go) or valgrind fails'
 	@echo 'make test-rust     cargo test of the whole workspace'
 	@echo 'make test-readme   the commands of README.md, run as they stand there'
 	@echo 'make test-clients  the client suites against the release binary (CORELOG=path for another)'
 	@echo 'make instructions  instructions per request of a few cases, by callgrind, against what is written down'
 	@echo 'make crash         kill -9 under load, ROUNDS=8 times'
+	@echo 'make cluster       three brokers under load, killed, paused and restarted, for DURATION=60s; SEED=number repeats the faults,'
+	@echo '                   ONLY=kill,pause: these alone'
 	@echo 'make differential  the same requests to Apache Kafka and to Corelog; ONLY=text: cases with that in their names'
 	@echo 'make hostile       hostile clients of many kinds, stops and kills for DURATION=60s (1h, ...): others are served, memory stays bounded;'
 	@echo '                   SEED=number repeats the choices, ONLY=text: attacks with that in their names'
@@ -33,6 +35,7 @@ test:
 	$(MAKE) --no-print-directory test-rust || status=1; \
 	$(MAKE) --no-print-directory test-instructions || status=1; \
 	$(MAKE) --no-print-directory test-crash || status=1; \
+	$(MAKE) --no-print-directory test-cluster || status=1; \
 	$(MAKE) --no-print-directory test-differential || status=1; \
 	$(MAKE) --no-print-directory test-readme || status=1; \
 	$(MAKE) --no-print-directory test-clients || status=1; \
@@ -79,6 +82,15 @@ DURATION ?= 60s
 SEED ?=
 hostile: conformance
 	@$(CONFORMANCE) --binary $(CORELOG) hostile --duration $(DURATION) $(if $(SEED),--seed $(SEED)) '$(ONLY)'
+
+CLUSTER = $(CONFORMANCE) --binary $(CORELOG) cluster --duration $(DURATION) $(if $(SEED),--seed $(SEED))
+
+cluster: conformance
+	@$(CLUSTER) '$(ONLY)'
+
+test-cluster: conformance
+	@mkdir -p .test && echo 0 1 > .test/totals.cluster
+	@$(CLUSTER) && echo 1 0 > .test/totals.cluster
 
 differential: conformance
 	@$(CONFORMANCE) --binary $(CORELOG) differential '$(ONLY)'

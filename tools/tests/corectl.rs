@@ -488,3 +488,23 @@ fn a_server_properties_becomes_a_corelog_toml() {
     assert!(toml.contains("\n#   ssl.protocol=TLS\n") && toml.contains("\n#   log.dirs=/kafka\n"), "{toml}");
     assert!(told.contains("1 settings converted, 2 left"), "{told}");
 }
+
+#[test]
+fn a_cluster_of_one_machine_that_does_not_start() {
+    let corectl = Corectl(String::new());
+    let directory = std::env::temp_dir().join(unique("ctl-dev"));
+    let directory_name = directory.to_str().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let dev = |more: &[&str]| {
+        let line = ["cluster", "dev", "--data-dir", directory_name, "--binary", "/bin/false"];
+        corectl.fails(&[&line[..], more].concat())
+    };
+    assert!(dev(&["--port", &port]).contains("is not free"));
+    drop(taken);
+    let told = dev(&["--port", &port, "--brokers", "1"]);
+    assert!(told.contains("broker 1 did not become ready"), "{told}");
+    assert!(dev(&["-b", "127.0.0.1:2"]).contains("uses no broker there is"));
+    assert!(directory.join("broker-1/broker.log").exists());
+    std::fs::remove_dir_all(directory).unwrap();
+}

@@ -72,6 +72,9 @@ enum Suite {
         /// Producers write no more than this, such as 2GiB; each replica takes as much.
         #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
         bytes: u64,
+        /// A config of the topics, such as min.insync.replicas=2; may be given more than once.
+        #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+        config: Vec<(String, String)>,
         /// Only these faults, separated by commas.
         #[arg(default_value = "", value_parser = cluster::kinds)]
         faults: cluster::Kinds,
@@ -100,6 +103,11 @@ fn size(text: &str) -> Result<u64, String> {
         _ => return Err(format!("unit {unit:?}: use KiB, MiB, GiB, or none for bytes")),
     };
     number.parse::<u64>().map(|number| number << shift).map_err(|e| e.to_string())
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -152,7 +160,7 @@ fn run(args: Args) -> Result<bool> {
                 format!("seed {}; data and log are in {}", options.seed, directory.display())
             })
         }
-        Suite::Cluster { brokers, seed, duration, partitions, rate, bytes, faults } => {
+        Suite::Cluster { brokers, seed, duration, partitions, rate, bytes, config, faults } => {
             let options = cluster::Options {
                 seed: seed.unwrap_or_else(Random::fresh_seed),
                 duration,
@@ -161,6 +169,7 @@ fn run(args: Args) -> Result<bool> {
                 rate: rate.into(),
                 bytes_max: bytes,
                 kinds: faults,
+                configs: config,
             };
             let directory = fresh("cluster")?;
             let done = cluster::run(&args.binary, &directory, &options);

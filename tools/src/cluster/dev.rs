@@ -32,7 +32,8 @@ const MEMORY_MIN: u64 = 64 << 20;
 #[command(after_help = "Examples:
   corectl cluster dev                                    three brokers, at 127.0.0.1:9092, 9093 and 9094
   corectl cluster dev --brokers 5 --port 19092 --data-dir /nvme/dev
-  corectl cluster dev --set log.retention.ms=3600000     with a setting for each broker")]
+  corectl cluster dev --set log.retention.ms=3600000     with a setting for each broker
+  kill -9 $(cat corelog-dev/broker-2/pid)                what then?")]
 pub struct Dev {
     /// How many brokers
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=BROKERS_MAX))]
@@ -148,6 +149,8 @@ impl Broker {
             });
         }
         let child = command.spawn().with_context(|| format!("cannot run {}", program.display()))?;
+        // For those who want to see what a kill does.
+        fs::write(directory.join("pid"), child.id().to_string())?;
         Ok(Broker { part, child, log, ended: None })
     }
 

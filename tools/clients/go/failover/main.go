@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,7 +104,7 @@ func consume(client *kgo.Client, done <-chan struct{}) {
 func main() {
 	bootstrap, topic := os.Args[1], os.Args[2]
 	client := func(opts ...kgo.Opt) *kgo.Client {
-		c, err := kgo.NewClient(append(opts, kgo.SeedBrokers(bootstrap))...)
+		c, err := kgo.NewClient(append(opts, kgo.SeedBrokers(strings.Split(bootstrap, ",")...))...)
 		if err != nil {
 			say("error:", err)
 			os.Exit(1)

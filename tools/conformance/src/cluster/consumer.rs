@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(100);
-/// How long a consumer goes on, after the producers have stopped, while nothing comes.
-const END_IDLE: Duration = Duration::from_secs(8);
+/// How long a consumer goes on, after the producers have stopped, while nothing comes: longer than a member that left without a
+/// word keeps its partitions.
+const END_IDLE: Duration = Duration::from_secs(25);
 /// Then it ends in any case.
 const END_TIMEOUT: Duration = Duration::from_secs(90);
 /// A member stays for this long, and is away for that long.
@@ -58,13 +59,14 @@ pub fn member(name: &str, group: &str, seed: u64, world: &World) -> Result<Seen>
         let listener = move |_: &corelog_client::RebalanceEvent| {
             counted.fetch_add(1, Ordering::SeqCst);
         };
-        let assignor = if random.below(2) == 0 { Assignor::Range } else { Assignor::CooperativeSticky };
+        let all = [Assignor::CooperativeSticky, Assignor::Range];
+        let assignors = all[random.below(2) as usize..].to_vec();
         let config = ConsumerConfig {
             auto_commit: None,
             fetch_wait_max: POLL,
             session_timeout: Duration::from_secs(10),
             heartbeat_interval: Duration::from_secs(1),
-            assignors: vec![assignor, Assignor::Range],
+            assignors,
             rebalance_listener: Some(RebalanceListener(Arc::new(listener))),
             ..ConsumerConfig::group(group).from_earliest()
         };

@@ -60,6 +60,8 @@ pub struct Options {
     /// Of values, before replication; the load is made to fit.
     pub bytes_max: u64,
     pub kinds: Kinds,
+    /// Of the topics.
+    pub configs: Vec<(String, String)>,
 }
 
 /// Returns whether nothing was violated.
@@ -87,6 +89,7 @@ fn create_topics(world: &World, options: &Options) -> Result<()> {
         for topic in world.target.topics {
             let topic =
                 NewTopic::new(topic.as_str()).partitions(options.partitions as i32).replication(replicas);
+            let topic = options.configs.iter().fold(topic, |topic, (name, value)| topic.config(name, value));
             client.admin().create_topic(topic).await?;
         }
         anyhow::Ok(())

@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+/// A broker that is paused keeps its connections, and clients wait for it so long before they ask who leads now. Short, so that
+/// requests are sent again while the first ones may still be carried out.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
 pub struct World<'a> {
     pub bootstrap: String,
     pub target: Target<'a>,
@@ -61,8 +65,12 @@ impl<'a> World<'a> {
         u64::from(self.sent_kib.load(Ordering::Relaxed)) << 10
     }
 
-    pub fn config(&self, name: &str) -> ClientConfig {
-        ClientConfig { client_id: name.to_owned(), ..ClientConfig::new(&self.bootstrap) }
+    fn config(&self, name: &str) -> ClientConfig {
+        ClientConfig {
+            client_id: name.to_owned(),
+            request_timeout: REQUEST_TIMEOUT,
+            ..ClientConfig::new(&self.bootstrap)
+        }
     }
 
     /// Tries until it can be done, for a minute.
