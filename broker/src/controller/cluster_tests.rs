@@ -4,6 +4,8 @@
 //! What must hold: who was answered that a change is made has it in all images, in the end and in its own at once; a change is
 //! made once; one that was refused is not made; all images are alike, and are what a start reads.
 
+mod late;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -17,13 +19,11 @@ use corelog_raft::{Membership, ReplicaId};
 use corelog_replicas::{Led as GroupLed, Opening, Owner, Replicas};
 use corelog_storage::{CommitMode, LogConfig, LogId, Recovered, ShardStorage, StorageConfig, read_journals};
 use corelog_wire::Uuid;
-use futures_util::FutureExt;
 
 use super::handle::Made;
 use super::snapshot::tests::settings;
 use super::*;
 use crate::call::{self, CallSeats, Calls};
-use crate::cluster::CallKind;
 use crate::config::ConfigMap;
 use crate::identity::{Belongs, Founder, Identity};
 use crate::ids::{BrokerId, LeaderEpoch, ShardId};
@@ -75,9 +75,25 @@ struct World {
     images: RefCell<BTreeMap<usize, Arc<Image>>>,
     /// The log of a broker began anew with a snapshot.
     begun: Cell<u64>,
+    late: late::Late,
 }
 
 impl World {
+    /// `shards`: of each broker.
+    fn new(sim: &Sim, mut shards: impl FnMut() -> usize) -> Rc<World> {
+        Rc::new(World {
+            machines: (0..BROKERS).map(|broker| sim.process(&format!("broker{broker}"))).collect(),
+            shards: (0..BROKERS).map(|_| shards()).collect(),
+            lives: Cell::new(0),
+            numbers: Cell::new(1),
+            settling: Cell::new(false),
+            answers: RefCell::default(),
+            images: RefCell::default(),
+            begun: Cell::new(0),
+            late: late::Late::default(),
+        })
+    }
+
     fn number(&self) -> u64 {
         self.numbers.replace(self.numbers.get() + 1)
     }
@@ -238,8 +254,7 @@ async fn lead(
     let update = Arc::new(controller.update());
     shard.on_all(move |shard| async move { shard.install(&update).await }).await.expect("all are there");
     shard.set_controller(controller.start(shard));
-    let served = shard.clone();
-    carrier.serve(CallKind::Change, move |call| served.clone().serve_change(call).boxed_local());
+    late::serve(world, shard, carrier);
     let (world, shard) = (world.clone(), shard.clone());
     spawn(Queue::Control, async move {
         let mut broker = shard.registration();
@@ -399,17 +414,6 @@ fn settle(sim: &Sim, world: &Rc<World>) -> Image {
             return image;
         }
         waited += 1;
-        if waited == 20 {
-            for (b, image) in &*world.images.borrow() {
-                eprintln!(
-                    "{b}: {} topics {} brokers end {} {:?}",
-                    image.topic_count(),
-                    image.brokers.len(),
-                    image.end_offset,
-                    image.brokers
-                );
-            }
-        }
         assert!(waited < 60, "the images do not become alike");
     }
 }
@@ -437,16 +441,7 @@ fn check(world: &World, image: &Image) {
 fn run_seed(seed: u64) -> Rc<World> {
     let sim = Sim::new(seed);
     let dice = |n: u64| sim.random_u64() % n.max(1);
-    let world = Rc::new(World {
-        machines: (0..BROKERS).map(|broker| sim.process(&format!("broker{broker}"))).collect(),
-        shards: (0..BROKERS).map(|_| 1 + dice(2) as usize).collect(),
-        lives: Cell::new(0),
-        numbers: Cell::new(1),
-        settling: Cell::new(false),
-        answers: RefCell::default(),
-        images: RefCell::default(),
-        begun: Cell::new(0),
-    });
+    let world = World::new(&sim, || 1 + dice(2) as usize);
     for _ in 0..4 + dice(4) {
         for (broker, machine) in world.machines.iter().enumerate() {
             if !machine.is_running() && dice(3) > 0 {
@@ -487,8 +482,7 @@ fn all_brokers_come_to_one_image_and_what_is_answered_is_in_it() {
     for seed in first..first + count {
         let result = std::panic::catch_unwind(|| {
             let world = run_seed(seed);
-            let made = world.answers.borrow().made;
-            (made, world.begun.get())
+            (world.answers.borrow().made, world.begun.get())
         });
         let of_seed = result.unwrap_or_else(|panic| {
             eprintln!("FAILED: seed {seed}");
