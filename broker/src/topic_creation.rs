@@ -68,21 +68,26 @@ pub async fn auto_create(
     shard: &Rc<Shard>,
     asker: &Asker,
     name: Str,
+    terms: Terms,
 ) -> Result<Arc<TopicImage>, ChangeError> {
     if &*name == OFFSETS_TOPIC {
-        return ensure_offsets_topic(shard, asker).await;
+        return ensure_offsets_topic(shard, asker, terms).await;
     }
     let placement = {
         let config = shard.config();
         let replication_factor = config.default_replication_factor;
         Placement::Anywhere { partitions: config.num_partitions, replication_factor }
     };
-    let created = create(shard, asker, name.clone(), placement, &[], Terms::MAKE).await;
+    let created = create(shard, asker, name.clone(), placement, &[], terms).await;
     existing(shard, &name, created)
 }
 
 /// `__consumer_offsets`, created when the first group needs it.
-pub async fn ensure_offsets_topic(shard: &Rc<Shard>, asker: &Asker) -> Result<Arc<TopicImage>, ChangeError> {
+pub async fn ensure_offsets_topic(
+    shard: &Rc<Shard>,
+    asker: &Asker,
+    terms: Terms,
+) -> Result<Arc<TopicImage>, ChangeError> {
     if let Some(topic) = shard.image().topic(OFFSETS_TOPIC) {
         return Ok(topic.clone());
     }
@@ -95,7 +100,7 @@ pub async fn ensure_offsets_topic(shard: &Rc<Shard>, asker: &Asker) -> Result<Ar
     let there = shard.image().brokers_there().count() as i32;
     let replication_factor = there.clamp(1, INTERNAL_REPLICAS as i32);
     let placement = Placement::Anywhere { partitions: config.offsets.partitions, replication_factor };
-    let created = create(shard, asker, name.clone(), placement, &configs, Terms::MAKE).await;
+    let created = create(shard, asker, name.clone(), placement, &configs, terms).await;
     existing(shard, &name, created)
 }
 

@@ -1,9 +1,11 @@
 //! DeleteRecords (KIP-107): moves log start offsets up.
 
+use corelog_io::Instant;
 use corelog_storage::ReadError;
 use corelog_wire::ErrorCode;
 use corelog_wire::messages::delete_records_response::{PartitionResult, TopicResult};
 use corelog_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
+use futures_util::{StreamExt, stream};
 
 use super::context::Context;
 use crate::audit;
@@ -13,8 +15,11 @@ use crate::controller::is_internal;
 /// "Up to the high watermark".
 const HIGH_WATERMARK: i64 = -1;
 const NO_LOW_WATERMARK: i64 = -1;
+/// Partitions of a request, each of which may wait for a follower that does not answer.
+const DELETED_AT_ONCE: usize = 32;
 
 pub async fn handle(context: Context, request: DeleteRecordsRequest) -> DeleteRecordsResponse {
+    let until = trim::deadline(request.timeout_ms);
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()) {
         let details = audit::list(
@@ -23,11 +28,16 @@ pub async fn handle(context: Context, request: DeleteRecordsRequest) -> DeleteRe
         let change = context.change("delete records", &topic.name, details);
         let mut failed = ErrorCode::NONE;
         let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for asked in topic.partitions {
-            let result = delete(&context, &topic.name, asked.partition_index, asked.offset).await;
+        let asked = topic.partitions.iter();
+        let deleted = asked.map(async |asked| {
+            let result = delete(&context, &topic.name, asked.partition_index, asked.offset, until).await;
+            (asked.partition_index, result)
+        });
+        let deleted: Vec<_> = stream::iter(deleted).buffered(DELETED_AT_ONCE).collect().await;
+        for (partition_index, result) in deleted {
             failed = result.err().unwrap_or(failed);
             partitions.push(PartitionResult {
-                partition_index: asked.partition_index,
+                partition_index,
                 low_watermark: result.unwrap_or(NO_LOW_WATERMARK),
                 error_code: result.err().unwrap_or(ErrorCode::NONE).0,
             });
@@ -38,7 +48,13 @@ pub async fn handle(context: Context, request: DeleteRecordsRequest) -> DeleteRe
     DeleteRecordsResponse { topics, ..Default::default() }
 }
 
-async fn delete(context: &Context, topic: &str, index: i32, offset: i64) -> Result<i64, ErrorCode> {
+async fn delete(
+    context: &Context,
+    topic: &str,
+    index: i32,
+    offset: i64,
+    until: Instant,
+) -> Result<i64, ErrorCode> {
     let shard = &context.shard;
     let route = shard.route(topic, index)?;
     let internal = is_internal(topic);
@@ -59,7 +75,7 @@ async fn delete(context: &Context, topic: &str, index: i32, offset: i64) -> Resu
                 ReadError::OffsetOutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
                 ReadError::Storage(error) => shard.storage_failed("DeleteRecords", route.log, error),
             })?;
-            if partition.has_group() && !trim::tell(&shard, route.log, log_start).await {
+            if partition.has_group() && !trim::tell(&shard, route.log, log_start, until).await {
                 return Err(ErrorCode::REQUEST_TIMED_OUT);
             }
             if internal {

@@ -20,6 +20,8 @@ const PREFERRED: i8 = 0;
 const UNCLEAN: i8 = 1;
 /// How often it is looked whether a partition is led as it should be.
 const LOOK: Duration = Duration::from_millis(20);
+/// For so long leaders are asked, however short the request's time is.
+const ASK_MIN: Duration = Duration::from_secs(1);
 
 pub async fn handle(context: Context, request: ElectLeadersRequest) -> ElectLeadersResponse {
     if ![PREFERRED, UNCLEAN].contains(&request.election_type) {
@@ -30,9 +32,13 @@ pub async fn handle(context: Context, request: ElectLeadersRequest) -> ElectLead
     let details =
         audit::list(named.partitions.iter().map(|(topic, partition)| format!("{topic}-{partition}")));
     let change = context.change("elect leaders", "", if is_for_all { "all".into() } else { details });
+    let begun = now();
+    let until = begun + Duration::from_millis(named.timeout_ms);
     let mut asked = Vec::with_capacity(named.partitions.len());
     for (topic, partition) in named.partitions {
         let outcome = match named.election_type {
+            // Each call to a leader that does not answer takes its time.
+            PREFERRED if now() > until.max(begun + ASK_MIN) => Err(ErrorCode::REQUEST_TIMED_OUT),
             PREFERRED => begin(&context, &topic, partition).await,
             _ => unclean(&context, &topic, partition),
         };
@@ -41,7 +47,6 @@ pub async fn handle(context: Context, request: ElectLeadersRequest) -> ElectLead
             asked.push((topic, partition, outcome));
         }
     }
-    let until = now() + Duration::from_millis(named.timeout_ms);
     let (mut results, mut failed) = (Vec::<ReplicaElectionResult>::new(), ErrorCode::NONE);
     for (topic, partition_id, outcome) in asked {
         let outcome = match outcome {

@@ -9,7 +9,7 @@ use corelog_wire::{ErrorCode, Str};
 use super::brokers::Node;
 use super::context::Context;
 use super::unbuilt::{self, Unbuilt};
-use crate::controller::TopicImage;
+use crate::controller::{Terms, TopicImage};
 use crate::groups::group_partition;
 use crate::topic_creation;
 
@@ -30,7 +30,7 @@ pub async fn handle(context: Context, request: FindCoordinatorRequest) -> FindCo
             format!("coordinators of key type {} are not there: only groups (0) are", request.key_type),
         ))
     } else {
-        let topic = topic_creation::ensure_offsets_topic(shard, &context.asker()).await;
+        let topic = topic_creation::ensure_offsets_topic(shard, &context.asker(), Terms::MAKE).await;
         topic.map_err(|error| (ErrorCode::COORDINATOR_NOT_AVAILABLE, error.message))
     };
     let nodes = context.nodes();

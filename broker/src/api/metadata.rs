@@ -12,12 +12,15 @@ use corelog_wire::{ErrorCode, Str, Uuid};
 use super::brokers::Node;
 use super::context::{Context, wait_for_changes};
 use crate::access::Resource;
-use crate::controller::{Image, TopicImage, is_internal};
+use crate::controller::{ChangeError, Image, Terms, TopicImage, is_internal};
 use crate::ids::BrokerId;
 use crate::{topic_creation, topic_name};
 
 /// Authorized operations were not asked for (KIP-430).
 pub const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+
+/// For topics that a request has created.
+const CREATION_MAX_MS: i32 = 3_000;
 
 /// First version that asks for topics by id alone, and can answer without a name.
 const NULL_NAMES_FROM: i16 = 12;
@@ -37,6 +40,7 @@ pub async fn handle(context: Context, mut request: MetadataRequest) -> MetadataR
         return refuse(topics, ErrorCode::INVALID_REQUEST);
     }
     let nodes = context.nodes();
+    let terms = creation_terms(&context);
     let mut topics = Vec::new();
     match wanted {
         None => {
@@ -51,7 +55,7 @@ pub async fn handle(context: Context, mut request: MetadataRequest) -> MetadataR
                 let name = topic.name.as_ref().filter(|_| !by_id).cloned();
                 if seen.insert((name, topic.topic_id)) {
                     yield_if_needed().await;
-                    topics.push(one(&context, &nodes, topic, request.allow_auto_topic_creation).await);
+                    topics.push(one(&context, &nodes, topic, request.allow_auto_topic_creation, terms).await);
                 }
             }
         }
@@ -88,6 +92,21 @@ fn refuse(topics: &[metadata_request::Topic], code: ErrorCode) -> MetadataRespon
     MetadataResponse { topics: topics.collect(), ..Default::default() }
 }
 
+/// Topics that are created on the way: a client that waits for them knows of no leaders meanwhile, so that all of a request's
+/// take no longer together than a cluster needs to elect who decides.
+fn creation_terms(context: &Context) -> Terms {
+    let is_alone = context.shard.member.is_none();
+    if is_alone { Terms::MAKE } else { Terms::new(false, Some(CREATION_MAX_MS)) }
+}
+
+/// Who has a topic created by asking for it asks again for what has no leader yet, and for the rest not always.
+fn not_created(error: &ChangeError) -> ErrorCode {
+    match error.code {
+        ErrorCode::NOT_CONTROLLER | ErrorCode::REQUEST_TIMED_OUT => ErrorCode::LEADER_NOT_AVAILABLE,
+        code => code,
+    }
+}
+
 /// Before version 4 a request could not say: the broker's config alone decided.
 fn may_create(context: &Context, asked: bool) -> bool {
     context.shard.config().auto_create_topics && (asked || context.api_version < 4)
@@ -98,7 +117,13 @@ fn names_unknown(image: &Image, request: &MetadataRequest) -> bool {
     named.any(|name| image.topic(name).is_none())
 }
 
-async fn one(context: &Context, nodes: &[Node], wanted: metadata_request::Topic, create: bool) -> Topic {
+async fn one(
+    context: &Context,
+    nodes: &[Node],
+    wanted: metadata_request::Topic,
+    create: bool,
+    terms: Terms,
+) -> Topic {
     let shard = &context.shard;
     let image: Arc<Image> = shard.image();
     let refuse = |code: ErrorCode, name: Option<Str>, id: Uuid| Topic {
@@ -129,9 +154,9 @@ async fn one(context: &Context, nodes: &[Node], wanted: metadata_request::Topic,
     if !may_create(context, create) {
         return refuse(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, Some(name), Uuid::default());
     }
-    match topic_creation::auto_create(shard, &context.asker(), name.clone()).await {
+    match topic_creation::auto_create(shard, &context.asker(), name.clone(), terms).await {
         Ok(topic) => describe(&topic, nodes),
-        Err(error) => refuse(error.code, Some(name), Uuid::default()),
+        Err(error) => refuse(not_created(&error), Some(name), Uuid::default()),
     }
 }
 

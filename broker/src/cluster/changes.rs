@@ -25,6 +25,7 @@ use crate::controller::{
 };
 use crate::ids::{BrokerId, LeaderEpoch, ReplicaId};
 use crate::shard::Shard;
+use crate::topic_name;
 
 /// From now on other brokers may ask this one for changes, on shard 0.
 pub fn serve(shard: &Rc<Shard>) {
@@ -197,6 +198,7 @@ fn new_topic(new: CreateTopicChange) -> Result<NewTopic, String> {
     if !(1..=TOPIC_PARTITIONS_MAX).contains(&partitions) {
         return Err(format!("a topic of {partitions} partitions"));
     }
+    topic_name::check(&new.name).map_err(|why| format!("a topic's name: {why}"))?;
     let overrides = new.configs.iter().map(|config| (config.name.to_string(), config.value.to_string()));
     Ok(NewTopic { name: new.name, id: new.topic_id, placement, overrides: overrides.collect() })
 }
@@ -385,6 +387,14 @@ mod tests {
         for partitions in [-1, 0, i32::MAX] {
             let change = topic(Placement::Anywhere { partitions, replication_factor: 1 });
             assert!(decode(encode(&change).expect("it can be said")).is_err());
+        }
+        let Change::CreateTopic(new) = topic(Placement::Anywhere { partitions: 1, replication_factor: 1 })
+        else {
+            panic!("it is a topic");
+        };
+        for name in ["", "..", "a/b"] {
+            let change = Change::CreateTopic(NewTopic { name: name.into(), ..new.clone() });
+            assert!(decode(encode(&change).expect("it can be said")).is_err(), "{name:?}");
         }
     }
 

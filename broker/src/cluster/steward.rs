@@ -95,7 +95,10 @@ impl Steward {
     }
 
     fn forget(&self, id: LogId) {
-        self.behind.borrow_mut().retain(|(known, _), _| *known != id);
+        let mut behind = self.behind.borrow_mut();
+        let replicas = (id, ReplicaId(0))..=(id, ReplicaId(u64::MAX));
+        let gone: Vec<_> = behind.range(replicas).map(|(key, _)| *key).collect();
+        gone.iter().for_each(|key| _ = behind.remove(key));
         self.astray.borrow_mut().remove(&id);
     }
 }

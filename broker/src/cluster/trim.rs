@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use corelog_io::{now, sleep};
+use corelog_io::{Instant, now, sleep};
 use corelog_storage::LogId;
 use corelog_wire::Uuid;
 use futures_util::FutureExt;
@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 
 use super::CallKind;
 use crate::ids::BrokerId;
-use crate::partition::placement;
+use crate::partition::{Leadership, placement};
 use crate::peer::{Callee, Frame, PeerId};
 use crate::shard::Shard;
 
@@ -23,25 +23,31 @@ const FOLLOW_MAX: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 const REQUEST_BYTES: usize = 16 + 4 + 8;
 
+/// When followers are to have been told, at the latest: all that one request deletes.
+pub fn deadline(timeout_ms: i32) -> Instant {
+    let asked = u64::try_from(timeout_ms).ok().filter(|ms| *ms > 0).map(Duration::from_millis);
+    now() + asked.map_or(FOLLOW_MAX, |asked| asked.min(FOLLOW_MAX))
+}
+
 /// Has the replicas that are in sync begin where this one, the leader's, does. False: one of them does not yet.
-pub async fn tell(shard: &Rc<Shard>, log: LogId, start: i64) -> bool {
+pub async fn tell(shard: &Rc<Shard>, log: LogId, start: i64, until: Instant) -> bool {
     let image = shard.image();
     let found = image.topic_by_id(log.topic).and_then(|topic| topic.partition(log.partition));
     let Some(found) = found else { return true };
     let others = found.isr.iter().copied().filter(|broker| *broker != shard.broker());
-    let told = join_all(others.map(|broker| tell_one(shard, broker, log, start))).await;
+    let told = join_all(others.map(|broker| tell_one(shard, broker, log, start, until))).await;
     told.into_iter().all(|told| told)
 }
 
-async fn tell_one(shard: &Rc<Shard>, broker: BrokerId, log: LogId, start: i64) -> bool {
+async fn tell_one(shard: &Rc<Shard>, broker: BrokerId, log: LogId, start: i64, until: Instant) -> bool {
     let Some(member) = &shard.member else { return true };
-    let until = now() + FOLLOW_MAX;
     while now() < until {
         let shards = shard.image().brokers.get(&broker).map_or(0, |broker| broker.shards);
         if shards > 0 {
             let callee = Callee::Peer(PeerId { broker, shard: placement::owner(log, shards) });
             let content = Frame::from(encode(log, start));
-            let called = member.carrier.call(callee, CallKind::Trim, content, CALL_MAX).await;
+            let limit = CALL_MAX.min(until.since(now()));
+            let called = member.carrier.call(callee, CallKind::Trim, content, limit).await;
             if called
                 .is_ok_and(|answer| answer.head.as_ref().try_get_i64().is_ok_and(|begins| begins >= start))
             {
@@ -63,6 +69,7 @@ pub fn serve(shard: &Rc<Shard>) {
             let shard = shard.ok_or("this broker is shutting down")?;
             let (log, start) = decode(&call.head).ok_or("a request of another size")?;
             let partition = shard.partitions.opened(log).ok_or("there is no such replica here")?;
+            check_asker(partition.leadership(), call.from.broker)?;
             // No more than is committed here, so far.
             let before = start.min(partition.high_watermark());
             if before > partition.log_start_offset() {
@@ -75,6 +82,15 @@ pub fn serve(shard: &Rc<Shard>) {
         }
         .boxed_local()
     });
+}
+
+/// What is gone is gone for good: who leads may say so, as far as this replica knows.
+fn check_asker(known: Leadership, from: BrokerId) -> Result<(), String> {
+    match known.leader {
+        Some(leader) if leader == from => Ok(()),
+        Some(leader) => Err(format!("broker {} leads the partition, and not broker {}", leader.0, from.0)),
+        None => Err("nobody is known to lead the partition".into()),
+    }
 }
 
 fn encode(log: LogId, start: i64) -> Bytes {
@@ -97,6 +113,21 @@ fn decode(mut bytes: &[u8]) -> Option<(LogId, i64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::LeaderEpoch;
+    use crate::partition::Role;
+
+    #[test]
+    fn who_does_not_lead_deletes_nothing() {
+        let of = |role, leader: Option<i32>| Leadership {
+            role,
+            epoch: LeaderEpoch(3),
+            leader: leader.map(BrokerId),
+        };
+        assert_eq!(check_asker(of(Role::Follower, Some(2)), BrokerId(2)), Ok(()));
+        for known in [of(Role::Follower, Some(2)), of(Role::Leader, Some(1)), of(Role::Follower, None)] {
+            assert!(check_asker(known, BrokerId(3)).is_err(), "{known:?}");
+        }
+    }
 
     #[test]
     fn what_is_asked_comes_back() {

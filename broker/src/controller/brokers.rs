@@ -114,8 +114,7 @@ pub fn join(image: &Image, request: JoinRequest) -> Result<Vec<MetadataRecord>, 
     if let Some(known) = image.brokers.values().find(|broker| broker.directory == request.directory) {
         return again(known, &request);
     }
-    let lowest = || image.brokers.keys().next_back().map_or(1, |last| last.0 + 1);
-    let id = request.wanted.unwrap_or_else(|| BrokerId(lowest()));
+    let id = request.wanted.map_or_else(|| next_id(image), Ok)?;
     let Some(known) = image.brokers.get(&id) else { return Ok(vec![new(id).record()]) };
     if !known.fenced {
         return Err(taken(known, "and is there"));
@@ -123,6 +122,17 @@ pub fn join(image: &Image, request: JoinRequest) -> Result<Vec<MetadataRecord>, 
     let mut records = renewed_replicas(image, id);
     records.push(new(id).record());
     Ok(records)
+}
+
+/// Above all that there are.
+fn next_id(image: &Image) -> Result<BrokerId, ChangeError> {
+    let last = image.brokers.keys().next_back().map_or(0, |last| last.0);
+    let next = last.checked_add(1).map(BrokerId);
+    next.ok_or_else(|| {
+        let what =
+            format!("broker {last} has the highest node.id that there can be: give this one a lower one");
+        ChangeError::new(ErrorCode::INVALID_REQUEST, what)
+    })
 }
 
 /// It was answered before, and asks again: it may be elsewhere now.
@@ -173,11 +183,15 @@ fn renewed_replica(
 ) -> MetadataRecord {
     let ids = partition.replicas.iter().zip(&*partition.replica_ids).enumerate();
     let ids = ids.map(|(place, (of, id))| if *of == broker { partition.new_id(place) } else { *id });
+    // It has nothing, and must not be taken for one that has all when another is to begin anew.
+    let others: Vec<BrokerId> = partition.isr.iter().copied().filter(|id| *id != broker).collect();
+    let is_fewer = !others.is_empty() && others.len() < partition.isr.len();
     MetadataRecord::PartitionChangeRecord(PartitionChangeRecord {
         partition_id,
         topic_id,
         replicas: Some(BrokerId::numbers(&partition.replicas)),
         replica_ids: ids.map(|id| id.0 as i64).collect(),
+        isr: is_fewer.then(|| BrokerId::numbers(&others)),
         ..Default::default()
     })
 }
@@ -315,6 +329,27 @@ mod tests {
         assert!(other.message.contains("is broker 4's, and it asks to be 9"), "{other}");
         assert_eq!(joined(&mut image, request(60, None)).id, BrokerId(10));
         assert!(join(&image, request(0, None)).is_err());
+        joined(&mut image, request(70, Some(i32::MAX)));
+        let refused = join(&image, request(80, None)).expect_err("there is no higher id");
+        assert!(refused.message.contains("give this one a lower one"), "{refused}");
+    }
+
+    #[test]
+    fn two_replicas_that_are_damaged_do_not_begin_anew_from_each_other() {
+        let mut image = cluster();
+        let replica = |image: &Image, id| {
+            let found = &image.topic_by_id(TOPIC).expect("it is there").partitions[0];
+            found.replicas_with_ids().find(|(_, broker)| *broker == id).expect("it has one").0
+        };
+        let damaged = |image: &Image, id| renew(image, TOPIC, 0, BrokerId(id), replica(image, BrokerId(id)));
+        let records = damaged(&image, 2).expect("the others have all of it");
+        make(&mut image, &records);
+        let isr = BrokerId::numbers(&image.topic_by_id(TOPIC).expect("it is there").partitions[0].isr);
+        assert_eq!(isr, [1, 3], "who begins anew has nothing");
+        let records = fence(&image, BrokerId(1), image.brokers[&BrokerId(1)].epoch, true);
+        make(&mut image, &records.expect("it is known"));
+        let refused = damaged(&image, 3).expect_err("nobody who is there has all of it");
+        assert_eq!(refused.code, ErrorCode::INELIGIBLE_REPLICA);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::placer::Placer;
 use super::reassign;
 use crate::config::alter::{self, Alteration, Owner, Refusal};
 use crate::config::{ConfigMap, Layers};
-use crate::ids::{BrokerId, ReplicaId};
+use crate::ids::{BrokerId, CONTROLLER_TOPIC, ReplicaId};
 use crate::peer::CALL_BYTES_MAX;
 use crate::settings::Settings;
 
@@ -248,6 +248,12 @@ fn create_topic(image: &Image, rules: &Rules, new: NewTopic) -> Result<Vec<Metad
             format!("Topic '{}' collides with existing topic: {existing}", new.name),
         ));
     }
+    if new.id.is_zero() || new.id == CONTROLLER_TOPIC || image.topic_by_id(new.id).is_some() {
+        return Err(ChangeError::new(
+            ErrorCode::INVALID_REQUEST,
+            format!("A new topic's id is its own, and {} is not: draw another.", new.id),
+        ));
+    }
     check_room(image, rules, new.placement.partitions())?;
     let (id, name) = (new.id, new.name);
     let mut placer = Placer::new(image, seed(id));
@@ -434,6 +440,9 @@ pub fn too_many_partitions(count: i32) -> ChangeError {
 mod tests {
     use bytes::Bytes;
 
+    use super::super::image::tests::brokers;
+    use super::super::snapshot::tests::settings;
+    use super::super::task::applied;
     use super::*;
 
     #[test]
@@ -451,5 +460,22 @@ mod tests {
                 .map(Change::detached);
         assert!(frame.is_unique());
         drop(changes);
+    }
+
+    #[test]
+    fn a_new_topic_has_an_id_that_no_other_has() {
+        let rules = Rules { node_id: 1, partitions_max: 10, settings: Arc::new(settings()), is_alone: false };
+        let new = |name: &str, id| {
+            let placement = Placement::Anywhere { partitions: 1, replication_factor: 1 };
+            Change::CreateTopic(NewTopic { name: name.into(), id, placement, overrides: ConfigMap::new() })
+        };
+        let id = Uuid([7; 16]);
+        let records = new("one", id).decide(&brokers(&[None]), &rules).expect("it is the first");
+        let (image, _) = applied(&brokers(&[None]), &records).expect("they fit");
+        for id in [id, Uuid::default(), CONTROLLER_TOPIC] {
+            let refused = new("two", id).decide(&image, &rules).expect_err("it is not its own");
+            assert_eq!(refused.code, ErrorCode::INVALID_REQUEST, "{id}");
+        }
+        assert!(new("two", Uuid([8; 16])).decide(&image, &rules).is_ok());
     }
 }

@@ -3,7 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use corelog_io::{Instant, now, timeout};
+use corelog_io::sync::oneshot;
+use corelog_io::{Instant, Queue, now, spawn, timeout};
 use corelog_wire::ErrorCode;
 
 use super::CONTROLLER_SHARD;
@@ -14,15 +15,16 @@ use super::member::{Leader, Member, not_controller};
 use crate::cluster::CallKind;
 use crate::cluster::changes::{Answer, Place, decode, encode};
 use crate::ids::BrokerId;
-use crate::peer::{CallError, Callee, Frame, PeerId};
+use crate::peer::{CallError, Callee, Frame, Lost, PeerId};
 use crate::replication::Call;
 use crate::shard::Shard;
 
-/// How long a leader is looked for, and a change waited for that holds, for those who do not say how long they wait.
+/// For those who do not say how long they wait: clients' own patience is longer.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Who leads may be another without news of it.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// For one answer. A leader that cannot have one, for want of a majority, knows so long before.
+/// A change that nobody waits for any more keeps its place among those that the leader is told of, here and there, for so long at
+/// the most. A leader that has no majority knows so long before.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// Has whoever leads carry out a change, and waits until this broker's shards have it.
@@ -34,15 +36,27 @@ pub async fn change(
 ) -> Result<Made, ChangeError> {
     let _asked = member.asked.try_acquire(1).ok_or_else(too_many)?;
     let until = wait_until.unwrap_or_else(|| now() + PATIENCE);
+    let given_up = |_| Err(ChangeError::in_doubt(ErrorCode::REQUEST_TIMED_OUT, late("may go on")));
+    // A leader may take as long as its disk does. A moment more: who knows what the change came to says it.
+    let limit = until.since(now()) + LOOK_AGAIN;
+    timeout(limit, carried_out(shard, member, change, until)).await.unwrap_or_else(given_up)
+}
+
+async fn carried_out(
+    shard: &Rc<Shard>,
+    member: &Member,
+    change: Change,
+    until: Instant,
+) -> Result<Made, ChangeError> {
     loop {
         let news = member.news.listen();
         let answer = match member.leader(&shard.image()) {
             Leader::This => here(shard, change.clone()).await,
-            Leader::Other(leader) => ask(member, leader, &change).await,
+            Leader::Other(leader) => ask(member, leader, &change, until).await,
             Leader::Unknown => Err(not_controller()),
         };
         match answer {
-            Ok(place) => return wait_for(shard, member, place, wait_until).await,
+            Ok(place) => return wait_for(shard, member, place, until).await,
             Err(error) if !is_elsewhere(&error) || until <= now() => return Err(error),
             Err(_) => drop(timeout(until.since(now()).min(LOOK_AGAIN), news).await),
         }
@@ -60,16 +74,38 @@ async fn here(shard: &Shard, change: Change) -> Result<Place, ChangeError> {
     Ok(Place { end_offset: made.view.image.end_offset, next_producer_id: made.next_producer_id })
 }
 
-async fn ask(member: &Member, leader: BrokerId, change: &Change) -> Result<Place, ChangeError> {
+async fn ask(
+    member: &Member,
+    leader: BrokerId,
+    change: &Change,
+    until: Instant,
+) -> Result<Place, ChangeError> {
     let content = encode(change).map_err(|error| malformed(&error))?;
     if content.len() > CHANGE_BYTES_MAX {
         return Err(too_large(content.len()));
     }
+    let place = timeout(until.since(now()), member.told.acquire(1)).await.map_err(|_| not_begun())?;
     let callee = Callee::Peer(PeerId { broker: leader, shard: CONTROLLER_SHARD });
     let content = Frame { head: Default::default(), body: vec![content] };
-    let answer = member.group.carrier.call(callee, CallKind::Change, content, ANSWER_MAX).await;
+    let called = member.group.carrier.call(callee, CallKind::Change, content, ANSWER_MAX);
+    let (answer, answered) = oneshot();
+    spawn(Queue::Control, async move {
+        // Whoever asked may have given up.
+        let _gone = answer.send(called.await);
+        drop(place);
+    })
+    .detach();
+    let left = until.since(now());
+    let answer = match timeout(left, answered).await {
+        Ok(answer) => answer.unwrap_or(Err(CallError::Lost(Lost::Closed))),
+        Err(_) => Err(CallError::TimedOut(left)),
+    };
     let answer = answer.map_err(|error| not_answered(leader, &error))?;
     Answer::decode(answer.head.clone()).map_err(|error| not_understood(leader, &error))?.0
+}
+
+fn not_begun() -> ChangeError {
+    ChangeError::new(ErrorCode::REQUEST_TIMED_OUT, late("was not begun"))
 }
 
 /// Whether the change was made is not known, but where the leader never got it.
@@ -86,7 +122,10 @@ fn not_answered(leader: BrokerId, error: &CallError) -> ChangeError {
         ),
         CallError::TooLarge(bytes) | CallError::HeadTooLarge(bytes) => too_large(*bytes),
         CallError::TimedOut(_) | CallError::Lost(_) => ChangeError::in_doubt(
-            ErrorCode::NOT_CONTROLLER,
+            match error {
+                CallError::TimedOut(_) => ErrorCode::REQUEST_TIMED_OUT,
+                _ => ErrorCode::NOT_CONTROLLER,
+            },
             format!(
                 "broker {leader}, which leads the controller's group, was asked for the change, and has not answered \
                  ({error}): look whether it is made"
@@ -110,15 +149,8 @@ fn malformed(error: &dyn std::fmt::Display) -> ChangeError {
 }
 
 /// The change holds. This broker's shards are to have it before whoever asked hears of it.
-async fn wait_for(
-    shard: &Shard,
-    member: &Member,
-    place: Place,
-    wait_until: Option<Instant>,
-) -> Result<Made, ChangeError> {
-    let until = wait_until.unwrap_or_else(|| now() + PATIENCE);
-    let left = until.since(now());
-    match timeout(left, member.applied(place.end_offset)).await {
+async fn wait_for(shard: &Shard, member: &Member, place: Place, until: Instant) -> Result<Made, ChangeError> {
+    match timeout(until.since(now()), member.applied(place.end_offset)).await {
         Ok(()) => Ok(Made { view: shard.view(), next_producer_id: place.next_producer_id }),
         Err(_) => Err(ChangeError::in_doubt(
             ErrorCode::REQUEST_TIMED_OUT,
@@ -132,7 +164,8 @@ impl Shard {
     /// shard.
     pub async fn serve_change(self: Rc<Shard>, call: Call) -> Result<Frame, String> {
         let change = decode(call.body.clone())?.detached();
-        let answer = here(&self, change).await;
+        let given_up = |_| Err(ChangeError::in_doubt(ErrorCode::REQUEST_TIMED_OUT, late("goes on")));
+        let answer = timeout(ANSWER_MAX, here(&self, change)).await.unwrap_or_else(given_up);
         drop(call);
         Answer(answer).encode().map(Frame::from).map_err(|error| error.to_string())
     }

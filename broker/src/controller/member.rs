@@ -12,7 +12,11 @@ use super::image::Image;
 use super::task::CHANGES_WAITING_MAX;
 use crate::identity::Founder;
 use crate::ids::{BrokerId, LeaderEpoch, ReplicaId};
+use crate::peer::RUNNING_MAX;
 use crate::replication::Carrier;
+
+/// Half of what a callee serves at once of one caller.
+const CHANGES_TOLD_MAX: u64 = RUNNING_MAX / 2;
 
 /// What the controller of one of several brokers needs of it. All of it is shard 0's.
 #[derive(Clone)]
@@ -33,6 +37,9 @@ pub struct Member {
     pub news: Event,
     /// Changes that are on their way to the leader, or wait for one.
     pub asked: Semaphore,
+    /// Those that the leader has been told of. It serves as many calls again of this shard, of other kinds: what its group has to
+    /// fetch to go on must not stand behind changes that wait for the group.
+    pub told: Semaphore,
 }
 
 /// Who leads the group, as far as this broker knows.
@@ -46,7 +53,8 @@ pub enum Leader {
 impl Member {
     pub fn new(group: Group) -> Member {
         let asked = Semaphore::new(CHANGES_WAITING_MAX as u64);
-        Member { group, applied: Cell::new(0), news: Event::new(), asked }
+        let told = Semaphore::new(CHANGES_TOLD_MAX);
+        Member { group, applied: Cell::new(0), news: Event::new(), asked, told }
     }
 
     /// In which epoch this broker may decide: it has all that was committed before, and no other leads.

@@ -186,7 +186,7 @@ fn a_new_default_for_many_topics_is_taken_in_many_turns() {
         };
         for n in 1..=1_000 {
             let overrides = [("segment.bytes".to_owned(), "2000000".to_owned())].into();
-            let (name, id) = (format!("t{n}").as_str().into(), Uuid(u128::to_be_bytes(n)));
+            let (name, id) = (format!("t{n}").as_str().into(), Uuid(u128::to_be_bytes(n + 2)));
             let placement = Placement::Assigned(vec![vec![BrokerId(1)]]);
             make(Change::CreateTopic(NewTopic { name, id, placement, overrides }));
         }

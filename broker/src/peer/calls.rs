@@ -25,7 +25,7 @@ use crate::net::transport::Transport;
 /// A request or an answer: what is longer goes in pieces, so that others come between.
 pub const CALL_BYTES_MAX: usize = 2 << 20;
 /// Requests of one caller that are served at once.
-const RUNNING_MAX: u64 = 16;
+pub const RUNNING_MAX: u64 = 16;
 /// And of all that a shard serves: they, and their answers until they are sent, have so many times [`CALL_BYTES_MAX`] at
 /// the most.
 const RUNNING_ALL_MAX: u64 = 64;

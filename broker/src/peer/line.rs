@@ -59,6 +59,10 @@ impl Lines {
 
     pub async fn call(&self, local: &Rc<Local>, callee: Callee, request: Frame) -> Result<Answer, CallError> {
         let room = self.room.acquire(request.bytes() as u64).await;
+        if local.is_over() {
+            // It ended while this waited: a line that began now would have nobody to end it.
+            return Err(CallError::Lost(Lost::Closed));
+        }
         let line =
             self.lines.borrow_mut().entry(callee).or_insert_with(|| Line::start(local, callee)).clone();
         let calls = line.waiting.borrow().len() + line.asked.borrow().len();

@@ -65,7 +65,7 @@ use std::time::Duration;
 use futures_util::future::LocalBoxFuture;
 
 pub use crate::ids::{BrokerId, ShardId};
-pub use calls::{Answer, CALL_BYTES_MAX, CallError, Callee};
+pub use calls::{Answer, CALL_BYTES_MAX, CallError, Callee, RUNNING_MAX};
 pub use carry::Lost;
 pub use envelope::Frame;
 pub use hello::{Introduction, Refusal, RefusalKind};

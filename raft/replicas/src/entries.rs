@@ -1,8 +1,8 @@
 //! Entries as Raft has them, and as the log does: its own are internal batches there.
 
+use crate::found::{epoch, term};
 use bytes::{BufMut, Bytes, BytesMut};
 use corelog_raft::{Change, EntryKind, RaftIndex, Term};
-use crate::found::{epoch, term};
 use corelog_wire::records::{BATCH_HEADER_LEN, BatchHeader, internal_batch};
 
 /// What an internal batch's payload begins with.

@@ -5,6 +5,7 @@
 //! made once; one that was refused is not made; all images are alike, and are what a start reads.
 
 mod clients;
+mod late;
 mod wiped;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -20,14 +21,12 @@ use corelog_raft::{Membership, ReplicaId};
 use corelog_replicas::{Led as GroupLed, Opening, Owner, Replicas};
 use corelog_storage::{CommitMode, LogConfig, LogId, Recovered, ShardStorage, StorageConfig, read_journals};
 use corelog_wire::Uuid;
-use futures_util::FutureExt;
 
 use self::clients::{Answers, ask, check};
 use super::handle::Made;
 use super::snapshot::tests::settings;
 use super::*;
 use crate::call::{self, CallSeats, Calls};
-use crate::cluster::CallKind;
 use crate::config::ConfigMap;
 use crate::identity::{Belongs, Founder, Identity};
 use crate::ids::{BrokerId, LeaderEpoch, ShardId};
@@ -65,9 +64,11 @@ struct World {
     /// What a broker is to have changed, and what came of it.
     orders: RefCell<BTreeMap<usize, Change>>,
     done: RefCell<BTreeMap<usize, Result<Made, ChangeError>>>,
+    late: late::Late,
 }
 
 impl World {
+    /// `shards`: of each broker.
     fn number(&self) -> u64 {
         self.numbers.replace(self.numbers.get() + 1)
     }
@@ -96,10 +97,11 @@ impl World {
         Identity { cluster_id, node_id, directory, belongs }
     }
 
-    fn new(sim: &Sim, segment_bytes: u64) -> Rc<World> {
+    /// `shards`: of each broker.
+    fn new(sim: &Sim, segment_bytes: u64, mut shards: impl FnMut() -> usize) -> Rc<World> {
         Rc::new(World {
             machines: (0..BROKERS).map(|broker| sim.process(&format!("broker{broker}"))).collect(),
-            shards: (0..BROKERS).map(|_| 1 + (sim.random_u64() % 2) as usize).collect(),
+            shards: (0..BROKERS).map(|_| shards()).collect(),
             lives: Cell::new(0),
             numbers: Cell::new(1),
             settling: Cell::new(false),
@@ -111,6 +113,7 @@ impl World {
             joined: RefCell::default(),
             orders: RefCell::default(),
             done: RefCell::default(),
+            late: late::Late::default(),
         })
     }
 }
@@ -255,8 +258,7 @@ async fn lead(
     let update = Arc::new(controller.update());
     shard.on_all(move |shard| async move { shard.install(&update).await }).await.expect("all are there");
     shard.set_controller(controller.start(shard));
-    let served = shard.clone();
-    carrier.serve(CallKind::Change, move |call| served.clone().serve_change(call).boxed_local());
+    late::serve(world, shard, carrier);
     let (world, shard, replicas) = (world.clone(), shard.clone(), replicas.clone());
     spawn(Queue::Control, async move {
         register(&shard).await;
@@ -331,7 +333,8 @@ fn settle(sim: &Sim, world: &Rc<World>) -> Image {
 fn run_seed(seed: u64) -> Rc<World> {
     let sim = Sim::new(seed);
     let dice = |n: u64| sim.random_u64() % n.max(1);
-    let world = World::new(&sim, [64 << 10, KEEP_ALL.segment_bytes][dice(2) as usize]);
+    let segment_bytes = [64 << 10, KEEP_ALL.segment_bytes][dice(2) as usize];
+    let world = World::new(&sim, segment_bytes, || 1 + dice(2) as usize);
     for _ in 0..4 + dice(4) {
         for (broker, machine) in world.machines.iter().enumerate() {
             if !machine.is_running() && dice(3) > 0 {

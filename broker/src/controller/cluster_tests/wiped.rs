@@ -16,7 +16,7 @@ fn order(sim: &Sim, world: &World, broker: usize, change: Change) -> Result<Made
 
 fn run_seed(seed: u64) {
     let sim = Sim::new(seed);
-    let world = World::new(&sim, 64 << 10);
+    let world = World::new(&sim, 64 << 10, || 1);
     (0..BROKERS).for_each(|broker| start(&world, broker));
     sim.run_for(Duration::from_secs(8));
     let wiped = (seed % BROKERS as u64) as usize;
