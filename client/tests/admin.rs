@@ -1,12 +1,15 @@
 //! Administration against a running broker; see `common`.
 
 mod common;
+#[path = "common/fake_broker.rs"]
+mod fake_broker;
 
 use common::{new_topic, unique, with_client, write};
 use corelog_client::{
     ApiKey, Client, ClientConfig, ConfigChange, ConfigResource, ConfigSource, Error, ErrorCode, Isolation,
     NewTopic, OffsetSpec, TopicPartition, block_on,
 };
+use fake_broker::cluster::{FakeCluster, TOPIC};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -133,6 +136,88 @@ fn records_are_deleted_from_the_front() {
         );
         let first: Vec<_> = listed.await.into_iter().map(|(_, listed)| listed.unwrap().offset).collect();
         assert_eq!(first, [Some(4), Some(10)]);
+    });
+}
+
+fn of_fake(cluster: &FakeCluster, test: impl AsyncFnOnce(corelog_client::Admin)) {
+    block_on(async {
+        let client = Client::connect(ClientConfig::new(&cluster.address)).await.unwrap();
+        test(client.admin()).await;
+    });
+}
+
+#[test]
+fn replicas_are_moved_and_moves_are_taken_back() {
+    let cluster = FakeCluster::start(&[&[1], &[2, 3]]);
+    of_fake(&cluster, async |admin| {
+        let (first, second, absent) =
+            (TopicPartition::new(TOPIC, 0), TopicPartition::new(TOPIC, 1), TopicPartition::new(TOPIC, 7));
+        assert!(admin.reassignments(None).await.unwrap().is_empty());
+        let targets = vec![
+            (first.clone(), Some(vec![1, 2])),
+            (second.clone(), Some(vec![1, 3])),
+            (absent.clone(), Some(vec![1])),
+        ];
+        let outcomes = admin.reassign(targets).await.unwrap();
+        let refused: Vec<_> =
+            outcomes.into_iter().filter_map(|(at, it)| Some((at, it.err()?.code()))).collect();
+        assert_eq!(refused, [(absent, Some(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))]);
+        let moving = admin.reassignments(None).await.unwrap();
+        assert_eq!((&moving[&first].adding, &moving[&first].removing), (&vec![2], &vec![]));
+        assert_eq!((moving[&second].target(), &moving[&second].removing), (vec![1, 3], &vec![2]));
+        admin.reassign(vec![(second.clone(), None)]).await.unwrap().remove(0).1.unwrap();
+        let again = admin.reassign(vec![(second, None)]).await.unwrap().remove(0).1.unwrap_err();
+        assert_eq!(again.code(), Some(ErrorCode::NO_REASSIGNMENT_IN_PROGRESS));
+        while !admin.reassignments(None).await.unwrap().is_empty() {}
+        let topic = admin.describe_topic(TOPIC).await.unwrap();
+        let replicas: Vec<_> = topic.partitions.into_iter().map(|it| it.replicas).collect();
+        assert_eq!(replicas, [vec![1, 2], vec![2, 3]]);
+    });
+}
+
+#[test]
+fn preferred_leaders_are_elected() {
+    let cluster = FakeCluster::start(&[&[1, 2], &[2, 3]]);
+    cluster.state.lock().unwrap().partitions[1].leader = 3;
+    of_fake(&cluster, async |admin| {
+        let elected = admin.elect_preferred_leaders(None).await.unwrap();
+        let elected: Vec<_> =
+            elected.into_iter().map(|(at, outcome)| (at.partition, outcome.is_ok())).collect();
+        assert_eq!(elected, [(1, true)]);
+        // It is as was asked for.
+        let named = vec![TopicPartition::new(TOPIC, 0)];
+        admin.elect_preferred_leaders(Some(named)).await.unwrap().remove(0).1.unwrap();
+    });
+}
+
+#[test]
+fn brokers_that_are_not_there_are_told_and_can_be_forgotten() {
+    let cluster = FakeCluster::start(&[&[1, 2]]);
+    cluster.state.lock().unwrap().fenced.insert(3);
+    of_fake(&cluster, async |admin| {
+        let brokers = admin.registered_brokers().await.unwrap();
+        let told: Vec<_> = brokers.iter().map(|broker| (broker.id, broker.is_fenced)).collect();
+        assert_eq!(told, [(1, false), (2, false), (3, true)]);
+        assert_eq!(admin.describe_cluster().await.unwrap().brokers.len(), 2);
+        let error = admin.unregister_broker(1).await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::INVALID_REQUEST), "{error}");
+        admin.unregister_broker(3).await.unwrap();
+        assert_eq!(admin.registered_brokers().await.unwrap().len(), 2);
+        let error = admin.unregister_broker(3).await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::BROKER_ID_NOT_REGISTERED));
+    });
+}
+
+#[test]
+fn the_controllers_group_is_described() {
+    let cluster = FakeCluster::start(&[]);
+    of_fake(&cluster, async |admin| {
+        let quorum = admin.describe_quorum().await.unwrap();
+        assert_eq!((quorum.leader, quorum.leader_epoch, quorum.high_watermark), (Some(1), 4, 9));
+        let voters: Vec<_> = quorum.voters.iter().map(|it| (it.broker, it.log_end_offset)).collect();
+        assert_eq!(voters, [(1, Some(9)), (2, Some(9)), (3, Some(9))]);
+        cluster.state.lock().unwrap().has_no_quorum = true;
+        assert_eq!(admin.describe_quorum().await.unwrap_err().code(), Some(ErrorCode::INVALID_REQUEST));
     });
 }
 

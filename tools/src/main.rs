@@ -83,7 +83,7 @@ enum Command {
     /// List, describe, reset and delete consumer groups
     #[command(visible_alias = "groups")]
     Group(OnlineGroup<group::Command>),
-    /// Brokers, their configs, data directories and API versions
+    /// Brokers, health, moves of replicas, drains; configs, data directories, API versions
     Cluster(OnlineGroup<cluster::Command>),
     /// A broker's config file: convert Kafka's server.properties
     #[command(subcommand)]

@@ -4,6 +4,7 @@
 mod fake_broker;
 
 use corelog_client::ErrorCode;
+use fake_broker::cluster::FakeCluster;
 use fake_broker::{FakeBroker, Fault};
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -370,6 +371,111 @@ fn cluster() {
         assert!(!dirs["directories"].as_array().unwrap().is_empty());
         assert!(corectl.ok(&["cluster", "log-dirs"]).contains("DIRECTORY"));
     });
+}
+
+#[test]
+fn a_clusters_health_is_an_exit_status() {
+    let cluster = FakeCluster::start(&[&[1, 2, 3], &[2, 3], &[3]]);
+    let corectl = Corectl(cluster.address.clone());
+    assert!(corectl.ok(&["cluster", "health"]).contains("All is well."));
+    assert!(corectl.ok(&["cluster", "restart-check", "1"]).contains("can be stopped"));
+    let stops = corectl.run(&["cluster", "restart-check", "3", "--json"], b"");
+    let stops: serde_json::Value = serde_json::from_slice(&stops.stdout).unwrap();
+    let stopped: Vec<_> = stops["partitions"].as_array().unwrap().iter().map(|it| &it["partition"]).collect();
+    assert_eq!(stopped, [1, 2]);
+    assert_eq!(stops["is_safe"], false);
+
+    {
+        let mut state = cluster.state.lock().unwrap();
+        state.fenced.insert(3);
+        state.partitions[0].isr = vec![1, 2];
+        state.partitions[1].isr = vec![2];
+        state.partitions[2].leader = -1;
+    }
+    let output = corectl.run(&["cluster", "health"], b"");
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    for part in [
+        "2 of 3 there",
+        "broker 3 (",
+        "decommission 3",
+        "no leader",
+        "no majority of their",
+        "has replicas that are behind",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let brokers = corectl.json(&["cluster", "brokers"]);
+    let broker = |at: usize, key: &str| brokers["brokers"][at][key].clone();
+    assert_eq!(
+        (broker(2, "state"), broker(2, "behind"), broker(2, "replicas")),
+        ("fenced".into(), 3.into(), 3.into())
+    );
+    assert_eq!((broker(0, "controller"), broker(0, "leads")), ("leader".into(), 1.into()));
+    assert!(corectl.fails(&["cluster", "restart-check", "2"]).is_empty());
+    let late = ["cluster", "restart-check", "3", "--wait", "--within", "1s"];
+    assert!(corectl.fails(&late).contains("broker 3 is not there yet"));
+}
+
+#[test]
+fn replicas_move_by_flags_and_by_kafkas_file() {
+    let cluster = FakeCluster::start(&[&[1], &[2, 3]]);
+    let corectl = Corectl(cluster.address.clone());
+    assert_eq!(corectl.ok(&["cluster", "reassign"]), "Nothing moves.\n");
+    let line = ["cluster", "reassign", "-t", "t", "-p", "0", "--replicas", "1,2,3"];
+    assert_eq!(corectl.ok(&line), "t-0 is on 1,2,3\n");
+    let plan = br#"{"version":1,"partitions":[{"topic":"t","partition":1,"replicas":[3,1]}]}"#;
+    let moved = corectl.fed(&["cluster", "reassign", "--file", "-", "--no-wait"], plan);
+    assert_eq!(moved, "t-1 moves to 3,1\n");
+    assert!(corectl.ok(&["cluster", "reassign"]).contains("REMOVING"));
+    assert_eq!(corectl.ok(&["cluster", "reassign", "--cancel"]), "t-1 stays where it was\n");
+    assert_eq!(cluster.state.lock().unwrap().partitions[1].replicas, [2, 3]);
+    assert!(corectl.fails(&["cluster", "reassign", "-t", "t", "-p", "0"]).contains("--replicas"));
+    assert!(corectl.fails(&["cluster", "reassign", "-t", "t", "--replicas", "1"]).contains("--partition"));
+
+    cluster.state.lock().unwrap().partitions[1].leader = 3;
+    assert_eq!(corectl.ok(&["cluster", "elect"]), "t-1 is led by the first of its replicas\n");
+    assert!(corectl.ok(&["cluster", "elect"]).contains("All partitions"));
+}
+
+#[test]
+fn a_broker_is_drained_and_leaves() {
+    let cluster = FakeCluster::start(&[&[1, 2], &[2, 3]]);
+    let corectl = Corectl(cluster.address.clone());
+    assert!(corectl.ok(&["cluster", "drain", "2"]).contains("Broker 2 is empty."));
+    assert!(corectl.ok(&["cluster", "brokers"]).contains("draining"));
+    assert!(corectl.ok(&["cluster", "undrain", "2"]).contains("takes part again"));
+    assert!(corectl.fails(&["cluster", "decommission", "9", "-y"]).contains("no broker 9"));
+    assert!(corectl.fails(&["cluster", "decommission", "3"]).contains("--yes"));
+
+    let leaving = corectl.command(&["cluster", "decommission", "2", "-y"]).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !cluster.state.lock().unwrap().draining.contains(&2) {
+        assert!(Instant::now() < deadline, "it does not drain");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    cluster.state.lock().unwrap().fenced.insert(2);
+    let output = leaving.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(cluster.state.lock().unwrap().unregistered.contains(&2));
+
+    // What only one that is gone has is not given up.
+    cluster.state.lock().unwrap().fenced.insert(3);
+    assert!(corectl.fails(&["cluster", "decommission", "3", "--yes"]).contains("t-1 for one"));
+}
+
+#[test]
+fn a_broker_that_is_lost_is_replaced() {
+    let cluster = FakeCluster::start(&[&[1, 2], &[1, 2, 3], &[2, 1, 3]]);
+    let corectl = Corectl(cluster.address.clone());
+    cluster.state.lock().unwrap().fenced.insert(3);
+    assert!(corectl.fails(&["cluster", "decommission", "3", "--yes"]).contains("there are 2 brokers"));
+    for it in &mut cluster.state.lock().unwrap().partitions[1..] {
+        it.replicas.retain(|id| *id != 3);
+    }
+    corectl.ok(&["cluster", "decommission", "3", "--yes"]);
+    let state = cluster.state.lock().unwrap();
+    assert!(state.unregistered.contains(&3) && state.draining.is_empty());
 }
 
 /// What may pass, such as a full disk, is tried again: the producer says so, and for how long.

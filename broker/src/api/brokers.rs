@@ -10,6 +10,9 @@ use crate::ids::BrokerId;
 use crate::partition::Leadership;
 use crate::shard::Shard;
 
+/// Of a broker that is nowhere; as Kafka's clients have it.
+const NO_PORT: i32 = -1;
+
 /// A broker, and how the client that asks is to reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -51,6 +54,22 @@ impl Context {
     /// Every broker that is there.
     pub fn nodes(&self) -> Vec<Node> {
         nodes(&self.shard, self.connection.listener)
+    }
+
+    /// Every broker of the cluster that is not there, and where it was; one that never came was nowhere.
+    pub fn fenced_nodes(&self) -> Vec<Node> {
+        let (shard, own) = (&self.shard, self.shard.broker());
+        let (image, config) = (shard.image(), shard.config());
+        let name = config.listeners[self.connection.listener].name.as_str();
+        let fenced = image.brokers.values().filter(|broker| broker.fenced && broker.id != own);
+        let was = |broker: &BrokerImage| {
+            let (host, port) = match broker.endpoints.get(name) {
+                Some(Endpoint { host, port }) => (host.clone(), i32::from(*port)),
+                None => (Str::default(), NO_PORT),
+            };
+            Node { id: broker.id, host, port, rack: broker.rack.clone() }
+        };
+        fenced.map(was).collect()
     }
 }
 

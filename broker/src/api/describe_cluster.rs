@@ -1,4 +1,4 @@
-//! DescribeCluster (KIP-700).
+//! DescribeCluster (KIP-700, KIP-1073).
 
 use corelog_wire::ErrorCode;
 use corelog_wire::messages::describe_cluster_response::Broker;
@@ -31,18 +31,18 @@ pub async fn handle(context: Context, request: DescribeClusterRequest) -> Descri
             ..Default::default()
         };
     }
-    let brokers = context.nodes().into_iter();
-    let brokers = brokers.map(|Node { id, host, port, rack }| Broker {
-        broker_id: id.0,
-        host,
-        port,
-        rack,
-        ..Default::default()
-    });
+    let broker =
+        |Node { id, host, port, rack }, is_fenced| Broker { broker_id: id.0, host, port, rack, is_fenced };
+    let there = context.nodes().into_iter().map(|node| broker(node, false));
+    let mut brokers: Vec<Broker> = there.collect();
+    if request.include_fenced_brokers {
+        brokers.extend(context.fenced_nodes().into_iter().map(|node| broker(node, true)));
+        brokers.sort_unstable_by_key(|broker| broker.broker_id);
+    }
     DescribeClusterResponse {
         cluster_id: shard.identity.cluster_id.as_str().into(),
         controller_id: shard.identity.node_id,
-        brokers: brokers.collect(),
+        brokers,
         cluster_authorized_operations: if request.include_cluster_authorized_operations {
             Resource::Cluster.operations()
         } else {

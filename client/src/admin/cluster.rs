@@ -5,7 +5,8 @@ use crate::core::{Core, Lane, Node};
 use crate::error::{Error, Result};
 use crate::metadata::Broker;
 use crate::topic_partition::TopicPartition;
-use corelog_wire::messages::DescribeLogDirsRequest;
+use corelog_wire::messages::describe_cluster_response;
+use corelog_wire::messages::{DescribeClusterRequest, DescribeLogDirsRequest, UnregisterBrokerRequest};
 use corelog_wire::{ApiKey, ErrorCode};
 use futures_util::future::join_all;
 use std::rc::Rc;
@@ -17,6 +18,17 @@ pub struct Cluster {
     /// The broker that takes changes, as far as the one that was asked knows it.
     pub controller: Option<i32>,
     pub brokers: Vec<Broker>,
+}
+
+/// A broker of the cluster, whether it is there or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredBroker {
+    pub id: i32,
+    /// Where it is reached, or was; none of one that never came.
+    pub address: Option<String>,
+    pub rack: Option<String>,
+    /// It is not there, or not ready.
+    pub is_fenced: bool,
 }
 
 /// Versions of one API that a broker speaks.
@@ -64,6 +76,25 @@ impl Admin {
         described.await
     }
 
+    /// All brokers that the cluster knows, by id. Brokers before Kafka 4.0 name only those that are there.
+    pub async fn registered_brokers(&self) -> Result<Vec<RegisteredBroker>> {
+        self.handle.call(async |core| registered_brokers(&core).await).await
+    }
+
+    /// The cluster forgets a broker that is gone for good, and has no replicas. One with its data directory is refused from then on.
+    pub async fn unregister_broker(&self, broker: i32) -> Result<()> {
+        let asked = self.handle.call(async move |core| {
+            let what = format!("unregister broker {broker}");
+            core.retry(&what, core.deadline(), async || {
+                let request = UnregisterBrokerRequest { broker_id: broker };
+                let response = core.controller().await?.call(&request).await?;
+                Error::check_with(response.error_code, response.error_message.as_deref(), || what.clone())
+            })
+            .await
+        });
+        asked.await
+    }
+
     /// What a broker speaks.
     pub async fn api_versions(&self, broker: i32) -> Result<Vec<ApiRange>> {
         let asked = self.handle.call(async move |core| {
@@ -100,6 +131,31 @@ impl Admin {
         });
         asked.await
     }
+}
+
+async fn registered_brokers(core: &Rc<Core>) -> Result<Vec<RegisteredBroker>> {
+    let what = "list the brokers";
+    let response = core
+        .retry(what, core.deadline(), async || {
+            let connection = core.any(Lane::SHARED).await?;
+            let version = connection.pick::<DescribeClusterRequest>()?;
+            let request =
+                DescribeClusterRequest { include_fenced_brokers: version >= 2, ..Default::default() };
+            let response = connection.call_version(&request, version, core.config.request_timeout).await?;
+            Error::check_with(response.error_code, response.error_message.as_deref(), || what.into())?;
+            Ok(response)
+        })
+        .await?;
+    let is_known = |host: &str, port: i32| !host.is_empty() && port > 0;
+    let broker = |broker: describe_cluster_response::Broker| RegisteredBroker {
+        id: broker.broker_id,
+        address: is_known(&broker.host, broker.port).then(|| format!("{}:{}", broker.host, broker.port)),
+        rack: broker.rack.as_deref().map(str::to_owned),
+        is_fenced: broker.is_fenced,
+    };
+    let mut brokers: Vec<RegisteredBroker> = response.brokers.into_iter().map(broker).collect();
+    brokers.sort_by_key(|broker| broker.id);
+    Ok(brokers)
 }
 
 /// The broker of this id. Who is named is there, or is not: nothing waits for it.

@@ -1,14 +1,18 @@
-//! `Admin`: topics, configs, groups, records, the cluster.
+//! `Admin`: topics, configs, groups, records, replicas, the cluster.
 
 mod cluster;
 mod configs;
 mod groups;
+mod quorum;
 mod records;
+mod replicas;
 mod topics;
 
-pub use cluster::{ApiRange, Cluster, LogDir, ReplicaSize};
+pub use cluster::{ApiRange, Cluster, LogDir, RegisteredBroker, ReplicaSize};
 pub use configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource, ConfigSynonym, ResourceType};
 pub use groups::{CommittedOffset, GroupDescription, GroupListing, GroupMember, NewOffset};
+pub use quorum::{Quorum, QuorumReplica};
+pub use replicas::Reassignment;
 pub use topics::{CreatedTopic, NewTopic};
 
 use crate::core::Core;

@@ -5,6 +5,8 @@
 // Each suite uses its part.
 #![allow(dead_code)]
 
+#[path = "fake_cluster.rs"]
+pub mod cluster;
 #[path = "fake_coordinator.rs"]
 pub mod coordinator;
 #[path = "fake_reading.rs"]

@@ -1,6 +1,12 @@
 //! `corectl cluster`.
 
+mod brokers;
 pub mod dev;
+mod drain;
+mod health;
+mod reassign;
+mod restart;
+mod view;
 
 use crate::output::{Output, count, tell};
 use crate::table::Table;
@@ -14,9 +20,27 @@ use std::process::ExitCode;
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// The cluster's brokers
+    /// The cluster's brokers: who is there, leads, is behind, drains
     #[command(visible_alias = "info")]
     Brokers,
+    /// What is wrong, and what to do; fails if anything is
+    Health,
+    /// Say which brokers are to have the replicas of partitions; show what moves
+    Reassign(reassign::Reassign),
+    /// Have partitions be led by the first of their replicas, the preferred one
+    Elect(reassign::Elect),
+    /// Have a broker lead nothing, and give its replicas to others
+    Drain(drain::Drain),
+    /// Have a drained broker take part again
+    Undrain {
+        /// The broker's id
+        #[arg(value_name = "BROKER")]
+        broker: i32,
+    },
+    /// Have a broker leave the cluster for good
+    Decommission(drain::Decommission),
+    /// Before a broker's restart: what would stop with it; after it: wait until all is caught up
+    RestartCheck(restart::RestartCheck),
     /// Show or change a broker's configs
     Config(Config),
     /// Data directories, and how much each topic takes in them
@@ -60,41 +84,19 @@ pub struct Config {
 pub async fn run(client: &Client, command: Command, out: &Output) -> Result<ExitCode> {
     let admin = client.admin();
     match command {
-        Command::Brokers => brokers(&admin, out).await,
+        Command::Brokers => brokers::run(&admin, out).await,
+        Command::Health => health::run(&admin, out).await,
+        Command::Reassign(reassign) => reassign::run(&admin, reassign, out).await,
+        Command::Elect(elect) => reassign::elect(&admin, elect, out).await,
+        Command::Drain(drain) => drain::run(&admin, drain, out).await,
+        Command::Undrain { broker } => drain::undrain(&admin, broker, out).await,
+        Command::Decommission(decommission) => drain::decommission(&admin, decommission, out).await,
+        Command::RestartCheck(check) => restart::run(&admin, check, out).await,
         Command::Config(config) => self::config(&admin, config, out).await,
         Command::LogDirs { broker, partitions } => log_dirs(&admin, broker, partitions, out).await,
         Command::ApiVersions { broker } => api_versions(&admin, broker, out).await,
         Command::Dev(_) => unreachable!("it starts the brokers that the others connect to"),
     }
-}
-
-async fn brokers(admin: &Admin, out: &Output) -> Result<ExitCode> {
-    let cluster = admin.describe_cluster().await?;
-    let mut table = Table::new(&[
-        ("id", "id"),
-        ("host", "host"),
-        ("port", "port"),
-        ("rack", "rack"),
-        ("controller", "is_controller"),
-    ]);
-    for broker in &cluster.brokers {
-        table.row([
-            json!(broker.id),
-            json!(broker.host),
-            json!(broker.port),
-            json!(broker.rack),
-            json!(Some(broker.id) == cluster.controller),
-        ]);
-    }
-    if out.json {
-        out.value(
-            &json!({"cluster_id": cluster.id, "controller": cluster.controller, "brokers": table.to_json()}),
-        )?;
-    } else {
-        out.say(format!("cluster {}\n", cluster.id.as_deref().unwrap_or("-")))?;
-        out.table(&table)?;
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn config(admin: &Admin, config: Config, out: &Output) -> Result<ExitCode> {
