@@ -148,8 +148,11 @@ pub mod tests {
     use super::*;
     use corelog_client::{QuorumReplica, Uuid};
 
+    /// Leader, replicas, and replicas in sync.
+    type Led<'a> = (Option<i32>, &'a [i32], &'a [i32]);
+
     /// A topic `t` whose partitions have these leaders, replicas, and replicas in sync; `gone` are brokers that are not there.
-    pub fn view(partitions: &[(Option<i32>, &[i32], &[i32])], gone: &[i32]) -> View {
+    pub fn view(partitions: &[Led], gone: &[i32]) -> View {
         let broker = |id| RegisteredBroker {
             id,
             address: Some(format!("h{id}:9092")),
@@ -161,15 +164,14 @@ pub mod tests {
             log_end_offset: Some(if gone.contains(&broker) { 1 } else { 9 }),
             last_caught_up_ms: None,
         };
-        let partition =
-            |(partition, (leader, replicas, isr)): (i32, &(Option<i32>, &[i32], &[i32]))| Partition {
-                partition,
-                leader: *leader,
-                leader_epoch: 1,
-                replicas: replicas.to_vec(),
-                isr: isr.to_vec(),
-                offline_replicas: replicas.iter().copied().filter(|id| gone.contains(id)).collect(),
-            };
+        let partition = |(partition, (leader, replicas, isr)): (i32, &Led)| Partition {
+            partition,
+            leader: *leader,
+            leader_epoch: 1,
+            replicas: replicas.to_vec(),
+            isr: isr.to_vec(),
+            offline_replicas: replicas.iter().copied().filter(|id| gone.contains(id)).collect(),
+        };
         let topic = Topic {
             name: "t".into(),
             id: Uuid::ZERO,

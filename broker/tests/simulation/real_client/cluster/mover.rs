@@ -93,8 +93,7 @@ fn reassign(app: &App) -> AlterPartitionReassignmentsRequest {
     let partition = ReassignablePartition {
         partition_index: below(count as u64) as i32,
         replicas: (below(4) > 0).then_some(replicas),
-        ..Default::default()
     };
-    let topic = ReassignableTopic { name: name.into(), partitions: vec![partition], ..Default::default() };
+    let topic = ReassignableTopic { name: name.into(), partitions: vec![partition] };
     AlterPartitionReassignmentsRequest { topics: vec![topic], timeout_ms: TIMEOUT_MS, ..Default::default() }
 }

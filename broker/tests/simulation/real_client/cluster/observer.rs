@@ -42,7 +42,6 @@ fn request(app: &App) -> ListOffsetsRequest {
                 ..Default::default()
             })
             .collect(),
-        ..Default::default()
     };
     let topics = app.plan().topics.iter().enumerate().map(topic).collect();
     ListOffsetsRequest { replica_id: -1, topics, ..Default::default() }
