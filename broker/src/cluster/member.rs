@@ -26,6 +26,8 @@ use crate::peer::{self, Incarnation, LinkSeat, Links, LinksConfig, PeerId};
 use crate::replication::{Carrier, raft_peer};
 use crate::shard::Shard;
 
+/// How long it is waited before a replica whose log could not be read is opened again.
+const OPEN_RETRY: Duration = Duration::from_secs(5);
 /// A new group's first replica tries this often to lead it at once, before the others' patience ends.
 const CAMPAIGN_TRIES: usize = 20;
 const CAMPAIGN_PAUSE: Duration = Duration::from_millis(40);
@@ -227,19 +229,27 @@ impl Member {
     /// Opens the replica that a log is. `leads`: of a new group, it is to lead it.
     pub async fn open(&self, log: Rc<Log>, opening: Opening, leads: bool) -> Option<Rc<Replica>> {
         let (id, replica_id) = (log.id(), opening.id);
-        match self.replicas.open(log.clone(), opening).await {
-            Ok(replica) => {
-                if leads && log.next_index().0 == 0 {
-                    spawn(Queue::Control, stand(self.replicas.clone(), replica.clone())).detach();
+        loop {
+            let error = match self.replicas.open(log.clone(), opening.clone()).await {
+                Ok(replica) => {
+                    if leads && log.next_index().0 == 0 {
+                        spawn(Queue::Control, stand(self.replicas.clone(), replica.clone())).detach();
+                    }
+                    return Some(replica);
                 }
-                Some(replica)
-            }
-            Err(error) => {
-                tracing::error!(log = %id, %error, "a replica is not opened: its group goes on without it");
-                if let (CannotOpen::Refused(_), Some(shard)) = (&error, self.keeper.shard()) {
-                    shard.renew_replica(id, replica_id);
+                Err(error) => error,
+            };
+            tracing::error!(log = %id, %error, "a replica is not opened: its group goes on without it");
+            match error {
+                // The disk may be well again later.
+                CannotOpen::Read(_) if !log.is_deleted() => sleep(OPEN_RETRY).await,
+                CannotOpen::Refused(_) => {
+                    if let Some(shard) = self.keeper.shard() {
+                        shard.renew_replica(id, replica_id);
+                    }
+                    return None;
                 }
-                None
+                _ => return None,
             }
         }
     }

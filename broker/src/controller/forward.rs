@@ -163,7 +163,11 @@ impl Shard {
     /// Answers another broker, which takes this one for the leader: for calls of [`CallKind::Change`], on the controller's
     /// shard.
     pub async fn serve_change(self: Rc<Shard>, call: Call) -> Result<Frame, String> {
-        let change = decode(call.body.clone())?.detached();
+        let mut change = decode(call.body.clone())?.detached();
+        if let Change::Leaders(reports) = &mut change {
+            // Of what another leads that one tells.
+            reports.retain(|led| led.leader == call.from.broker);
+        }
         let given_up = |_| Err(ChangeError::in_doubt(ErrorCode::REQUEST_TIMED_OUT, late("goes on")));
         let answer = timeout(ANSWER_MAX, here(&self, change)).await.unwrap_or_else(given_up);
         drop(call);

@@ -85,6 +85,11 @@ impl Member {
         }
     }
 
+    /// Whether more of the log is committed than the shards have.
+    pub fn lags(&self) -> bool {
+        self.applied.get() < self.group.replica.log().high_watermark()
+    }
+
     /// Completes when the shards have what is before `end`.
     pub async fn applied(&self, end: i64) {
         while self.applied.get() < end {

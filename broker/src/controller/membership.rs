@@ -34,6 +34,10 @@ pub(super) async fn run(shard: Rc<Shard>, member: Rc<Member>, queue: QueueSender
             let Group { replica, replicas, .. } = &member.group;
             replicas.set_places(replica.log().id(), places.clone());
         }
+        if member.lags() {
+            // A read that failed is tried again, whether or not more comes.
+            let _ = queue.try_send(Submitted::News);
+        }
         if member.leads().is_some() {
             if image.brokers.is_empty() {
                 // Its founders are not written down yet.
