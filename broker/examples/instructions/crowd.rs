@@ -20,12 +20,12 @@ pub const CASES: &[Case] = &[
     Case {
         name: "config-100",
         what: "AlterConfigs: one topic, among 5,000 partitions and 100 fetch sessions",
-        instructions: 161_747,
+        instructions: 179_564,
     },
     Case {
         name: "topic-100",
         what: "CreateTopics, DeleteTopics: one of 50 partitions, among the same",
-        instructions: 636_570,
+        instructions: 727_245,
     },
 ];
 
