@@ -107,9 +107,12 @@ async fn delete(world: &World, shard: &Rc<Shard>, terms: Terms, id: Uuid) {
 }
 
 async fn report(world: &World, shard: &Rc<Shard>, terms: Terms, topic: Uuid, broker: usize) {
-    let epoch = LeaderEpoch(world.number() as i32);
-    let leader = shard.image().topic_by_id(topic).map(|topic| topic.partitions[0].replicas[0]);
-    let leader = leader.unwrap_or(id_of(broker));
+    let (epoch, leader) = (LeaderEpoch(world.number() as i32), id_of(broker));
+    // A broker tells of what it leads itself.
+    let found = shard.image().topic_by_id(topic).map(|topic| topic.partitions[0].replicas.clone());
+    if found.is_some_and(|replicas| !replicas.contains(&leader)) {
+        return;
+    }
     let led = Led { topic, partition: 0, leader, epoch, isr: vec![leader], settled: false };
     let made = shard.change(Change::Leaders(vec![led]), terms).await;
     if outcome(world, &made) == Some(true) {
